@@ -1,0 +1,195 @@
+"""The Sanic application: routes, error renderer, and the life of a worker.
+
+`sanic sanic_proxy.app` starts it. Importing this module opens and reads nothing: workers are
+spawned and import it again, and settings belong to the process that serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, NoReturn
+
+from sanic import HTTPResponse, Request, Sanic
+from sanic.config import Config
+from sanic.exceptions import RequestCancelled
+from sanic.http.constants import Stage
+from sanic.log import logger as sanic_logger
+from sanic_ext import Extend
+from sanic_ext.extensions.openapi.extension import OpenAPIExtension
+from typing_extensions import override
+
+from sanic_proxy import __version__, logs, startup
+from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.errors import ShuttingDown
+from sanic_proxy.routes import admission, chat, health, models, pages
+from sanic_proxy.routes.errors import render
+from sanic_proxy.settings import Settings, SettingsError, binding_problem
+from sanic_proxy.settings_loader import load
+from sanic_proxy.state import AppState, state_of
+
+# Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
+# for longer than a minute with a 503 of its own.
+KEEP_ALIVE_TIMEOUT_S = 120
+REQUEST_TIMEOUT_S = 60
+GRACEFUL_SHUTDOWN_TIMEOUT_S = 30
+# Nothing in the environment begins with it: by default Sanic copies every SANIC_* variable into
+# app.config, our clients' keys included.
+_NO_ENVIRONMENT = "\0"
+
+
+class ProxyApp(Sanic[Any, Any]):
+    """Sanic with a door in front of its router and a record behind every request."""
+
+    @override
+    async def handle_request(self, request: Request) -> None:
+        if not isinstance(request, ProxyRequest):  # pragma: no cover - the app's request class
+            raise TypeError(type(request))
+        state = state_of(self)
+        state.begin()
+        try:
+            await self._admit(request, state)
+        except asyncio.CancelledError:
+            if not request.record.ended:
+                request.record.status = 499
+                request.record.ended = "client_left" if _is_lost(request) else "cancelled"
+            raise
+        finally:
+            request.record.ended = request.record.ended or "complete"
+            state.end()
+            self._log(request)
+
+    async def _admit(self, request: ProxyRequest, state: AppState) -> None:
+        headers = request.headers
+        refusal = admission.refusal(state.settings, state.keys, path=request.path, headers=headers)
+        is_preflight = admission.is_preflight(request.method, headers)
+        if "origin" in headers and admission.allows_origin(state.settings, headers["origin"]):
+            request.answer_headers |= admission.cors_headers(headers)
+            if is_preflight:
+                response = await request.respond(
+                    HTTPResponse(status=204, headers=admission.preflight_headers(headers))
+                )
+                await response.send(end_stream=True)
+                return
+        if refusal is not None:
+            await self.handle_exception(request, refusal)
+            return
+        await super().handle_request(request)
+
+    @override
+    async def handle_exception(
+        self, request: Request, exception: BaseException, run_middleware: bool = True
+    ) -> None:
+        has_begun = request.stream is not None and request.stream.stage is not Stage.HANDLER
+        if isinstance(exception, RequestCancelled) or (
+            has_begun and isinstance(exception, asyncio.CancelledError)
+        ):
+            return  # the client has left, or the stream is being cut: there is no one to answer
+        if has_begun:
+            # Sanic would end the chunked answer in good order, and a truncated one would look whole.
+            sanic_logger.error("request failed after its answer had begun", exc_info=exception)
+            if isinstance(request, ProxyRequest):
+                request.abort()
+            return
+        if isinstance(exception, asyncio.CancelledError):
+            exception = ShuttingDown("The proxy is shutting down")
+        await super().handle_exception(request, exception, False)
+        if isinstance(request, ProxyRequest) and request.stream is not None:
+            self._log_unrouted(request)
+
+    def _log_unrouted(self, request: ProxyRequest) -> None:
+        """What never came to handle_request: a request that could not even be read."""
+        if request.method == "NONE":
+            self._log(request)
+
+    def _log(self, request: ProxyRequest) -> None:
+        if not request.record.is_logged and hasattr(self.ctx, "state") and state_of(self).settings.access_log:
+            request.record.is_logged = True
+            logs.log_request(request.record)
+
+
+def _is_lost(request: Request) -> bool:
+    return bool(request.conn_info is not None and request.conn_info.lost)
+
+
+def create_app() -> ProxyApp:
+    """A new application. Reads no settings; those come when a worker starts."""
+    config = Config(env_prefix=_NO_ENVIRONMENT)
+    config.update(
+        {
+            "ACCESS_LOG": False,  # ours says more, and never a query string
+            "AUTO_EXTEND": False,
+            "MOTD": False,
+            "NOISY_EXCEPTIONS": False,
+            "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_TIMEOUT_S,
+            "REQUEST_TIMEOUT": REQUEST_TIMEOUT_S,
+            "GRACEFUL_SHUTDOWN_TIMEOUT": GRACEFUL_SHUTDOWN_TIMEOUT_S,
+            "INSPECTOR": False,
+            "OAS_UI_REDOC": False,  # both load scripts and fonts from elsewhere
+            "OAS_UI_SWAGGER": False,
+            "OAS_URL_PREFIX": "/openapi.json",
+            "OAS_URI_TO_JSON": "",
+            "OAS_AUTODOC": False,
+            "API_TITLE": "sanic-proxy",
+            "API_VERSION": __version__,
+            "API_DESCRIPTION": "OpenAI-compatible. Each route also answers without /v1.",
+            "API_HOST": None,
+        }
+    )
+    made = ProxyApp("sanic-proxy", config=config, request_class=ProxyRequest, configure_logging=False)
+    for blueprint in (chat.blueprint, models.blueprint, health.blueprint, pages.blueprint):
+        made.blueprint(blueprint)
+    Extend(made, extensions=[OpenAPIExtension], built_in_extensions=False)
+    made.error_handler.add(Exception, render)
+    made.main_process_start(check_settings)
+    made.before_server_start(open_state)
+    made.before_server_stop(begin_drain)
+    made.after_server_stop(close_state)
+    return made
+
+
+def _settings_or_exit(address: str) -> Settings:
+    try:
+        settings = load()
+    except SettingsError as exc:
+        _exit_with(exc.problems)
+    problem = binding_problem(settings, address)
+    if problem is not None:
+        _exit_with([problem])
+    return settings
+
+
+def _exit_with(problems: list[str]) -> NoReturn:
+    for problem in problems:
+        sys.stderr.write(f"sanic-proxy: {problem}\n")
+    raise SystemExit(1)
+
+
+async def check_settings(app: ProxyApp) -> None:
+    """In the main process, before any worker: all problems at once, or the lines that say what is on."""
+    settings = _settings_or_exit(app.state.host)
+    logs.configure(settings.log_level, settings.log_format)
+    for line in startup.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
+        sys.stderr.write(f"{line}\n")
+
+
+async def open_state(app: ProxyApp) -> None:
+    """In each worker: the settings again, and everything it holds open."""
+    settings = load()
+    logs.configure(settings.log_level, settings.log_format)
+    longest_s = max(provider.timeouts.total_s for provider in settings.providers) if settings.providers else 0
+    app.config.update({"REQUEST_MAX_SIZE": settings.max_body_bytes, "RESPONSE_TIMEOUT": longest_s + 60})
+    app.ctx.state = AppState(settings)
+
+
+async def begin_drain(app: ProxyApp) -> None:
+    """Before Sanic waits for the requests under way: say that no more should come. Closes nothing."""
+    state_of(app).is_draining = True
+
+
+async def close_state(app: ProxyApp) -> None:
+    """After Sanic has stopped; the handlers it cancelled may still be in their `finally`."""
+    await state_of(app).aclose()
+
+
+app = create_app()

@@ -1,0 +1,265 @@
+"""Everything that can go wrong, as OpenAI's error object. Knows no HTTP library.
+
+    ProxyError                       500 server_error
+    ├── ClientError                  400 invalid_request_error: the client can mend it
+    │   ├── InvalidRequest           400
+    │   ├── Unauthorized             401 invalid_api_key
+    │   ├── Forbidden                403
+    │   ├── NotFound                 404
+    │   │   └── ModelNotFound        404 model_not_found
+    │   ├── ProviderNotConfigured    400 provider_not_configured
+    │   ├── BodyTooLarge             413 request_too_large
+    │   └── UnsupportedMedia         415 unsupported_media_type
+    ├── RateLimited                  429 rate_limit_exceeded
+    │   └── InsufficientQuota        429 insufficient_quota: waiting does not help
+    ├── UpstreamError                502: the provider, or the way to it, failed
+    │   ├── UpstreamConnectFailed    502 upstream_connect_error
+    │   │   ├── UpstreamDnsFailed    502 upstream_dns_error
+    │   │   └── UpstreamTlsFailed    502 upstream_tls_error
+    │   ├── UpstreamTimeout          504 upstream_timeout
+    │   ├── UpstreamDisconnected     502 upstream_disconnected
+    │   ├── UpstreamBadResponse      502 upstream_bad_response
+    │   │   ├── UpstreamBadFrame     502 upstream_bad_frame
+    │   │   ├── FrameTooLarge        502 upstream_frame_too_large
+    │   │   └── UpstreamRedirect     502 upstream_redirect
+    │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
+    │   ├── UpstreamUnavailable      503 upstream_unavailable
+    │   └── UpstreamReportedError    the provider's own error object, inside an answer
+    └── ShuttingDown                 503 server_shutting_down
+
+A repeat by the client mends some of them and not others: `retryable` says which, and becomes
+the header `x-should-retry: false` (obeyed by the OpenAI SDKs) where it is false.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypedDict
+
+
+class ErrorObject(TypedDict):
+    """The inner object of OpenAI's error body; all four keys are always there."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ProxyError(Exception):
+    """The base: catch it to catch everything this proxy raises on purpose.
+
+    `message` is read by the client: it says what happened and what to do, and never holds a
+    key, a prompt or a stack trace. `retry_after_s` is in whole seconds, already clamped.
+    """
+
+    status: int = 500
+    type: str = "server_error"
+    code: str | None = None
+    retryable: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        if code is not None:
+            self.code = code
+        if status is not None:
+            self.status = status
+
+    def as_object(self) -> ErrorObject:
+        """OpenAI's error object, without the `error` key around it."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+class ClientError(ProxyError):
+    """The request cannot be served as it is; the same request will fail again."""
+
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
+    retryable = False
+
+
+class InvalidRequest(ClientError):
+    """The body or a parameter is wrong."""
+
+
+class Unauthorized(ClientError):
+    """No key, or one that is not ours."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(ClientError):
+    """The page or host that asks is not allowed to."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(ClientError):
+    """No such route or resource."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No provider has a model of that name."""
+
+    code = "model_not_found"
+
+
+class ProviderNotConfigured(ClientError):
+    """The provider exists, but its key or address is not set."""
+
+    code = "provider_not_configured"
+
+
+class BodyTooLarge(ClientError):
+    """The body is larger than the proxy accepts."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class UnsupportedMedia(ClientError):
+    """The body's type or encoding is not one the route reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class RateLimited(ProxyError):
+    """The provider asks us to wait."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class InsufficientQuota(RateLimited):
+    """The account behind the key has nothing left to spend."""
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    retryable = False
+
+
+class UpstreamError(ProxyError):
+    """The provider, or the way to it, failed."""
+
+    status = 502
+    code: str | None = "upstream_error"
+
+
+class UpstreamConnectFailed(UpstreamError):
+    """No connection to the provider could be made."""
+
+    code = "upstream_connect_error"
+
+
+class UpstreamDnsFailed(UpstreamConnectFailed):
+    """The provider's host name could not be resolved."""
+
+    code = "upstream_dns_error"
+
+
+class UpstreamTlsFailed(UpstreamConnectFailed):
+    """The provider's certificate or TLS handshake is not acceptable."""
+
+    code = "upstream_tls_error"
+    retryable = False
+
+
+class UpstreamTimeout(UpstreamError):
+    """One of the four clocks (connect, first byte, idle, total) ran out."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamDisconnected(UpstreamError):
+    """The connection ended before the answer did."""
+
+    code = "upstream_disconnected"
+
+
+class UpstreamBadResponse(UpstreamError):
+    """The provider answered with something that is no answer."""
+
+    code = "upstream_bad_response"
+
+
+class UpstreamBadFrame(UpstreamBadResponse):
+    """A frame of the provider's stream is no JSON, or no UTF-8."""
+
+    code = "upstream_bad_frame"
+
+
+class FrameTooLarge(UpstreamBadResponse):
+    """A frame of the provider's stream is larger than the proxy holds."""
+
+    code = "upstream_frame_too_large"
+    retryable = False
+
+
+class UpstreamRedirect(UpstreamBadResponse):
+    """The provider redirects; following it would hand our key to another host."""
+
+    code = "upstream_redirect"
+    retryable = False
+
+
+class UpstreamAuthFailed(UpstreamError):
+    """The provider refuses our key: the operator has to act, not the client."""
+
+    code = "upstream_auth_error"
+    retryable = False
+
+
+class UpstreamUnavailable(UpstreamError):
+    """The provider says that it is overloaded or down."""
+
+    status = 503
+    code = "upstream_unavailable"
+
+
+class UpstreamReportedError(UpstreamError):
+    """The provider's own words: its error object, with the status it came with.
+
+    Used where the body was already in OpenAI's shape, and for errors inside a stream.
+    """
+
+    def __init__(self, error: ErrorObject, *, status: int = 502) -> None:
+        super().__init__(error["message"], param=error["param"])
+        self.type = error["type"]
+        self.code = error["code"]
+        self.status = status
+
+
+class UpstreamRefusedRequest(ClientError):
+    """The provider finds the client's request wrong (a 4xx that concerns the request)."""
+
+    def __init__(self, error: ErrorObject, *, status: int) -> None:
+        super().__init__(error["message"], param=error["param"])
+        self.type = error["type"]
+        self.code = error["code"]
+        self.status = status
+
+
+class ShuttingDown(ProxyError):
+    """This worker is ending."""
+
+    status = 503
+    code = "server_shutting_down"

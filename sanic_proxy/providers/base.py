@@ -1,0 +1,105 @@
+"""What a provider is to the rest of the proxy: four operations, and a list of models."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from sanic_proxy.record import RequestRecord
+
+ProviderKind = Literal["native", "emulated", "embedded"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One chat completion as the client asked for it.
+
+    `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
+    the provider calls `upstream_model`. `headers` are the client's, keyed by lower-case name.
+    """
+
+    body: bytes
+    fields: Mapping[str, Any]
+    model: str
+    upstream_model: str
+    is_streaming: bool
+    headers: Mapping[str, str]
+    record: RequestRecord
+
+    @property
+    def include_usage(self) -> bool:
+        options = self.fields.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
+
+class AnswerSource(Protocol):
+    """Where the bytes of an answer come from: `upstream.UpstreamResponse`, or memory."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
+    async def read_all(self) -> bytes: ...
+    async def finish(self) -> None: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A provider's answer whose status is known to be good. Whoever got it closes it."""
+
+    provider: ChatProvider
+    request: ChatRequest
+    source: AnswerSource
+
+    async def parse(self) -> WholeAnswer:
+        return await self.provider.parse_non_streaming(self)
+
+    def close(self) -> None:
+        self.source.close()
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """A chat completion as the client gets it."""
+
+    body: bytes
+    headers: Sequence[tuple[str, str]] = ()
+
+
+class ChatProvider(ABC):
+    """A service that completes chats.
+
+    `name` is the prefix in model names, `commit_delay_s` how long a stream's status line waits for
+    the upstream. All operations raise ProxyError and nothing else on purpose.
+    """
+
+    name: str
+    commit_delay_s: float
+
+    @property
+    @abstractmethod
+    def provider_kind(self) -> ProviderKind:
+        """Native: speaks OpenAI's protocol. Emulated: is converted. Embedded: is in this process."""
+
+    @abstractmethod
+    async def send_request(self, request: ChatRequest) -> Answer:
+        """Send, and wait for the status. Raises before the body on any status of 400 or more."""
+
+    @abstractmethod
+    async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
+        """The whole answer. Does not close it."""
+
+    @abstractmethod
+    def create_streaming_response(
+        self, request: ChatRequest, pending: Awaitable[Answer]
+    ) -> AsyncGenerator[bytes, None]:
+        """The frames of the answer, `Filler`s while there is none; closes the answer it got.
+
+        `pending` is the answer on its way, owned by the caller, who cancels it if need be.
+        """
+
+    @abstractmethod
+    async def list_models(self) -> list[dict[str, Any]]:
+        """The models as OpenAI's model objects, with whatever else the provider says of them."""

@@ -1,0 +1,45 @@
+"""Settings -> provider objects: by protocol, never by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sanic_proxy.providers.base import ChatProvider
+from sanic_proxy.providers.echo import EchoProvider
+from sanic_proxy.providers.generic import GenericProvider
+from sanic_proxy.providers.straico.provider import StraicoProvider
+from sanic_proxy.settings import HEARTBEATS, Protocol, ProviderSettings, Settings
+from sanic_proxy.upstream import UpstreamClient
+
+_Build = Callable[[ProviderSettings, Settings, UpstreamClient], ChatProvider]
+
+
+def _generic(provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> ChatProvider:
+    return GenericProvider(provider, client, heartbeat_interval_s=settings.heartbeat_interval_s)
+
+
+def _straico(provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> ChatProvider:
+    return StraicoProvider(
+        provider,
+        client,
+        heartbeat=None if settings.heartbeat == "comment" else HEARTBEATS[settings.heartbeat],
+        heartbeat_interval_s=settings.heartbeat_interval_s,
+    )
+
+
+def _echo(provider: ProviderSettings, settings: Settings, _client: UpstreamClient) -> ChatProvider:
+    return EchoProvider(
+        provider.name, provider.commit_delay_s, heartbeat_interval_s=settings.heartbeat_interval_s
+    )
+
+
+_BUILDERS: dict[Protocol, _Build] = {"openai": _generic, "straico": _straico, "echo": _echo}
+
+
+def build_providers(settings: Settings, client: UpstreamClient) -> dict[str, ChatProvider]:
+    """The providers that are on, by name and by alias; an alias gives the same object."""
+    providers: dict[str, ChatProvider] = {}
+    for provider in settings.providers:
+        built = _BUILDERS[provider.protocol](provider, settings, client)
+        providers |= dict.fromkeys((provider.name, *provider.aliases), built)
+    return providers

@@ -1,0 +1,141 @@
+"""Straico: no streams, no tools, not quite OpenAI's format. Does the calls; its siblings convert."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy import replay, wire
+from sanic_proxy.errors import UpstreamBadResponse
+from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
+from sanic_proxy.providers.generic import fixed_headers, headers_back
+from sanic_proxy.providers.straico import convert
+from sanic_proxy.providers.straico.failures import RULES
+from sanic_proxy.settings import ProviderSettings
+from sanic_proxy.streaming import PING, Filler, beats_until
+from sanic_proxy.upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
+
+
+class StraicoProvider(ChatProvider):
+    """See the module. `heartbeat` is the content of heartbeat chunks; None for comment lines."""
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        client: UpstreamClient,
+        *,
+        heartbeat: str | None,
+        heartbeat_interval_s: float,
+    ) -> None:
+        self.name = settings.name
+        self.commit_delay_s = settings.commit_delay_s
+        self._settings = settings
+        self._client = client
+        self._heartbeat = heartbeat
+        self._heartbeat_interval_s = heartbeat_interval_s
+        self._headers = {**fixed_headers(settings), "accept": "application/json"}
+
+    @property
+    @override
+    def provider_kind(self) -> ProviderKind:
+        return "emulated"
+
+    @override
+    async def send_request(self, request: ChatRequest) -> Answer:
+        body = wire.dumps(convert.request_body(request.fields, request.upstream_model))
+        return Answer(self, request, await self._send("POST", "/v2/chat/completions", body))
+
+    @override
+    async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
+        completion = await _completion(answer)
+        headers = [("content-type", "application/json"), *headers_back(answer.source.headers)]
+        return WholeAnswer(wire.dumps(completion), [*headers, *_cost_headers(completion)])
+
+    @override
+    async def create_streaming_response(
+        self, request: ChatRequest, pending: Awaitable[Answer]
+    ) -> AsyncGenerator[bytes, None]:
+        head = wire.ChunkHead(
+            id=wire.new_completion_id(),
+            model=request.model,
+            created=wire.now(),
+            include_usage=request.include_usage,
+        )
+        initial = replay.initial_frame(head)
+        beat = self._beat(head)
+        completing = asyncio.ensure_future(_completed(pending))
+        try:
+            yield Filler(initial)
+            async with aclosing(
+                beats_until(completing, beat=beat, interval_s=self._heartbeat_interval_s)
+            ) as beats:
+                async for filler in beats:
+                    yield filler
+            for frame in replay.answer_frames(head, completing.result()):
+                yield frame
+        finally:
+            completing.cancel()
+            await asyncio.wait({completing})
+
+    def _beat(self, head: wire.ChunkHead) -> Filler:
+        if self._heartbeat is None:
+            return PING
+        return Filler(replay.heartbeat_frame(head, self._heartbeat))
+
+    @override
+    async def list_models(self) -> list[dict[str, Any]]:
+        response = await self._send("GET", "/v2/models", None)
+        try:
+            return convert.model_list(wire.loads_tolerant(await response.read_all()))
+        finally:
+            response.close()
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> UpstreamResponse:
+        return await self._client.send(
+            UpstreamRequest(
+                method=method,
+                url=self._settings.base_url + path,
+                headers=self._headers,
+                body=body,
+                timeouts=self._settings.timeouts,
+                proxy=self._settings.proxy,
+                rules=RULES,
+            )
+        )
+
+
+async def _completed(pending: Awaitable[Answer]) -> dict[str, Any]:
+    answer = await pending
+    try:
+        return await _completion(answer)
+    finally:
+        answer.close()
+
+
+async def _completion(answer: Answer) -> dict[str, Any]:
+    request = answer.request
+    parsed = wire.loads_tolerant(await answer.source.read_all())
+    if parsed is None:
+        raise UpstreamBadResponse("The provider's answer is not valid JSON")
+    completion = convert.completion(
+        parsed, request=request.fields, model=request.model, upstream_model=request.upstream_model
+    )
+    if isinstance(usage := completion.get("usage"), dict):
+        request.record.usage = usage
+    return completion
+
+
+def _cost_headers(completion: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """`x-straico-price-total`, `x-straico-words-total` and their parts: coins and words."""
+    extra = completion.get("x_straico") or {}
+    return [
+        (f"x-straico-{kind}-{part}", str(amount))
+        for kind, amounts in extra.items()
+        if isinstance(amounts, dict)
+        for part, amount in amounts.items()
+        if part in {"input", "output", "total"} and isinstance(amount, int | float)
+    ]

@@ -1,0 +1,104 @@
+"""A model name -> the provider that has it, and the provider's own name for it. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sanic_proxy.errors import ModelNotFound, ProviderNotConfigured
+from sanic_proxy.settings import ProviderOff
+
+P = TypeVar("P")
+
+MAX_MODEL_CHARS = 256
+STRAICO = "straico"
+
+# What no model name holds: it would reach logs, and messages that people read.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Target(Generic[P]):
+    """Where one request goes."""
+
+    provider: P
+    upstream_model: str
+
+
+class Router(Generic[P]):
+    """The rules of the model name.
+
+    On: the text before the first `/` names the provider and is cut off; so does the text before a
+    first `:` if it names a provider that is on. Without such a prefix the model is the default
+    provider's: Straico, or the only one there is. Off: all names are Straico's, unchanged.
+
+    `providers` are those that are on, by name and alias; `embedded` names those which only answer
+    to their prefix.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, P],
+        off: Sequence[ProviderOff],
+        *,
+        is_on: bool,
+        embedded: frozenset[str],
+    ) -> None:
+        self._providers = providers
+        self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
+        self._is_on = is_on
+        self._default = _default(providers, embedded)
+
+    def resolve(self, model: str) -> Target[P]:
+        """The target of `model`. Raises ModelNotFound or ProviderNotConfigured."""
+        if not model or len(model) > MAX_MODEL_CHARS or _UNPRINTABLE.search(model):
+            raise ModelNotFound(
+                "The model name is empty, too long or holds unprintable characters", param="model"
+            )
+        if not self._is_on:
+            return Target(self._provider(STRAICO), model)
+        prefix, slash, rest = model.partition("/")
+        alias, colon, _ = prefix.partition(":")
+        if colon and alias.lower() in self._providers:
+            return self._prefixed(alias, model[len(alias) + 1 :])
+        if slash:
+            return self._prefixed(prefix, rest)
+        if self._default is None:
+            raise ProviderNotConfigured(self._no_default(model), param="model")
+        return Target(self._default, model)
+
+    def _prefixed(self, prefix: str, upstream_model: str) -> Target[P]:
+        name = prefix.lower()
+        if name not in self._providers and name not in self._off:
+            known = ", ".join(sorted(self._providers))
+            raise ModelNotFound(
+                f"The model's prefix {prefix[:80]!r} names no provider; the ones that are on: {known}",
+                param="model",
+            )
+        provider = self._provider(name)
+        if not upstream_model:
+            raise ModelNotFound(f"The model name ends after the provider's: {name}/<model>", param="model")
+        return Target(provider, upstream_model)
+
+    def _provider(self, name: str) -> P:
+        if name in self._providers:
+            return self._providers[name]
+        variable = self._off[name].variable if name in self._off else "STRAICO_API_KEY"
+        raise ProviderNotConfigured(f"The provider {name} is not configured: set {variable}", param="model")
+
+    def _no_default(self, model: str) -> str:
+        on = sorted(self._providers)
+        example = f"{on[0]}/{model[:80]}" if on else "groq/llama-3.3-70b-versatile"
+        return (
+            "The model name has no provider's prefix and there is no single provider to fall back to: "
+            f"write one ({example}), or set STRAICO_API_KEY. Providers that are on: {', '.join(on) or 'none'}"
+        )
+
+
+def _default(providers: Mapping[str, P], embedded: frozenset[str]) -> P | None:
+    if STRAICO in providers:
+        return providers[STRAICO]
+    candidates = {id(provider): provider for name, provider in providers.items() if name not in embedded}
+    return next(iter(candidates.values())) if len(candidates) == 1 else None

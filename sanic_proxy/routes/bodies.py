@@ -1,0 +1,52 @@
+"""The JSON body of a request, checked for what is relied on and no further."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sanic_proxy import wire
+from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.errors import InvalidRequest, UnsupportedMedia
+
+_REFUSED_TYPES = ("text/", "application/x-www-form-urlencoded", "multipart/")
+
+
+def json_object(request: ProxyRequest) -> dict[str, Any]:
+    """The body's object. Raises UnsupportedMedia or InvalidRequest.
+
+    A missing content type is taken for JSON, as plain HTTP clients leave it out. Types that a web
+    page may send without asking first (text, forms) are refused.
+    """
+    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
+    if kind.strip().startswith(_REFUSED_TYPES) or "charset=utf-16" in parameters.replace(" ", "").replace(
+        '"', ""
+    ):
+        raise UnsupportedMedia("The body must be JSON in UTF-8: send `content-type: application/json`")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("A compressed body is not accepted: send it without content-encoding")
+    parsed = wire.loads_strict(request.body)
+    if not isinstance(parsed, dict):
+        raise InvalidRequest("The JSON body must be an object")
+    return parsed
+
+
+def text_field(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if not isinstance(value, str):
+        said = "is missing" if name not in fields else "must be a string"
+        raise InvalidRequest(f"The parameter `{name}` {said}", param=name)
+    return value
+
+
+def flag_field(fields: dict[str, Any], name: str) -> bool:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequest(f"The parameter `{name}` must be true or false", param=name)
+    return value is True
+
+
+def list_field(fields: dict[str, Any], name: str) -> list[Any]:
+    value = fields.get(name)
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"The parameter `{name}` must be a list that is not empty", param=name)
+    return value

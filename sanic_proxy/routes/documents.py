@@ -1,0 +1,156 @@
+"""What the OpenAPI document says of each route. sanic-ext builds the document from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sanic_ext import openapi
+from sanic_ext.extensions.openapi.definitions import RequestBody, Response
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": "string", "nullable": True},
+                "code": {"type": "string", "nullable": True},
+            },
+        }
+    },
+}
+_MODEL: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string", "enum": ["model"]},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+    },
+}
+_MODELS: dict[str, Any] = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"type": "string", "enum": ["list"]},
+        "data": {"type": "array", "items": _MODEL},
+    },
+}
+_CHAT_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": {
+        "model": {"type": "string", "description": "provider/model", "example": "echo/echo"},
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {"role": {"type": "string"}},
+            },
+            "example": [{"role": "user", "content": "Hello"}],
+        },
+        "stream": {"type": "boolean", "default": False},
+    },
+    "additionalProperties": True,
+}
+_COMPLETION: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "items": {"type": "object"}},
+        "usage": {"type": "object"},
+    },
+}
+_STATUS: dict[str, Any] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"type": "string"}},
+}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _documented(
+    summary: str,
+    tag: str,
+    success: Response,
+    *,
+    body: RequestBody | None = None,
+    errors: dict[int, str],
+) -> Callable[[Handler], Handler]:
+    responses = [
+        success,
+        *(Response(_json(_ERROR), status, text) for status, text in errors.items()),
+    ]
+
+    def decorate(handler: Handler) -> Handler:
+        decorated: Handler = openapi.definition(summary=summary, tag=tag, response=responses, body=body)(
+            handler
+        )
+        return decorated
+
+    return decorate
+
+
+chat = _documented(
+    "Create a chat completion",
+    "chat",
+    Response(
+        {**_json(_COMPLETION), "text/event-stream": {"schema": {"type": "string"}}},
+        200,
+        "The completion; with `stream: true` its chunks as server-sent events, ended by `data: [DONE]`",
+    ),
+    body=RequestBody(_json(_CHAT_REQUEST), required=True),
+    errors={
+        400: "The request is wrong, or the provider is not configured",
+        401: "No valid key",
+        403: "The origin or host is not allowed",
+        404: "No such model",
+        413: "The body is too large",
+        415: "The body is not JSON",
+        429: "The provider's limit is reached",
+        502: "The provider failed",
+        503: "The provider is overloaded",
+        504: "The provider did not answer in time",
+    },
+)
+models = _documented(
+    "List the models",
+    "models",
+    Response(_json(_MODELS), 200, "The models of all providers that are on"),
+    errors={
+        401: "No valid key",
+        403: "The origin or host is not allowed",
+        502: "The only provider failed",
+    },
+)
+model = _documented(
+    "Get one model",
+    "models",
+    Response(_json(_MODEL), 200, "The model"),
+    errors={401: "No valid key", 403: "The origin or host is not allowed", 404: "No such model"},
+)
+health = _documented("Is the worker alive", "health", Response(_json(_STATUS), 200, "It is"), errors={})
+readiness = _documented(
+    "Does the worker take requests",
+    "health",
+    Response(_json(_STATUS), 200, "It does"),
+    errors={},
+)
+page = openapi.exclude()

@@ -1,0 +1,41 @@
+"""Is the process alive; is it ready for more. Touches no upstream."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse
+
+from sanic_proxy import wire
+from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.routes import documents
+from sanic_proxy.state import AppState, state_of
+
+blueprint = Blueprint("health")
+
+
+@documents.health
+async def liveness(request: ProxyRequest) -> HTTPResponse:
+    """Say that this worker is alive."""
+    return HTTPResponse(wire.dumps({"status": "ok"}), content_type="application/json")
+
+
+@documents.readiness
+async def readiness(request: ProxyRequest) -> HTTPResponse:
+    """Say whether this worker takes new requests, and if not, why."""
+    reasons = not_ready(state_of(request.app))
+    body = {"status": "not ready" if reasons else "ready", "not_ready": reasons}
+    return HTTPResponse(wire.dumps(body), status=503 if reasons else 200, content_type="application/json")
+
+
+def not_ready(state: AppState) -> list[str]:
+    """What stands in the way of new requests."""
+    reasons = []
+    if state.is_draining:
+        reasons.append("draining")
+    if not state.providers:
+        reasons.append("no provider is configured")
+    return reasons
+
+
+for _uri in ("/health", "/healthz", "/health/liveliness"):
+    blueprint.add_route(liveness, _uri, name=f"live{_uri.replace('/', '_')}")
+blueprint.add_route(readiness, "/health/readiness", name="ready")

@@ -1,0 +1,107 @@
+"""Server-sent event frames, as bytes: encode, and split as they arrive. No I/O, no meaning.
+
+The format is the HTML standard's, chapter 9.2. A frame made of one `data:` line ending in LF keeps
+its bytes; everything else the format allows (BOM, CRLF, comments, `id:`, `retry:`, several `data:`
+lines) becomes `data: <payload>` and a blank line.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sanic_proxy.errors import FrameTooLarge
+
+DONE_PAYLOAD = b"[DONE]"
+DONE = b"data: [DONE]\n\n"
+# One newline: a blank line after a comment makes old openai-python dispatch an empty event.
+PING = b": ping\n"
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+_BOM = b"\xef\xbb\xbf"
+
+
+def encode(payload: bytes) -> bytes:
+    """One frame around a payload without line breaks."""
+    return b"data: " + payload + b"\n\n"
+
+
+class Frame(NamedTuple):
+    """One event: the bytes to send, what its `data` says, and its `event` name, mostly empty."""
+
+    raw: bytes
+    payload: bytes
+    event: bytes = b""
+
+
+class FrameSplitter:
+    """Bytes as the network cuts them -> whole frames. The unfinished tail waits inside."""
+
+    __slots__ = ("_at_start", "_holds_cr", "_searched", "_tail")
+
+    def __init__(self) -> None:
+        self._tail = bytearray()
+        self._searched = 0
+        self._at_start = True
+        self._holds_cr = False
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes. Raises FrameTooLarge."""
+        tail = self._tail
+        tail += self._folded(data) if self._holds_cr or b"\r" in data else data
+        if self._at_start and not self._skip_bom():
+            return []
+        end = tail.rfind(b"\n\n", max(0, self._searched - 1))
+        if end < 0:
+            self._searched = len(tail)
+            if len(tail) > MAX_FRAME_BYTES:
+                raise FrameTooLarge("A frame of the provider's stream is larger than the proxy holds")
+            return []
+        blocks = bytes(tail[:end])
+        del tail[: end + 2]
+        self._searched = 0
+        return [frame for block in blocks.split(b"\n\n") if (frame := _frame(block)) is not None]
+
+    @property
+    def pending(self) -> bytes:
+        """The unfinished tail: at the end of a stream, a frame that was cut."""
+        return bytes(self._tail).strip()
+
+    def _skip_bom(self) -> bool:
+        tail = self._tail
+        if len(tail) < 3 and _BOM.startswith(tail):
+            return False
+        self._at_start = False
+        if tail.startswith(_BOM):
+            del tail[:3]
+        return True
+
+    def _folded(self, data: bytes) -> bytes:
+        """CRLF and CR to LF; a CR at the very end waits, as it may be half of a CRLF."""
+        if self._holds_cr:
+            data = b"\r" + data
+        self._holds_cr = data.endswith(b"\r")
+        if self._holds_cr:
+            data = data[:-1]
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _frame(block: bytes) -> Frame | None:
+    if block.startswith(b"data:") and b"\n" not in block:
+        payload = block[6:] if block[5:6] == b" " else block[5:]
+        return Frame(block + b"\n\n", payload) if payload else None
+    return _normalised(block)
+
+
+def _normalised(block: bytes) -> Frame | None:
+    lines: list[bytes] = []
+    event = b""
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        value = value[1:] if value[:1] == b" " else value
+        if name == b"data":
+            lines.append(value)
+        elif name == b"event":
+            event = value
+    # A JSON text holds line breaks only between its tokens, where a space does as well.
+    payload = b" ".join(lines)
+    return Frame(encode(payload), payload, event) if payload else None

@@ -1,0 +1,99 @@
+"""What one worker holds, from `before_server_start` to `after_server_stop`; the one reader of app.ctx."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from sanic_proxy.model_list import ModelList
+from sanic_proxy.providers.base import ChatProvider
+from sanic_proxy.providers.registry import build_providers
+from sanic_proxy.router import Router
+from sanic_proxy.settings import Settings
+from sanic_proxy.upstream import UpstreamClient
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sanic import Sanic
+
+# How long the last handlers, cancelled when the drain time was over, have for their `finally`.
+LAST_HANDLERS_S = 5.0
+
+
+class AppState:
+    """Built in a running loop; `aclose` waits for the handlers that still use it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
+        self.providers = build_providers(settings, self.client)
+        self.router: Router[ChatProvider] = Router(
+            self.providers,
+            settings.providers_off,
+            is_on=settings.router_is_on,
+            embedded=frozenset(p.name for p in self.providers.values() if p.provider_kind == "embedded"),
+        )
+        self.models = ModelList(self._listed(), prefixed=settings.router_is_on)
+        self.keys = KeyRing(settings)
+        self.is_draining = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def _listed(self) -> list[ChatProvider]:
+        """With the router off only Straico can be called, so only its models are listed."""
+        distinct = list({id(provider): provider for provider in self.providers.values()}.values())
+        if self.settings.router_is_on:
+            return distinct
+        return [provider for provider in distinct if provider.provider_kind == "emulated"]
+
+    @property
+    def in_flight(self) -> int:
+        """Requests between their first and their last byte."""
+        return self._in_flight
+
+    def begin(self) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+
+    def end(self) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    async def aclose(self) -> None:
+        """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), LAST_HANDLERS_S)
+        await self.client.aclose()
+
+
+class KeyRing:
+    """The keys that clients may present, as digests: compared whole and in constant time."""
+
+    __slots__ = ("_digests",)
+
+    def __init__(self, settings: Settings) -> None:
+        self._digests = [_digest(key.reveal()) for key in settings.api_keys]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._digests
+
+    def opens(self, presented: str) -> bool:
+        digest = _digest(presented)
+        matches = [hmac.compare_digest(digest, known) for known in self._digests]
+        return any(matches)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def state_of(app: Sanic[Any, Any]) -> AppState:
+    """The worker's state. The one cast: Sanic types `ctx` as anything."""
+    return cast("AppState", app.ctx.state)

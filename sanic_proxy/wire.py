@@ -1,0 +1,189 @@
+"""OpenAI's shapes and the JSON codec. No I/O, and no knowledge of any provider."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+import ujson
+
+from sanic_proxy.errors import InvalidRequest, UpstreamBadResponse
+
+MAX_DEPTH = 1000
+
+
+def loads_strict(body: bytes) -> Any:
+    """Parse what a client sent. Raises InvalidRequest.
+
+    orjson refuses NaN, lone surrogates, invalid UTF-8, a BOM and nesting past 1024.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise InvalidRequest(
+            "We could not parse the JSON body of your request: it must be one JSON object in UTF-8"
+        ) from None
+
+
+def loads_tolerant(body: bytes) -> Any:
+    """Parse what a provider sent, or None. Takes NaN and lone surrogates, which orjson refuses."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return ujson.loads(body.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def dumps(value: object) -> bytes:
+    """Serialize. A lone surrogate, which UTF-8 cannot hold, is written as its escape."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return ujson.dumps(value, ensure_ascii=True, escape_forward_slashes=False).encode()
+
+
+def new_completion_id() -> str:
+    return f"chatcmpl-{secrets.token_hex(14)}"
+
+
+def new_call_id() -> str:
+    return f"call_{secrets.token_hex(12)}"
+
+
+def now() -> int:
+    """The wall clock in whole seconds, as `created` wants it."""
+    return int(time.time())
+
+
+def chunk(head: ChunkHead, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    """One chat.completion.chunk with all fields that OpenAI's specification requires."""
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    return head.around([choice])
+
+
+class ChunkHead:
+    """What all chunks of one stream share: id, model and created.
+
+    With `include_usage` every chunk but the last carries `usage: null`, as OpenAI's do.
+    """
+
+    __slots__ = ("created", "id", "include_usage", "model")
+
+    def __init__(self, *, id: str, model: str, created: int, include_usage: bool) -> None:
+        self.id = id
+        self.model = model
+        self.created = created
+        self.include_usage = include_usage
+
+    def around(self, choices: list[dict[str, Any]], usage: object = None) -> dict[str, Any]:
+        made: dict[str, Any] = {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
+        if self.include_usage:
+            made["usage"] = usage
+        return made
+
+
+# The text of one JSON string, between its quotes; a bracket; or nothing else that matters.
+_TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"|[{}\[\]]', re.DOTALL)
+_COLON = re.compile(rb"\s*:\s*")
+
+
+def replace_model(body: bytes, *, old: str, new: str) -> bytes:
+    """`body` with the value of its top-level `model` changed, and no other byte.
+
+    `body` is a valid JSON object whose `model` is the string `old`. Raises InvalidRequest where
+    the key stands there twice: proxy and provider could read different ones.
+    """
+    if old == new:
+        return body
+    start, end = _model_span(body)
+    return body[:start] + orjson.dumps(new) + body[end:]
+
+
+def _model_span(body: bytes) -> tuple[int, int]:
+    # Inside a JSON string the quotes would be escaped, so one hit is the key itself, unless the
+    # key is spelled with escapes (\u006dodel) and the hit is a value or a nested key.
+    if body.count(b'"model"') == 1 and b"\\u00" not in body:
+        key_end = body.index(b'"model"') + 7
+        colon = _COLON.match(body, key_end)
+        value = _TOKEN.match(body, colon.end()) if colon else None
+        if value is not None and value[1] is not None:
+            return value.span()
+    return _scan_for_model(body)
+
+
+def _scan_for_model(body: bytes) -> tuple[int, int]:
+    depth = 0
+    found: list[tuple[int, int]] = []
+    position = 0
+    while token := _TOKEN.search(body, position):
+        position = token.end()
+        if token[1] is None:
+            depth += 1 if token[0] in b"{[" else -1
+        elif depth == 1 and (colon := _COLON.match(body, position)) and _is_model(token[0]):
+            value = _TOKEN.match(body, colon.end())
+            if value is not None:
+                found.append(value.span())
+                position = value.end()
+    if len(found) != 1:
+        raise InvalidRequest("The request body names `model` more than once", param="model")
+    return found[0]
+
+
+def _is_model(key: bytes) -> bool:
+    return key == b'"model"' or (b"\\" in key and bool(orjson.loads(key) == "model"))
+
+
+def loads_exact(payload: bytes) -> Any:
+    """Parse what will be passed on as it is. Raises ValueError.
+
+    Takes lone surrogate escapes and integers of any size, which are JSON; refuses NaN, which is not.
+    """
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(payload.decode("utf-8"), parse_constant=_refuse_constant)
+        except RecursionError as exc:
+            raise ValueError("nested too deeply") from exc
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def model_entries(parsed: Any) -> list[dict[str, Any]]:
+    """The models in a provider's list: OpenAI's `{"data": [...]}`, or the bare list some send.
+
+    Raises UpstreamBadResponse where there is no list; entries without an id are left out.
+    """
+    entries = parsed.get("data", parsed.get("models")) if isinstance(parsed, dict) else parsed
+    if not isinstance(entries, list):
+        raise UpstreamBadResponse("The provider's list of models is none")
+    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def model_object(entry: Mapping[str, Any], *, id: str, owner: str) -> dict[str, Any]:
+    """OpenAI's model object, with the provider's further fields kept."""
+    created = entry.get("created")
+    is_number = isinstance(created, int | float) and not isinstance(created, bool)
+    return {
+        **entry,
+        "id": id,
+        "object": "model",
+        "created": int(cast("float", created)) if is_number else 0,
+        "owned_by": entry["owned_by"] if isinstance(entry.get("owned_by"), str) else owner,
+    }
