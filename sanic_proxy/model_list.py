@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sanic_proxy import wire
-from sanic_proxy.errors import ProxyError
+from sanic_proxy.errors import ProxyError, UpstreamTimeout
 from sanic_proxy.providers.base import ChatProvider
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from sanic_proxy import replay, wire
 from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
 from sanic_proxy.providers.generic import fixed_headers, headers_back
-from sanic_proxy.providers.straico import convert
+from sanic_proxy.providers.straico import answers
 from sanic_proxy.providers.straico.failures import RULES
+from sanic_proxy.providers.straico.requests import request_body
 from sanic_proxy.settings import ProviderSettings
 from sanic_proxy.streaming import PING, Filler, beats_until
 from sanic_proxy.upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
@@ -46,7 +47,7 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        body = wire.dumps(convert.request_body(request.fields, request.upstream_model))
+        body = wire.dumps(request_body(request.fields, request.upstream_model))
         return Answer(self, request, await self._send("POST", "/v2/chat/completions", body))
 
     @override
@@ -90,7 +91,7 @@ class StraicoProvider(ChatProvider):
     async def list_models(self) -> list[dict[str, Any]]:
         response = await self._send("GET", "/v2/models", None)
         try:
-            return convert.model_list(wire.loads_tolerant(await response.read_all()))
+            return answers.model_list(wire.loads_tolerant(await response.read_all()))
         finally:
             response.close()
 
@@ -121,9 +122,7 @@ async def _completion(answer: Answer) -> dict[str, Any]:
     parsed = wire.loads_tolerant(await answer.source.read_all())
     if parsed is None:
         raise UpstreamBadResponse("The provider's answer is not valid JSON")
-    completion = convert.completion(
-        parsed, request=request.fields, model=request.model, upstream_model=request.upstream_model
-    )
+    completion = answers.completion(parsed, request=request.fields, model=request.model)
     if isinstance(usage := completion.get("usage"), dict):
         request.record.usage = usage
     return completion

@@ -1,0 +1,159 @@
+"""What is told to a model of tools, calls and results, in the markup of its family. Pure.
+
+`reading` is the counterpart: what `render_calls` writes, it reads back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, compact, pretty
+
+_SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
+# What a GLM value cannot hold, as it has no escapes.
+_GLM_MARKS = ("<arg_", "</arg_", "<tool_call", "</tool_call")
+
+
+@dataclass(frozen=True, slots=True)
+class PastCall:
+    """A call of an earlier turn. `label` is what its result will be known by.
+
+    `arguments` is the text the client sent, which need not be JSON.
+    """
+
+    label: str
+    name: str
+    arguments: str
+
+
+def instructions(use: ToolUse, *, family: Family) -> str:
+    """The text that stands for OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`."""
+    described = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+        for tool in use.tools
+    ]
+    example = _RENDERERS[family]([_example(use)])
+    return "\n".join(
+        [
+            "# Tools",
+            "",
+            "You can call functions. These are the ones you have, each with a JSON Schema of its parameters:",
+            "<tools>",
+            pretty(described),
+            "</tools>",
+            "",
+            "To call one, write exactly this markup, with the function's name and your arguments filled in:",
+            "",
+            example,
+            "",
+            "Text before a call is allowed; write nothing after it, and wait for the result, which comes in",
+            "the next message. Never make up a result. Use only the functions listed, with valid arguments.",
+            _SEVERAL[family] if use.parallel else "Make at most one call in each answer.",
+            _choice(use),
+        ]
+    )
+
+
+_SEVERAL: Mapping[Family, str] = {
+    "json": "To make several calls at once, put several objects into the one array.",
+    "qwen": "To make several calls at once, write several <tool_call> blocks, one after the other.",
+    "z-ai": "To make several calls at once, write several <tool_call> blocks, one after the other.",
+    "moonshotai": "To make several calls at once, put several calls into the one section.",
+}
+
+
+def _choice(use: ToolUse) -> str:
+    if isinstance(use.choice, Tool):
+        return f"You must call the function {use.choice.name} now, and no other; do not answer without it."
+    if use.choice == "required":
+        return "You must call at least one function now; do not answer without a call."
+    return "Call a function only where it helps; otherwise answer as usual, without any of this markup."
+
+
+def _example(use: ToolUse) -> PastCall:
+    tool = use.choice if isinstance(use.choice, Tool) else use.tools[0]
+    properties = tool.parameters.get("properties")
+    names = list(properties)[:2] if isinstance(properties, dict) else []
+    return PastCall("", tool.name, compact(dict.fromkeys(names, "...")))
+
+
+def label_for(call_id: str, name: str, number: int, *, family: Family) -> str:
+    """What a past call is known by in the history: Kimi's ids have a form of their own."""
+    return f"functions.{name}:{number}" if family == "moonshotai" else call_id
+
+
+def render_calls(calls: Sequence[PastCall], *, family: Family) -> str:
+    """The calls of an earlier assistant turn, ids included, so that results can be matched."""
+    return _RENDERERS[family](calls)
+
+
+def _as_json(call: PastCall) -> dict[str, Any]:
+    labelled = {"id": call.label} if call.label else {}
+    return {**labelled, "name": call.name, "arguments": _arguments(call.arguments)}
+
+
+def _arguments(text: str) -> Any:
+    """The arguments as an object, or to the letter where they are none."""
+    try:
+        parsed = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed if isinstance(parsed, dict) else text
+
+
+def _render_json(calls: Sequence[PastCall]) -> str:
+    return f"<tool_calls>\n{pretty([_as_json(call) for call in calls])}\n</tool_calls>"
+
+
+def _render_qwen(calls: Sequence[PastCall]) -> str:
+    return "\n".join(f"<tool_call>\n{compact(_as_json(call))}\n</tool_call>" for call in calls)
+
+
+def _render_glm(calls: Sequence[PastCall]) -> str:
+    return "\n".join(_render_glm_call(call) for call in calls)
+
+
+def _render_glm_call(call: PastCall) -> str:
+    arguments = _arguments(call.arguments)
+    if not isinstance(arguments, dict) or not _glm_can_hold(arguments):
+        return _render_qwen([call])
+    opening = f'<tool_call id="{call.label}">' if call.label else "<tool_call>"
+    texts = {key: value if isinstance(value, str) else compact(value) for key, value in arguments.items()}
+    pairs = [f"<arg_key>{key}</arg_key>\n<arg_value>{text}</arg_value>" for key, text in texts.items()]
+    return "\n".join([opening + call.name, *pairs, "</tool_call>"])
+
+
+def _glm_can_hold(arguments: Mapping[str, Any]) -> bool:
+    texts = [*arguments, *(value for value in arguments.values() if isinstance(value, str))]
+    texts += [compact(value) for value in arguments.values() if not isinstance(value, str)]
+    return not any(mark in text for text in texts for mark in _GLM_MARKS) and all(
+        key == key.strip() and key for key in arguments
+    )
+
+
+def _render_kimi(calls: Sequence[PastCall]) -> str:
+    rendered = "".join(
+        f"<|tool_call_begin|>{call.label or f'functions.{call.name}:0'}<|tool_call_argument_begin|>"
+        f"{compact(_arguments(call.arguments))}<|tool_call_end|>"
+        for call in calls
+    )
+    return _SECTION[0] + rendered + _SECTION[1]
+
+
+_RENDERERS: Mapping[Family, Callable[[Sequence[PastCall]], str]] = {
+    "json": _render_json,
+    "qwen": _render_qwen,
+    "z-ai": _render_glm,
+    "moonshotai": _render_kimi,
+}
+
+
+def render_result(label: str, name: str, content: str, *, family: Family) -> str:
+    """The result of one call, as a part of a user turn."""
+    if family == "moonshotai":
+        return f"## Return of {label}\n{content}"
+    opening = f'<tool_response id="{label}" name="{name}">' if name else f'<tool_response id="{label}">'
+    return f"{opening}\n{content}\n</tool_response>"

@@ -1,0 +1,175 @@
+"""A real proxy in a process of its own, and a client that sees every byte."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without any setting of a proxy or provider, and `settings`."""
+    drop = re.compile(r"SANIC_|.*_API_KEY$|.*_BASE_URL$|HTTPS?_PROXY$|NO_PROXY$", re.IGNORECASE)
+    kept = {name: value for name, value in os.environ.items() if not drop.match(name)}
+    return {**kept, **settings}
+
+
+@dataclass
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        error: dict[str, Any] = self.json["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return error
+
+
+@dataclass
+class Proxy:
+    """A running proxy."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    directory: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text("utf-8", "replace")
+
+    def log_line(self, request_id: str, wait_s: float = 3.0) -> str:
+        """The line of a finished request."""
+        until = time.monotonic() + wait_s
+        while time.monotonic() < until:
+            lines = [line for line in self.log.splitlines() if f"id={request_id} " in line]
+            if lines:
+                return lines[0]
+            time.sleep(0.02)
+        raise AssertionError(f"no log line for {request_id}")
+
+    def request(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, timeout_s: float = 20
+    ) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+        kind = {} if data is None else {"content-type": "application/json"}
+        try:
+            connection.request(method, path, data, {**kind, **(headers or {})})
+            answer = connection.getresponse()
+            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def chat(self, model: str, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], **fields}
+        return self.request("POST", "/v1/chat/completions", body, headers)
+
+    def stream(self, model: str, **fields: Any) -> tuple[Reply, list[bytes]]:
+        """A stream read to its clean end, and its frames."""
+        reply = self.chat(model, stream=True, **fields)
+        return reply, [frame + b"\n\n" for frame in reply.body.split(b"\n\n") if frame]
+
+    def raw(self, data: bytes, wait_s: float = 5.0) -> bytes:
+        """What comes back for raw bytes until the proxy closes or `wait_s` pass."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=wait_s) as client:
+            client.sendall(data)
+            received = b""
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while piece := client.recv(65536):
+                    received += piece
+            return received
+
+    def open_stream(self, model: str, **fields: Any) -> socket.socket:
+        """Ask for a stream and leave the reading to the caller."""
+        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
+        data = json.dumps(body).encode()
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: %d\r\n\r\n%b" % (len(data), data)
+        )
+        return client
+
+    def stop(self, wait_s: float = 15.0) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
+
+
+@contextlib.contextmanager
+def running_proxy(settings: Mapping[str, str], *arguments: str) -> Iterator[Proxy]:
+    """Start `sanic sanic_proxy.app` in an empty directory with nothing but `settings`."""
+    with tempfile.TemporaryDirectory() as directory:
+        proxy = start_proxy(Path(directory), settings, *(arguments or ("--single-process",)))
+        try:
+            wait_until_ready(proxy)
+            yield proxy
+        finally:
+            proxy.stop()
+
+
+def start_proxy(directory: Path, settings: Mapping[str, str], *arguments: str) -> Proxy:
+    port = free_port()
+    log_path = directory / "proxy.log"
+    command = [sys.executable, "-m", "sanic", "sanic_proxy.app", f"--port={port}", *arguments]
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=clean_environment(settings),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return Proxy(port, process, log_path, directory, settings)
+
+
+def wait_until_ready(proxy: Proxy) -> None:
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until:
+        if proxy.process.poll() is not None:
+            raise AssertionError(f"the proxy ended with {proxy.process.returncode}:\n{proxy.log}")
+        with contextlib.suppress(OSError):
+            if proxy.request("GET", "/health", timeout_s=2).status < 500:
+                return
+        time.sleep(0.03)
+    raise AssertionError(f"the proxy did not start:\n{proxy.log}")
