@@ -7,6 +7,8 @@ spawned and import it again, and settings belong to the process that serves.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -172,6 +174,7 @@ def _settings_or_exit(address: str) -> Settings:
 def _exit_with(problems: list[str]) -> NoReturn:
     for problem in problems:
         sys.stderr.write(f"sanic-proxy: {problem}\n")
+    logging.getLogger("sanic.error").disabled = True  # it would print a traceback of this exit
     raise SystemExit(1)
 
 
@@ -185,6 +188,8 @@ async def check_settings(app: ProxyApp) -> None:
 
 async def open_state(app: ProxyApp) -> None:
     """In each worker: the settings again, and everything it holds open."""
+    if not os.environ.get("SANIC_WORKER_PROCESS"):
+        await check_settings(app)  # with --single-process there is no main process
     settings = load()
     logs.configure(settings.log_level, settings.log_format)
     longest_s = max(provider.timeouts.total_s for provider in settings.providers) if settings.providers else 0

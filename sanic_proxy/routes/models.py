@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import wire
@@ -23,11 +25,12 @@ async def list_models(request: ProxyRequest) -> HTTPResponse:
 @documents.model
 async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     """Get one model. Ids may hold slashes and colons."""
-    if not model:
+    wanted = unquote(model)
+    if not wanted:
         return await list_models(request)
-    found = await state_of(request.app).models.one(model)
+    found = await state_of(request.app).models.one(wanted)
     if found is None:
-        raise ModelNotFound(f"The model {model[:200]!r} does not exist", param="model")
+        raise ModelNotFound(f"The model {wanted[:200]!r} does not exist", param="model")
     return _json(found)
 
 
@@ -37,4 +40,4 @@ def _json(value: object) -> HTTPResponse:
 
 for _prefix, _name in (("/v1", "v1"), ("", "bare")):
     blueprint.add_route(list_models, f"{_prefix}/models", name=f"list_{_name}")
-    blueprint.add_route(get_model, f"{_prefix}/models/<model:path>", name=f"get_{_name}", unquote=True)
+    blueprint.add_route(get_model, f"{_prefix}/models/<model:path>", name=f"get_{_name}")

@@ -18,7 +18,9 @@ def test_a_whole_answer_passes_byte_for_byte(proxy: Proxy, upstream: Upstream) -
     body = '{ "id":"x",\n "choices":[{"message":{"content":"ü\\u00fc"},"z":12345678901234567890123}], "extra":1.0 }'.encode()
 
     async def script(exchange: Exchange) -> None:
-        await exchange.answer(body, 200, ("x-request-id", "up-1"), ("x-ratelimit-remaining-tokens", "7"), ("set-cookie", "a=b"))
+        await exchange.answer(
+            body, 200, ("x-request-id", "up-1"), ("x-ratelimit-remaining-tokens", "7"), ("set-cookie", "a=b")
+        )
 
     upstream.on("m1", script)
     reply = proxy.chat("groq/m1")
@@ -49,12 +51,19 @@ def test_only_the_models_value_changes_on_the_way_up(proxy: Proxy, upstream: Ups
     assert seen.body == sent.replace(b"GROQ/m/2:x", b"m/2:x")
     assert seen.path == "/openai/v1/chat/completions"
     assert seen.header("authorization") == f"Bearer {GROQ_KEY}"
-    assert [seen.header(h) for h in ("user-agent", "idempotency-key", "traceparent")] == ["test/1", "k1", "00-a-b-01"]
+    assert [seen.header(h) for h in ("user-agent", "idempotency-key", "traceparent")] == [
+        "test/1",
+        "k1",
+        "00-a-b-01",
+    ]
     assert seen.header("x-api-base") is None
 
 
 def test_a_stream_passes_byte_for_byte(proxy: Proxy, upstream: Upstream) -> None:
-    pieces = [b'data:{"choices":[{"delta":{"content":"a"},"odd":"\\ud83d"}],"x":1}\n\n', *text_stream("b ", "ü😀")]
+    pieces = [
+        b'data:{"choices":[{"delta":{"content":"a"},"odd":"\\ud83d"}],"x":1}\n\n',
+        *text_stream("b ", "ü😀"),
+    ]
 
     async def script(exchange: Exchange) -> None:
         await exchange.stream(pieces)
@@ -88,15 +97,31 @@ def test_frames_come_as_they_are_sent(proxy: Proxy, upstream: Upstream) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (400, {"error": {"message": "bad n", "type": "invalid_request_error", "param": "n", "code": "c"}}, (400, "c", "n")),
+        (
+            400,
+            {"error": {"message": "bad n", "type": "invalid_request_error", "param": "n", "code": "c"}},
+            (400, "c", "n"),
+        ),
         (400, [{"error": {"message": "google", "code": 400}}], (400, "400", None)),
         (400, b"<html><b>no</b></html>", (400, "upstream_bad_request", None)),
-        (401, {"error": {"message": "key gsk-abcdefgh bad", "type": "x", "code": "invalid_api_key"}}, (502, "upstream_auth_error", None)),
+        (
+            401,
+            {"error": {"message": "key gsk-abcdefgh bad", "type": "x", "code": "invalid_api_key"}},
+            (502, "upstream_auth_error", None),
+        ),
         (403, b"", (502, "upstream_auth_error", None)),
         (404, {"detail": "Not Found"}, (404, "model_not_found", None)),
         (418, b"", (400, "upstream_bad_request", None)),
-        (429, {"error": {"message": "slow down", "type": "rate_limit_error"}}, (429, "rate_limit_exceeded", None)),
-        (429, {"error": {"message": "no credit", "type": "insufficient_quota"}}, (429, "insufficient_quota", None)),
+        (
+            429,
+            {"error": {"message": "slow down", "type": "rate_limit_error"}},
+            (429, "rate_limit_exceeded", None),
+        ),
+        (
+            429,
+            {"error": {"message": "no credit", "type": "insufficient_quota"}},
+            (429, "insufficient_quota", None),
+        ),
         (302, b"", (502, "upstream_redirect", None)),
         (500, b"Traceback (most recent call last):", (502, "upstream_error", None)),
         (503, b"", (503, "upstream_unavailable", None)),
@@ -121,7 +146,12 @@ def test_an_upstream_failure_keeps_its_meaning(
     assert "gsk-" not in reply.body.decode()
     assert "<" not in reply.error["message"]
     assert reply.headers.get("retry-after") == ("7" if expected[0] in {429, 503} else None)
-    hopeless = expected[1] not in {"rate_limit_exceeded", "upstream_error", "upstream_unavailable", "upstream_timeout"}
+    hopeless = expected[1] not in {
+        "rate_limit_exceeded",
+        "upstream_error",
+        "upstream_unavailable",
+        "upstream_timeout",
+    }
     assert reply.headers.get("x-should-retry") == ("false" if hopeless else None)
 
 
@@ -130,10 +160,24 @@ def test_an_upstream_failure_keeps_its_meaning(
     [
         [frame({"content": "a"}), b'data: {"choices":[{"del'],
         [frame({"content": "a"})],
-        [frame({"content": "a"}), b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n', frame(finish="stop"), DONE],
+        [
+            frame({"content": "a"}),
+            b'data: {"choices":[{"delta":{"content":"\xff"}}]}\n\n',
+            frame(finish="stop"),
+            DONE,
+        ],
         [frame({"content": "a"}), b"data: {nope}\n\n", frame(finish="stop"), DONE],
-        [frame({"content": "a"}), b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n', DONE],
-        [frame({"content": "a"}), b'data: {"choices":[{"delta":{"content":NaN}}]}\n\n', frame(finish="stop"), DONE],
+        [
+            frame({"content": "a"}),
+            b'data: {"error":{"message":"overloaded","type":"server_error"}}\n\n',
+            DONE,
+        ],
+        [
+            frame({"content": "a"}),
+            b'data: {"choices":[{"delta":{"content":NaN}}]}\n\n',
+            frame(finish="stop"),
+            DONE,
+        ],
     ],
     ids=["half frame", "no end", "invalid utf-8", "bad json", "error object", "nan"],
 )
@@ -328,7 +372,9 @@ def test_a_client_that_leaves_takes_its_upstream_along(proxy: Proxy, upstream: U
     assert gone[0] - left < 0.5
 
 
-def test_a_client_that_leaves_before_the_answer_takes_its_upstream_along(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_client_that_leaves_before_the_answer_takes_its_upstream_along(
+    proxy: Proxy, upstream: Upstream
+) -> None:
     gone: list[str] = []
 
     async def script(exchange: Exchange) -> None:
@@ -413,7 +459,9 @@ def test_a_bad_body_is_a_400_that_says_why(proxy: Proxy, body: bytes, param: str
         ({"content-type": ""}, 200),
     ],
 )
-def test_the_content_type_decides_whether_a_body_is_read(proxy: Proxy, headers: dict[str, str], status: int) -> None:
+def test_the_content_type_decides_whether_a_body_is_read(
+    proxy: Proxy, headers: dict[str, str], status: int
+) -> None:
     body = {"model": "echo/echo", "messages": [{"role": "user", "content": "x"}]}
     assert proxy.request("POST", "/v1/chat/completions", body, headers).status == status
 
@@ -423,7 +471,9 @@ def test_a_body_past_the_limit_is_a_413(proxy: Proxy) -> None:
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")
 
 
-@pytest.mark.parametrize("model", ["", "nope/x", "a\nb", "groq/", "x" * 300, "echo/none", "groq\x00/x", "ü/x"])
+@pytest.mark.parametrize(
+    "model", ["", "nope/x", "a\nb", "groq/", "x" * 300, "echo/none", "groq\x00/x", "ü/x"]
+)
 def test_an_unknown_model_is_a_404(proxy: Proxy, model: str) -> None:
     reply = proxy.chat(model)
     assert (reply.status, reply.error["code"]) == (404, "model_not_found")

@@ -83,7 +83,12 @@ class Proxy:
         raise AssertionError(f"no log line for {request_id}")
 
     def request(
-        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None, timeout_s: float = 20
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 20,
     ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

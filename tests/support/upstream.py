@@ -16,7 +16,16 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-HOP_BY_HOP = {"connection", "keep-alive", "te", "trailer", "upgrade", "proxy-authorization", "cookie", "expect"}
+HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "te",
+    "trailer",
+    "upgrade",
+    "proxy-authorization",
+    "cookie",
+    "expect",
+}
 
 
 @dataclass
@@ -50,12 +59,18 @@ class Exchange:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def head(self, status: int = 200, *headers: tuple[str, str], kind: str = "application/json") -> None:
+    async def head(
+        self, status: int = 200, *headers: tuple[str, str], kind: str = "application/json"
+    ) -> None:
         lines = [f"HTTP/1.1 {status} X", f"content-type: {kind}", *(f"{k}: {v}" for k, v in headers)]
         await self.send("\r\n".join([*lines, "", ""]).encode())
 
     async def answer(
-        self, body: bytes | object, status: int = 200, *headers: tuple[str, str], kind: str = "application/json"
+        self,
+        body: bytes | object,
+        status: int = 200,
+        *headers: tuple[str, str],
+        kind: str = "application/json",
     ) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
         await self.head(status, ("content-length", str(len(data))), *headers, kind=kind)
@@ -208,7 +223,12 @@ class Upstream:
 
 
 async def _not_found(exchange: Exchange) -> None:
-    error = {"message": "no script", "type": "invalid_request_error", "param": "model", "code": "model_not_found"}
+    error = {
+        "message": "no script",
+        "type": "invalid_request_error",
+        "param": "model",
+        "code": "model_not_found",
+    }
     await exchange.answer({"error": error}, 404)
 
 

@@ -170,7 +170,7 @@ class _Reader:
         """`<tool_calls>` and its like: JSON inside, or single calls of any kind."""
         closer = _closer_of(match[0])
         start = self._skip_blank(match.end())
-        if self.text.startswith(("[", "{", "`", '"'), start):
+        if self.text.startswith(("[", "{", "`", '"', "\\"), start):
             return self._json(start, closer)
         calls: list[ToolCall] = []
         position = start
@@ -186,7 +186,7 @@ class _Reader:
     def _block(self, match: re.Match[str]) -> _Found | None:
         """`<tool_call>`: JSON (Qwen), `<function=` (Qwen Coder), or a name and pairs (GLM)."""
         start = self._skip_blank(match.end())
-        if self.text.startswith(("{", "[", "`"), start):
+        if self.text.startswith(("{", "[", "`", "\\"), start):
             return self._json(start, "</tool_call>")
         inner = _MARKER.match(self.text, start)
         if inner is not None and inner.lastgroup in {"function", "invoke"}:
