@@ -68,6 +68,8 @@ class ProxyApp(Sanic[Any, Any]):
             raise
         finally:
             request.record.ended = request.record.ended or "complete"
+            if state.is_draining:
+                request.end_connection()  # an idle connection would hold the worker until the grace is over
             state.end()
             self._log(request)
 
@@ -124,7 +126,7 @@ def _is_lost(request: Request) -> bool:
     return bool(request.conn_info is not None and request.conn_info.lost)
 
 
-def create_app() -> ProxyApp:
+def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") -> ProxyApp:
     """A new application. Reads no settings; those come when a worker starts."""
     config = Config(env_prefix=_NO_ENVIRONMENT)
     config.update(
@@ -148,7 +150,7 @@ def create_app() -> ProxyApp:
             "API_HOST": None,
         }
     )
-    made = ProxyApp("sanic-proxy", config=config, request_class=ProxyRequest, configure_logging=False)
+    made = kind(name, config=config, request_class=ProxyRequest, configure_logging=False)
     for blueprint in (chat.blueprint, models.blueprint, health.blueprint, pages.blueprint):
         made.blueprint(blueprint)
     Extend(made, extensions=[_OpenAPI], built_in_extensions=False)
@@ -188,7 +190,7 @@ async def check_settings(app: ProxyApp) -> None:
 
 async def open_state(app: ProxyApp) -> None:
     """In each worker: the settings again, and everything it holds open."""
-    if not os.environ.get("SANIC_WORKER_PROCESS"):
+    if not os.environ.get("SANIC_WORKER_NAME"):
         await check_settings(app)  # with --single-process there is no main process
     settings = load()
     logs.configure(settings.log_level, settings.log_format)

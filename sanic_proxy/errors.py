@@ -9,7 +9,8 @@
     │   │   └── ModelNotFound        404 model_not_found
     │   ├── ProviderNotConfigured    400 provider_not_configured
     │   ├── BodyTooLarge             413 request_too_large
-    │   └── UnsupportedMedia         415 unsupported_media_type
+    │   ├── UnsupportedMedia         415 unsupported_media_type
+    │   └── UpstreamRefusedRequest   4xx, in the words of the provider
     ├── RateLimited                  429 rate_limit_exceeded
     │   └── InsufficientQuota        429 insufficient_quota: waiting does not help
     ├── UpstreamError                502: the provider, or the way to it, failed

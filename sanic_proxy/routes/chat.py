@@ -71,5 +71,7 @@ async def _discard(pending: asyncio.Future[Answer]) -> None:
         pending.result().close()
 
 
-for _uri in ("/v1/chat/completions", "/chat/completions"):
-    blueprint.add_route(chat_completions, _uri, methods=["POST"], name=f"chat{_uri.replace('/', '_')}")
+blueprint.add_route(chat_completions, "/v1/chat/completions", methods=["POST"], name="create")
+blueprint.add_route(
+    documents.alias(chat_completions), "/chat/completions", methods=["POST"], name="create_bare"
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sanic_ext import openapi
 from sanic_ext.extensions.openapi.definitions import RequestBody, Response
@@ -154,3 +155,14 @@ readiness = _documented(
     errors={},
 )
 page = openapi.exclude()
+
+
+def alias(handler: Handler) -> Handler:
+    """The same handler for a second path, which the document leaves out: it lists each route once."""
+
+    @openapi.exclude()
+    @functools.wraps(handler)
+    async def same(*args: Any, **kwargs: Any) -> Any:
+        return await handler(*args, **kwargs)
+
+    return cast("Handler", same)

@@ -36,6 +36,7 @@ def not_ready(state: AppState) -> list[str]:
     return reasons
 
 
-for _uri in ("/health", "/healthz", "/health/liveliness"):
-    blueprint.add_route(liveness, _uri, name=f"live{_uri.replace('/', '_')}")
+blueprint.add_route(liveness, "/health", name="live")
+blueprint.add_route(documents.alias(liveness), "/healthz", name="live_z")
+blueprint.add_route(documents.alias(liveness), "/health/liveliness", name="live_liveliness")
 blueprint.add_route(readiness, "/health/readiness", name="ready")

@@ -38,6 +38,7 @@ def _json(value: object) -> HTTPResponse:
     return HTTPResponse(wire.dumps(value), content_type="application/json")
 
 
-for _prefix, _name in (("/v1", "v1"), ("", "bare")):
-    blueprint.add_route(list_models, f"{_prefix}/models", name=f"list_{_name}")
-    blueprint.add_route(get_model, f"{_prefix}/models/<model:path>", name=f"get_{_name}")
+blueprint.add_route(list_models, "/v1/models", name="list")
+blueprint.add_route(get_model, "/v1/models/<model:path>", name="get")
+blueprint.add_route(documents.alias(list_models), "/models", name="list_bare")
+blueprint.add_route(documents.alias(get_model), "/models/<model:path>", name="get_bare")

@@ -15,17 +15,23 @@ from tests.support.upstream import DONE, Exchange, Upstream, completion, frame, 
 
 
 def test_a_whole_answer_passes_byte_for_byte(proxy: Proxy, upstream: Upstream) -> None:
-    body = '{ "id":"x",\n "choices":[{"message":{"content":"ü\\u00fc"},"z":12345678901234567890123}], "extra":1.0 }'.encode()
+    body = (
+        '{ "id":"x",\n "choices":[{"message":{"content":"ü\\u00fc"},"z":12345678901234567890123}], "e":1.0 }'
+    )
 
     async def script(exchange: Exchange) -> None:
         await exchange.answer(
-            body, 200, ("x-request-id", "up-1"), ("x-ratelimit-remaining-tokens", "7"), ("set-cookie", "a=b")
+            body.encode(),
+            200,
+            ("x-request-id", "up-1"),
+            ("x-ratelimit-remaining-tokens", "7"),
+            ("set-cookie", "a=b"),
         )
 
     upstream.on("m1", script)
     reply = proxy.chat("groq/m1")
     assert reply.status == 200
-    assert reply.body == body
+    assert reply.body == body.encode()
     assert reply.headers["x-upstream-request-id"] == "up-1"
     assert reply.headers["x-ratelimit-remaining-tokens"] == "7"
     assert "set-cookie" not in reply.headers
@@ -36,7 +42,8 @@ def test_only_the_models_value_changes_on_the_way_up(proxy: Proxy, upstream: Ups
         await exchange.answer(completion())
 
     upstream.on("m/2:x", script)
-    sent = b'{"messages":[{"role":"user","content":"\\u00fc \\"model\\""}],  "model" : "GROQ/m/2:x","n":1.50,"big":12345678901234567890123}'
+    sent = b'{"messages":[{"role":"user","content":"\\u00fc \\"model\\""}],  "model" : "GROQ/m/2:x",'
+    sent += b'"n":1.50,"big":12345678901234567890123}'
     headers = {
         "user-agent": "test/1",
         "idempotency-key": "k1",

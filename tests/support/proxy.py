@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,9 @@ class Proxy:
     process: subprocess.Popen[bytes]
     log_path: Path
     directory: Path
-    settings: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 1
+    ready_at: float = 0.0
+    last_log: str = ""
 
     @property
     def url(self) -> str:
@@ -70,7 +72,7 @@ class Proxy:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text("utf-8", "replace")
+        return self.last_log or self.log_path.read_text("utf-8", "replace")
 
     def log_line(self, request_id: str, wait_s: float = 3.0) -> str:
         """The line of a finished request."""
@@ -130,9 +132,14 @@ class Proxy:
         )
         return client
 
-    def stop(self, wait_s: float = 15.0) -> int:
+    def terminate(self) -> None:
+        """Send SIGTERM; not just after the start, when Sanic's manager would wait 30 s for its workers."""
+        time.sleep(max(0.0, self.ready_at + 0.5 - time.monotonic()))
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def stop(self, wait_s: float = 15.0) -> int:
+        self.terminate()
         try:
             return self.process.wait(wait_s)
         except subprocess.TimeoutExpired:
@@ -150,6 +157,7 @@ def running_proxy(settings: Mapping[str, str], *arguments: str) -> Iterator[Prox
             yield proxy
         finally:
             proxy.stop()
+            proxy.last_log = proxy.log
 
 
 def start_proxy(directory: Path, settings: Mapping[str, str], *arguments: str) -> Proxy:
@@ -165,7 +173,8 @@ def start_proxy(directory: Path, settings: Mapping[str, str], *arguments: str) -
             stderr=log,
             start_new_session=True,
         )
-    return Proxy(port, process, log_path, directory, settings)
+    workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
+    return Proxy(port, process, log_path, directory, workers)
 
 
 def wait_until_ready(proxy: Proxy) -> None:
@@ -173,8 +182,8 @@ def wait_until_ready(proxy: Proxy) -> None:
     while time.monotonic() < until:
         if proxy.process.poll() is not None:
             raise AssertionError(f"the proxy ended with {proxy.process.returncode}:\n{proxy.log}")
-        with contextlib.suppress(OSError):
-            if proxy.request("GET", "/health", timeout_s=2).status < 500:
-                return
+        if proxy.log.count("Worker ready") == proxy.workers:
+            proxy.ready_at = time.monotonic()
+            return
         time.sleep(0.03)
     raise AssertionError(f"the proxy did not start:\n{proxy.log}")

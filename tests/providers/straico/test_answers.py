@@ -49,9 +49,12 @@ def test_a_bare_reply_gets_what_is_missing() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "expected"),
-    [("end_turn", "stop"), ("STOP", "stop"), ("MAX_TOKENS", "length"), ("model_length", "length"), (None, "stop"),
-     ("SAFETY", "content_filter"), ("tool_use", "stop"), ("error", "stop"), (7, "stop")],
-)  # fmt: skip
+    [
+        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "error", 7)),
+        *((reason, "length") for reason in ("MAX_TOKENS", "model_length", "length")),
+        ("SAFETY", "content_filter"),
+    ],
+)
 def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
     reply = straico_completion()
     reply["choices"][0]["finish_reason"] = reason

@@ -70,7 +70,8 @@ WEATHER = [("get_weather", {"city": "Bonn"})]
         "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Bonn</arg_value></tool_call>",
         '<tool_call id="c1">get_weather\n<arg_key>city</arg_key>\n<arg_value>Bonn</arg_value>\n</tool_call>',
         '<tool_call>get_weather\n{"city":"Bonn"}\n</tool_call>',
-        f'<{NS}function_calls>\n<{NS}invoke name="get_weather">\n<{NS}parameter name="city">Bonn</{NS}parameter>\n'
+        f'<{NS}function_calls>\n<{NS}invoke name="get_weather">\n'
+        f'<{NS}parameter name="city">Bonn</{NS}parameter>\n'
         f"</{NS}invoke>\n</{NS}function_calls>",
         '<minimax:tool_call><invoke name="get_weather"><parameter name="city">Bonn</parameter></invoke>'
         "</minimax:tool_call>",
@@ -152,7 +153,8 @@ def test_a_torn_call_after_a_whole_one_is_not_completed() -> None:
 
 
 def test_whitespace_in_values_is_kept() -> None:
-    text = "<function=edit><parameter=path>\na.py\n</parameter><parameter=new>\n    def f():\n\n        pass\n\n</parameter>"
+    text = "<function=edit><parameter=path>\na.py\n</parameter>"
+    text += "<parameter=new>\n    def f():\n\n        pass\n\n</parameter>"
     assert calls_in(text + "</function>") == [
         ("edit", {"path": "a.py", "new": "    def f():\n\n        pass\n"})
     ]

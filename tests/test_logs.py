@@ -1,0 +1,78 @@
+"""Log lines, the record behind them, and what is said on start."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from sanic_proxy import logs, startup
+from sanic_proxy.record import RequestRecord
+from sanic_proxy.settings_loader import load
+
+KEY = "gsk-canary-0123456789"
+
+
+def line(style: str, record: RequestRecord, capsys: pytest.CaptureFixture[str]) -> str:
+    logs.configure("info", style)
+    logs.log_request(record)
+    return capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> object:
+    yield
+    for name in logs._NAMES:
+        logging.getLogger(name).handlers.clear()
+
+
+def finished() -> RequestRecord:
+    record = RequestRecord(
+        "id-1", "POST", "/v1/chat\n", provider="groq", model='a" b\r\nc', status=200, ended="complete"
+    )
+    record.sent(10)
+    record.sent(5)
+    record.usage = {"prompt_tokens": 3, "completion_tokens": 4}
+    return record
+
+
+def test_a_text_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    text = line("text", finished(), capsys)
+    assert text.count("\n") == 1
+    assert r'model="a\" b\r\nc"' in text
+    assert "provider=groq" in text
+    assert "bytes=15" in text
+
+
+def test_a_json_line_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = json.loads(line("json", finished(), capsys))
+    assert (fields["model"], fields["status"], fields["bytes"]) == ('a" b\r\nc', 200, 15)
+    assert (fields["prompt_tokens"], fields["completion_tokens"]) == (3, 4)
+    assert fields["first_byte_ms"] <= fields["ms"]
+
+
+def test_a_traceback_goes_into_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "json")
+    try:
+        int("x")
+    except ValueError:
+        logging.getLogger("sanic_proxy.x").exception("a\nb")
+    assert "ValueError" in json.loads(capsys.readouterr().err)["traceback"]
+
+
+def test_the_start_lines_name_variables_and_no_key(tmp_path: Path) -> None:
+    settings = load({"GROQ_API_KEY": KEY, "SANIC_PROXY_API_KEYS": KEY}, tmp_path)
+    said = "\n".join(startup.start_lines(settings, "http://127.0.0.1:8000"))
+    assert "providers on: groq" in said
+    assert "straico (STRAICO_API_KEY)" in said
+    assert "router on" in said
+    assert "1 key" in said
+    assert KEY not in said
+
+
+def test_the_start_lines_say_that_the_proxy_is_open(tmp_path: Path) -> None:
+    said = "\n".join(startup.start_lines(load({"STRAICO_API_KEY": KEY}, tmp_path), "x"))
+    assert "open: whoever can connect may call" in said
+    assert "router off" in said

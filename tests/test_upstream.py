@@ -1,0 +1,249 @@
+"""The client to the providers: its errors, its pool, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_proxy import errors
+from sanic_proxy import upstream as module
+from sanic_proxy.settings import PoolLimits, Secret, Timeouts
+from sanic_proxy.upstream import UpstreamClient, UpstreamRequest
+from tests.support.proxy import free_port
+from tests.support.upstream import Exchange, Upstream
+
+CLOCKS = Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=3)
+LIMITS = PoolLimits(idle_per_host=2, idle_timeout_s=15, tcp_keepalive_s=90)
+
+
+@asynccontextmanager
+async def opened(limits: PoolLimits = LIMITS, cafile: str | None = None) -> AsyncIterator[UpstreamClient]:
+    client = UpstreamClient(limits, cafile)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def get(url: str, **changes: Any) -> UpstreamRequest:
+    fields: dict[str, Any] = {
+        "method": "GET",
+        "url": url,
+        "headers": {"accept-encoding": "identity"},
+        "body": None,
+    }
+    return UpstreamRequest(**{**fields, "timeouts": CLOCKS, **changes})
+
+
+def run(work: Callable[[UpstreamClient], Awaitable[Any]], cafile: str | None = None) -> Any:
+    async def opened_run() -> Any:
+        async with opened(cafile=cafile) as client:
+            return await work(client)
+
+    return asyncio.run(opened_run())
+
+
+def failure(request: UpstreamRequest, cafile: str | None = None) -> errors.ProxyError:
+    with pytest.raises(errors.ProxyError) as caught:
+        run(lambda client: client.send(request), cafile)
+    return caught.value
+
+
+async def body_of(client: UpstreamClient, request: UpstreamRequest, limit_bytes: int = 1000) -> bytes:
+    response = await client.send(request)
+    try:
+        return await response.read_all(limit_bytes)
+    finally:
+        response.close()
+
+
+def test_a_closed_port_is_a_connect_error() -> None:
+    assert type(failure(get(f"http://127.0.0.1:{free_port()}/"))) is errors.UpstreamConnectFailed
+
+
+def test_an_unknown_host_is_a_dns_error() -> None:
+    assert type(failure(get("http://no-such-host.invalid/"))) is errors.UpstreamDnsFailed
+
+
+def test_a_full_backlog_is_a_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        error = failure(get(f"http://127.0.0.1:{address[1]}/"))
+        for filler in fillers:
+            filler.close()
+    assert isinstance(error, errors.UpstreamTimeout)
+
+
+def test_plain_http_behind_https_is_a_tls_error() -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, opened() as client:
+            await client.send(get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
+
+    with pytest.raises(errors.UpstreamTlsFailed):
+        asyncio.run(ask())
+
+
+# A certificate for localhost that no authority vouches for, made for these tests.
+CERTIFICATE = Path(__file__).parent / "data" / "localhost-cert.pem"
+KEY_AND_CERTIFICATE = Path(__file__).parent / "data" / "localhost-key-and-cert.pem"
+
+
+async def served(work: Callable[[int], Awaitable[Any]]) -> Any:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(KEY_AND_CERTIFICATE)
+    server = await asyncio.start_server(answer, "localhost", 0, ssl=context, family=socket.AF_INET)
+    try:
+        return await work(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+def test_a_certificate_nobody_vouches_for_is_refused() -> None:
+    async def ask(port: int) -> None:
+        async with opened() as client:
+            await client.send(get(f"https://localhost:{port}/"))
+
+    with pytest.raises(errors.UpstreamTlsFailed):
+        asyncio.run(served(ask))
+
+
+def test_ssl_cert_file_vouches_for_its_own() -> None:
+    async def ask(port: int) -> bytes:
+        async with opened(cafile=str(CERTIFICATE)) as client:
+            return await body_of(client, get(f"https://localhost:{port}/"))
+
+    assert asyncio.run(served(ask)) == b"ok"
+
+
+def test_an_outbound_proxy_is_asked_for_the_address(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b"through")
+
+    upstream.on("GET http://lab.invalid/x", script)
+    request = get("http://lab.invalid/x", proxy=Secret(upstream.url))
+    assert run(lambda client: body_of(client, request)) == b"through"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n",
+    ],
+)
+def test_a_body_cut_short_is_a_disconnect(upstream: Upstream, answer: bytes) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(answer)
+        exchange.close()
+
+    upstream.on("GET /cut", script)
+    with pytest.raises(errors.UpstreamDisconnected):
+        run(lambda client: body_of(client, get(f"{upstream.url}/cut")))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nab",
+    ],
+    ids=["no http", "header flood", "two lengths", "no gzip"],
+)
+def test_an_answer_that_is_no_http_is_a_bad_response(upstream: Upstream, answer: bytes) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(answer)
+        exchange.close()
+
+    upstream.on("GET /bad", script)
+    with pytest.raises(errors.UpstreamError) as caught:
+        run(lambda client: body_of(client, get(f"{upstream.url}/bad")))
+    assert caught.value.status == 502
+
+
+def test_a_body_past_the_limit_is_refused(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b"x" * 2000)
+
+    upstream.on("GET /large", script)
+    with pytest.raises(errors.UpstreamBadResponse):
+        run(lambda client: body_of(client, get(f"{upstream.url}/large")))
+
+
+def test_a_wait_without_bytes_gives_none_and_loses_none(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", "2"))
+        await asyncio.sleep(0.15)
+        await exchange.send(b"ok")
+
+    async def read(client: UpstreamClient) -> list[bytes | None]:
+        response = await client.send(get(f"{upstream.url}/late"))
+        pieces = [await response.read_some(0.05)]
+        while pieces[-1] != b"":
+            pieces.append(await response.read_some(0.05))
+        response.close()
+        return pieces
+
+    upstream.on("GET /late", script)
+    pieces = run(read)
+    assert pieces[0] is None
+    assert b"".join(piece for piece in pieces if piece) == b"ok"
+
+
+def test_idle_connections_past_the_limit_are_closed_oldest_first(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)
+        await exchange.answer(b"ok")
+
+    async def ask(client: UpstreamClient) -> int:
+        await asyncio.gather(*(body_of(client, get(f"{upstream.url}/pool")) for _ in range(6)))
+        await asyncio.sleep(0.05)
+        return upstream.open_connections
+
+    upstream.on("GET /pool", script)
+    before = upstream.open_connections
+    assert run(ask) - before == LIMITS.idle_per_host
+
+
+def test_connections_in_use_are_not_limited(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await asyncio.sleep(0.2)
+        await exchange.answer(b"ok")
+
+    async def ask(client: UpstreamClient) -> float:
+        started = time.monotonic()
+        await asyncio.gather(*(body_of(client, get(f"{upstream.url}/many")) for _ in range(150)))
+        return time.monotonic() - started
+
+    upstream.on("GET /many", script)
+    assert run(ask) < 1
+
+
+def test_tcp_probes_a_silent_connection() -> None:
+    made = module._socket_factory(77)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)))
+    with made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
