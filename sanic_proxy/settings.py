@@ -160,6 +160,10 @@ class Variable:
     default: str
     meaning: str
 
+    def row(self) -> str:
+        """Its row in the README's table."""
+        return f"| `{PREFIX}{self.name}` | {self.default or 'empty'} | {self.meaning} |"
+
 
 VARIABLES: tuple[Variable, ...] = (
     Variable("HOST", "127.0.0.1", "address for the `serve` command"),

@@ -38,6 +38,7 @@ def upstream(shared_upstream: Upstream) -> Iterator[Upstream]:
     """The scripted upstream; a test fails if the proxy sent it something improper."""
     shared_upstream.requests.clear()
     shared_upstream.problems.clear()
+    shared_upstream.forget_scripts()
     yield shared_upstream
     assert not shared_upstream.problems
 

@@ -146,7 +146,7 @@ def completion(request: ChatRequest) -> dict[str, Any]:
     text = last_user_text(request.fields.get("messages"))
     call = _tool_call(request.fields, text)
     content = None if call else _content(request.fields.get("response_format"), text)
-    prompt_tokens = _count(wire.dumps(request.fields.get("messages")).decode())
+    prompt_tokens = sum(_count(_text_of(turn)) for turn in _turns(request.fields.get("messages")))
     completion_tokens = _count(content or (call or {}).get("function", {}).get("arguments", ""))
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     if call:
@@ -174,14 +174,19 @@ def completion(request: ChatRequest) -> dict[str, Any]:
 
 def last_user_text(messages: object) -> str:
     """The text of the last user message; its parts joined where it has several."""
-    turns = [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
-    for turn in reversed(turns):
-        if turn.get("role") == "user":
-            content = turn.get("content")
-            parts = content if isinstance(content, list) else [{"text": content}]
-            texts = [part.get("text") for part in parts if isinstance(part, dict)]
-            return "".join(text for text in texts if isinstance(text, str))
-    return ""
+    asked = (turn for turn in reversed(_turns(messages)) if turn.get("role") == "user")
+    return _text_of(next(asked, {}))
+
+
+def _turns(messages: object) -> list[dict[str, Any]]:
+    return [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
+
+
+def _text_of(turn: Mapping[str, Any]) -> str:
+    content = turn.get("content")
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _content(response_format: object, text: str) -> str:

@@ -139,6 +139,9 @@ class Upstream:
         """Answer requests for `model` (or for a path, as `GET /models`) with `script`."""
         self._scripts[model] = script
 
+    def forget_scripts(self) -> None:
+        self._scripts.clear()
+
     def seen(self, model: str) -> list[Seen]:
         return [seen for seen in self.requests if seen.body and seen.json.get("model") == model]
 

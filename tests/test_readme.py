@@ -1,0 +1,61 @@
+"""The README says what is."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sanic_proxy.catalog import ROWS, Row
+from sanic_proxy.settings import VARIABLES, Variable
+from tests.support.proxy import Proxy
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
+def test_every_setting_has_its_row(variable: Variable) -> None:
+    assert variable.row() in README
+
+
+def test_no_setting_is_made_up() -> None:
+    known = {variable.name for variable in VARIABLES}
+    assert set(re.findall(r"SANIC_PROXY_([A-Z_]+[A-Z])", README)) <= known
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_provider_has_its_row(row: Row) -> None:
+    names = ", ".join((row.name, *row.aliases))
+    keys = " or ".join(f"`{name}`" for name in (row.key_variable, *row.other_key_variables))
+    variable = keys if row.key_required else f"`{row.base_url_variable}`"
+    address = f"`{row.base_url}`" if row.base_url else "yours"
+    assert f"| {names} | {variable} | {address} |" in README
+
+
+def test_the_curl_gives_the_answer_that_is_shown(proxy: Proxy) -> None:
+    shown = re.search(r"\$ (curl .*?)\n    (\{.*?\})\n", README, re.DOTALL)
+    assert shown is not None
+    command = shlex.split(shown[1].replace("\\\n", " "))
+    reply = proxy.request("POST", command[1].partition(":8000")[2], json.loads(command[-1]))
+    changing = {"id": None, "created": None}
+    assert {**reply.json, **changing} == {**json.loads(shown[2]), **changing}
+
+
+def test_requirement_files_pin_with_hashes_and_name_no_host() -> None:
+    for path in (ROOT / "requirements").glob("*.txt"):
+        text = path.read_text("utf-8")
+        pins = re.findall(r"^[A-Za-z0-9._\[\]-]+==\S+ \\$", text, re.MULTILINE)
+        assert len(pins) == len(re.findall(r"^[A-Za-z]", text, re.MULTILINE)), path
+        assert "://" not in text
+        assert text.count("--hash=sha256:") >= len(pins)
+
+
+def test_there_are_at_most_ten_direct_dependencies() -> None:
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    declared = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert declared is not None
+    assert len(declared[1].strip().splitlines()) <= 10
