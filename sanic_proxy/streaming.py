@@ -32,6 +32,14 @@ async def beats_until(
         yield beat
 
 
+async def discard(task: asyncio.Future[Any]) -> None:
+    """End a task whose result nobody wants any more, and wait until it has ended."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()  # or asyncio logs that nobody looked
+
+
 class ChatGuard:
     """Bytes of an upstream's chat stream -> the frames that may reach the client.
 

@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ class UpstreamRequest:
 
     method: str
     url: str
-    headers: Mapping[str, str]
-    body: bytes | None
+    headers: Mapping[str, str] = field(repr=False)  # one of them is the key
+    body: bytes | None = field(repr=False)
     timeouts: Timeouts
     proxy: Secret | None = None
     rules: Sequence[Rule] = ()

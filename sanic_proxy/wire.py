@@ -107,9 +107,9 @@ def replace_model(body: bytes, *, old: str, new: str) -> bytes:
     `body` is a valid JSON object whose `model` is the string `old`. Raises InvalidRequest where
     the key stands there twice: proxy and provider could read different ones.
     """
+    start, end = _model_span(body)
     if old == new:
         return body
-    start, end = _model_span(body)
     return body[:start] + orjson.dumps(new) + body[end:]
 
 

@@ -11,6 +11,7 @@ from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest
 from sanic_proxy.routes import bodies, documents
 from sanic_proxy.routes.pump import pump
 from sanic_proxy.state import state_of
+from sanic_proxy.streaming import discard
 
 blueprint = Blueprint("chat")
 
@@ -65,8 +66,7 @@ async def _streamed(request: ProxyRequest, provider: ChatProvider, chat: ChatReq
 
 async def _discard(pending: asyncio.Future[Answer]) -> None:
     """End a request that nobody waits for any more; close an answer that nobody took."""
-    pending.cancel()
-    await asyncio.wait({pending})
+    await discard(pending)
     if not pending.cancelled() and pending.exception() is None:
         pending.result().close()
 

@@ -36,7 +36,8 @@ def not_ready(state: AppState) -> list[str]:
     return reasons
 
 
-blueprint.add_route(liveness, "/health", name="live")
-blueprint.add_route(documents.alias(liveness), "/healthz", name="live_z")
-blueprint.add_route(documents.alias(liveness), "/health/liveliness", name="live_liveliness")
-blueprint.add_route(readiness, "/health/readiness", name="ready")
+_METHODS = ["GET", "HEAD"]  # load balancers ask with either
+blueprint.add_route(liveness, "/health", methods=_METHODS, name="live")
+blueprint.add_route(documents.alias(liveness), "/healthz", methods=_METHODS, name="live_z")
+blueprint.add_route(documents.alias(liveness), "/health/liveliness", methods=_METHODS, name="live_liveliness")
+blueprint.add_route(readiness, "/health/readiness", methods=_METHODS, name="ready")

@@ -17,7 +17,7 @@ from sanic.response import HTTPResponse
 from sanic_proxy.app_types import ProxyRequest
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.routes.errors import as_proxy_error
-from sanic_proxy.streaming import Filler, error_frame
+from sanic_proxy.streaming import Filler, discard, error_frame
 
 logger = logging.getLogger(__name__)
 
@@ -36,41 +36,53 @@ async def pump(
     headers: dict[str, str],
 ) -> None:
     """Send `frames` as the answer to `request`. Raises what happens before the commit. Closes `frames`."""
-    first: asyncio.Future[bytes | None] = asyncio.ensure_future(anext(frames, None))
+    opening = _Opening(frames)
     try:
-        held, first = await _hold(frames, first, commit_delay_s)
+        await opening.hold(commit_delay_s)
         response = await request.respond(headers={**STREAM_HEADERS, **headers}, content_type=CONTENT_TYPE)
         try:
-            await _send(request, response, held)
-            if (frame := await first) is not None:
+            if not opening.next.done():
+                await _send(request, response, opening.take())
+            frame = await opening.next
+            await _send(request, response, opening.take() + (frame or b""))
+            async for frame in frames:
                 await _send(request, response, frame)
-                async for frame in frames:
-                    await _send(request, response, frame)
             await response.send(end_stream=True)
             request.record.ended = "complete"
         except Exception as exc:  # noqa: BLE001 - the border: whatever fails must not look like an end
             await _fail(request, response, exc)
     finally:
-        if not first.done():
-            first.cancel()
-            await asyncio.wait({first})
+        await discard(opening.next)  # a generator that runs cannot be closed
         await frames.aclose()
 
 
-async def _hold(
-    frames: AsyncGenerator[bytes, None], first: asyncio.Future[bytes | None], commit_delay_s: float
-) -> tuple[bytes, asyncio.Future[bytes | None]]:
-    """The fillers up to the commit, and the frame that comes next or is being waited for."""
-    loop = asyncio.get_running_loop()
-    commit_at = loop.time() + commit_delay_s
-    held = b""
-    while (left_s := commit_at - loop.time()) > 0:
-        await asyncio.wait({first}, timeout=left_s)
-        if not first.done() or not isinstance(frame := first.result(), Filler):
-            break
-        held += frame
-        first = asyncio.ensure_future(anext(frames, None))
-    return held, first
+class _Opening:
+    """The fillers that wait for the commit, and the frame that comes next or is being waited for."""
+
+    __slots__ = ("_frames", "_held", "next")
+
+    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
+        self._frames = frames
+        self._held = b""
+        self.next = self._ask()
+
+    def _ask(self) -> asyncio.Future[bytes | None]:
+        return asyncio.ensure_future(anext(self._frames, None))
+
+    async def hold(self, commit_delay_s: float) -> None:
+        """Wait for a frame of the upstream's, for `commit_delay_s` at most. Raises what it raises."""
+        loop = asyncio.get_running_loop()
+        commit_at = loop.time() + commit_delay_s
+        while (left_s := commit_at - loop.time()) > 0:
+            await asyncio.wait({self.next}, timeout=left_s)
+            if not self.next.done() or not isinstance(frame := self.next.result(), Filler):
+                return
+            self._held += frame
+            self.next = self._ask()
+
+    def take(self) -> bytes:
+        held, self._held = self._held, b""
+        return held
 
 
 async def _send(request: ProxyRequest, response: HTTPResponse, frame: bytes) -> None:

@@ -379,23 +379,28 @@ def test_a_client_that_leaves_takes_its_upstream_along(proxy: Proxy, upstream: U
     assert gone[0] - left < 0.5
 
 
+@pytest.mark.parametrize("model", ["groq/waits", "straico/waits"])
+@pytest.mark.parametrize("streaming", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6], ids=["at once", "after a beat", "after the commit"])
 def test_a_client_that_leaves_before_the_answer_takes_its_upstream_along(
-    proxy: Proxy, upstream: Upstream
+    proxy: Proxy, upstream: Upstream, model: str, streaming: bool, after_s: float
 ) -> None:
-    gone: list[str] = []
+    gone: list[float] = []
 
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
-        gone.append("gone")
+        gone.append(time.monotonic())
 
     upstream.on("waits", script)
-    client = proxy.open_stream("groq/waits")
-    time.sleep(0.1)
+    client = proxy.open_stream(model, stream=streaming)
+    time.sleep(after_s)
+    assert not gone
+    left = time.monotonic()
     client.close()
-    until = time.monotonic() + 1
-    while not gone and time.monotonic() < until:
+    while not gone and time.monotonic() < left + 1:
         time.sleep(0.01)
     assert gone
+    assert gone[0] - left < 0.5
 
 
 def test_an_idle_connection_that_died_is_replaced_silently(proxy: Proxy, upstream: Upstream) -> None:

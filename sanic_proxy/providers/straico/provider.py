@@ -17,7 +17,7 @@ from sanic_proxy.providers.straico import answers
 from sanic_proxy.providers.straico.failures import RULES
 from sanic_proxy.providers.straico.requests import request_body
 from sanic_proxy.settings import ProviderSettings
-from sanic_proxy.streaming import PING, Filler, beats_until
+from sanic_proxy.streaming import PING, Filler, beats_until, discard
 from sanic_proxy.upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
 
 
@@ -79,8 +79,7 @@ class StraicoProvider(ChatProvider):
             for frame in replay.answer_frames(head, completing.result()):
                 yield frame
         finally:
-            completing.cancel()
-            await asyncio.wait({completing})
+            await discard(completing)
 
     def _beat(self, head: wire.ChunkHead) -> Filler:
         if self._heartbeat is None:
