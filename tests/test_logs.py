@@ -1,18 +1,14 @@
-"""Log lines, the record behind them, and what is said on start."""
+"""Log lines, and the record behind them."""
 
 from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 
 import pytest
 
-from sanic_proxy import logs, startup
+from sanic_proxy import logs
 from sanic_proxy.record import RequestRecord
-from sanic_proxy.settings_loader import load
-
-KEY = "gsk-canary-0123456789"
 
 
 def line(style: str, record: RequestRecord, capsys: pytest.CaptureFixture[str]) -> str:
@@ -60,19 +56,3 @@ def test_a_traceback_goes_into_the_log(capsys: pytest.CaptureFixture[str]) -> No
     except ValueError:
         logging.getLogger("sanic_proxy.x").exception("a\nb")
     assert "ValueError" in json.loads(capsys.readouterr().err)["traceback"]
-
-
-def test_the_start_lines_name_variables_and_no_key(tmp_path: Path) -> None:
-    settings = load({"GROQ_API_KEY": KEY, "SANIC_PROXY_API_KEYS": KEY}, tmp_path)
-    said = "\n".join(startup.start_lines(settings, "http://127.0.0.1:8000"))
-    assert "providers on: groq" in said
-    assert "straico (STRAICO_API_KEY)" in said
-    assert "router on" in said
-    assert "1 key" in said
-    assert KEY not in said
-
-
-def test_the_start_lines_say_that_the_proxy_is_open(tmp_path: Path) -> None:
-    said = "\n".join(startup.start_lines(load({"STRAICO_API_KEY": KEY}, tmp_path), "x"))
-    assert "open: whoever can connect may call" in said
-    assert "router off" in said

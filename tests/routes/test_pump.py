@@ -1,0 +1,111 @@
+"""Frames to the client: what is held back, what is sent, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import pytest
+
+from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.errors import UpstreamTimeout
+from sanic_proxy.record import RequestRecord
+from sanic_proxy.routes.pump import pump
+from sanic_proxy.streaming import PING
+
+
+class Client:
+    """A request and its response in one, that write down what is sent. `breaks_at` counts sends."""
+
+    def __init__(self, breaks_at: int | None = None) -> None:
+        self.record = RequestRecord("id", "POST", "/")
+        self.events: list[Any] = []
+        self.breaks_at = breaks_at
+
+    async def respond(self, *, headers: dict[str, str], content_type: str) -> Client:
+        self.events.append("head")
+        return self
+
+    async def send(self, data: bytes = b"", *, end_stream: bool = False) -> None:
+        if self.breaks_at is not None and len(self.events) > self.breaks_at:
+            raise ConnectionResetError
+        self.events.append("end" if end_stream else bytes(data))
+
+    def end_connection(self) -> None:
+        self.events.append("close")
+
+    def abort(self) -> None:
+        self.events.append("abort")
+
+
+async def told(*steps: bytes | float | Exception) -> AsyncGenerator[bytes, None]:
+    for step in steps:
+        if isinstance(step, Exception):
+            raise step
+        if isinstance(step, float):
+            await asyncio.sleep(step)
+        else:
+            yield step
+
+
+def events_of(
+    *steps: bytes | float | Exception, commit_delay_s: float = 0.05, client: Client | None = None
+) -> list[Any]:
+    client = client or Client()
+    request = cast("ProxyRequest", client)
+    asyncio.run(pump(request, told(*steps), commit_delay_s=commit_delay_s, headers={}))
+    return client.events
+
+
+def test_fillers_wait_for_the_first_frame() -> None:
+    assert events_of(PING, b"a", b"b") == ["head", bytes(PING) + b"a", b"b", "end"]
+
+
+def test_the_commit_comes_when_the_delay_is_over() -> None:
+    assert events_of(PING, 0.1, b"a") == ["head", bytes(PING), b"a", "end"]
+
+
+def test_without_delay_the_status_goes_at_once() -> None:
+    assert events_of(0.01, b"a", commit_delay_s=0) == ["head", b"", b"a", "end"]
+
+
+def test_a_failure_before_the_commit_is_raised() -> None:
+    client = Client()
+    with pytest.raises(UpstreamTimeout):
+        events_of(PING, UpstreamTimeout("late"), client=client)
+    assert client.events == []
+
+
+@pytest.mark.parametrize("exc", [UpstreamTimeout("late"), ZeroDivisionError("a bug")])
+def test_a_failure_after_it_is_a_frame_and_a_closed_connection(exc: Exception) -> None:
+    *_, close, error, end = events_of(b"a", exc)
+    assert (close, end) == ("close", "end")
+    assert error.startswith(b'data: {"error":')
+    assert b"a bug" not in error
+
+
+def test_an_error_frame_that_cannot_be_written_breaks_the_connection_off() -> None:
+    assert events_of(b"a", b"b", client=Client(breaks_at=1))[-1] == "abort"
+
+
+def test_a_client_that_leaves_closes_the_frames() -> None:
+    closed: list[str] = []
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        try:
+            yield PING
+            await asyncio.sleep(10)
+        finally:
+            closed.append("closed")
+
+    async def leave() -> None:
+        request = cast("ProxyRequest", Client())
+        pumping = asyncio.ensure_future(pump(request, frames(), commit_delay_s=5, headers={}))
+        await asyncio.sleep(0.02)
+        pumping.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pumping
+
+    asyncio.run(leave())
+    assert closed == ["closed"]

@@ -1,0 +1,53 @@
+"""What one worker holds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from sanic_proxy.settings_loader import load
+from sanic_proxy.state import AppState, KeyRing
+from sanic_proxy.upstream import UpstreamClient
+
+
+def test_a_key_is_compared_whole(tmp_path: Path) -> None:
+    long = "k" * 60
+    ring = KeyRing(load({"SANIC_PROXY_API_KEYS": f"{long}1,{long}2"}, tmp_path))
+    assert ring.opens(f"{long}1")
+    assert ring.opens(f"{long}2")
+    for wrong in (long, f"{long}3", f"{long}1 ", "", "\udcff", f"{long}1{long}"):
+        assert not ring.opens(wrong)
+
+
+def test_the_pools_are_closed_after_the_last_handler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    close = UpstreamClient.aclose
+
+    async def noted(self: UpstreamClient) -> None:
+        events.append("closed")
+        await close(self)
+
+    async def lifetime() -> None:
+        state = AppState(load({}, tmp_path))
+        state.begin()
+        closing = asyncio.ensure_future(state.aclose())
+        await asyncio.sleep(0.02)
+        events.append("handler ends")
+        state.end()
+        await closing
+
+    monkeypatch.setattr(UpstreamClient, "aclose", noted)
+    asyncio.run(lifetime())
+    assert events == ["handler ends", "closed"]
+
+
+def test_with_the_router_off_only_straico_is_listed(tmp_path: Path) -> None:
+    async def listed() -> list[str]:
+        keys = {"STRAICO_API_KEY": "k", "GROQ_API_KEY": "k"}
+        state = AppState(load(keys, tmp_path))
+        await state.aclose()
+        return [provider.name for provider in state._listed()]
+
+    assert asyncio.run(listed()) == ["straico"]
