@@ -16,6 +16,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from typing_extensions import override
@@ -60,8 +61,9 @@ class EchoProvider(ChatProvider):
     async def create_streaming_response(
         self, request: ChatRequest, pending: Awaitable[Answer]
     ) -> AsyncGenerator[bytes, None]:
-        async for beat in beats_until(pending, beat=PING, interval_s=self._heartbeat_interval_s):
-            yield beat
+        async with aclosing(beats_until(pending, beat=PING, interval_s=self._heartbeat_interval_s)) as beats:
+            async for beat in beats:
+                yield beat
         answer = await pending
         made = wire.loads_exact(await answer.source.read_all())
         head = wire.ChunkHead(

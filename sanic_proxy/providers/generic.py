@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from typing_extensions import override
@@ -12,7 +13,7 @@ from sanic_proxy import errors, failures, replay, wire
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
 from sanic_proxy.settings import ProviderSettings
 from sanic_proxy.streaming import PING, ChatGuard, beats_until
-from sanic_proxy.upstream import UpstreamClient, UpstreamRequest
+from sanic_proxy.upstream import MAX_ANSWER_BYTES, UpstreamClient, UpstreamRequest
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
@@ -78,53 +79,58 @@ class GenericProvider(ChatProvider):
     async def create_streaming_response(
         self, request: ChatRequest, pending: Awaitable[Answer]
     ) -> AsyncGenerator[bytes, None]:
-        async for beat in beats_until(pending, beat=PING, interval_s=self._heartbeat_interval_s):
-            yield beat
+        async with aclosing(beats_until(pending, beat=PING, interval_s=self._heartbeat_interval_s)) as beats:
+            async for beat in beats:
+                yield beat
         answer = await pending
+        told = self._told if _media_type(answer.source.headers) == "application/json" else self._relayed
         try:
-            if _media_type(answer.source.headers) == "application/json":
-                async for frame in self._whole_as_frames(answer):
-                    yield frame
-            else:
-                async for frame in self._relayed(answer):
+            async with aclosing(told(answer)) as frames:
+                async for frame in frames:
                     yield frame
         finally:
             answer.close()
 
-    async def _relayed(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+    async def _relayed(self, answer: Answer, begun: bytes = b"") -> AsyncGenerator[bytes, None]:
+        """An event stream, frame by frame; `begun` is what has been read of it."""
         guard = ChatGuard()
-        source = answer.source
+        piece: bytes | None = begun
         try:
             while not guard.is_done:
-                piece = await source.read_some(self._heartbeat_interval_s)
+                piece = piece or await answer.source.read_some(self._heartbeat_interval_s)
                 if piece is None:
                     yield PING
                     continue
-                if not piece:
-                    yield guard.end()
-                    return
-                if frames := guard.feed(piece):
+                frames = guard.feed(piece) if piece else guard.end()
+                if frames:
                     yield frames
                 if guard.failure is not None:
                     raise guard.failure
-            await source.finish()
+                if not piece:
+                    return
+                piece = None
+            await answer.source.finish()
         finally:
             answer.request.record.usage = guard.usage
 
-    async def _whole_as_frames(self, answer: Answer) -> AsyncGenerator[bytes, None]:
-        """A provider that ignores `stream: true`: its whole answer, told as a stream.
-
-        Some label an event stream as JSON; those are relayed.
-        """
-        first = await answer.source.read_some()
-        if first and first.lstrip(b"\xef\xbb\xbf \r\n").startswith((b"data:", b"event:", b":")):
-            async for frame in self._relayed(Answer(self, answer.request, _Reread(first, answer.source))):
-                yield frame
-            return
-        completion = _completion((first or b"") + await answer.source.read_all())
-        head = _head_of(completion, answer.request)
+    async def _told(self, answer: Answer) -> AsyncGenerator[bytes, None]:
+        """A whole answer to a request for a stream, told as one; a stream labelled as JSON is relayed."""
+        body = b""
+        while (piece := await answer.source.read_some(self._heartbeat_interval_s)) != b"":
+            body += piece or b""
+            if piece is None:
+                yield PING
+            elif _looks_like_a_stream(body):
+                async with aclosing(self._relayed(answer, body)) as frames:
+                    async for frame in frames:
+                        yield frame
+                return
+            elif len(body) > MAX_ANSWER_BYTES:
+                raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
+        completion = _completion(body)
         if not _is_replayable(completion):
             raise errors.UpstreamBadResponse("The provider answered a streaming request with something else")
+        head = _head_of(completion, answer.request)
         yield replay.initial_frame(head)
         for frame in replay.answer_frames(head, completion):
             yield frame
@@ -159,33 +165,6 @@ class GenericProvider(ChatProvider):
         return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]
 
 
-class _Reread:
-    """A source whose first piece has been looked at already."""
-
-    def __init__(self, first: bytes, source: Any) -> None:
-        self._first = first
-        self._source = source
-        self.headers: Mapping[str, str] = source.headers
-
-    async def read_some(self, wait_s: float | None = None) -> bytes | None:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        piece: bytes | None = await self._source.read_some(wait_s)
-        return piece
-
-    async def read_all(self) -> bytes:
-        first, self._first = self._first, b""
-        rest: bytes = await self._source.read_all()
-        return first + rest
-
-    async def finish(self) -> None:
-        await self._source.finish()
-
-    def close(self) -> None:
-        self._source.close()
-
-
 def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
     """The headers of every request to one provider: its key, the row's own, and no compression."""
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -211,6 +190,10 @@ def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _looks_like_a_stream(body: bytes) -> bool:
+    return body.lstrip(b"\xef\xbb\xbf \r\n").startswith((b"data:", b"event:", b":"))
 
 
 def _completion(body: bytes) -> dict[str, Any]:

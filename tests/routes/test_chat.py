@@ -266,6 +266,33 @@ def test_a_whole_answer_to_a_streaming_request_is_told_as_a_stream(proxy: Proxy,
     assert frames[-1] == DONE
 
 
+def test_a_stream_labelled_as_json_is_relayed(proxy: Proxy, upstream: Upstream) -> None:
+    data = b"".join(text_stream("a", "b"))
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", str(len(data))), kind="application/json")
+        for index in range(0, len(data), 50):
+            await exchange.send(data[index : index + 50])
+            await asyncio.sleep(0.001)
+
+    upstream.on("labelled", script)
+    assert proxy.stream("groq/labelled")[0].body == data
+
+
+def test_a_whole_answer_that_comes_slowly_is_waited_for_with_beats(proxy: Proxy, upstream: Upstream) -> None:
+    body = json.dumps(completion("late")).encode()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", str(len(body))))
+        await asyncio.sleep(0.8)
+        await exchange.send(body)
+
+    upstream.on("slowly", script)
+    reply, frames = proxy.stream("groq/slowly")
+    assert reply.body.startswith(b": ping\n: ping\n")
+    assert frames[-1] == DONE
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from sanic import exceptions
 
 from sanic_proxy.errors import ProxyError, RateLimited
 from sanic_proxy.routes.errors import as_proxy_error, error_headers
@@ -82,6 +83,23 @@ def test_a_model_name_cannot_break_the_log(proxy: Proxy) -> None:
     proxy.chat('a"\r\nforged status=200', headers={"x-request-id": "forged-line"})
     assert r"\r\n" in proxy.log_line("forged-line")
     assert not any(line.startswith("forged") for line in proxy.log.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("exception", "status", "code"),
+    [
+        (exceptions.BadRequest(), 400, "bad_request"),
+        (exceptions.NotFound(), 404, "not_found"),
+        (exceptions.RequestTimeout(), 408, "request_timeout"),
+        (exceptions.PayloadTooLarge(), 413, "request_too_large"),
+        (exceptions.ExpectationFailed(), 417, "expectation_failed"),
+        (exceptions.ServiceUnavailable(), 503, "server_timeout"),
+    ],
+)
+def test_what_sanic_raises_becomes_an_error_of_ours(exception: Exception, status: int, code: str) -> None:
+    error = as_proxy_error(exception)
+    assert (error.status, error.code) == (status, code)
+    assert error.retryable is (status >= 500)
 
 
 def test_a_bug_tells_nothing_outward() -> None:

@@ -11,18 +11,26 @@ from sanic_proxy.failures import Rule
 # proves none of them. It has been seen without saying whether as an error or as the answer's text.
 WARNING = re.compile(r"\s*\**Warning:?\**:? *It seems we couldn['’]t process your request", re.IGNORECASE)
 
+_VENDOR_FAILURES = frozenset({500, 502, 503})
+_DAILY_LIMIT = re.compile(r"\bdaily\b.{0,200}\blimit", re.IGNORECASE | re.DOTALL)
+# A limit on the request's own size, or on its pace, is no quota: shortening or waiting helps there.
+_USED_UP = re.compile(
+    r"(?!.*\b(?:rate|requests?|tokens?|max_tokens|context|length|words?)\b).*\blimit\b.{0,200}(?:reached|exceed)",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_SUCH_MODEL = re.compile(r"\bmodel\b.{0,200}\bnot found", re.IGNORECASE | re.DOTALL)
+
+
+def _model_not_found(text: str) -> ModelNotFound:
+    return ModelNotFound(text or "Straico does not know this model")
+
+
 RULES: tuple[Rule, ...] = (
     # The daily quota comes as a 422 and holds until the next day.
-    Rule(
-        frozenset({400, 402, 403, 422, 429}),
-        re.compile(r"daily .*limit|limit .*(?:reached|exceed)", re.IGNORECASE | re.DOTALL),
-        InsufficientQuota,
-    ),
-    Rule(
-        frozenset({400, 422}),
-        re.compile(r"model\b.{0,200}\bnot found", re.IGNORECASE | re.DOTALL),
-        ModelNotFound,
-    ),
-    Rule(frozenset({500}), WARNING, UpstreamUnavailable),
-    Rule(frozenset({500}), re.compile(r"Excessively l", re.IGNORECASE), UpstreamUnavailable),
+    Rule(frozenset({400, 402, 403, 422, 429}), _DAILY_LIMIT, InsufficientQuota),
+    Rule(frozenset({422}), _USED_UP, InsufficientQuota),
+    Rule(frozenset({400, 422}), _NO_SUCH_MODEL, _model_not_found),
+    Rule(frozenset({404}), None, _model_not_found),
+    Rule(_VENDOR_FAILURES, WARNING, UpstreamUnavailable),
+    Rule(_VENDOR_FAILURES, re.compile(r"Excessively l", re.IGNORECASE), UpstreamUnavailable),
 )
