@@ -15,7 +15,7 @@ _VENDOR_FAILURES = frozenset({500, 502, 503})
 _DAILY_LIMIT = re.compile(r"\bdaily\b.{0,200}\blimit", re.IGNORECASE | re.DOTALL)
 # A limit on the request's own size, or on its pace, is no quota: shortening or waiting helps there.
 _USED_UP = re.compile(
-    r"(?!.*\b(?:rate|requests?|tokens?|max_tokens|context|length|words?)\b).*\blimit\b.{0,200}(?:reached|exceed)",
+    r"\A(?!.*\b(?:rate|requests?|tokens?|max_tokens|context|length|words?)\b).*\blimit\b.{0,200}(?:reached|exceed)",
     re.IGNORECASE | re.DOTALL,
 )
 _NO_SUCH_MODEL = re.compile(r"\bmodel\b.{0,200}\bnot found", re.IGNORECASE | re.DOTALL)

@@ -15,8 +15,9 @@ from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, family_of
 
 # Models that refuse the role `system`: its text goes into the first user turn.
 _WITHOUT_SYSTEM = frozenset({"claude-haiku-4-5-5"})
-_SYSTEM_ROLES = frozenset({"system", "developer"})
-_RESULT_ROLES = frozenset({"tool", "function"})
+# Tuples: a role may be anything, even what has no hash.
+_SYSTEM_ROLES = ("system", "developer")
+_RESULT_ROLES = ("tool", "function")
 
 
 def request_body(fields: Mapping[str, Any], upstream_model: str) -> dict[str, Any]:

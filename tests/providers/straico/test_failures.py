@@ -1,4 +1,4 @@
-"""Straico's error texts, each as what it means."""
+"""Straico's error texts."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ import json
 
 import pytest
 
-from sanic_proxy.errors import InsufficientQuota, ModelNotFound, ProxyError, UpstreamUnavailable
+from sanic_proxy import errors
 from sanic_proxy.failures import error_from_answer
 from sanic_proxy.providers.straico.failures import RULES
 
 CATCH_ALL = "**Warning:** It seems we couldn't process your request this time. Context length: 131000"
 
 
-def error(status: int, text: str) -> ProxyError:
+def error(status: int, text: str) -> errors.ProxyError:
     body = json.dumps({"error": text, "success": False}).encode()
     return error_from_answer(status, {}, body, rules=RULES)
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "expected"),
+    ("status", "text", "kind"),
     [
-        (422, "You have reached your daily coin limit", InsufficientQuota),
-        (429, "Daily limit of 50,000 coins", InsufficientQuota),
-        (422, "API spending limit has been reached", InsufficientQuota),
-        (422, "Model acme/x not found", ModelNotFound),
-        (404, "Cannot GET", ModelNotFound),
-        (404, "", ModelNotFound),
-        (500, CATCH_ALL, UpstreamUnavailable),
-        (502, CATCH_ALL.replace("'", "’"), UpstreamUnavailable),
-        (500, "Excessively large context for the LLM (context length: 100000)", UpstreamUnavailable),
+        (422, "The daily API limit for spending coins has been reached", errors.InsufficientQuota),
+        (400, "The number of images will exceed the daily generation limit", errors.InsufficientQuota),
+        (422, "Model not found: nope/nope", errors.ModelNotFound),
+        (422, "temperature is wrong", errors.UpstreamRefusedRequest),
+        (500, "**Warning:** It seems we couldn't process your request this time", errors.UpstreamUnavailable),
+        (500, "Excessively large context for the LLM", errors.UpstreamUnavailable),
+        (500, "boom", errors.UpstreamError),
+        (401, "Token is not valid", errors.UpstreamAuthFailed),
+        (404, "no", errors.ModelNotFound),
+        (429, "Daily limit of 50,000 coins", errors.InsufficientQuota),
+        (422, "API spending limit has been reached", errors.InsufficientQuota),
+        (404, "", errors.ModelNotFound),
+        (502, "**Warning:** It seems we couldn’t process your request", errors.UpstreamUnavailable),
     ],
 )
-def test_a_text_means_one_error(status: int, text: str, expected: type[ProxyError]) -> None:
-    assert type(error(status, text)) is expected
+def test_a_text_means_what_it_means(status: int, text: str, kind: type[errors.ProxyError]) -> None:
+    assert type(error(status, text)) is kind
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_a_text_means_one_error(status: int, text: str, expected: type[ProxyErro
     ],
 )
 def test_a_limit_that_is_no_quota_is_not_called_one(status: int, text: str) -> None:
-    assert not isinstance(error(status, text), InsufficientQuota)
+    assert not isinstance(error(status, text), errors.InsufficientQuota)
 
 
 def test_waiting_does_not_help_against_the_daily_limit() -> None:

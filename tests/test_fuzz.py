@@ -1,0 +1,106 @@
+"""Bodies that nobody would write: an error of ours, or an answer, and never anything else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanic_proxy import failures, wire
+from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.providers.base import ChatRequest
+from sanic_proxy.providers.echo import completion as echoed
+from sanic_proxy.providers.straico.answers import completion, model_list
+from sanic_proxy.providers.straico.requests import request_body
+from sanic_proxy.record import RequestRecord
+from sanic_proxy.streaming import ChatGuard
+
+WORDS = st.sampled_from(
+    [
+        *("system", "user", "assistant", "tool", "function", "text", "image_url", "json_schema"),
+        *("none", "auto", "required", "ls", ""),
+    ]
+)
+KEYS = st.sampled_from(
+    [
+        *("messages", "role", "content", "type", "text", "tool_calls", "tool_call_id", "function", "name"),
+        *(
+            "arguments",
+            "tools",
+            "tool_choice",
+            "functions",
+            "function_call",
+            "parameters",
+            "description",
+            "id",
+        ),
+        *("parallel_tool_calls", "n", "stop", "temperature", "max_tokens", "response_format", "json_schema"),
+        *("schema", "properties", "enum", "anyOf", "$ref", "choices", "message", "finish_reason", "usage"),
+        *("prompt_tokens", "data", "completion", "error", "success", "price", "words", "reasoning", "delta"),
+    ]
+)
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
+    max_leaves=25,
+)
+OBJECTS = st.dictionaries(KEYS, VALUES, max_size=6)
+TURNS = st.fixed_dictionaries({"role": WORDS | VALUES}, optional={"content": VALUES, "tool_calls": VALUES})
+CONVERSATIONS = st.lists(TURNS, max_size=4)
+
+
+@given(CONVERSATIONS | st.lists(VALUES, max_size=3), OBJECTS)
+@settings(deadline=None, max_examples=300)
+def test_no_request_breaks_the_conversion_for_straico(messages: list[Any], fields: dict[str, Any]) -> None:
+    with suppress(InvalidRequest):
+        wire.dumps(request_body({**fields, "messages": messages}, "openai/gpt-4o"))
+
+
+@given(VALUES, OBJECTS)
+@settings(deadline=None, max_examples=300)
+def test_no_answer_breaks_the_conversion_from_straico(reply: Any, fields: dict[str, Any]) -> None:
+    try:
+        made = completion(
+            reply, request={**fields, "tools": None, "functions": None, "tool_choice": None}, model="m"
+        )
+    except ProxyError:
+        return
+    assert isinstance(made["choices"][0]["message"]["content"], str | None)
+    assert wire.dumps(made)
+
+
+@given(CONVERSATIONS, OBJECTS)
+@settings(deadline=None, max_examples=300)
+def test_no_request_breaks_the_echo(messages: list[Any], fields: dict[str, Any]) -> None:
+    record = RequestRecord("id", "POST", "/")
+    request = ChatRequest(b"", {**fields, "messages": messages}, "echo/echo", "echo", False, {}, record)
+    with suppress(InvalidRequest):
+        assert wire.dumps(echoed(request))
+
+
+@given(VALUES)
+@settings(deadline=None)
+def test_no_body_breaks_a_list_or_an_error(body: Any) -> None:
+    for read in (model_list, failures.error_in_band, failures.message_of, failures.error_object):
+        try:
+            read(body)
+        except ProxyError:
+            continue
+
+
+@given(
+    st.lists(
+        st.binary(max_size=40) | st.just(b"data: ") | st.just(b"\n\n") | st.just(b'{"choices":[1]}'),
+        max_size=12,
+    )
+)
+def test_no_stream_breaks_the_guard(pieces: list[bytes]) -> None:
+    guard = ChatGuard()
+    for piece in pieces:
+        guard.feed(piece)
+    try:
+        guard.end()
+    except ProxyError:
+        return
