@@ -1,31 +1,29 @@
-"""The pooled HTTP client to the providers; the only importer of aiohttp.
+"""The HTTP client to the providers, directly or through an outbound proxy; the only importer of aiohttp.
 
-Strategy: what aiohttp raises is turned into this proxy's errors here and nowhere else, and a status
-of 300 or more raises for every kind of answer alike. Whoever holds an UpstreamResponse closes it:
-closing before the end of the body closes the connection, so that the provider sees the client go.
+Strategy: direct connections are `transport`'s, as they carry every request; what goes through an
+outbound proxy goes through aiohttp, which knows CONNECT and proxy credentials. Both look alike from
+here on: a status of 300 or more raises for every kind of answer alike, and whoever holds an
+UpstreamResponse closes it. Closing before the end of the body closes the connection, so that the
+provider sees the client go.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
-from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.failures import Rule, error_from_answer
+from sanic_proxy.transport import Connection, Inflater, Pool, request_bytes, target_of
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
-    from aiohttp.client_reqrep import ConnectionKey
-
     from sanic_proxy.settings import PoolLimits, Secret, Timeouts
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -34,6 +32,8 @@ ERROR_BODY_TIMEOUT_S = 5.0
 # After the last frame the end of the HTTP body is usually on its way: waiting this long for it
 # keeps the connection for the next request.
 LINGER_S = 0.05
+
+_target = lru_cache(maxsize=256)(target_of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,60 +49,55 @@ class UpstreamRequest:
     rules: Sequence[Rule] = ()
 
 
-class _Connector(aiohttp.TCPConnector):
-    """aiohttp's connector with a limit on the connections nobody uses.
+class _Exchange(Protocol):
+    """An answer that has begun, whatever carries it. `until` is loop time."""
 
-    aiohttp limits the connections in use and keeps all idle ones; this is the reverse.
-    """
+    status: int
+    headers: Mapping[str, str]
 
-    def __init__(self, *, idle_per_host: int, **options: Any) -> None:
-        super().__init__(limit=0, ttl_dns_cache=30, **options)
-        self._idle_per_host = idle_per_host
-
-    @override
-    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        super()._release(key, protocol, should_close=should_close)
-        idle = self._conns.get(key)
-        while idle is not None and len(idle) > self._idle_per_host:
-            oldest, _ = idle.popleft()
-            oldest.close()
+    async def read(self, until: float) -> bytes | None: ...
+    def end(self) -> None: ...
 
 
 class UpstreamResponse:
     """The status and headers of an answer, and its body as it comes."""
 
-    __slots__ = ("_idle_at", "_idle_s", "_response", "_total_at", "headers", "status")
+    __slots__ = ("_exchange", "_idle_at", "_idle_s", "_inflater", "_now", "_total_at", "headers", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse, *, idle_s: float, total_at: float) -> None:
-        self._response = response
+    def __init__(self, exchange: _Exchange, *, idle_s: float, total_at: float) -> None:
+        self._exchange: _Exchange | None = exchange
+        self._now = asyncio.get_running_loop().time
         self._idle_s = idle_s
-        self._idle_at = _now() + idle_s
+        self._idle_at = self._now() + idle_s
         self._total_at = total_at
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.status = exchange.status
+        self.headers = exchange.headers
+        self._inflater = _inflater(exchange.headers.get("content-encoding", ""))
 
     async def read_some(self, wait_s: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end; None if there were none for `wait_s` seconds.
 
         Raises UpstreamTimeout (idle, total), UpstreamDisconnected, UpstreamBadResponse.
         """
-        limit_at = min(self._idle_at, self._total_at)
-        until = limit_at if wait_s is None else min(limit_at, _now() + wait_s)
-        try:
-            with _translated():
-                async with asyncio.timeout_at(until):
-                    data = await self._response.content.readany()
-        except TimeoutError:
-            now = _now()
+        while True:
+            limit_at = min(self._idle_at, self._total_at)
+            until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
+            data = await self._exchange.read(until) if self._exchange is not None else b""
+            now = self._now()
             if now >= self._total_at:
-                raise errors.UpstreamTimeout("The provider's answer took longer than allowed") from None
-            if now >= self._idle_at:
-                raise errors.UpstreamTimeout(
-                    "The provider stopped sending in the middle of its answer"
-                ) from None
-            return None
-        self._idle_at = _now() + self._idle_s
-        return data
+                raise errors.UpstreamTimeout("The provider's answer took longer than allowed")
+            if data is None:
+                if now >= self._idle_at:
+                    raise errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
+                return None
+            self._idle_at = now + self._idle_s
+            if self._inflater is None:
+                return data
+            if not data:
+                self._inflater.end()
+                return data
+            if content := self._inflater.feed(data):
+                return content
 
     async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises as `read_some`, and UpstreamBadResponse past `limit_bytes` (decoded)."""
@@ -113,51 +108,76 @@ class UpstreamResponse:
             size += len(piece)
             if size > limit_bytes:
                 raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def finish(self) -> None:
         """Wait a moment for the end of a body whose content is complete; what still comes is dropped."""
+        dropped = 0
         with suppress(errors.UpstreamError):
-            while await self.read_some(LINGER_S):
-                if self._response.content.total_bytes > MAX_ANSWER_BYTES:
-                    return
+            while dropped < MAX_ERROR_BYTES and (piece := await self.read_some(LINGER_S)):
+                dropped += len(piece)
 
     def close(self) -> None:
         """Give the connection back if the body has ended, else close it. Safe to call twice."""
-        if not self._response.content.at_eof():
-            self._response.close()
-        else:
-            self._response.release()
+        if self._exchange is not None:
+            self._exchange.end()
+            self._exchange = None
+
+
+def _inflater(encoding: str) -> Inflater | None:
+    kind = encoding.strip().lower()
+    if kind in {"", "identity"}:
+        return None
+    if kind in {"gzip", "x-gzip", "deflate"}:
+        return Inflater()
+    raise errors.UpstreamBadResponse("The provider compressed its answer in a way that was not asked for")
+
+
+class _Direct:
+    """An answer on a connection of our own."""
+
+    __slots__ = ("_connection", "_pool", "headers", "status")
+
+    def __init__(self, connection: Connection, pool: Pool) -> None:
+        self._connection = connection
+        self._pool = pool
+        self.status = connection.status
+        self.headers: Mapping[str, str] = connection.headers
+
+    async def read(self, until: float) -> bytes | None:
+        return await self._connection.read(until)
+
+    def end(self) -> None:
+        self._pool.give_back(self._connection)
 
 
 class UpstreamClient:
     """One worker's connections to all providers. Opened in the worker, closed after its last stream."""
 
     def __init__(self, limits: PoolLimits, ssl_cert_file: str | None) -> None:
-        context = ssl.create_default_context(cafile=ssl_cert_file)
-        make_socket = _socket_factory(limits.tcp_keepalive_s)
-        self._pooled = _session(
-            _Connector(
-                idle_per_host=limits.idle_per_host,
-                keepalive_timeout=limits.idle_timeout_s,
-                ssl=context,
-                socket_factory=make_socket,
-            )
-        )
-        # Never pools: for the second try after an idle connection turned out to be dead.
-        self._fresh = _session(
-            _Connector(idle_per_host=0, force_close=True, ssl=context, socket_factory=make_socket)
-        )
+        self._context = ssl.create_default_context(cafile=ssl_cert_file)
+        self._pool = Pool(limits, self._context)
+        self._tunnels: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
-        await self._pooled.close()
-        await self._fresh.close()
+        self._pool.close()
+        if self._tunnels is not None:
+            await self._tunnels.close()
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send, and wait for the status. Raises a ProxyError for a failure or a status >= 300."""
-        total_at = _now() + request.timeouts.total_s
-        response = await self._first_answer(request, total_at)
-        answer = UpstreamResponse(response, idle_s=request.timeouts.idle_s, total_at=total_at)
+        now = asyncio.get_running_loop().time()
+        clocks = request.timeouts
+        total_at = now + clocks.total_s
+        until = min(now + clocks.first_byte_s, total_at)
+        exchange = await (
+            self._direct(request, until) if request.proxy is None else self._tunnel(request, until)
+        )
+        try:
+            answer = UpstreamResponse(exchange, idle_s=clocks.idle_s, total_at=total_at)
+        except errors.ProxyError:
+            exchange.end()
+            raise
         if answer.status < 300:
             return answer
         try:
@@ -165,62 +185,84 @@ class UpstreamClient:
         finally:
             answer.close()
 
-    async def _first_answer(self, request: UpstreamRequest, total_at: float) -> aiohttp.ClientResponse:
-        trace = SimpleNamespace(reused=False)
-        until = min(_now() + request.timeouts.first_byte_s, total_at)
+    async def _direct(self, request: UpstreamRequest, until: float) -> _Exchange:
+        target = _target(request.url)
+        data = request_bytes(request.method, target, request.headers, request.body)
+        connection = self._pool.idle(target.origin)
+        if connection is not None:
+            try:
+                return await self._asked(connection, data, until)
+            except errors.UpstreamDisconnected:
+                # A provider may close an idle connection just as a request goes out on it. Not a
+                # byte of an answer came, so a second try on a new connection is safe.
+                if connection.has_answered:
+                    raise
+        connection = await self._pool.connect(target.origin, request.timeouts.connect_s)
+        return await self._asked(connection, data, until)
+
+    async def _asked(self, connection: Connection, data: bytes, until: float) -> _Exchange:
+        try:
+            connection.send(data)
+            has_begun = await connection.head(until)
+        except BaseException:
+            connection.close()  # cancelled too: the provider must see that nobody waits
+            raise
+        if has_begun:
+            return _Direct(connection, self._pool)
+        connection.close()
+        raise errors.UpstreamTimeout("The provider did not answer in time")
+
+    async def _tunnel(self, request: UpstreamRequest, until: float) -> _Exchange:
+        if self._tunnels is None:
+            self._tunnels = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._context),
+                cookie_jar=aiohttp.DummyCookieJar(),  # the default jar hands one client's cookies to the next
+                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        connect_s = request.timeouts.connect_s
         try:
             async with asyncio.timeout_at(until):
-                try:
-                    return await _request(self._pooled, request, trace)
-                except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as exc:
-                    # A provider may close an idle connection just as a request goes out on it. Not
-                    # a byte of an answer came, so a second try on a new connection is safe.
-                    if not trace.reused or isinstance(exc, aiohttp.ClientConnectorError):
-                        raise
-                with _translated():
-                    return await _request(self._fresh, request, trace)
+                response = await self._tunnels.request(
+                    request.method,
+                    request.url,
+                    headers=request.headers,
+                    data=request.body,
+                    allow_redirects=False,  # a redirect would take key and prompt to another host
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
+                    proxy=request.proxy.reveal() if request.proxy else None,
+                )
         except aiohttp.ClientError as exc:
             raise _error_for(exc) from exc
         except TimeoutError as exc:
-            # aiohttp's own timeout is the connect clock's; ours is the first byte's.
-            if isinstance(exc, aiohttp.ServerTimeoutError):
-                raise errors.UpstreamTimeout("No connection to the provider within the time allowed") from exc
             raise errors.UpstreamTimeout("The provider did not answer in time") from exc
+        return _Tunnelled(response)
 
 
-def _session(connector: _Connector) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),  # the default jar hands one client's cookies to the next
-        skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        trace_configs=[trace],
-        trust_env=False,
-        max_field_size=32768,
-    )
+class _Tunnelled:
+    """An answer through an outbound proxy."""
 
+    __slots__ = ("_response", "headers", "status")
 
-async def _note_reuse(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.reused = True
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
 
+    async def read(self, until: float) -> bytes | None:
+        try:
+            with _translated():
+                async with asyncio.timeout_at(until):
+                    return await self._response.content.readany()
+        except TimeoutError:
+            return None
 
-async def _request(
-    session: aiohttp.ClientSession, request: UpstreamRequest, trace: SimpleNamespace
-) -> aiohttp.ClientResponse:
-    connect_s = request.timeouts.connect_s
-    return await session.request(
-        request.method,
-        request.url,
-        headers=request.headers,
-        data=request.body,
-        allow_redirects=False,  # a redirect would take key and prompt to another host
-        timeout=aiohttp.ClientTimeout(
-            total=None, connect=connect_s, sock_connect=connect_s, ceil_threshold=3600
-        ),
-        proxy=request.proxy.reveal() if request.proxy else None,
-        trace_request_ctx=trace,
-    )
+    def end(self) -> None:
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
 
 
 async def _failure_of(answer: UpstreamResponse, rules: Sequence[Rule]) -> errors.ProxyError:
@@ -231,22 +273,6 @@ async def _failure_of(answer: UpstreamResponse, rules: Sequence[Rule]) -> errors
             while len(body) < MAX_ERROR_BYTES and (piece := await answer.read_some()):
                 body += piece
     return error_from_answer(answer.status, answer.headers, body[:MAX_ERROR_BYTES], rules=rules)
-
-
-def _socket_factory(keepalive_s: int) -> Any:
-    def make_socket(address: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_s)
-        return made
-
-    return make_socket
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 @contextmanager
@@ -267,40 +293,11 @@ def _error_for(exc: aiohttp.ClientError) -> errors.ProxyError:
 # From the most specific to the least. An aiohttp ClientResponseError's own `status` is never passed
 # on: for a garbled answer it reads 400.
 _TRANSLATIONS: tuple[tuple[type[Exception], type[errors.UpstreamError], str], ...] = (
-    (
-        aiohttp.ServerTimeoutError,
-        errors.UpstreamTimeout,
-        "No connection to the provider within the time allowed",
-    ),
-    (
-        aiohttp.ClientConnectorDNSError,
-        errors.UpstreamDnsFailed,
-        "The provider's host name could not be resolved",
-    ),
-    (
-        aiohttp.ClientSSLError,
-        errors.UpstreamTlsFailed,
-        "The provider's TLS certificate or handshake is not acceptable",
-    ),
-    (
-        aiohttp.ClientHttpProxyError,
-        errors.UpstreamConnectFailed,
-        "The outbound proxy refused the connection",
-    ),
-    (
-        aiohttp.ClientConnectorError,
-        errors.UpstreamConnectFailed,
-        "No connection to the provider could be made",
-    ),
-    (
-        aiohttp.ServerDisconnectedError,
-        errors.UpstreamDisconnected,
-        "The provider closed the connection without an answer",
-    ),
-    (
-        aiohttp.ClientConnectionError,
-        errors.UpstreamDisconnected,
-        "The connection to the provider broke",
-    ),
+    (aiohttp.ServerTimeoutError, errors.UpstreamTimeout, "No connection within the time allowed"),
+    (aiohttp.ClientSSLError, errors.UpstreamTlsFailed, "The provider's TLS handshake is not acceptable"),
+    (aiohttp.ClientHttpProxyError, errors.UpstreamConnectFailed, "The outbound proxy refused the connection"),
+    (aiohttp.ClientConnectorDNSError, errors.UpstreamDnsFailed, "The outbound proxy's name is not known"),
+    (aiohttp.ClientConnectorError, errors.UpstreamConnectFailed, "The outbound proxy cannot be reached"),
+    (aiohttp.ClientConnectionError, errors.UpstreamDisconnected, "The connection to the provider broke"),
     (aiohttp.ClientPayloadError, errors.UpstreamDisconnected, "The provider's answer broke off"),
 )

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy import upstream as module
 from sanic_proxy.settings import PoolLimits, Secret, Timeouts
 from sanic_proxy.upstream import UpstreamClient, UpstreamRequest
 from tests.support.proxy import free_port
@@ -240,10 +239,3 @@ def test_connections_in_use_are_not_limited(upstream: Upstream) -> None:
 
     upstream.on("GET /many", script)
     assert run(ask) < 1
-
-
-def test_tcp_probes_a_silent_connection() -> None:
-    made = module._socket_factory(77)((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 1)))
-    with made:
-        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
