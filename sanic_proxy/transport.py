@@ -208,8 +208,8 @@ class Connection(asyncio.Protocol):
             if self.status and not self._has_length and exc is None:
                 self.is_complete = True  # a body without length ends with its connection
             else:
-                text = "The provider closed the connection before its answer was complete"
-                self._failure = errors.UpstreamDisconnected(text)
+                said = "answer broke off" if self.status else "connection was closed without an answer"
+                self._failure = errors.UpstreamDisconnected(f"The provider's {said}")
         self._wake()
 
     def _fail(self, failure: errors.UpstreamError) -> None:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sanic_proxy.providers.straico.repair import finite
+
 _MAX_REFS = 8
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "number": (int, float),
@@ -28,7 +30,7 @@ def coerce(text: str, schema: object, root: Mapping[str, Any]) -> Any:
     if "string" in types:
         return None if "null" in types and text.strip() == "null" else text
     try:
-        value = json.loads(_pythonic(text.strip()), strict=False, parse_constant=_refuse)
+        value = json.loads(_pythonic(text.strip()), strict=False, parse_constant=_refuse, parse_float=finite)
     except (ValueError, RecursionError):
         return text
     if not types:
@@ -68,7 +70,8 @@ def _types(schema: Mapping[str, Any], root: Mapping[str, Any]) -> frozenset[str]
 def _named_types(schema: Mapping[str, Any]) -> frozenset[str]:
     named = schema.get("type")
     names = named if isinstance(named, list) else [named]
-    return frozenset(name for name in names if isinstance(name, str))
+    types = frozenset(name for name in names if isinstance(name, str))
+    return types | {"null"} if types and schema.get("nullable") is True else types
 
 
 def _resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:

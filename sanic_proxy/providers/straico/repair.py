@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 _BLANK_OR_COMMA = re.compile(r"[\s,;]*")
@@ -15,6 +16,14 @@ _OPEN_ARGUMENTS = re.compile(r'("(?:arguments|parameters|args|input)"\s*:\s*)(\{
 _OVER_ESCAPED = re.compile(r'\\([{}\[\]"\n\\])')
 _STRAY_ESCAPE = re.compile(r'\\+(?=[{}\[\]\n])|\\+(?=")')
 
+_ESCAPE = re.compile(r"\\(?:([\"\\/bfnrt\n]|u[0-9a-fA-F]{4})|)")
+_BRACKET_ESCAPE = re.compile(r"\\+(?=[{}\[\]\n])")
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
+_CLOSING = {"{": "}", "[": "]"}
+
+_FIRST_PIECE_CHARS = 4096
+_LONGEST_TOKEN_CHARS = 12  # -Infinity, or an escaped character, cut in its middle
+
 MAX_REPAIRED_CHARS = 262_144
 
 
@@ -22,8 +31,16 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def finite(text: str) -> float:
+    """The number; too large a one would be written as `Infinity`, which is no JSON."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
+    return value
+
+
 # Not strict: models write line breaks inside strings as they are.
-_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant)
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=finite)
 
 
 class Decoded(NamedTuple):
@@ -34,22 +51,31 @@ class Decoded(NamedTuple):
     unread: str = ""
 
 
-def decode_values(text: str, start: int, *, may_repair: bool) -> Decoded | None:
+def decode_values(text: str, start: int, *, may_repair: bool, is_closed: bool = False) -> Decoded | None:
     """The JSON values at `start`, one behind the other; None if there is none.
 
     Without repair only what is whole counts. With it, `text` is taken to its end, and an array whose
-    elements are not all whole gives those that are, and the rest as `unread`.
+    elements are not all whole gives those that are, and the rest as `unread`. `is_closed` says that
+    a closing tag followed, so that brackets may be missing but nothing else is.
     """
     decoded = _values(text, start)
     if decoded is not None or not may_repair or len(text) - start > MAX_REPAIRED_CHARS:
         return decoded
-    region = text[start:]
-    for repair in _REPAIRS:
-        region = repair(region)
-        decoded = _values(region.lstrip(), 0)
-        if decoded is not None and not region.lstrip()[decoded.end :].strip():
+    for region in _mended(text[start:], _CLOSED_REPAIRS if is_closed else _REPAIRS):
+        decoded = _values(region, 0)
+        if decoded is not None and not region[decoded.end :].strip():
             return decoded._replace(end=len(text))
     return _elements(text, start)
+
+
+def _mended(text: str, repairs: Sequence[Callable[[str], str]]) -> Iterator[str]:
+    """Each repair alone, as a needless one can do harm; only then one on top of the other."""
+    for repair in repairs:
+        yield repair(text).lstrip()
+    region = text
+    for repair in repairs:
+        region = repair(region)
+        yield region.lstrip()
 
 
 def _values(text: str, start: int) -> Decoded | None:
@@ -57,13 +83,29 @@ def _values(text: str, start: int) -> Decoded | None:
     end = position = start
     while text.startswith(("{", "[", '"'), position):
         try:
-            value, end = _DECODER.raw_decode(text, position)
+            value, end = _decoded_at(text, position)
         except (ValueError, RecursionError):
             break
         values.append(value)
         separator = _BLANK_OR_COMMA.match(text, end)
         position = separator.end() if separator else end
     return Decoded(values, end) if values else None
+
+
+def _decoded_at(text: str, start: int) -> tuple[Any, int]:
+    """`raw_decode` on growing pieces: its error counts the lines of all that it was given."""
+    size = _FIRST_PIECE_CHARS
+    while True:
+        piece = text[start : start + size]
+        try:
+            value, end = _DECODER.raw_decode(piece)
+        except json.JSONDecodeError as exc:
+            is_cut = exc.msg.startswith("Unterminated") or exc.pos > len(piece) - _LONGEST_TOKEN_CHARS
+            if not is_cut or start + size >= len(text):
+                raise
+        else:
+            return value, start + end
+        size *= 4
 
 
 def _elements(text: str, start: int) -> Decoded | None:
@@ -94,8 +136,38 @@ def _with_opening_quote(text: str) -> str:
     return _OPEN_ARGUMENTS.sub(r'\1"\2', text)
 
 
+def _with_valid_escapes(text: str) -> str:
+    """`\\d` in a pattern, as if no JSON were around it."""
+    return _ESCAPE.sub(lambda match: match[0] if match[1] else "\\" + match[0], text)
+
+
+def _with_closing_brackets(text: str) -> str:
+    """Brackets forgotten behind the last value; text that ends in a string is not completed."""
+    missing: list[str] = []
+    made: list[str] = []
+    position = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        made.append(text[position : token.start()])
+        position = token.end()
+        mark = token[0]
+        if mark in _CLOSING:
+            missing.append(_CLOSING[mark])
+        elif mark in ("}", "]"):
+            while missing and missing[-1] != mark:
+                made.append(missing.pop())
+            mark = missing.pop() if missing else ""
+        elif len(mark) < 2 or not mark.endswith('"'):
+            return text
+        made.append(mark)
+    return "".join([*made, text[position:], *reversed(missing)])
+
+
 def _unescaped_once(text: str) -> str:
     return _OVER_ESCAPED.sub(r"\1", text)
+
+
+def _without_bracket_escapes(text: str) -> str:
+    return _BRACKET_ESCAPE.sub("", text)
 
 
 def _without_stray_escapes(text: str) -> str:
@@ -107,7 +179,10 @@ _REPAIRS: tuple[Callable[[str], str], ...] = (
     _without_stray_line,
     _without_trailing_commas,
     _with_opening_quote,
+    _with_valid_escapes,
+    _without_bracket_escapes,
     _unescaped_once,
     _unescaped_once,
     _without_stray_escapes,
 )
+_CLOSED_REPAIRS = (*_REPAIRS, _with_closing_brackets)

@@ -158,12 +158,13 @@ class _Conversation:
             if not isinstance(message, dict):
                 raise InvalidRequest("A message must be an object", param=path)
             role = message.get("role")
+            turned_role = _role(role, path)
             content = self._content(message, path)
             if role in _RESULT_ROLES and was_result:
                 # Results that belong together make one turn: roles have to alternate for some models.
                 turned[-1]["content"] += f"\n\n{content}"
             elif content is not None:
-                turned.append({"role": _role(role, path), "content": content})
+                turned.append({"role": turned_role, "content": content})
             was_result = role in _RESULT_ROLES
         return turned
 
@@ -212,12 +213,14 @@ class _Conversation:
 
 
 def _role(role: object, path: str) -> str:
+    if not isinstance(role, str):
+        raise InvalidRequest("`role` must be a string", param=f"{path}.role")
     if role in _SYSTEM_ROLES:
         return "system"
     if role in _RESULT_ROLES:
         return "user"
     if role in ("user", "assistant"):
-        return str(role)
+        return role
     raise InvalidRequest("`role` must be system, developer, user, assistant or tool", param=f"{path}.role")
 
 

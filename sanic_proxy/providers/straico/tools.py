@@ -59,8 +59,17 @@ def family_of(model: str) -> Family:
 
 
 def compact(value: object) -> str:
-    """JSON without blanks, keys in order, other scripts readable."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """JSON without blanks, keys in order, other scripts readable; half a surrogate pair stays escaped."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text if text.isprintable() or _is_encodable(text) else json.dumps(value, separators=(",", ":"))
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def pretty(value: object) -> str:
