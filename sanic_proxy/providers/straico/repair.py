@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 _BLANK_OR_COMMA = re.compile(r"[\s,;]*")
-_FENCE = re.compile(r"\A\s*```[A-Za-z0-9_+-]*\s*|\s*```\s*\Z")
-_STRING_OR_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,(\s*[\]}])', re.DOTALL)
-_STRAY_FUNCTION = re.compile(r'(?m)^\s*"function",\s*$')
+_FENCE = re.compile(r"\A```[A-Za-z0-9_+-]*|```\Z")
+_STRING_OR_COMMA = re.compile(r'("[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z))|,(\s*+[\]}])', re.DOTALL)
+_STRAY_FUNCTION = re.compile(r'(?m)^[ \t]*+"function",[ \t]*+$')
 _OPEN_ARGUMENTS = re.compile(r'("(?:arguments|parameters|args|input)"\s*:\s*)(\{\s*\\")')
 _OVER_ESCAPED = re.compile(r'\\([{}\[\]"\n\\])')
 _STRAY_ESCAPE = re.compile(r'\\+(?=[{}\[\]\n])|\\+(?=")')
@@ -121,7 +121,7 @@ def _elements(text: str, start: int) -> Decoded | None:
 
 
 def _without_fence(text: str) -> str:
-    return _FENCE.sub("", text)
+    return _FENCE.sub("", text.strip()).strip()
 
 
 def _without_stray_line(text: str) -> str:

@@ -1,0 +1,75 @@
+"""The markup in which model families write tool calls: where it begins, how it ends, what it names.
+
+Every repetition is bounded or cannot overlap with what follows it, so that no text costs more than
+its length.
+"""
+
+from __future__ import annotations
+
+import re
+
+LEADING_THOUGHT = re.compile(r"\s*+<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
+BLANK = re.compile(r"\s*+")
+FENCE = re.compile(r"```[ \t]*([A-Za-z0-9_+-]*)[ \t]*\n?")
+EMPTY_FENCE = re.compile(r"```[A-Za-z0-9_+-]*\s*+```")
+CALL_FENCES = frozenset({"json", "xml", "tool_call", "tool_calls", "tool_code"})
+FENCE_LINE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*$", re.MULTILINE)
+BRACKETS = re.compile(r"[\s}\]]*")
+# A call begins here, readable or not: JSON, or a name with its first pair.
+ATTEMPT = re.compile(r"[\s`\\]*+(?:(?:json)?\s*+[\[{]|[^\s<>{}`\"']{1,200}\s*+<arg_key>)")
+
+MARKER = re.compile(
+    r"(?P<fence>`{3,}|^[ \t]*~{3,})"
+    r"|(?P<code>`[^`\n]+`)"
+    r"|(?P<thought><think(?:ing)?>)"
+    r"|(?P<orphan></think(?:ing)?>(?=[ \t]*+(?:\n|\Z)|\s*+<))"
+    r"|(?P<wrapper><tool_calls>|<(?:antml:)?function_calls>|<minimax:tool_call>"
+    r"|<\|tool_calls_section_begin\|>|<｜tool▁calls▁begin｜>)"
+    r"|(?P<block><tool_call(?:\s[^<>]{0,200})?>)"
+    r"|(?P<function><function=)"
+    r"|(?P<invoke><(?:antml:)?invoke\s++name=)"
+    r"|(?P<kimi><\|tool_call_begin\|>)"
+    r"|(?P<deepseek><｜tool▁call▁begin｜>)"
+    r"|(?P<mistral>\[TOOL_CALLS\])"
+    r"|(?P<llama><\|python_tag\|>)",
+    re.MULTILINE,
+)
+CLOSERS = re.compile(
+    r"(?:</tool_calls>|</(?:antml:)?function_calls>|</minimax:tool_call>|<\|tool_calls_section_end\|>"
+    r"|<｜tool▁calls▁end｜>)"
+)
+CALL_KINDS = frozenset({"wrapper", "block", "function", "invoke", "kimi", "deepseek", "mistral", "llama"})
+UNFRAMED = re.compile(r"\A\n|\n\Z")
+PREFIXED_END = "</antml:parameter>"
+END_OF_KIND = {
+    "block": "</tool_call>",
+    "function": "</function>",
+    "kimi": "<|tool_call_end|>",
+    "deepseek": "<｜tool▁call▁end｜>",
+    "mistral": "[/TOOL_CALLS]",
+    "llama": "<|eom_id|>",
+}
+GLM_NAME = re.compile(r"[^\s<>{}`\"']{1,200}")
+GLM_KEY = re.compile(r"\s*+<arg_key>([^<]{0,500})</arg_key>\s*+<arg_value>")
+QWEN_NAME = re.compile(r"([^<>\n]{1,200})>\s*+")
+QWEN_KEY = re.compile(r"\s*+<parameter=([^<>\n]{1,200})>")
+CLAUDE_NAME = re.compile(r"[\"']([^\"'<>\n]{1,200})[\"']\s*+>\s*+")
+CLAUDE_KEY = re.compile(r"\s*+<(?:antml:)?parameter\s++name=[\"']([^\"'<>\n]{1,200})[\"'][^<>\n]{0,200}>")
+KIMI_NAME = re.compile(r"\s*+([^<|\s]{1,200})\s*+<\|tool_call_argument_begin\|>")
+DEEPSEEK_NAME = re.compile(r"\s*+(?:function<｜tool▁sep｜>)?([^<{\s]{1,200})[ \t]*+(?:<｜tool▁sep｜>|\n)")
+MISTRAL_NAME = re.compile(r"([\w.:-]{1,200})(?:\[CALL_ID\][\w-]{0,100})?(?:\[ARGS\])?\s*+(?=\{)")
+MARKER_OR_CLOSER = re.compile(rf"\s*+(?:{MARKER.pattern}|{CLOSERS.pattern}|</tool_call>|</)")
+
+
+def closer_of(opening: str) -> str:
+    pairs = {
+        "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
+        "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",
+        "<" + "antml:invoke>": "</" + "antml:invoke>",
+    }
+    return pairs.get(opening, "</" + opening[1:])
+
+
+def unpadded(text: str) -> str:
+    """A value without the one newline at each side that belongs to the markup: both, or none."""
+    return text[1:-1] if len(text) > 1 and text[0] == "\n" and text[-1] == "\n" else text
