@@ -151,7 +151,7 @@ class Upstream:
         async def run() -> None:
             self._loop = asyncio.get_running_loop()
             self._stopping = asyncio.Event()
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
+            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26, backlog=1024)
             self.port = server.sockets[0].getsockname()[1]
             ready.set()
             await self._stopping.wait()
