@@ -7,23 +7,26 @@ spawned and import it again, and settings belong to the process that serves.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
 from typing import Any, NoReturn
 
-from sanic import HTTPResponse, Request, Sanic
+from sanic import Request, Sanic
 from sanic.config import Config
 from sanic.exceptions import RequestCancelled
 from sanic.http.constants import Stage
 from sanic.log import logger as sanic_logger
+from sanic.response import BaseHTTPResponse
 from sanic_ext import Extend
 from sanic_ext.extensions.openapi.extension import OpenAPIExtension
 from typing_extensions import override
 
 from sanic_proxy import __version__, logs, startup
-from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.errors import ShuttingDown
+from sanic_proxy.http_server import ProxyProtocol
 from sanic_proxy.routes import admission, chat, health, models, pages
 from sanic_proxy.routes.errors import render
 from sanic_proxy.settings import Settings, SettingsError, binding_problem
@@ -32,6 +35,7 @@ from sanic_proxy.state import AppState, state_of
 
 # Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
 # for longer than a minute with a 503 of its own.
+BACKLOG = 4096  # connections that wait to be accepted; Sanic's 100 is less than a burst of clients
 KEEP_ALIVE_TIMEOUT_S = 120
 REQUEST_TIMEOUT_S = 60
 GRACEFUL_SHUTDOWN_TIMEOUT_S = 30
@@ -54,41 +58,51 @@ class ProxyApp(Sanic[Any, Any]):
     """Sanic with a door in front of its router and a record behind every request."""
 
     @override
+    def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
+        """What `run`, `prepare` and `create_server` serve with."""
+        return super()._helper(*args, **{**settings, "protocol": ProxyProtocol, "backlog": BACKLOG})
+
+    @override
     async def handle_request(self, request: Request) -> None:
         if not isinstance(request, ProxyRequest):  # pragma: no cover - the app's request class
             raise TypeError(type(request))
-        state = state_of(self)
+        state: AppState = self.ctx.state
+        record = request.record
         state.begin()
         try:
-            await self._admit(request, state)
+            await self._answer(request, state)
         except asyncio.CancelledError:
-            if not request.record.ended:
-                request.record.status = 499
-                request.record.ended = "client_left" if _is_lost(request) else "cancelled"
+            if not record.ended:
+                record.status = 499
+                record.ended = "client_left" if _is_lost(request) else "cancelled"
             raise
+        except Exception as exc:  # noqa: BLE001 - the border: the renderer turns it into an answer
+            await self.handle_exception(request, exc)
         finally:
-            request.record.ended = request.record.ended or "complete"
+            record.ended = record.ended or "complete"
             if state.is_draining:
                 request.end_connection()  # an idle connection would hold the worker until the grace is over
             state.end()
-            self._log(request)
+            if state.settings.access_log:
+                self._log(request)
 
-    async def _admit(self, request: ProxyRequest, state: AppState) -> None:
-        headers = request.headers
+    async def _answer(self, request: ProxyRequest, state: AppState) -> None:
+        """Sanic's way from a request to its answer, but for signals and middlewares: there are none."""
+        headers = request.fields
         refusal = admission.refusal(state.settings, state.keys, path=request.path, headers=headers)
-        is_preflight = admission.is_preflight(request.method, headers)
         if "origin" in headers and admission.allows_origin(state.settings, headers["origin"]):
-            request.answer_headers |= admission.cors_headers(headers)
-            if is_preflight:
-                response = await request.respond(
-                    HTTPResponse(status=204, headers=admission.preflight_headers(headers))
-                )
-                await response.send(end_stream=True)
+            request.answer_lines += header_lines(admission.cors_headers(headers))
+            if admission.is_preflight(request.method, headers):
+                await _send(request, Reply(header_lines(admission.preflight_headers(headers)), status=204))
                 return
         if refusal is not None:
-            await self.handle_exception(request, refusal)
-            return
-        await super().handle_request(request)
+            raise refusal
+        request.route, handler, arguments = self.router.get(request.path, request.method, None)
+        request._match_info = arguments
+        if request.stream is not None and request.stream.request_body:
+            await request.receive_body()
+        answer: Any = handler(request, **arguments)
+        await _send(request, answer if isinstance(answer, BaseHTTPResponse) else await answer)
 
     @override
     async def handle_exception(
@@ -120,6 +134,20 @@ class ProxyApp(Sanic[Any, Any]):
         if not request.record.is_logged and hasattr(self.ctx, "state") and state_of(self).settings.access_log:
             request.record.is_logged = True
             logs.log_request(request.record)
+
+
+async def _send(request: ProxyRequest, answer: BaseHTTPResponse | None) -> None:
+    """Send `answer`, or what is left of the one that the handler has begun."""
+    stream: Any = request.stream
+    if answer is not None:
+        request.answer(answer)
+        if isinstance(answer, Reply):
+            await stream.reply(answer)
+            return
+    elif stream is not None:
+        answer = stream.response
+    if answer is not None:
+        await answer.send(end_stream=True)
 
 
 def _is_lost(request: Request) -> bool:
@@ -197,6 +225,9 @@ async def open_state(app: ProxyApp) -> None:
     longest_s = max(provider.timeouts.total_s for provider in settings.providers) if settings.providers else 0
     app.config.update({"REQUEST_MAX_SIZE": settings.max_body_bytes, "RESPONSE_TIMEOUT": longest_s + 60})
     app.ctx.state = AppState(settings)
+    # What is here now stays until the end: the collector need not look at it with each full run.
+    gc.collect()
+    gc.freeze()
 
 
 async def begin_drain(app: ProxyApp) -> None:

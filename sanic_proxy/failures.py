@@ -19,6 +19,7 @@ MAX_MESSAGE_CHARS = 2000
 MAX_RETRY_AFTER_S = 60
 
 _TAG = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]{0,500}>", re.DOTALL | re.IGNORECASE)
+_NUMBER = re.compile(r"\s*\d{1,15}(?:\.\d{0,9})?\s*", re.ASCII)
 _SPACE = re.compile(r"\s+")
 # What looks like a credential is cut out of any text that a provider sends and a client reads:
 # some providers repeat the key they refuse.
@@ -178,20 +179,19 @@ def retry_after_s(headers: Mapping[str, str]) -> int | None:
     """
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return _clamp(milliseconds / 1000)
-    value = headers.get("retry-after")
+    if (value := headers.get("retry-after")) is None:
+        return None
     if (seconds := _number(value)) is not None:
         return _clamp(seconds)
     try:
-        when = email.utils.parsedate_to_datetime(value or "")
+        when = email.utils.parsedate_to_datetime(value)
     except ValueError:
         return None
     return _clamp(when.timestamp() - time.time())
 
 
 def _number(value: str | None) -> float | None:
-    if value is None or not re.fullmatch(r"\s*\d{1,15}(?:\.\d{0,9})?\s*", value, re.ASCII):
-        return None
-    return float(value)
+    return None if value is None or not _NUMBER.fullmatch(value) else float(value)
 
 
 def _clamp(seconds: float) -> int:

@@ -29,7 +29,8 @@ def configure(level: str, style: str) -> None:
 
 def log_request(record: RequestRecord) -> None:
     """One line for a finished request: names, numbers and why it ended; never content, never a key."""
-    access_logger.info("request", extra={"fields": record.as_fields()})
+    if access_logger.isEnabledFor(logging.INFO):
+        access_logger.info("request", extra={"fields": record.as_fields()})
 
 
 class _TextFormatter(logging.Formatter):

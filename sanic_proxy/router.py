@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from sanic_proxy.errors import ModelNotFound, ProviderNotConfigured
@@ -50,8 +51,9 @@ class Router(Generic[P]):
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
         self._is_on = is_on
         self._default = _default(providers, embedded)
+        self.resolve: Callable[[str], Target[P]] = lru_cache(maxsize=1024)(self._resolve)
 
-    def resolve(self, model: str) -> Target[P]:
+    def _resolve(self, model: str) -> Target[P]:
         """The target of `model`. Raises ModelNotFound or ProviderNotConfigured."""
         if not model or len(model) > MAX_MODEL_CHARS or _UNPRINTABLE.search(model):
             raise ModelNotFound(

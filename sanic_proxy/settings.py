@@ -192,8 +192,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TIMEOUT_TOTAL", "600", "seconds for the whole request"),
     Variable(
         "POOL_IDLE_PER_HOST",
-        "25",
-        "idle connections kept per provider; more are closed, oldest first",
+        "512",
+        "idle connections kept per provider and worker; more are closed, oldest first",
     ),
     Variable("POOL_IDLE_TIMEOUT", "15", "seconds an idle connection is kept"),
     Variable("TCP_KEEPALIVE", "90", "seconds until TCP probes a silent connection"),

@@ -86,7 +86,7 @@ class _Reader:
             heartbeat=self._choice("HEARTBEAT_CHAR", "", tuple(HEARTBEATS)),
             heartbeat_interval_s=self._seconds("HEARTBEAT_INTERVAL", 3),
             pool=PoolLimits(
-                idle_per_host=self._int("POOL_IDLE_PER_HOST", 25, low=0, high=100_000),
+                idle_per_host=self._int("POOL_IDLE_PER_HOST", 512, low=0, high=100_000),
                 idle_timeout_s=self._seconds("POOL_IDLE_TIMEOUT", 15),
                 tcp_keepalive_s=self._int("TCP_KEEPALIVE", 90, low=1, high=32767),
             ),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sanic_proxy.model_list import ModelList
 from sanic_proxy.providers.base import ChatProvider
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 # How long the last handlers, cancelled when the drain time was over, have for their `finally`.
 LAST_HANDLERS_S = 5.0
+MAX_REMEMBERED = 4096
 
 
 class AppState:
@@ -41,8 +41,7 @@ class AppState:
         self.keys = KeyRing(settings)
         self.is_draining = False
         self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._emptied: asyncio.Event | None = None
 
     def _listed(self) -> list[ChatProvider]:
         """With the router off only Straico can be called, so only its models are listed."""
@@ -58,36 +57,48 @@ class AppState:
 
     def begin(self) -> None:
         self._in_flight += 1
-        self._idle.clear()
 
     def end(self) -> None:
         self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
+        if not self._in_flight and self._emptied is not None:
+            self._emptied.set()
 
     async def aclose(self) -> None:
         """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), LAST_HANDLERS_S)
+        if self._in_flight:
+            self._emptied = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), LAST_HANDLERS_S)
         await self.client.aclose()
 
 
 class KeyRing:
-    """The keys that clients may present, as digests: compared whole and in constant time."""
+    """The keys that clients may present, as digests: whole keys, whatever their number.
 
-    __slots__ = ("_digests",)
+    How long a look-up takes tells something about digests at most, and nobody can choose those.
+    """
+
+    __slots__ = ("_digests", "_known")
 
     def __init__(self, settings: Settings) -> None:
-        self._digests = [_digest(key.reveal()) for key in settings.api_keys]
+        self._digests = frozenset(_digest(key.reveal()) for key in settings.api_keys)
+        self._known: set[str | None] = set()
 
     @property
     def is_empty(self) -> bool:
         return not self._digests
 
     def opens(self, presented: str) -> bool:
-        digest = _digest(presented)
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return any(matches)
+        return _digest(presented) in self._digests
+
+    def is_known(self, authorization: str | None) -> bool:
+        """Whether a whole Authorization header has been found good before."""
+        return authorization in self._known
+
+    def remember(self, authorization: str) -> None:
+        """Only what has been found good; a key may be written with any number of blanks, so not all."""
+        if len(self._known) < MAX_REMEMBERED:
+            self._known.add(authorization)
 
 
 def _digest(key: str) -> bytes:
@@ -95,5 +106,6 @@ def _digest(key: str) -> bytes:
 
 
 def state_of(app: Sanic[Any, Any]) -> AppState:
-    """The worker's state. The one cast: Sanic types `ctx` as anything."""
-    return cast("AppState", app.ctx.state)
+    """The worker's state, which Sanic types as anything."""
+    state: AppState = app.ctx.state
+    return state

@@ -1,17 +1,56 @@
-"""What makes a stream of frames whole: heartbeats while nothing comes, and a guard on its end.
+"""What makes a stream of frames whole: heartbeats while nothing comes, a guard on its end, and a relay.
 
 A stream that passes through is complete when its end was seen (`[DONE]` or a finish reason), never
 because the connection ended. Frames the proxy makes to fill a wait are `Filler`s: until another
-frame has been sent, the client has seen nothing from the upstream.
+frame has been sent, the client has seen nothing from the upstream. What follows the first frame of a
+stream that passes through is moved by a `Relay`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from typing import Any
+import math
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from typing import Any, Protocol
 
 from sanic_proxy import errors, failures, sse, wire
+
+
+class Source(Protocol):
+    """An upstream's answer, as far as a relay needs it; times are loop time."""
+
+    async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
+
+    def divert(self, receiver: Relay | None) -> bool:
+        """Hand bytes on as they come; False where they have to be asked for."""
+        return False
+
+    def pause(self) -> None:
+        """Bring no more bytes for now."""
+        return
+
+    def resume(self) -> None:
+        """Bring bytes again."""
+        return
+
+    def due_at(self, heard_at: float) -> float:
+        """When a clock strikes if nothing has come since `heard_at`."""
+        return math.inf
+
+    def overdue(self, now: float) -> errors.UpstreamTimeout:
+        """The clock that has struck."""
+        return errors.UpstreamTimeout("The answer took longer than allowed")
+
+
+class Sink(Protocol):
+    """Where a relay's frames go: a chunked answer to a client that has begun."""
+
+    on_writable: Callable[[], None] | None
+    loop: asyncio.AbstractEventLoop
+
+    def push(self, data: bytes) -> bool: ...
+    def push_last(self, data: bytes) -> None: ...
 
 
 class Filler(bytes):
@@ -24,18 +63,34 @@ PING = Filler(sse.PING)
 
 
 async def beats_until(
-    pending: Awaitable[object], *, beat: Filler, interval_s: float
+    pending: asyncio.Future[Any], *, beat: Filler, interval_s: float
 ) -> AsyncGenerator[Filler, None]:
     """Yield `beat` every `interval_s` until `pending` is done. Neither awaits nor cancels it."""
-    task = asyncio.ensure_future(pending)
-    while not (await asyncio.wait({task}, timeout=interval_s))[0]:
-        yield beat
+    loop = pending.get_loop()
+    while not pending.done():
+        waiter: asyncio.Future[None] = loop.create_future()
+        settle = partial(_settle, waiter)
+        timer = loop.call_later(interval_s, settle)
+        pending.add_done_callback(settle)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            pending.remove_done_callback(settle)
+        if not pending.done():
+            yield beat
+
+
+def _settle(waiter: asyncio.Future[None], _done: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def discard(task: asyncio.Future[Any]) -> None:
     """End a task whose result nobody wants any more, and wait until it has ended."""
-    task.cancel()
-    await asyncio.wait({task})
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # or asyncio logs that nobody looked
 
@@ -58,7 +113,12 @@ class ChatGuard:
         self.usage: dict[str, Any] | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """The good frames that `data` completes, joined."""
+        """The good frames that `data` completes, joined; `data` itself where it is nothing but those."""
+        if self.is_done or self.failure is not None:
+            return b""
+        payloads = self._splitter.plain_payloads(data)
+        if payloads is not None and self._all_pass(payloads):
+            return data
         good: list[bytes] = []
         try:
             for frame in self._splitter.feed(data):
@@ -67,11 +127,26 @@ class ChatGuard:
                     self.is_done = True
                     good.append(frame.raw)
                     break
-                if self._passes(frame):
+                if self._passes(frame.payload, frame.event):
                     good.append(frame.raw)
         except errors.ProxyError as exc:
             self.failure = exc
         return b"".join(good)
+
+    def _all_pass(self, payloads: list[bytes]) -> bool:
+        """Whether frames may pass as they are; where one may not, they are looked at one by one."""
+        is_last = payloads[-1] == sse.DONE_PAYLOAD
+        if is_last:
+            payloads.pop()
+        try:
+            for payload in payloads:
+                if not self._passes(payload):
+                    return False
+        except errors.ProxyError:
+            return False
+        self._has_begun = True
+        self.is_done = is_last
+        return True
 
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
@@ -94,14 +169,14 @@ class ChatGuard:
         self._finished = self._finished or self.is_done
         return last
 
-    def _passes(self, frame: sse.Frame) -> bool:
+    def _passes(self, payload: bytes, event: bytes = b"") -> bool:
         try:
-            chunk = wire.loads_exact(frame.payload)
+            chunk = wire.loads_exact(payload)
         except ValueError:
             raise errors.UpstreamBadFrame("A frame of the provider's stream is not valid JSON") from None
         if not isinstance(chunk, dict):
             raise errors.UpstreamBadFrame("A frame of the provider's stream is not a JSON object")
-        if chunk.get("error") or frame.event == b"error":
+        if chunk.get("error") or event == b"error":
             raise failures.error_in_band(chunk)
         if isinstance(usage := chunk.get("usage"), dict):
             self.usage = usage
@@ -112,6 +187,123 @@ class ChatGuard:
             if isinstance(choice, dict) and choice.get("finish_reason") is not None:
                 self._finished = True
         return True
+
+
+class Relay:
+    """The rest of an upstream's stream, on its way to the client without a task that wakes for it.
+
+    What the connection reads goes through the guard and out in the same turn of the event loop. One
+    timer watches the clocks; it is not touched while frames come. A client that is slow holds back its
+    provider, whose idle clock then stands still.
+    """
+
+    __slots__ = (
+        "_done",
+        "_guard",
+        "_heard_at",
+        "_is_held",
+        "_loop",
+        "_room",
+        "_sink",
+        "_source",
+        "_timer",
+        "sent_bytes",
+    )  # fmt: skip
+
+    def __init__(self, source: Source, guard: ChatGuard) -> None:
+        self._source = source
+        self._guard = guard
+        self._is_held = False
+        self._room: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.sent_bytes = 0
+
+    async def run(self, sink: Sink) -> None:
+        """Until the stream's end has been seen. Raises what ended it before."""
+        self._loop = sink.loop
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._sink = sink
+        self._heard_at = self._loop.time()
+        sink.on_writable = self._release
+        try:
+            if self._source.divert(self):
+                self._set_timer()
+                await self._done
+            else:
+                await self._ask()
+        finally:
+            sink.on_writable = None
+            if self._timer is not None:
+                self._timer.cancel()
+            self._source.divert(None)
+
+    async def _ask(self) -> None:
+        """The same with a source whose bytes have to be asked for."""
+        while not self._done.done():
+            piece = await self._source.read_some()
+            if piece:
+                self.received(piece)
+            else:
+                self.ended(None)
+            if self._is_held and not self._done.done():
+                self._room = self._loop.create_future()
+                await self._room
+        await self._done
+
+    def received(self, data: bytes) -> None:
+        """Bytes of the stream."""
+        if self._done.done():
+            return
+        self._heard_at = self._loop.time()
+        guard = self._guard
+        frames = guard.feed(data)
+        if guard.is_done:
+            self._finish(frames)
+            return
+        if frames:
+            self.sent_bytes += len(frames)
+            if not self._sink.push(frames):
+                self._is_held = True
+                self._source.pause()
+        if guard.failure is not None:
+            self._done.set_exception(guard.failure)
+
+    def ended(self, failure: errors.ProxyError | None) -> None:
+        """The connection has no more."""
+        if self._done.done():
+            return
+        try:
+            if failure is not None:
+                raise failure
+            self._finish(self._guard.end())
+        except errors.ProxyError as exc:
+            self._done.set_exception(exc)
+
+    def _finish(self, frames: bytes) -> None:
+        self.sent_bytes += len(frames)
+        self._sink.push_last(frames)
+        self._done.set_result(None)
+
+    def _release(self) -> None:
+        self._is_held = False
+        self._heard_at = self._loop.time()
+        self._source.resume()
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _set_timer(self) -> None:
+        self._timer = self._loop.call_at(self._source.due_at(self._heard_at), self._strike)
+
+    def _strike(self) -> None:
+        if self._done.done():
+            return
+        now = self._loop.time()
+        if self._is_held:
+            self._heard_at = now
+        if now >= self._source.due_at(self._heard_at):
+            self._done.set_exception(self._source.overdue(now))
+        else:
+            self._set_timer()
 
 
 def error_frame(error: errors.ProxyError) -> bytes:

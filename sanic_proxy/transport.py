@@ -13,8 +13,8 @@ import ssl
 import time
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -29,7 +29,12 @@ MAX_HEAD_BYTES = 32 * 1024
 # A reader slower than its provider: past this, the connection is no longer read from.
 MAX_BUFFERED_BYTES = 256 * 1024
 MAX_INFLATED_BYTES = 16 * 1024 * 1024
+# A request larger than this is written in its pieces, without being copied together.
+MAX_JOINED_BYTES = 64 * 1024
 DNS_TTL_S = 30.0
+# How long and how much is waited for behind the last frame of a stream.
+LINGER_S = 0.25
+MAX_LINGER_BYTES = 64 * 1024
 
 _Address = tuple[socket.AddressFamily, str]
 
@@ -59,24 +64,74 @@ def target_of(url: str) -> Target:
     return Target(Origin(is_tls, parts.hostname or "", port), path.encode(), parts.netloc.encode())
 
 
-def request_bytes(method: str, target: Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    """A request as it goes over the wire; header values are printable, as their sources checked."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    length = b"" if body is None else b"content-length: %d\r\n" % len(body)
-    head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b%b\r\n" % (
+def request_head(method: str, target: Target, headers: Mapping[str, str]) -> bytes:
+    """The head of a request but for its last lines; values are printable, as their sources checked."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b" % (
         method.encode(),
         target.path,
         target.host_header,
-        "".join(lines).encode(),
-        length,
+        lines.encode(),
     )
-    return head + body if body else head
+
+
+Body = Sequence[bytes | memoryview]
+
+
+def request_pieces(head: bytes, more: Iterable[tuple[str, str]], body: Body) -> Body:
+    """A request as it goes over the wire: `head`, further headers, the length, and the body's pieces."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in more])
+    if not body:
+        return (b"%b%b\r\n" % (head, lines.encode()),)
+    size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+    whole_head = b"%b%bcontent-length: %d\r\n\r\n" % (head, lines.encode(), size)
+    return (b"".join((whole_head, *body)),) if size <= MAX_JOINED_BYTES else (whole_head, *body)
+
+
+class Receiver(Protocol):
+    """Who takes a body as it comes, in the moment it comes, instead of asking for it."""
+
+    def received(self, data: bytes) -> None: ...
+    def ended(self, failure: errors.UpstreamError | None) -> None: ...
+
+
+class Exchange(Protocol):
+    """An answer that has begun, whatever carries it: a `Connection` does. `until` is loop time."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    async def read(self, until: float) -> bytes | None: ...
+    def whole(self) -> bytes | None: ...
+    def divert(self, receiver: Receiver | None) -> bool: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def linger(self) -> None: ...
+    def end(self) -> None: ...
+
+
+class Way(NamedTuple):
+    """How an answer may be reached: through which proxy, and for how long it is waited for.
+
+    `until` is loop time and ends the wait for the status; `connect_s` are seconds for a connection.
+    """
+
+    proxy: str
+    connect_s: float
+    until: float
 
 
 class Connection(asyncio.Protocol):
-    """One connection; one exchange at a time."""
+    """One connection; one exchange at a time.
+
+    Its timer is never set anew while something comes: it looks at the deadline when it strikes, and
+    strikes again at what the deadline has become.
+    """
 
     __slots__ = (
+        "_body_size",
+        "_deadline",
         "_failure",
         "_has_length",
         "_head_bytes",
@@ -84,62 +139,76 @@ class Connection(asyncio.Protocol):
         "_is_interim",
         "_loop",
         "_parser",
-        "_paused",
         "_pieces",
-        "_size",
+        "_pool",
+        "_receiver",
+        "_timer",
+        "_timer_at",
         "_transport",
         "_waiter",
+        "has_answered",
         "headers",
         "is_closed",
         "is_complete",
+        "is_paused",
         "is_reusable",
         "origin",
         "status",
     )  # fmt: skip
 
-    def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, origin: Origin, loop: asyncio.AbstractEventLoop, pool: Pool | None = None) -> None:
         self.origin = origin
         self.is_closed = False
+        self._pool = pool
         self._loop = loop
         self._transport: asyncio.Transport | None = None
-        self._parser: httptools.HttpResponseParser | None = None
+        self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[bool] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._deadline = 0.0
         self._reset()
+        self.is_complete = True
 
     def _reset(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.has_answered = False  # whether a byte of an answer has come
         self.is_complete = False
         self.is_reusable = False
         self._pieces: list[bytes] = []
-        self._size = 0
+        self._body_size = 0
         self._head_bytes = 0
         self._header_bytes = 0
         self._has_length = False
         self._is_interim = False
-        self._paused = False
+        self.is_paused = False
+        self._receiver: Receiver | None = None
         self._failure: errors.UpstreamError | None = None
 
     @property
-    def has_answered(self) -> bool:
-        """Whether a byte of an answer has come."""
-        return self._head_bytes > 0
+    def is_sending(self) -> bool:
+        """Whether the provider has answered before it took the whole request."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     # One exchange
 
-    def send(self, data: bytes) -> None:
+    def send(self, pieces: Body) -> None:
         """Begin an exchange."""
         self._reset()
-        self._parser = httptools.HttpResponseParser(self)
-        if self._transport is not None:
-            self._transport.write(data)
+        if self._transport is None:
+            return
+        if len(pieces) == 1:
+            self._transport.write(pieces[0])
+        else:
+            self._transport.writelines(pieces)
 
     async def head(self, until: float) -> bool:
         """Wait for the status and headers; False if `until` (loop time) comes first."""
         while not self.status:
             if self._failure is not None:
                 raise self._failure
-            if not await self._wait(until):
+            if not await self._awaited(until):
                 return False
         return True
 
@@ -150,32 +219,111 @@ class Connection(asyncio.Protocol):
                 raise self._failure
             if self.is_complete:
                 return b""
-            if not await self._wait(until):
+            if not await self._awaited(until):
                 return None
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._size = 0
-        if self._paused and self._transport is not None:
-            self._paused = False
-            self._transport.resume_reading()
+        data = self._take()
+        if self.is_paused:
+            self.resume()
         return data
 
-    async def _wait(self, until: float) -> bool:
+    def whole(self) -> bytes | None:
+        """All of a body that nobody has read from yet, if it is here."""
+        return self._take() if self.is_complete and self._failure is None else None
+
+    def end(self) -> None:
+        """Nobody wants more of this answer: back to the pool where it was whole, else closed."""
+        self._receiver = None
+        self._pieces.clear()
+        if self._pool is not None:
+            self._pool.give_back(self)
+        else:
+            self.close()
+
+    def linger(self) -> None:
+        """As `end`, but the end of the body may still be on its way: it is waited for, for a moment.
+
+        Waiting keeps the connection for the next request, and costs nobody anything.
+        """
+        if self.is_complete or self._pool is None:
+            self.end()
+            return
+        self.resume()
+        self._receiver = _Lingering(self)
+        self._pool.lingering.add(self)
+        self._loop.call_later(LINGER_S, self._linger_over, self._receiver)
+
+    def _linger_over(self, receiver: Receiver) -> None:
+        if self._receiver is receiver:
+            self.end()
+
+    def _take(self) -> bytes:
+        pieces = self._pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._body_size = 0
+        return data
+
+    def divert(self, receiver: Receiver | None) -> bool:
+        """Hand on what is here, and from now on all that comes, to `receiver`; None: to readers again."""
+        self._receiver = receiver
+        if receiver is not None:
+            self.resume()  # what was held back for a reader; the receiver holds for itself
+            self._deliver(receiver)
+        return True
+
+    def _deliver(self, receiver: Receiver) -> None:
+        if self._pieces:
+            receiver.received(self._take())
+        if self.is_complete or self._failure is not None:
+            receiver.ended(self._failure)
+
+    def pause(self) -> None:
+        """Read no more, so that the provider waits."""
+        if not self.is_paused and self._transport is not None and not self.is_closed:
+            self.is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self.is_paused and self._transport is not None:
+            self.is_paused = False
+            if not self.is_closed:
+                self._transport.resume_reading()
+
+    def _awaited(self, until: float) -> asyncio.Future[bool]:
+        """Done with True when something has come, with False at `until`."""
         waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_at(until, _resolve, waiter, False)
-        try:
-            return cast("bool", await waiter)
-        finally:
-            timer.cancel()
-            self._waiter = None
+        self._deadline = until
+        if self._timer is None or self._timer_at > until:
+            self._set_timer(until)
+        return waiter
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._strike)
+
+    def _strike(self) -> None:
+        self._timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return  # nobody waits; the next one sets it
+        if self._loop.time() < self._deadline:
+            self._set_timer(self._deadline)
+        else:
+            waiter.set_result(False)
 
     def _wake(self) -> None:
-        if self._waiter is not None:
-            _resolve(self._waiter, True)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(True)
 
     def close(self) -> None:
         """Close at once: what is still to come is not wanted."""
         self.is_closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
@@ -187,48 +335,72 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._parser is None or self.is_complete:
+        if self.is_complete:
             self.close()  # nobody asked
             return
-        if not self.status:
-            self._head_bytes += len(data)
+        self.has_answered = True
+        size = self._body_size
         try:
             self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade, UnicodeDecodeError):
-            self._fail(errors.UpstreamBadResponse("The provider's answer is not valid HTTP"))
-        if self._header_bytes > MAX_HEAD_BYTES or (not self.status and self._head_bytes > MAX_HEAD_BYTES):
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self.is_reusable = False
+            if not self.is_complete:  # else the answer is good, and what came after it is dropped
+                self._fail(errors.UpstreamBadResponse("The provider's answer is not valid HTTP"))
+        if not self.status or (not self.is_complete and self._body_size == size):
+            # All of it belongs to a head, or to what stands between the pieces of a body: the parser
+            # gathers it, however long it is.
+            self._head_bytes += len(data)
+        if self._header_bytes > MAX_HEAD_BYTES or self._head_bytes > MAX_HEAD_BYTES:
             self._fail(errors.UpstreamBadResponse("The provider's headers are larger than the proxy accepts"))
-        self._wake()
+        if self._receiver is not None:
+            self._deliver(self._receiver)
+        else:
+            self._wake()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_closed = True
         self.is_reusable = False
-        if self._parser is not None and not self.is_complete and self._failure is None:
+        del self._parser  # it holds this object: together they would wait for the collector
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self.is_complete and self._failure is None:
             if self.status and not self._has_length and exc is None:
                 self.is_complete = True  # a body without length ends with its connection
             else:
                 said = "answer broke off" if self.status else "connection was closed without an answer"
                 self._failure = errors.UpstreamDisconnected(f"The provider's {said}")
-        self._wake()
+        if self._receiver is not None:
+            self._deliver(self._receiver)
+        else:
+            self._wake()
 
     def _fail(self, failure: errors.UpstreamError) -> None:
-        self._failure = failure
+        if self._failure is None:
+            self._failure = failure
         self.close()
 
     # httptools's callbacks
 
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise ValueError("an answer that nobody asked for")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
+        if self.status:
+            return  # behind a body; not to be mistaken for what came before it
         key = name.decode("latin-1").lower()
-        if key in {"content-length", "transfer-encoding"}:
+        if key in _LENGTHS:
             self._has_length = True
         self.headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code() if self._parser is not None else 0
+        status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             self._is_interim = True
+            self._has_length = False
             self.headers.clear()
         else:
             self.status = status
@@ -236,33 +408,48 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
-        self._size += len(body)
-        if self._size > MAX_BUFFERED_BYTES and not self._paused and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        self._head_bytes = 0
+        self._body_size += len(body)
+        if self._body_size > MAX_BUFFERED_BYTES and self._receiver is None:
+            self.pause()
 
     def on_message_complete(self) -> None:
         if self._is_interim:
             self._is_interim = False
             return
         self.is_complete = True
-        self.is_reusable = self._parser is not None and bool(self._parser.should_keep_alive())
+        self.is_reusable = self._parser.should_keep_alive()
 
 
-def _resolve(waiter: asyncio.Future[bool], value: bool) -> None:
-    if not waiter.done():
-        waiter.set_result(value)
+_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+
+
+class _Lingering:
+    """Drops what comes after the content, until its body ends or has too much of it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._left_bytes = MAX_LINGER_BYTES
+
+    def received(self, data: bytes) -> None:
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            self._connection.close()
+
+    def ended(self, failure: errors.UpstreamError | None) -> None:
+        self._connection.end()
 
 
 class Pool:
     """The connections of one worker. Those in use are not counted; the idle ones are limited."""
 
-    def __init__(self, limits: PoolLimits, context: ssl.SSLContext) -> None:
+    def __init__(self, limits: PoolLimits, tls_context: Callable[[], ssl.SSLContext]) -> None:
         self._limits = limits
-        self._context = context
+        self._tls_context = tls_context
         self._idle: dict[Origin, deque[tuple[Connection, float]]] = {}
         self._addresses: dict[tuple[str, int], tuple[float, Sequence[_Address]]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self.lingering: set[Connection] = set()
 
     def idle(self, origin: Origin) -> Connection | None:
         """A connection to `origin` that waits for work: the newest, as it is the likeliest to be alive."""
@@ -276,9 +463,12 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose exchange is over, or close it."""
-        if connection.is_closed or not connection.is_reusable:
+        self.lingering.discard(connection)
+        if connection.is_closed or not connection.is_reusable or connection.is_sending:
             connection.close()
             return
+        if connection.is_paused:
+            connection.resume()
         waiting = self._idle.setdefault(connection.origin, deque())
         waiting.append((connection, time.monotonic()))
         while len(waiting) > self._limits.idle_per_host:
@@ -304,6 +494,9 @@ class Pool:
             for connection, _ in waiting:
                 connection.close()
         self._idle.clear()
+        for connection in self.lingering:
+            connection.close()
+        self.lingering.clear()
 
     async def connect(self, origin: Origin, connect_s: float) -> Connection:
         """A new connection. Raises UpstreamTimeout, or UpstreamConnectFailed or one of its kinds."""
@@ -322,9 +515,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         made = await self._reached(await self._resolved(origin.host, origin.port), origin.port, connect_s)
         _, connection = await loop.create_connection(
-            lambda: Connection(origin, loop),
+            lambda: Connection(origin, loop, self),
             sock=made,
-            ssl=self._context if origin.is_tls else None,
+            ssl=self._tls_context() if origin.is_tls else None,
             server_hostname=origin.host if origin.is_tls else None,
         )
         return connection

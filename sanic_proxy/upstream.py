@@ -1,78 +1,88 @@
-"""The HTTP client to the providers, directly or through an outbound proxy; the only importer of aiohttp.
+"""The HTTP client to the providers, directly or through an outbound proxy.
 
-Strategy: direct connections are `transport`'s, as they carry every request; what goes through an
-outbound proxy goes through aiohttp, which knows CONNECT and proxy credentials. Both look alike from
-here on: a status of 300 or more raises for every kind of answer alike, and whoever holds an
-UpstreamResponse closes it. Closing before the end of the body closes the connection, so that the
-provider sees the client go.
+Strategy: direct connections are `transport`'s, as they carry nearly every request; what goes through an
+outbound proxy goes through `tunnels`. Both look alike from here on: a status of 300 or more raises for
+every kind of answer alike, and whoever holds an UpstreamResponse closes it. Closing before the end of
+the body closes the connection, so that the provider sees the client go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
-
-import aiohttp
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from sanic_proxy import errors
 from sanic_proxy.failures import Rule, error_from_answer
-from sanic_proxy.transport import Connection, Inflater, Pool, request_bytes, target_of
+from sanic_proxy.transport import (
+    Body,
+    Connection,
+    Exchange,
+    Inflater,
+    Pool,
+    Receiver,
+    Target,
+    Way,
+    request_head,
+    request_pieces,
+    target_of,
+)
 
 if TYPE_CHECKING:
     from sanic_proxy.settings import PoolLimits, Secret, Timeouts
+    from sanic_proxy.tunnels import Tunnels
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_BODY_TIMEOUT_S = 5.0
-# After the last frame the end of the HTTP body is usually on its way: waiting this long for it
-# keeps the connection for the next request.
-LINGER_S = 0.05
-
-_target = lru_cache(maxsize=256)(target_of)
 
 
 @dataclass(frozen=True, slots=True)
-class UpstreamRequest:
-    """One request to a provider. `url` and `headers` come from settings, never from a client's host."""
+class Endpoint:
+    """One method and URL of a provider, and what all requests to it share: built once, used for each.
+
+    `url` and `headers` come from settings, never from a client.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str] = field(repr=False)  # one of them is the key
-    body: bytes | None = field(repr=False)
     timeouts: Timeouts
     proxy: Secret | None = None
     rules: Sequence[Rule] = ()
+    target: Target = field(init=False, repr=False)
+    head: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        target = target_of(self.url)
+        object.__setattr__(self, "target", target)
+        object.__setattr__(self, "head", request_head(self.method, target, self.headers))
 
 
-class _Exchange(Protocol):
-    """An answer that has begun, whatever carries it. `until` is loop time."""
-
-    status: int
-    headers: Mapping[str, str]
-
-    async def read(self, until: float) -> bytes | None: ...
-    def end(self) -> None: ...
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class UpstreamResponse:
     """The status and headers of an answer, and its body as it comes."""
 
-    __slots__ = ("_exchange", "_idle_at", "_idle_s", "_inflater", "_now", "_total_at", "headers", "status")
+    __slots__ = ("_exchange", "_heard_at", "_idle_s", "_inflater", "_now", "_total_at", "headers", "status")
 
-    def __init__(self, exchange: _Exchange, *, idle_s: float, total_at: float) -> None:
-        self._exchange: _Exchange | None = exchange
-        self._now = asyncio.get_running_loop().time
+    def __init__(
+        self, exchange: Exchange, *, now: Callable[[], float], idle_s: float, total_at: float
+    ) -> None:
+        self._exchange: Exchange | None = exchange
+        self._now = now
         self._idle_s = idle_s
-        self._idle_at = self._now() + idle_s
+        self._heard_at = self._now()
         self._total_at = total_at
         self.status = exchange.status
         self.headers = exchange.headers
-        self._inflater = _inflater(exchange.headers.get("content-encoding", ""))
+        encoding = exchange.headers.get("content-encoding")
+        self._inflater = None if encoding is None else _inflater(encoding)
 
     async def read_some(self, wait_s: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end; None if there were none for `wait_s` seconds.
@@ -80,17 +90,15 @@ class UpstreamResponse:
         Raises UpstreamTimeout (idle, total), UpstreamDisconnected, UpstreamBadResponse.
         """
         while True:
-            limit_at = min(self._idle_at, self._total_at)
+            limit_at = self.due_at(self._heard_at)
             until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
             data = await self._exchange.read(until) if self._exchange is not None else b""
             now = self._now()
-            if now >= self._total_at:
-                raise errors.UpstreamTimeout("The provider's answer took longer than allowed")
+            if now >= self._total_at or (data is None and now >= limit_at):
+                raise self.overdue(now)
             if data is None:
-                if now >= self._idle_at:
-                    raise errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
                 return None
-            self._idle_at = now + self._idle_s
+            self._heard_at = now
             if self._inflater is None:
                 return data
             if not data:
@@ -99,29 +107,62 @@ class UpstreamResponse:
             if content := self._inflater.feed(data):
                 return content
 
+    def due_at(self, heard_at: float) -> float:
+        """When the idle or the total clock strikes, if nothing has come since `heard_at`; loop time."""
+        return min(heard_at + self._idle_s, self._total_at)
+
+    def overdue(self, now: float) -> errors.UpstreamTimeout:
+        """The error for the clock that has struck."""
+        if now >= self._total_at:
+            return errors.UpstreamTimeout("The provider's answer took longer than allowed")
+        return errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
+
     async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises as `read_some`, and UpstreamBadResponse past `limit_bytes` (decoded)."""
+        if self._inflater is None and self._exchange is not None:
+            body = self._exchange.whole()
+            if body is not None:
+                return body if len(body) <= limit_bytes else _bounded(body, len(body), limit_bytes)
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read_some():
-            pieces.append(piece)
             size += len(piece)
-            if size > limit_bytes:
-                raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
+            pieces.append(_bounded(piece, size, limit_bytes))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def finish(self) -> None:
-        """Wait a moment for the end of a body whose content is complete; what still comes is dropped."""
-        dropped = 0
-        with suppress(errors.UpstreamError):
-            while dropped < MAX_ERROR_BYTES and (piece := await self.read_some(LINGER_S)):
-                dropped += len(piece)
+    def divert(self, receiver: Receiver | None) -> bool:
+        """Hand the rest of the body to `receiver` as it comes; False where it can only be asked for.
+
+        From then on the receiver watches the clocks, by `due_at`.
+        """
+        return self._exchange is not None and self._inflater is None and self._exchange.divert(receiver)
+
+    def pause(self) -> None:
+        """Stop reading a diverted body, so that the provider waits."""
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def let_end(self) -> None:
+        """The content is complete: the connection waits for the end of the body by itself."""
+        if self._exchange is not None:
+            self._exchange.linger()
+            self._exchange = None
 
     def close(self) -> None:
         """Give the connection back if the body has ended, else close it. Safe to call twice."""
         if self._exchange is not None:
             self._exchange.end()
             self._exchange = None
+
+
+def _bounded(piece: bytes, size_bytes: int, limit_bytes: int) -> bytes:
+    if size_bytes > limit_bytes:
+        raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
+    return piece
 
 
 def _inflater(encoding: str) -> Inflater | None:
@@ -133,136 +174,98 @@ def _inflater(encoding: str) -> Inflater | None:
     raise errors.UpstreamBadResponse("The provider compressed its answer in a way that was not asked for")
 
 
-class _Direct:
-    """An answer on a connection of our own."""
-
-    __slots__ = ("_connection", "_pool", "headers", "status")
-
-    def __init__(self, connection: Connection, pool: Pool) -> None:
-        self._connection = connection
-        self._pool = pool
-        self.status = connection.status
-        self.headers: Mapping[str, str] = connection.headers
-
-    async def read(self, until: float) -> bytes | None:
-        return await self._connection.read(until)
-
-    def end(self) -> None:
-        self._pool.give_back(self._connection)
-
-
 class UpstreamClient:
-    """One worker's connections to all providers. Opened in the worker, closed after its last stream."""
+    """One worker's connections to all providers. Opened in its loop, closed after its last stream."""
 
     def __init__(self, limits: PoolLimits, ssl_cert_file: str | None) -> None:
-        self._context = ssl.create_default_context(cafile=ssl_cert_file)
-        self._pool = Pool(limits, self._context)
-        self._tunnels: aiohttp.ClientSession | None = None
+        # Asked for once: before Python 3.12 each call of get_running_loop asks the kernel for the pid.
+        self._now = asyncio.get_running_loop().time
+        self._cert_file = ssl_cert_file
+        self._pool = Pool(limits, lambda: self.tls_context)
+        if ssl_cert_file is not None:
+            _ = self.tls_context  # a file that is none is told at the start
+        self._tunnels: Tunnels | None = None
+
+    @cached_property
+    def tls_context(self) -> ssl.SSLContext:
+        """Made when it is first needed: reading all the world's authorities takes a while."""
+        return ssl.create_default_context(cafile=self._cert_file)
 
     async def aclose(self) -> None:
         self._pool.close()
         if self._tunnels is not None:
-            await self._tunnels.close()
+            await self._tunnels.aclose()
 
-    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send, and wait for the status. Raises a ProxyError for a failure or a status >= 300."""
-        now = asyncio.get_running_loop().time()
-        clocks = request.timeouts
+    async def send(
+        self, endpoint: Endpoint, *, headers: Mapping[str, str] = NO_HEADERS, body: Body = ()
+    ) -> UpstreamResponse:
+        """Send, and wait for the status. `headers` are those of this request alone, checked.
+
+        Raises a ProxyError for a failure or a status >= 300.
+        """
+        now = self._now()
+        clocks = endpoint.timeouts
         total_at = now + clocks.total_s
         until = min(now + clocks.first_byte_s, total_at)
-        exchange = await (
-            self._direct(request, until) if request.proxy is None else self._tunnel(request, until)
-        )
+        exchange: Exchange
+        if endpoint.proxy is None:
+            exchange = await self._direct(
+                endpoint, request_pieces(endpoint.head, headers.items(), body), until
+            )
+        else:
+            exchange = await self._tunnel(endpoint, endpoint.proxy, headers, b"".join(body), until)
         try:
-            answer = UpstreamResponse(exchange, idle_s=clocks.idle_s, total_at=total_at)
+            answer = UpstreamResponse(exchange, now=self._now, idle_s=clocks.idle_s, total_at=total_at)
         except errors.ProxyError:
             exchange.end()
             raise
         if answer.status < 300:
             return answer
         try:
-            raise await _failure_of(answer, request.rules)
+            raise await _failure_of(answer, endpoint.rules)
         finally:
             answer.close()
 
-    async def _direct(self, request: UpstreamRequest, until: float) -> _Exchange:
-        target = _target(request.url)
-        data = request_bytes(request.method, target, request.headers, request.body)
-        connection = self._pool.idle(target.origin)
-        if connection is not None:
+    async def _direct(self, endpoint: Endpoint, pieces: Body, until: float) -> Connection:
+        origin = endpoint.target.origin
+        connection = self._pool.idle(origin)
+        is_new = connection is None
+        while True:
+            if connection is None:
+                connection = await self._pool.connect(origin, endpoint.timeouts.connect_s)
             try:
-                return await self._asked(connection, data, until)
+                connection.send(pieces)
+                if await connection.head(until):
+                    return connection
             except errors.UpstreamDisconnected:
                 # A provider may close an idle connection just as a request goes out on it. Not a
                 # byte of an answer came, so a second try on a new connection is safe.
-                if connection.has_answered:
+                if is_new or connection.has_answered:
                     raise
-        connection = await self._pool.connect(target.origin, request.timeouts.connect_s)
-        return await self._asked(connection, data, until)
+                connection, is_new = None, True
+                continue
+            except BaseException:
+                connection.close()  # cancelled too: the provider must see that nobody waits
+                raise
+            connection.close()
+            raise errors.UpstreamTimeout("The provider did not answer in time")
 
-    async def _asked(self, connection: Connection, data: bytes, until: float) -> _Exchange:
-        try:
-            connection.send(data)
-            has_begun = await connection.head(until)
-        except BaseException:
-            connection.close()  # cancelled too: the provider must see that nobody waits
-            raise
-        if has_begun:
-            return _Direct(connection, self._pool)
-        connection.close()
-        raise errors.UpstreamTimeout("The provider did not answer in time")
-
-    async def _tunnel(self, request: UpstreamRequest, until: float) -> _Exchange:
+    async def _tunnel(
+        self, endpoint: Endpoint, proxy: Secret, headers: Mapping[str, str], body: bytes, until: float
+    ) -> Exchange:
         if self._tunnels is None:
-            self._tunnels = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._context),
-                cookie_jar=aiohttp.DummyCookieJar(),  # the default jar hands one client's cookies to the next
-                skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-                auto_decompress=False,
-                trust_env=False,
-            )
-        connect_s = request.timeouts.connect_s
-        try:
-            async with asyncio.timeout_at(until):
-                response = await self._tunnels.request(
-                    request.method,
-                    request.url,
-                    headers=request.headers,
-                    data=request.body,
-                    allow_redirects=False,  # a redirect would take key and prompt to another host
-                    timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_connect=connect_s),
-                    proxy=request.proxy.reveal() if request.proxy else None,
-                )
-        except aiohttp.ClientError as exc:
-            raise _error_for(exc) from exc
-        except TimeoutError as exc:
-            raise errors.UpstreamTimeout("The provider did not answer in time") from exc
-        return _Tunnelled(response)
+            # Here, as aiohttp takes a tenth of a second and ten megabytes, which only those pay who
+            # go out through a proxy.
+            from sanic_proxy.tunnels import Tunnels  # noqa: PLC0415
 
-
-class _Tunnelled:
-    """An answer through an outbound proxy."""
-
-    __slots__ = ("_response", "headers", "status")
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-
-    async def read(self, until: float) -> bytes | None:
-        try:
-            with _translated():
-                async with asyncio.timeout_at(until):
-                    return await self._response.content.readany()
-        except TimeoutError:
-            return None
-
-    def end(self) -> None:
-        if self._response.content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+            self._tunnels = Tunnels(self.tls_context)
+        return await self._tunnels.send(
+            endpoint.method,
+            endpoint.url,
+            headers={**endpoint.headers, **headers},
+            body=body,
+            way=Way(proxy.reveal(), endpoint.timeouts.connect_s, until),
+        )
 
 
 async def _failure_of(answer: UpstreamResponse, rules: Sequence[Rule]) -> errors.ProxyError:
@@ -273,31 +276,3 @@ async def _failure_of(answer: UpstreamResponse, rules: Sequence[Rule]) -> errors
             while len(body) < MAX_ERROR_BYTES and (piece := await answer.read_some()):
                 body += piece
     return error_from_answer(answer.status, answer.headers, body[:MAX_ERROR_BYTES], rules=rules)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ClientError as exc:
-        raise _error_for(exc) from exc
-
-
-def _error_for(exc: aiohttp.ClientError) -> errors.ProxyError:
-    for kind, make, message in _TRANSLATIONS:
-        if isinstance(exc, kind):
-            return make(message)
-    return errors.UpstreamBadResponse("The provider's answer is not valid HTTP")
-
-
-# From the most specific to the least. An aiohttp ClientResponseError's own `status` is never passed
-# on: for a garbled answer it reads 400.
-_TRANSLATIONS: tuple[tuple[type[Exception], type[errors.UpstreamError], str], ...] = (
-    (aiohttp.ServerTimeoutError, errors.UpstreamTimeout, "No connection within the time allowed"),
-    (aiohttp.ClientSSLError, errors.UpstreamTlsFailed, "The provider's TLS handshake is not acceptable"),
-    (aiohttp.ClientHttpProxyError, errors.UpstreamConnectFailed, "The outbound proxy refused the connection"),
-    (aiohttp.ClientConnectorDNSError, errors.UpstreamDnsFailed, "The outbound proxy's name is not known"),
-    (aiohttp.ClientConnectorError, errors.UpstreamConnectFailed, "The outbound proxy cannot be reached"),
-    (aiohttp.ClientConnectionError, errors.UpstreamDisconnected, "The connection to the provider broke"),
-    (aiohttp.ClientPayloadError, errors.UpstreamDisconnected, "The provider's answer broke off"),
-)

@@ -6,7 +6,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import orjson
@@ -98,30 +98,35 @@ class ChunkHead:
 
 # The text of one JSON string, between its quotes; a bracket; or nothing else that matters.
 _TOKEN = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"|[{}\[\]]', re.DOTALL)
+_MODEL = re.compile(rb'"model"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
 _COLON = re.compile(rb"\s*:\s*")
 
 
-def replace_model(body: bytes, *, old: str, new: str) -> bytes:
-    """`body` with the value of its top-level `model` changed, and no other byte.
+# Bodies up to this size are cheaper copied than written in pieces.
+_JOINED_BYTES = 64 * 1024
+
+
+def replace_model(body: bytes, *, old: str, new: str) -> Sequence[bytes | memoryview]:
+    """`body` with the value of its top-level `model` changed, and no other byte: its pieces in order.
 
     `body` is a valid JSON object whose `model` is the string `old`. Raises InvalidRequest where
     the key stands there twice: proxy and provider could read different ones.
     """
     start, end = _model_span(body)
     if old == new:
-        return body
-    return body[:start] + orjson.dumps(new) + body[end:]
+        return (body,)
+    value = orjson.dumps(new)
+    if len(body) <= _JOINED_BYTES:
+        return (body[:start] + value + body[end:],)
+    view = memoryview(body)
+    return (view[:start], value, view[end:])
 
 
 def _model_span(body: bytes) -> tuple[int, int]:
-    # Inside a JSON string the quotes would be escaped, so one hit is the key itself, unless the
-    # key is spelled with escapes (\u006dodel) and the hit is a value or a nested key.
-    if body.count(b'"model"') == 1 and b"\\u00" not in body:
-        key_end = body.index(b'"model"') + 7
-        colon = _COLON.match(body, key_end)
-        value = _TOKEN.match(body, colon.end()) if colon else None
-        if value is not None and value[1] is not None:
-            return value.span()
+    # Inside a JSON string the quotes would be escaped, so a key that stands there once is it, unless
+    # it is spelled with escapes (\u006dodel) and the one that stands there is a nested one.
+    if body.count(b'"model"') == 1 and b"\\u00" not in body and (found := _MODEL.search(body)):
+        return found.span(1)
     return _scan_for_model(body)
 
 

@@ -56,3 +56,9 @@ def test_a_traceback_goes_into_the_log(capsys: pytest.CaptureFixture[str]) -> No
     except ValueError:
         logging.getLogger("sanic_proxy.x").exception("a\nb")
     assert "ValueError" in json.loads(capsys.readouterr().err)["traceback"]
+
+
+def test_a_line_that_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RequestRecord, "as_fields", lambda _: pytest.fail("made all the same"))
+    logs.configure("warning", "text")
+    logs.log_request(finished())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ class Scripted(ChatProvider):
 
     @override
     def create_streaming_response(
-        self, request: ChatRequest, pending: Awaitable[Answer]
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
     ) -> AsyncGenerator[bytes, None]:
         raise NotImplementedError
 

@@ -33,7 +33,7 @@ def test_the_defaults_are_those_of_the_table(tmp_path: Path) -> None:
     clocks = settings.timeouts
     assert (clocks.connect_s, clocks.first_byte_s, clocks.idle_s, clocks.total_s) == (5, 300, 120, 600)
     pool = settings.pool
-    assert (pool.idle_per_host, pool.idle_timeout_s, pool.tcp_keepalive_s) == (25, 15, 90)
+    assert (pool.idle_per_host, pool.idle_timeout_s, pool.tcp_keepalive_s) == (512, 15, 90)
     assert (settings.heartbeat, settings.heartbeat_interval_s, settings.access_log) == ("", 3, True)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typing_extensions import override
 
 from sanic_proxy import errors, streaming
-from sanic_proxy.streaming import PING, ChatGuard, Filler, beats_until
+from sanic_proxy.streaming import PING, ChatGuard, Filler, Relay, beats_until
 from tests.support.upstream import DONE, frame, text_stream
 
 
@@ -124,3 +128,215 @@ def test_an_error_frame_has_all_four_keys() -> None:
         "param": None,
         "code": "upstream_timeout",
     }
+
+
+# Frames that pass unlooked-at are those that pass when looked at one by one
+
+PARTS = st.sampled_from(
+    [
+        frame({"content": "a"}),
+        frame(finish="stop"),
+        frame(usage={"total_tokens": 3}),
+        DONE,
+        b'data: {"choices":[]}\n\n',
+        b"data: {}\n\n",
+        b'data:{"choices":[]}\n\n',
+        b'data: {"choices":[1,{"finish_reason":"length"}],"usage":{"a":1}}\n\n',
+        b'data: {"error":{"message":"no"}}\n\n',
+        b'event: error\ndata: {"message":"no"}\n\n',
+        b"data: {nope}\n\n",
+        b"data: [1]\n\n",
+        b'data: {"choices":\ndata: []}\n\n',
+        b"data: \n\n",
+        b"data: \xff\n\n",
+        b": ping\n\n",
+        b"\n",
+        b"\r\n",
+        b"data: ",
+        b"id: 1\n",
+        b"\xef\xbb\xbf",
+    ]
+)
+
+
+def seen(guard: ChatGuard, out: bytes) -> tuple[object, ...]:
+    return out, guard.is_done, type(guard.failure), guard.usage, guard._finished, guard._has_begun
+
+
+@given(st.lists(PARTS, max_size=8))
+@settings(max_examples=1000, deadline=None)
+def test_a_stream_is_judged_the_same_however_it_is_cut(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    whole, part_by_part, byte_by_byte = ChatGuard(), ChatGuard(), ChatGuard()
+    out = whole.feed(data)
+    assert seen(part_by_part, b"".join(map(part_by_part.feed, parts))) == seen(whole, out)
+    pieces = (data[i : i + 1] for i in range(len(data)))
+    assert seen(byte_by_byte, b"".join(map(byte_by_byte.feed, pieces))) == seen(whole, out)
+
+
+# The relay
+
+
+class Client:
+    """What a relay sends to: a client who may be slow."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.on_writable: Callable[[], None] | None = None
+        self.sent: list[bytes] = []
+        self.is_slow = False
+        self.has_ended = False
+
+    def push(self, data: bytes) -> bool:
+        self.sent.append(data)
+        return not self.is_slow
+
+    def push_last(self, data: bytes) -> None:
+        self.sent.append(data)
+        self.has_ended = True
+
+
+class Provider(streaming.Source):
+    """What a relay takes from: bytes that come by themselves, or have to be asked for."""
+
+    def __init__(self, *pieces: bytes, comes: bool = True, idle_s: float = 5.0) -> None:
+        self.pieces = list(pieces)
+        self.comes = comes
+        self.idle_s = idle_s
+        self.receiver: Relay | None = None
+        self.events: list[str] = []
+
+    @override
+    async def read_some(self, wait_s: float | None = None) -> bytes | None:
+        await asyncio.sleep(0)
+        return self.pieces.pop(0) if self.pieces else b""
+
+    @override
+    def divert(self, receiver: Relay | None) -> bool:
+        self.receiver = receiver if self.comes else None
+        return self.comes
+
+    @override
+    def pause(self) -> None:
+        self.events.append("pause")
+
+    @override
+    def resume(self) -> None:
+        self.events.append("resume")
+
+    @override
+    def due_at(self, heard_at: float) -> float:
+        return heard_at + self.idle_s
+
+
+def relayed(
+    work: Callable[[Client, Provider, asyncio.Task[None]], Awaitable[object]], provider: Provider
+) -> Client:
+    async def run() -> Client:
+        client = Client()
+        running = asyncio.ensure_future(Relay(provider, ChatGuard()).run(client))
+        await asyncio.sleep(0)
+        await work(client, provider, running)
+        assert provider.receiver is None
+        assert client.on_writable is None
+        return client
+
+    return asyncio.run(run())
+
+
+def test_a_relay_moves_frames_in_the_turn_they_come_in() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        for count, piece in enumerate(text_stream("a", "b")[:-1], 1):
+            provider.receiver.received(piece)
+            assert len(client.sent) == count
+        provider.receiver.received(DONE)
+        assert client.has_ended
+        await running
+
+    assert b"".join(relayed(work, Provider()).sent) == b"".join(text_stream("a", "b"))
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_slow_client_holds_the_provider(comes: bool) -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        client.is_slow = True
+        for piece in text_stream("a")[:1] if comes else []:
+            assert provider.receiver is not None
+            provider.receiver.received(piece)
+        await asyncio.sleep(0.05)
+        held = len(client.sent)
+        assert provider.events == ["pause"]
+        assert held == 1
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        assert provider.events == ["pause", "resume"]
+        if (receiver := provider.receiver) is not None:
+            for piece in text_stream("a")[1:]:
+                receiver.received(piece)
+        await running
+
+    client = relayed(work, Provider(*text_stream("a"), comes=comes))
+    assert b"".join(client.sent) == b"".join(text_stream("a"))
+
+
+def test_the_time_a_client_takes_is_not_the_providers() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        client.is_slow = True
+        provider.receiver.received(frame({"content": "a"}))
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        with pytest.raises(errors.UpstreamTimeout):
+            await running
+
+    assert not relayed(work, Provider(idle_s=0.08)).has_ended
+
+
+@pytest.mark.parametrize("comes", [True, False])
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        ([frame({"content": "a"})], errors.UpstreamDisconnected),
+        ([frame({"content": "a"}), b"data: {nope}\n\n"], errors.UpstreamBadFrame),
+        ([frame(finish="stop")], None),
+    ],
+    ids=["cut", "bad frame", "no done"],
+)
+def test_a_relay_ends_as_its_stream_does(
+    comes: bool, pieces: list[bytes], kind: type[Exception] | None
+) -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        if provider.receiver is not None:
+            receiver = provider.receiver
+            for piece in pieces:
+                receiver.received(piece)
+            receiver.ended(None)
+            receiver.received(DONE)  # too late
+        if kind is None:
+            await running
+        else:
+            with pytest.raises(kind):
+                await running
+        assert client.has_ended == (kind is None)
+
+    client = relayed(work, Provider(*pieces, comes=comes))
+    assert client.sent == [pieces[0]] if kind else [pieces[0], DONE]
+
+
+def test_a_relay_whose_client_left_takes_nothing_more() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        receiver = provider.receiver
+        assert receiver is not None
+        running.cancel()
+        receiver.received(frame({"content": "late"}))
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        receiver.received(DONE)
+        receiver.ended(errors.UpstreamDisconnected("cut"))
+
+    relayed(work, Provider())

@@ -33,7 +33,7 @@ def test_only_the_models_value_changes(
 ) -> None:
     fields = {**before, "model": old, **after}
     body = json.dumps(fields, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
-    made = wire.replace_model(body, old=old, new="the-new-name")
+    made = b"".join(wire.replace_model(body, old=old, new="the-new-name"))
     value = json.dumps(old, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     assert json.loads(made.decode("utf-8", "surrogatepass")) == {**fields, "model": "the-new-name"}
     assert len(made) == len(body) - len(value) + len(b'"the-new-name"') or old == "the-new-name"
@@ -41,7 +41,7 @@ def test_only_the_models_value_changes(
 
 def test_an_escaped_key_is_found() -> None:
     body = b'{"x":{"model":"a"},"mod\\u0065l":"b"}'
-    assert wire.replace_model(body, old="b", new="c") == b'{"x":{"model":"a"},"mod\\u0065l":"c"}'
+    assert b"".join(wire.replace_model(body, old="b", new="c")) == b'{"x":{"model":"a"},"mod\\u0065l":"c"}'
 
 
 @pytest.mark.parametrize("body", [b'{"model":"a","model":"b"}', b'{"mod\\u0065l":"a","model":"b"}'])
@@ -53,7 +53,7 @@ def test_two_models_are_refused(body: bytes) -> None:
 
 def test_an_unchanged_name_leaves_the_bytes_alone() -> None:
     body = b'{"model":"a"}'
-    assert wire.replace_model(body, old="a", new="a") is body
+    assert wire.replace_model(body, old="a", new="a") == (body,)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'"\\ud83d"', b'"\xff"', b"\xef\xbb\xbf{}", b"[" * 2000])

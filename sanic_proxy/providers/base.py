@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sanic_proxy.record import RequestRecord
+from sanic_proxy.streaming import Relay, Source
+
+# What is made anew for each request is not frozen: that would make each field cost a call.
 
 ProviderKind = Literal["native", "emulated", "embedded"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatRequest:
     """One chat completion as the client asked for it.
 
@@ -28,24 +31,28 @@ class ChatRequest:
     headers: Mapping[str, str]
     record: RequestRecord
 
-    @property
-    def include_usage(self) -> bool:
-        options = self.fields.get("stream_options")
-        return isinstance(options, dict) and options.get("include_usage") is True
+    include_usage: bool = False
+
+    def forget_content(self) -> None:
+        """Let go of the conversation: for a provider that has sent it and will not need it again.
+
+        An answer may take minutes, and a conversation megabytes.
+        """
+        self.body = b""
+        self.fields = {}
 
 
-class AnswerSource(Protocol):
+class AnswerSource(Source, Protocol):
     """Where the bytes of an answer come from: `upstream.UpstreamResponse`, or memory."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
-    async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
     async def read_all(self) -> bytes: ...
-    async def finish(self) -> None: ...
+    def let_end(self) -> None: ...
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A provider's answer whose status is known to be good. Whoever got it closes it."""
 
@@ -53,14 +60,14 @@ class Answer:
     request: ChatRequest
     source: AnswerSource
 
-    async def parse(self) -> WholeAnswer:
-        return await self.provider.parse_non_streaming(self)
+    def parse(self) -> Coroutine[Any, Any, WholeAnswer]:
+        return self.provider.parse_non_streaming(self)
 
     def close(self) -> None:
         self.source.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class WholeAnswer:
     """A chat completion as the client gets it."""
 
@@ -72,11 +79,14 @@ class ChatProvider(ABC):
     """A service that completes chats.
 
     `name` is the prefix in model names, `commit_delay_s` how long a stream's status line waits for
-    the upstream. All operations raise ProxyError and nothing else on purpose.
+    the upstream, `ping_s` after how many silent seconds a comment line keeps the client waiting; None
+    where the frames bring heartbeats of their own. All operations raise ProxyError and nothing else on
+    purpose.
     """
 
     name: str
     commit_delay_s: float
+    ping_s: float | None
 
     @property
     @abstractmethod
@@ -93,11 +103,13 @@ class ChatProvider(ABC):
 
     @abstractmethod
     def create_streaming_response(
-        self, request: ChatRequest, pending: Awaitable[Answer]
-    ) -> AsyncGenerator[bytes, None]:
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
         """The frames of the answer, `Filler`s while there is none; closes the answer it got.
 
-        `pending` is the answer on its way, owned by the caller, who cancels it if need be.
+        A `Relay` stands for all frames that a passed-through stream still has, once its first are told.
+
+        `pending` is the call that brings the answer, not yet begun: it is awaited once.
         """
 
     @abstractmethod

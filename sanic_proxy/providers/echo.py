@@ -15,15 +15,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy import errors, replay, wire
-from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
-from sanic_proxy.streaming import PING, beats_until
+from sanic_proxy.providers.base import (
+    Answer,
+    AnswerSource,
+    ChatProvider,
+    ChatRequest,
+    ProviderKind,
+    WholeAnswer,
+)
+from sanic_proxy.streaming import Relay
 
 SLOW_START_S = 1.0
 SLOW_STEP_S = 0.25
@@ -37,7 +43,7 @@ class EchoProvider(ChatProvider):
     def __init__(self, name: str, commit_delay_s: float, *, heartbeat_interval_s: float) -> None:
         self.name = name
         self.commit_delay_s = commit_delay_s
-        self._heartbeat_interval_s = heartbeat_interval_s
+        self.ping_s = heartbeat_interval_s
 
     @property
     @override
@@ -59,11 +65,8 @@ class EchoProvider(ChatProvider):
 
     @override
     async def create_streaming_response(
-        self, request: ChatRequest, pending: Awaitable[Answer]
-    ) -> AsyncGenerator[bytes, None]:
-        async with aclosing(beats_until(pending, beat=PING, interval_s=self._heartbeat_interval_s)) as beats:
-            async for beat in beats:
-                yield beat
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
         answer = await pending
         made = wire.loads_exact(await answer.source.read_all())
         head = wire.ChunkHead(
@@ -91,24 +94,31 @@ class EchoProvider(ChatProvider):
         return [{"id": name} for name in _BEHAVIOURS]
 
 
-class _Memory:
+class _Memory(AnswerSource):
     """An answer that is already here."""
 
-    headers: Mapping[str, str] = {"content-type": "application/json"}
+    @property
+    @override
+    def headers(self) -> Mapping[str, str]:
+        return {"content-type": "application/json"}
 
     def __init__(self, body: bytes) -> None:
         self._body = body
 
+    @override
     async def read_some(self, wait_s: float | None = None) -> bytes | None:
         body, self._body = self._body, b""
         return body
 
+    @override
     async def read_all(self) -> bytes:
         return await self.read_some() or b""
 
-    async def finish(self) -> None:
+    @override
+    def let_end(self) -> None:
         return
 
+    @override
     def close(self) -> None:
         return
 

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Awaitable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy import errors, failures, replay, wire
-from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
+from sanic_proxy.failures import Rule
+from sanic_proxy.providers.base import (
+    Answer,
+    AnswerSource,
+    ChatProvider,
+    ChatRequest,
+    ProviderKind,
+    WholeAnswer,
+)
 from sanic_proxy.settings import ProviderSettings
-from sanic_proxy.streaming import PING, ChatGuard, beats_until
-from sanic_proxy.upstream import MAX_ANSWER_BYTES, UpstreamClient, UpstreamRequest
+from sanic_proxy.streaming import ChatGuard, Relay
+from sanic_proxy.upstream import MAX_ANSWER_BYTES, Endpoint, UpstreamClient
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
 # What a client gets of a provider's headers, besides content-type and the rate limits.
-_RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+", re.IGNORECASE)
+_RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+")
+_LONGEST_RETURNED = 64
+_WAITS = frozenset({"retry-after", "retry-after-ms"})
 
 
 class GenericProvider(ChatProvider):
@@ -32,9 +42,15 @@ class GenericProvider(ChatProvider):
         self.commit_delay_s = settings.commit_delay_s
         self._settings = settings
         self._client = client
-        self._heartbeat_interval_s = heartbeat_interval_s
-        self._forwarded = (*_FORWARDED, *settings.forward_headers)
-        self._fixed_headers = fixed_headers(settings)
+        self.ping_s = heartbeat_interval_s
+        fixed = fixed_headers(settings)
+        self._forwarded = tuple(
+            name for name in (*_FORWARDED, *settings.forward_headers) if name not in fixed
+        )
+        as_json, as_stream = {**fixed, "accept": "application/json"}, {**fixed, "accept": "text/event-stream"}
+        self._whole = endpoint(settings, "POST", "/chat/completions", as_json)
+        self._streamed = endpoint(settings, "POST", "/chat/completions", as_stream)
+        self._models = endpoint(settings, "GET", settings.models_path or "", as_json)
 
     @property
     @override
@@ -44,17 +60,9 @@ class GenericProvider(ChatProvider):
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
         body = wire.replace_model(request.body, old=request.model, new=request.upstream_model)
-        accept = "text/event-stream" if request.is_streaming else "application/json"
-        response = await self._client.send(
-            UpstreamRequest(
-                method="POST",
-                url=f"{self._settings.base_url}/chat/completions",
-                headers=self._headers_up(request.headers, accept),
-                body=body,
-                timeouts=self._settings.timeouts,
-                proxy=self._settings.proxy,
-            )
-        )
+        endpoint = self._streamed if request.is_streaming else self._whole
+        request.forget_content()  # the bytes on their way are all that is kept of it
+        response = await self._client.send(endpoint, headers=self._headers_up(request.headers), body=body)
         return Answer(self, request, response)
 
     @override
@@ -63,106 +71,99 @@ class GenericProvider(ChatProvider):
         completion = _completion(body)
         if isinstance(usage := completion.get("usage"), dict):
             answer.request.record.usage = usage
-        content_type = answer.source.headers.get("content-type", "application/json")
-        is_json = content_type.lower().startswith("application/json") and _HEADER_VALUE.fullmatch(
-            content_type
-        )
-        return WholeAnswer(
-            body,
-            [
-                ("content-type", content_type if is_json else "application/json"),
-                *headers_back(answer.source.headers),
-            ],
-        )
+        headers = headers_back(answer.source.headers)
+        return WholeAnswer(body, [("content-type", _json_type(answer.source.headers)), *headers])
 
     @override
     async def create_streaming_response(
-        self, request: ChatRequest, pending: Awaitable[Answer]
-    ) -> AsyncGenerator[bytes, None]:
-        async with aclosing(beats_until(pending, beat=PING, interval_s=self._heartbeat_interval_s)) as beats:
-            async for beat in beats:
-                yield beat
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
         answer = await pending
-        told = self._told if _media_type(answer.source.headers) == "application/json" else self._relayed
-        try:
-            async with aclosing(told(answer)) as frames:
-                async for frame in frames:
-                    yield frame
-        finally:
-            answer.close()
-
-    async def _relayed(self, answer: Answer, begun: bytes = b"") -> AsyncGenerator[bytes, None]:
-        """An event stream, frame by frame; `begun` is what has been read of it."""
+        source = answer.source
         guard = ChatGuard()
-        piece: bytes | None = begun
         try:
-            while not guard.is_done:
-                piece = piece or await answer.source.read_some(self._heartbeat_interval_s)
-                if piece is None:
-                    yield PING
-                    continue
+            begun = b""
+            if _media_type(source.headers) == "application/json":
+                begun = await _until_known(source)
+                if not _looks_like_a_stream(begun):
+                    for frame in _told(begun, request):
+                        yield frame
+                    return
+            # The first good frames are waited for here: until then a failure still gets its status.
+            frames = b""
+            while not frames:
+                piece = begun or await source.read_some() or b""
                 frames = guard.feed(piece) if piece else guard.end()
+                begun = b""
                 if frames:
                     yield frames
                 if guard.failure is not None:
                     raise guard.failure
-                if not piece:
-                    return
-                piece = None
-            await answer.source.finish()
+                if not piece or guard.is_done:
+                    break
+            else:
+                yield Relay(source, guard)
+            source.let_end()
         finally:
-            answer.request.record.usage = guard.usage
+            request.record.usage = guard.usage or request.record.usage
+            answer.close()
 
-    async def _told(self, answer: Answer) -> AsyncGenerator[bytes, None]:
-        """A whole answer to a request for a stream, told as one; a stream labelled as JSON is relayed."""
-        body = b""
-        while (piece := await answer.source.read_some(self._heartbeat_interval_s)) != b"":
-            body += piece or b""
-            if piece is None:
-                yield PING
-            elif _looks_like_a_stream(body):
-                async with aclosing(self._relayed(answer, body)) as frames:
-                    async for frame in frames:
-                        yield frame
-                return
-            elif len(body) > MAX_ANSWER_BYTES:
-                raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
-        completion = _completion(body)
-        if not _is_replayable(completion):
-            raise errors.UpstreamBadResponse("The provider answered a streaming request with something else")
-        head = _head_of(completion, answer.request)
-        yield replay.initial_frame(head)
-        for frame in replay.answer_frames(head, completion):
-            yield frame
-
-    def _headers_up(self, client: Mapping[str, str], accept: str) -> dict[str, str]:
-        headers = {**self._fixed_headers, "accept": accept}
-        for name in self._forwarded:
-            value = client.get(name)
-            if value is not None and name not in self._fixed_headers and _HEADER_VALUE.fullmatch(value):
-                headers[name] = value
-        return headers
+    def _headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: value
+            for name in self._forwarded
+            if (value := client.get(name)) is not None and _HEADER_VALUE.fullmatch(value)
+        }
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
         settings = self._settings
         if settings.models or settings.models_path is None:
             return [{"id": model} for model in settings.models]
-        response = await self._client.send(
-            UpstreamRequest(
-                method="GET",
-                url=f"{settings.base_url}{settings.models_path}",
-                headers={**self._fixed_headers, "accept": "application/json"},
-                body=None,
-                timeouts=settings.timeouts,
-                proxy=settings.proxy,
-            )
-        )
+        response = await self._client.send(self._models)
         try:
             entries = wire.model_entries(wire.loads_tolerant(await response.read_all()))
         finally:
             response.close()
         return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]
+
+
+async def _until_known(source: AnswerSource) -> bytes:
+    """What came of a body called JSON, up to where it shows that it is a stream; else all of it."""
+    body = b""
+    while not _looks_like_a_stream(body) and (piece := await source.read_some()):
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
+    return body
+
+
+def _told(body: bytes, request: ChatRequest) -> Iterator[bytes]:
+    """A whole answer to a request for a stream, told as one."""
+    completion = _completion(body)
+    if not _is_replayable(completion):
+        raise errors.UpstreamBadResponse("The provider answered a streaming request with something else")
+    head = _head_of(completion, request)
+    yield replay.initial_frame(head)
+    yield from replay.answer_frames(head, completion)
+
+
+def endpoint(
+    settings: ProviderSettings,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    rules: Sequence[Rule] = (),
+) -> Endpoint:
+    """One of a provider's endpoints, with its clocks and the way to it."""
+    return Endpoint(
+        method=method,
+        url=settings.base_url + path,
+        headers=headers,
+        timeouts=settings.timeouts,
+        proxy=settings.proxy,
+        rules=rules,
+    )
 
 
 def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
@@ -175,17 +176,30 @@ def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
 
 def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a client gets of a provider's headers: its limits, its timing, its request id."""
-    back = [
-        (name.lower(), value)
-        for name, value in upstream.items()
-        if _RETURNED.fullmatch(name) and _HEADER_VALUE.fullmatch(value)
-    ]
-    if (wait_s := failures.retry_after_s(upstream)) is not None:
+    back = []
+    for name, value in upstream.items():
+        key = _returned_as(name) if len(name) <= _LONGEST_RETURNED else None
+        if key is not None and _HEADER_VALUE.fullmatch(value):
+            back.append((key, value))
+    if not _WAITS.isdisjoint(upstream) and (wait_s := failures.retry_after_s(upstream)) is not None:
         back.append(("retry-after", str(wait_s)))
-    request_id = upstream.get("x-request-id") or upstream.get("request-id")
-    if request_id and _HEADER_VALUE.fullmatch(request_id):
-        back.append(("x-upstream-request-id", request_id))
     return back
+
+
+@lru_cache(maxsize=1024)
+def _returned_as(name: str) -> str | None:
+    """The name under which a provider's header comes back; None: it stays here."""
+    key = name.lower()
+    if key in {"x-request-id", "request-id"}:
+        return "x-upstream-request-id"
+    return key if _RETURNED.fullmatch(key) else None
+
+
+def _json_type(headers: Mapping[str, str]) -> str:
+    """A provider's own words for JSON; what it calls otherwise is JSON too, as it was read as such."""
+    named = headers.get("content-type", "application/json")
+    is_json = named.lower().startswith("application/json") and _HEADER_VALUE.fullmatch(named)
+    return named if is_json else "application/json"
 
 
 def _media_type(headers: Mapping[str, str]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
-
+from sanic_proxy.app_types import HeaderFields
 from sanic_proxy.errors import Forbidden, InvalidRequest, ProxyError, Unauthorized
 from sanic_proxy.settings import Settings, is_loopback
 from sanic_proxy.state import KeyRing
@@ -12,16 +10,15 @@ from sanic_proxy.state import KeyRing
 OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/health/liveliness", "/health/readiness"})
 
 
-class Headers(Protocol):
-    """Sanic's header map, as far as it is needed here."""
-
-    def get(self, key: str) -> str | None: ...
-    def getall(self, key: str, default: list[str]) -> list[str]: ...
-
-
-def refusal(settings: Settings, keys: KeyRing, *, path: str, headers: Headers) -> ProxyError | None:
+def refusal(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> ProxyError | None:
     """Why the request is refused before routing; None if it may pass."""
     origin = headers.get("origin")
+    if (
+        origin is None
+        and keys.is_known(headers.get("authorization"))
+        and "authorization" not in headers.repeated
+    ):
+        return None
     if origin is not None and not allows_origin(settings, origin):
         return Forbidden(
             "Pages of this origin may not call the proxy (SANIC_PROXY_CORS_ORIGINS)",
@@ -38,20 +35,21 @@ def allows_origin(settings: Settings, origin: str) -> bool:
     return origin.lower() in settings.cors_origins or "*" in settings.cors_origins
 
 
-def _host_refusal(settings: Settings, headers: Headers) -> ProxyError | None:
+def _host_refusal(settings: Settings, headers: HeaderFields) -> ProxyError | None:
     # Without keys a web page could reach the proxy under a name of its own that resolves to
     # 127.0.0.1 (DNS rebinding): the name in Host gives that away.
-    hosts = headers.getall("host", [""])
-    if len(hosts) != 1:
+    if "host" in headers.repeated:
         return InvalidRequest("The request has more than one Host header")
-    name = hosts[0].strip().lower()
+    name = headers.get("host", "").strip().lower()
+    if "," in name:
+        return InvalidRequest("The Host header names more than one host")
     bare = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
     if is_loopback(bare) or {bare, name, "*"} & settings.allowed_hosts:
         return None
     return Forbidden("This Host is not one of the proxy's (SANIC_PROXY_ALLOWED_HOSTS)", code="host_denied")
 
 
-def _key_refusal(keys: KeyRing, headers: Headers) -> ProxyError | None:
+def _key_refusal(keys: KeyRing, headers: HeaderFields) -> ProxyError | None:
     presented = _presented_key(headers)
     if presented is None:
         return Unauthorized(
@@ -59,15 +57,16 @@ def _key_refusal(keys: KeyRing, headers: Headers) -> ProxyError | None:
         )
     if not keys.opens(presented):
         return Unauthorized("The API key is not valid for this proxy")
+    if (authorization := headers.get("authorization")) is not None:
+        keys.remember(authorization)
     return None
 
 
-def _presented_key(headers: Headers) -> str | None:
-    authorizations = headers.getall("authorization", [])
-    if len(authorizations) > 1:
+def _presented_key(headers: HeaderFields) -> str | None:
+    if "authorization" in headers.repeated:
         return None
-    if authorizations:
-        scheme, _, key = authorizations[0].strip().partition(" ")
+    if (authorization := headers.get("authorization")) is not None:
+        scheme, _, key = authorization.strip().partition(" ")
         if scheme.lower() == "bearer" and key.strip():
             return key.strip()
     return headers.get("x-api-key") or headers.get("api-key")
@@ -77,7 +76,7 @@ def _presented_key(headers: Headers) -> str | None:
 # known when the app is created.
 
 
-def is_preflight(method: str, headers: Headers) -> bool:
+def is_preflight(method: str, headers: HeaderFields) -> bool:
     return (
         method == "OPTIONS"
         and headers.get("origin") is not None
@@ -85,23 +84,20 @@ def is_preflight(method: str, headers: Headers) -> bool:
     )
 
 
-def preflight_headers(headers: Headers) -> dict[str, str]:
+def preflight_headers(headers: HeaderFields) -> list[tuple[str, str]]:
     """The answer to a preflight whose origin may call. The key comes with the request itself."""
-    return {
-        "access-control-allow-methods": "GET, POST, DELETE, OPTIONS",
-        "access-control-allow-headers": headers.get("access-control-request-headers")
-        or "authorization, content-type",
-        "access-control-max-age": "600",
-    }
+    wanted = headers.get("access-control-request-headers")
+    return [
+        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
+        ("access-control-allow-headers", wanted or "authorization, content-type"),
+        ("access-control-max-age", "600"),
+    ]
 
 
-def cors_headers(headers: Headers) -> Mapping[str, str]:
+def cors_headers(headers: HeaderFields) -> list[tuple[str, str]]:
     """What a page needs to read an answer; the origin has been allowed before."""
-    origin = headers.get("origin")
-    if origin is None:
-        return {}
-    return {
-        "access-control-allow-origin": origin,
-        "access-control-expose-headers": "*, x-request-id, retry-after",
-        "vary": "Origin",
-    }
+    return [
+        ("access-control-allow-origin", headers["origin"]),
+        ("access-control-expose-headers", "*, x-request-id, retry-after"),
+        ("vary", "Origin"),
+    ]

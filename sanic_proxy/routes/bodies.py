@@ -17,17 +17,22 @@ def json_object(request: ProxyRequest) -> dict[str, Any]:
     A missing content type is taken for JSON, as plain HTTP clients leave it out. Types that a web
     page may send without asking first (text, forms) are refused.
     """
-    kind, _, parameters = request.headers.get("content-type", "").lower().partition(";")
-    if kind.strip().startswith(_REFUSED_TYPES) or "charset=utf-16" in parameters.replace(" ", "").replace(
-        '"', ""
-    ):
-        raise UnsupportedMedia("The body must be JSON in UTF-8: send `content-type: application/json`")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    content_type = request.fields.get("content-type", "")
+    if content_type != "application/json":
+        _check_type(content_type.lower())
+    if request.fields.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMedia("A compressed body is not accepted: send it without content-encoding")
     parsed = wire.loads_strict(request.body)
     if not isinstance(parsed, dict):
         raise InvalidRequest("The JSON body must be an object")
     return parsed
+
+
+def _check_type(content_type: str) -> None:
+    kind, _, parameters = content_type.partition(";")
+    charset = parameters.replace(" ", "").replace('"', "")
+    if kind.strip().startswith(_REFUSED_TYPES) or "charset=utf-16" in charset:
+        raise UnsupportedMedia("The body must be JSON in UTF-8: send `content-type: application/json`")
 
 
 def text_field(fields: dict[str, Any], name: str) -> str:

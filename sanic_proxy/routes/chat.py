@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
+from sanic import Blueprint
 
-from sanic import Blueprint, HTTPResponse
-
-from sanic_proxy.app_types import ProxyRequest
-from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest
+from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
+from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routes import bodies, documents
 from sanic_proxy.routes.pump import pump
 from sanic_proxy.state import state_of
-from sanic_proxy.streaming import discard
 
 blueprint = Blueprint("chat")
 
 
 @documents.chat
-async def chat_completions(request: ProxyRequest) -> HTTPResponse | None:
+async def chat_completions(request: ProxyRequest) -> Reply | None:
     """Create a chat completion, whole or streamed."""
+    provider, chat = _target_and_request(request)
+    if chat.is_streaming:
+        await _streamed(request, provider, chat)
+        return None
+    return await _whole(provider, chat)
+
+
+def _target_and_request(request: ProxyRequest) -> tuple[ChatProvider, ChatRequest]:
+    """Where the request goes and what it asks. From here on the conversation is the latter's alone."""
     fields = bodies.json_object(request)
     model = bodies.text_field(fields, "model")
     is_streaming = bodies.flag_field(fields, "stream")
@@ -27,48 +33,36 @@ async def chat_completions(request: ProxyRequest) -> HTTPResponse | None:
     record.model, record.is_streaming = model, is_streaming
     target = state_of(request.app).router.resolve(model)
     record.provider = target.provider.name
-    chat = ChatRequest(
-        body=request.body,
-        fields=fields,
-        model=model,
-        upstream_model=target.upstream_model,
-        is_streaming=is_streaming,
-        headers=request.headers,
-        record=record,
-    )
+    body, request.body = request.body, b""
+    chat = ChatRequest(body, fields, model, target.upstream_model, is_streaming, request.fields, record)
     if is_streaming:
-        await _streamed(request, target.provider, chat)
-        return None
-    return await _whole(target.provider, chat)
+        options = fields.get("stream_options")
+        chat.include_usage = isinstance(options, dict) and options.get("include_usage") is True
+    return target.provider, chat
 
 
-async def _whole(provider: ChatProvider, chat: ChatRequest) -> HTTPResponse:
+async def _whole(provider: ChatProvider, chat: ChatRequest) -> Reply:
     answer = await provider.send_request(chat)
     try:
         whole = await answer.parse()
     finally:
         answer.close()
-    return HTTPResponse(whole.body, headers={"x-sanic-proxy-provider": provider.name, **dict(whole.headers)})
+    lines = f"x-sanic-proxy-provider: {provider.name}\r\n{header_lines(whole.headers)}"
+    return Reply(lines, whole.body)
 
 
 async def _streamed(request: ProxyRequest, provider: ChatProvider, chat: ChatRequest) -> None:
-    pending = asyncio.ensure_future(provider.send_request(chat))
+    pending = provider.send_request(chat)
     try:
         await pump(
             request,
             provider.create_streaming_response(chat, pending),
             commit_delay_s=provider.commit_delay_s,
-            headers={"x-sanic-proxy-provider": provider.name},
+            ping_s=provider.ping_s,
+            headers=[("x-sanic-proxy-provider", provider.name)],
         )
     finally:
-        await _discard(pending)
-
-
-async def _discard(pending: asyncio.Future[Answer]) -> None:
-    """End a request that nobody waits for any more; close an answer that nobody took."""
-    await discard(pending)
-    if not pending.cancelled() and pending.exception() is None:
-        pending.result().close()
+        pending.close()  # it may not have begun
 
 
 blueprint.add_route(chat_completions, "/v1/chat/completions", methods=["POST"], name="create")

@@ -34,7 +34,7 @@ _DOCS_SCRIPT = _page("docs.js")
 @documents.page
 async def index(request: ProxyRequest) -> HTTPResponse:
     """Say what this is, which providers are on, and how to call it."""
-    return _html(index_page(state_of(request.app), request.headers.get("host") or "127.0.0.1:8000"))
+    return _html(index_page(state_of(request.app), request.fields.get("host") or "127.0.0.1:8000"))
 
 
 @documents.page

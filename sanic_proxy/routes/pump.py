@@ -1,103 +1,151 @@
-"""Frames -> the client: the commit delay, the sends, and an end that never lies.
+"""Frames -> the client: the commit delay, the sends, the pings, and an end that never lies.
 
 Strategy: the status line is held back until a frame of the upstream's own is there, or the commit
 delay is over. Until then a failure raises and gets its true HTTP status. After it a failure becomes
 one error frame, and if even that cannot be written the connection is aborted: a truncated answer
-must never look complete.
+must never look complete. One timer per stream serves the commit and the pings; it is not touched
+while frames go out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Iterable
+from typing import cast
 
-from sanic.response import HTTPResponse
-
-from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.routes.errors import as_proxy_error
-from sanic_proxy.streaming import Filler, discard, error_frame
+from sanic_proxy.streaming import PING, Filler, Relay, Sink, error_frame
 
 logger = logging.getLogger(__name__)
 
-STREAM_HEADERS = {
-    "cache-control": "no-cache, no-transform",
-    "x-accel-buffering": "no",  # nginx then passes each frame on at once
-}
-CONTENT_TYPE = "text/event-stream; charset=utf-8"
+# How long a client that reads nothing is waited for with the frame that says what failed.
+LAST_WORDS_S = 10.0
+
+_STREAM_LINES = header_lines(
+    [
+        ("content-type", "text/event-stream; charset=utf-8"),
+        ("cache-control", "no-cache, no-transform"),
+        ("x-accel-buffering", "no"),  # nginx then passes each frame on at once
+    ]
+)
 
 
 async def pump(
     request: ProxyRequest,
-    frames: AsyncGenerator[bytes, None],
+    frames: AsyncGenerator[bytes | Relay, None],
     *,
     commit_delay_s: float,
-    headers: dict[str, str],
+    ping_s: float | None,
+    headers: Iterable[tuple[str, str]],
 ) -> None:
-    """Send `frames` as the answer to `request`. Raises what happens before the commit. Closes `frames`."""
-    opening = _Opening(frames)
+    """Send `frames` as the answer to `request`. Raises what happens before the commit. Closes `frames`.
+
+    After `ping_s` seconds without a frame a comment line tells the client that the answer is still on
+    its way; None: the frames have heartbeats of their own.
+    """
+    response = Reply(_STREAM_LINES + header_lines(headers))
+    opening = _Opening(request, response, commit_delay_s, ping_s)
     try:
-        await opening.hold(commit_delay_s)
-        response = await request.respond(headers={**STREAM_HEADERS, **headers}, content_type=CONTENT_TYPE)
-        try:
-            if not opening.next.done():
-                await _send(request, response, opening.take())
-            frame = await opening.next
-            await _send(request, response, opening.take() + (frame or b""))
-            async for frame in frames:
+        async for frame in frames:
+            if isinstance(frame, Relay):
+                await _relay(request, response, frame)
+            elif opening.is_over:
                 await _send(request, response, frame)
-            await response.send(end_stream=True)
-            request.record.ended = "complete"
-        except Exception as exc:  # noqa: BLE001 - the border: whatever fails must not look like an end
-            await _fail(request, response, exc)
+            elif isinstance(frame, Filler):
+                opening.held += frame
+            else:
+                opening.commit(frame)
+        opening.commit()
+        await response.send(end_stream=True)
+        request.record.ended = "complete"
+    except Exception as exc:
+        # The provider is let go first: the client may be slow to take the news.
+        opening.close()
+        await frames.aclose()
+        if not opening.is_over:
+            raise
+        await _fail(request, response, exc)
     finally:
-        await discard(opening.next)  # a generator that runs cannot be closed
+        opening.close()
         await frames.aclose()
 
 
 class _Opening:
-    """The fillers that wait for the commit, and the frame that comes next or is being waited for."""
+    """The time before the commit, the fillers that wait for it, and the pings after it."""
 
-    __slots__ = ("_frames", "_held", "next")
+    __slots__ = ("_commit_at", "_ping_s", "_request", "_response", "_timer", "held", "is_over")
 
-    def __init__(self, frames: AsyncGenerator[bytes, None]) -> None:
-        self._frames = frames
-        self._held = b""
-        self.next = self._ask()
+    def __init__(
+        self, request: ProxyRequest, response: Reply, commit_delay_s: float, ping_s: float | None
+    ) -> None:
+        self._request = request
+        self._response = response
+        self._ping_s = ping_s
+        self._commit_at = time.monotonic() + commit_delay_s
+        self._timer: asyncio.TimerHandle | None = None
+        self.held = b""
+        self.is_over = False
+        if commit_delay_s <= 0:
+            self.commit()
+        self._set_timer(commit_delay_s)
 
-    def _ask(self) -> asyncio.Future[bytes | None]:
-        return asyncio.ensure_future(anext(self._frames, None))
+    def commit(self, frame: bytes = b"") -> None:
+        """Send the head and what has been held, then `frame`. Does nothing the second time."""
+        if not self.is_over:
+            self.is_over = True
+            first, self.held = self.held + frame, b""
+            self._request.begin(self._response, first)
 
-    async def hold(self, commit_delay_s: float) -> None:
-        """Wait for a frame of the upstream's, for `commit_delay_s` at most. Raises what it raises."""
-        loop = asyncio.get_running_loop()
-        commit_at = loop.time() + commit_delay_s
-        while (left_s := commit_at - loop.time()) > 0:
-            await asyncio.wait({self.next}, timeout=left_s)
-            if not self.next.done() or not isinstance(frame := self.next.result(), Filler):
-                return
-            self._held += frame
-            self.next = self._ask()
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def take(self) -> bytes:
-        held, self._held = self._held, b""
-        return held
+    def _set_timer(self, delay_s: float) -> None:
+        """Strike after `delay_s`, and never later than a ping could be due: the commit may come first."""
+        if self._ping_s is not None:
+            delay_s = min(delay_s, self._ping_s) if delay_s > 0 else self._ping_s
+        self._timer = self._request.loop.call_later(delay_s, self._strike)
+
+    def _strike(self) -> None:
+        self._timer = None
+        now = time.monotonic()
+        if not self.is_over and now < self._commit_at:
+            self._set_timer(self._commit_at - now)
+            return
+        self.commit(b"" if self._ping_s is None else PING)
+        if self._ping_s is not None:
+            silent_s = now - self._request.sent_at
+            if silent_s >= self._ping_s:
+                self._request.push(PING)
+                silent_s = 0.0
+            self._set_timer(self._ping_s - silent_s)
 
 
-async def _send(request: ProxyRequest, response: HTTPResponse, frame: bytes) -> None:
+async def _relay(request: ProxyRequest, response: Reply, relay: Relay) -> None:
+    try:
+        await relay.run(cast("Sink", response.stream))
+    finally:
+        request.record.sent(relay.sent_bytes)
+
+
+async def _send(request: ProxyRequest, response: Reply, frame: bytes) -> None:
     await response.send(frame)
     request.record.sent(len(frame))
 
 
-async def _fail(request: ProxyRequest, response: HTTPResponse, exc: Exception) -> None:
+async def _fail(request: ProxyRequest, response: Reply, exc: Exception) -> None:
     error = as_proxy_error(exc)
     if not isinstance(exc, ProxyError):
         logger.error("stream %s failed", request.record.request_id, exc_info=exc)
     request.record.ended = error.code or error.type
     request.end_connection()
     try:
-        await _send(request, response, error_frame(error))
-        await response.send(end_stream=True)
+        async with asyncio.timeout(LAST_WORDS_S):
+            await _send(request, response, error_frame(error))
+            await response.send(end_stream=True)
     except Exception:  # noqa: BLE001 - there is no one left to tell
         request.abort()

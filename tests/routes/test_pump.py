@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import pytest
 
-from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.app_types import ProxyRequest, Reply
 from sanic_proxy.errors import UpstreamTimeout
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.routes.pump import pump
@@ -22,15 +23,26 @@ class Client:
         self.record = RequestRecord("id", "POST", "/")
         self.events: list[Any] = []
         self.breaks_at = breaks_at
+        self.sent_at = 0.0
 
-    async def respond(self, *, headers: dict[str, str], content_type: str) -> Client:
-        self.events.append("head")
-        return self
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
 
-    async def send(self, data: bytes = b"", *, end_stream: bool = False) -> None:
+    def begin(self, response: Reply, first: bytes) -> None:
+        response.stream = cast("Any", self)
+        self.events += ["head", bytes(first)]
+        self.sent_at = time.monotonic()
+
+    def push(self, frames: bytes) -> None:
+        self.events.append(bytes(frames))
+        self.sent_at = time.monotonic()
+
+    async def send(self, data: bytes, end_stream: bool) -> None:
         if self.breaks_at is not None and len(self.events) > self.breaks_at:
             raise ConnectionResetError
         self.events.append("end" if end_stream else bytes(data))
+        self.sent_at = time.monotonic()
 
     def end_connection(self) -> None:
         self.events.append("close")
@@ -50,11 +62,14 @@ async def told(*steps: bytes | float | Exception) -> AsyncGenerator[bytes, None]
 
 
 def events_of(
-    *steps: bytes | float | Exception, commit_delay_s: float = 0.05, client: Client | None = None
+    *steps: bytes | float | Exception,
+    commit_delay_s: float = 0.05,
+    ping_s: float | None = None,
+    client: Client | None = None,
 ) -> list[Any]:
     client = client or Client()
     request = cast("ProxyRequest", client)
-    asyncio.run(pump(request, told(*steps), commit_delay_s=commit_delay_s, headers={}))
+    asyncio.run(pump(request, told(*steps), commit_delay_s=commit_delay_s, ping_s=ping_s, headers=()))
     return client.events
 
 
@@ -68,6 +83,16 @@ def test_the_commit_comes_when_the_delay_is_over() -> None:
 
 def test_without_delay_the_status_goes_at_once() -> None:
     assert events_of(0.01, b"a", commit_delay_s=0) == ["head", b"", b"a", "end"]
+
+
+def test_a_silent_stream_is_pinged_once_it_has_begun() -> None:
+    assert events_of(b"a", 0.12, b"b", ping_s=0.05) == ["head", b"a", bytes(PING), bytes(PING), b"b", "end"]
+    assert events_of(0.12, b"a", commit_delay_s=0.5, ping_s=0.05) == ["head", b"a", "end"]
+
+
+def test_a_stream_that_moves_is_not_pinged() -> None:
+    steps = [step for _ in range(10) for step in (b"a", 0.02)]
+    assert PING not in events_of(*steps, ping_s=0.1)
 
 
 def test_a_failure_before_the_commit_is_raised() -> None:
@@ -101,7 +126,7 @@ def test_a_client_that_leaves_closes_the_frames() -> None:
 
     async def leave() -> None:
         request = cast("ProxyRequest", Client())
-        pumping = asyncio.ensure_future(pump(request, frames(), commit_delay_s=5, headers={}))
+        pumping = asyncio.ensure_future(pump(request, frames(), commit_delay_s=5, ping_s=None, headers=()))
         await asyncio.sleep(0.02)
         pumping.cancel()
         with pytest.raises(asyncio.CancelledError):

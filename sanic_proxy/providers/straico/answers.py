@@ -27,6 +27,8 @@ _FINISH_REASONS: Mapping[str, str] = {
     "recitation": "content_filter",
 }
 
+_WARNING_RULE = next((rule for rule in RULES if rule.pattern is WARNING), None)
+
 
 def completion(parsed: Any, *, request: Mapping[str, Any], model: str) -> dict[str, Any]:
     """The chat.completion, with all fields OpenAI requires; `model` is the client's name for it.
@@ -85,10 +87,8 @@ def _message(
 ) -> tuple[dict[str, Any], bool]:
     """The assistant's message, and whether it calls tools."""
     text = _text(upstream.get("content"))
-    if (
-        rule := next((rule for rule in RULES if rule.pattern is WARNING and WARNING.match(text)), None)
-    ) is not None:
-        raise rule.error(failures.safe_text(text))
+    if _WARNING_RULE is not None and WARNING.match(text):
+        raise _WARNING_RULE.error(failures.safe_text(text))
     refusal = upstream.get("refusal")
     message: dict[str, Any] = {
         "role": "assistant",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -12,13 +12,13 @@ from typing_extensions import override
 from sanic_proxy import replay, wire
 from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
-from sanic_proxy.providers.generic import fixed_headers, headers_back
+from sanic_proxy.providers.generic import endpoint, fixed_headers, headers_back
 from sanic_proxy.providers.straico import answers
 from sanic_proxy.providers.straico.failures import RULES
 from sanic_proxy.providers.straico.requests import request_body
 from sanic_proxy.settings import ProviderSettings
-from sanic_proxy.streaming import PING, Filler, beats_until, discard
-from sanic_proxy.upstream import UpstreamClient, UpstreamRequest, UpstreamResponse
+from sanic_proxy.streaming import PING, Filler, Relay, beats_until, discard
+from sanic_proxy.upstream import UpstreamClient
 
 
 class StraicoProvider(ChatProvider):
@@ -34,11 +34,13 @@ class StraicoProvider(ChatProvider):
     ) -> None:
         self.name = settings.name
         self.commit_delay_s = settings.commit_delay_s
-        self._settings = settings
+        self.ping_s = None
         self._client = client
         self._heartbeat = heartbeat
         self._heartbeat_interval_s = heartbeat_interval_s
-        self._headers = {**fixed_headers(settings), "accept": "application/json"}
+        headers = {**fixed_headers(settings), "accept": "application/json"}
+        self._chat = endpoint(settings, "POST", "/v2/chat/completions", headers, RULES)
+        self._models = endpoint(settings, "GET", "/v2/models", headers, RULES)
 
     @property
     @override
@@ -48,7 +50,7 @@ class StraicoProvider(ChatProvider):
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
         body = wire.dumps(request_body(request.fields, request.upstream_model))
-        return Answer(self, request, await self._send("POST", "/v2/chat/completions", body))
+        return Answer(self, request, await self._client.send(self._chat, body=(body,)))
 
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
@@ -58,8 +60,8 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def create_streaming_response(
-        self, request: ChatRequest, pending: Awaitable[Answer]
-    ) -> AsyncGenerator[bytes, None]:
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
         head = wire.ChunkHead(
             id=wire.new_completion_id(),
             model=request.model,
@@ -88,27 +90,14 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
-        response = await self._send("GET", "/v2/models", None)
+        response = await self._client.send(self._models)
         try:
             return answers.model_list(wire.loads_tolerant(await response.read_all()))
         finally:
             response.close()
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> UpstreamResponse:
-        return await self._client.send(
-            UpstreamRequest(
-                method=method,
-                url=self._settings.base_url + path,
-                headers=self._headers,
-                body=body,
-                timeouts=self._settings.timeouts,
-                proxy=self._settings.proxy,
-                rules=RULES,
-            )
-        )
 
-
-async def _completed(pending: Awaitable[Answer]) -> dict[str, Any]:
+async def _completed(pending: Coroutine[Any, Any, Answer]) -> dict[str, Any]:
     answer = await pending
     try:
         return await _completion(answer)

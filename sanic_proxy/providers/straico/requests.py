@@ -18,6 +18,7 @@ _WITHOUT_SYSTEM = frozenset({"claude-haiku-4-5-5"})
 # Tuples: a role may be anything, even what has no hash.
 _SYSTEM_ROLES = ("system", "developer")
 _RESULT_ROLES = ("tool", "function")
+_TOOL_FIELDS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 
 
 def request_body(fields: Mapping[str, Any], upstream_model: str) -> dict[str, Any]:
@@ -79,6 +80,8 @@ def uses_functions(fields: Mapping[str, Any]) -> bool:
 
 def tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
     """The tools of a request; None if there are none, or none may be called."""
+    if _TOOL_FIELDS.isdisjoint(fields):
+        return None
     is_older = uses_functions(fields)
     tools = tuple(_functions(fields) if is_older else _tools(fields))
     name = "function_call" if is_older else "tool_choice"

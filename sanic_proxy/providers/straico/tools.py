@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 Family = Literal["json", "qwen", "z-ai", "moonshotai"]
@@ -49,6 +50,7 @@ class ToolUse:
     parallel: bool = True
 
 
+@lru_cache(maxsize=1024)
 def family_of(model: str) -> Family:
     """How a model writes tool calls, from the id that was asked for: the one in the reply is the vendor's."""
     vendor, slash, _ = model.lower().partition("/")
