@@ -1,0 +1,260 @@
+"""The gateways: how each is started, and how it wants to be asked. A row of the table each."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from loadtest.bench.load import Endpoint
+from loadtest.bench.peers import peer_folder
+from loadtest.bench.processes import StartError
+
+CLIENT_KEY = "bench-client-key"  # what Endpoint presents
+# LiteLLM refuses to start with a key that is short or well known.
+LITELLM_KEY = "sk-loadtest-8c1e5a90d2b7463f"
+PACKAGES = {
+    "nginx": "nginx (Debian: apt-get install nginx-light)",
+    "wrk": "wrk (Debian: apt-get install wrk)",
+    "cc": "a C compiler (Debian: apt-get install gcc libc6-dev)",
+    "openssl": "openssl (Debian: apt-get install openssl)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where things are: folders, and the ports of the upstream (plain, and behind TLS)."""
+
+    root: Path  # this repository
+    proxy_root: Path  # the one whose proxy is measured
+    scratch: Path
+    cache: Path
+    upstream_port: int
+    tls_port: int
+
+    @property
+    def upstream(self) -> str:
+        return f"http://127.0.0.1:{self.upstream_port}"
+
+    @property
+    def tls_upstream(self) -> str:
+        return f"https://127.0.0.1:{self.tls_port}"
+
+    @property
+    def answer(self) -> Path:
+        """A whole answer of the upstream's, for the app that answers a constant."""
+        return self.scratch / "answer.json"
+
+    @property
+    def certificates(self) -> Path:
+        return self.scratch / "certificates"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A gateway's command line and environment, and how it is then reached."""
+
+    argv: tuple[str, ...]
+    endpoint: Endpoint
+    env: Mapping[str, str] = field(default_factory=dict)
+    start_timeout_s: float = 20.0
+
+
+Launcher = Callable[[Site, int], Launch]
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def found(tool: str) -> str:
+    """The path of a program. Raises StartError that says how to get it."""
+    path = shutil.which(tool) or (shutil.which(f"/usr/sbin/{tool}") if tool == "nginx" else None)
+    if path is None:
+        raise StartError(f"needs {PACKAGES.get(tool, tool)}")
+    return path
+
+
+# nginx
+
+_NGINX = """daemon off;
+worker_processes 1;
+worker_rlimit_nofile 16384;
+pid {folder}/pid;
+error_log {folder}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+  keepalive_requests 1000000000;
+  client_max_body_size 64m;
+  client_body_buffer_size 2m;  # no body of ours goes through a file
+  upstream provider {{ server 127.0.0.1:{upstream_port}; keepalive 1024; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port}{listen} backlog=4096;
+    {tls}
+    location / {{
+      proxy_pass {scheme}://provider;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
+
+
+def _nginx(site: Site, port: int, **options: str) -> Launch:
+    binary = found("nginx")
+    folder = site.scratch / f"nginx-{port}"
+    folder.mkdir()
+    values = {"listen": "", "tls": "", "scheme": "http", "upstream_port": str(site.upstream_port), **options}
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, **values))
+    argv = (binary, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log", "-p", str(folder))
+    return Launch(argv, Endpoint(port))
+
+
+def nginx(site: Site, port: int) -> Launch:
+    return _nginx(site, port)
+
+
+def nginx_to_tls(site: Site, port: int) -> Launch:
+    """The same with a TLS upstream, which it verifies."""
+    checks = (
+        "proxy_ssl_verify on;",
+        f"proxy_ssl_trusted_certificate {site.certificates}/ca.pem;",
+        "proxy_ssl_name localhost;",
+    )
+    return _nginx(site, port, scheme="https", upstream_port=str(site.tls_port), tls=" ".join(checks))
+
+
+def tls_front(site: Site) -> Launch:
+    """TLS for the scripted upstream.
+
+    Its buffer holds a whole answer or two frames: a larger one would gather the frames that come back to
+    back, and the gateways would see fewer and longer pieces than without TLS.
+    """
+    files = (
+        f"ssl_certificate {site.certificates}/server.pem;",
+        f"ssl_certificate_key {site.certificates}/server.key;",
+        "proxy_buffer_size 768; proxy_buffers 8 1k; proxy_busy_buffers_size 1k;",
+    )
+    return _nginx(site, site.tls_port, listen=" ssl", tls=" ".join(files))
+
+
+# Sanic
+
+
+def sanic_argv(python: Path, app: str, port: int, workers: int = 1) -> tuple[str, ...]:
+    where = ("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers))
+    return (str(python), "-m", "sanic", app, *where, "--no-access-logs", "--no-motd")
+
+
+def constant(site: Site, port: int) -> Launch:
+    env = {"PYTHONPATH": str(site.root), "BENCH_ANSWER": str(site.answer)}
+    return Launch(sanic_argv(Path(sys.executable), "loadtest.bench.constant:app", port), Endpoint(port), env)
+
+
+def proxy_python(site: Site) -> Path:
+    """The interpreter of the environment that the measured proxy is installed in."""
+    return Path(sys.executable) if site.proxy_root == site.root else site.proxy_root / ".venv/bin/python"
+
+
+def _proxy(
+    site: Site, port: int, env: Mapping[str, str], *, app: str = "sanic_proxy.app", workers: int = 1
+) -> Launch:
+    settings = {
+        "PYTHONPATH": str(site.proxy_root),
+        "SANIC_PROXY_API_KEYS": CLIENT_KEY,
+        "SANIC_PROXY_ACCESS_LOG": "off",
+        **env,
+    }
+    argv = sanic_argv(proxy_python(site), app, port, workers)
+    model = "straico/openai/bench-model" if "STRAICO_API_KEY" in env else "openai/bench-model"
+    return Launch(argv, Endpoint(port, model=model), settings)
+
+
+def _provider(base_url: str) -> dict[str, str]:
+    return {"OPENAI_API_KEY": "bench-provider-key", "OPENAI_BASE_URL": f"{base_url}/v1"}
+
+
+def proxy(site: Site, port: int) -> Launch:
+    return _proxy(site, port, _provider(site.upstream))
+
+
+def proxy_two_workers(site: Site, port: int) -> Launch:
+    return _proxy(site, port, _provider(site.upstream), workers=2)
+
+
+def proxy_unchecked(site: Site, port: int) -> Launch:
+    """The proxy without its checks of each frame, to tell what they cost."""
+    if not (site.proxy_root / "loadtest/bench/unchecked.py").exists():
+        raise StartError("there is no loadtest/bench/unchecked.py")
+    return _proxy(site, port, _provider(site.upstream), app="loadtest.bench.unchecked")
+
+
+def proxy_straico(site: Site, port: int) -> Launch:
+    keys = {"STRAICO_API_KEY": "bench-provider-key", "STRAICO_BASE_URL": site.upstream}
+    return _proxy(site, port, {**keys, "SANIC_PROXY_ROUTER": "on"})
+
+
+def proxy_to_tls(site: Site, port: int) -> Launch:
+    trusted = {"SSL_CERT_FILE": f"{site.certificates}/ca.pem"}
+    return _proxy(site, port, {**_provider(site.tls_upstream), **trusted})
+
+
+# Peers
+
+
+def vllm_router(site: Site, port: int) -> Launch:
+    binary = peer_folder("vllm-router", site.cache) / "bin/vllm-router"
+    where = ("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port()))
+    options = ("--worker-urls", site.upstream, "--policy", "round_robin", "--log-level", "warning")
+    return Launch((str(binary), *where, *options), Endpoint(port), {"RUST_LOG": "warn"}, 40)
+
+
+def litellm(site: Site, port: int) -> Launch:
+    """As its quick start has it: a configuration file, one worker, no database."""
+    binary = peer_folder("litellm", site.cache) / "bin/litellm"
+    config = site.scratch / "litellm.yaml"
+    config.write_text(
+        "model_list:\n"
+        "  - model_name: bench-model\n"
+        "    litellm_params:\n"
+        f"      {{model: openai/bench-model, api_base: '{site.upstream}/v1', api_key: bench-provider-key}}\n"
+        f"general_settings: {{master_key: {LITELLM_KEY}}}\n"
+    )
+    where = ("--host", "127.0.0.1", "--port", str(port), "--config", str(config), "--num_workers", "1")
+    endpoint = Endpoint(port, headers=(("Authorization", f"Bearer {LITELLM_KEY}"),), is_exact=False)
+    offline = {"LITELLM_TELEMETRY": "False", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return Launch((str(binary), *where), endpoint, offline, 55)
+
+
+def portkey(site: Site, port: int) -> Launch:
+    server = peer_folder("portkey", site.cache) / "node_modules/@portkey-ai/gateway/build/start-server.js"
+    target = (("x-portkey-provider", "openai"), ("x-portkey-custom-host", f"{site.upstream}/v1"))
+    argv = (found("node"), str(server), "--headless", f"--port={port}")
+    return Launch(argv, Endpoint(port, headers=target), {"NODE_ENV": "production"}, 30)
+
+
+LAUNCHERS: Mapping[str, Launcher] = {
+    "nginx": nginx,
+    "constant": constant,
+    "proxy": proxy,
+    "proxy-unchecked": proxy_unchecked,
+    "proxy-straico": proxy_straico,
+    "proxy-2-workers": proxy_two_workers,
+    "nginx-tls": nginx_to_tls,
+    "proxy-tls": proxy_to_tls,
+    "vllm-router": vllm_router,
+    "litellm": litellm,
+    "portkey": portkey,
+}

@@ -1,0 +1,64 @@
+"""What keeps a run going: gateways that do not start or do not stay, and certificates."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.bench import yard
+from loadtest.bench.gateways import Launch, Site, proxy_unchecked
+from loadtest.bench.load import Endpoint, Loader
+from loadtest.bench.processes import StartError
+from loadtest.bench.yard import Yard
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Yard]:
+    """A yard without an upstream."""
+    cores = yard.split_cores()
+    site = Site(tmp_path, tmp_path, tmp_path, tmp_path, 1, 2)
+    made = Yard(site, cores, Loader(tmp_path, tmp_path, cores.load))
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (("sh", "-c", "echo no such setting; exit 1"), "has ended; the end of its log:\nno such setting"),
+        (("/nowhere/gateway",), "cannot be started: No such file or directory: /nowhere/gateway"),
+        (("sleep", "60"), "gave no answer in 0 s"),
+    ],
+    ids=["ends", "is absent", "is silent"],
+)
+def test_a_gateway_that_does_not_start_says_why(closed: Yard, argv: tuple[str, ...], says: str) -> None:
+    with pytest.raises(StartError, match=says):
+        closed.launched("gateway", Launch(argv, Endpoint(1), start_timeout_s=0.2))
+
+
+def test_the_variant_without_checks_is_only_there_with_its_module(closed: Yard) -> None:
+    with pytest.raises(StartError, match=r"unchecked\.py"):
+        proxy_unchecked(closed.site, 1)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificates are openssl's")
+def test_the_certificate_is_one_that_strict_clients_take(tmp_path: Path) -> None:
+    folder = tmp_path / "certificates"
+    yard.make_certificates(folder)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(folder / "server.pem", folder / "server.key")
+    client = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    client.verify_flags |= ssl.VERIFY_X509_STRICT
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    theirs = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (ours, theirs, ours, theirs):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+    assert ours.getpeercert()
