@@ -226,7 +226,6 @@ async def open_state(app: ProxyApp) -> None:
     app.config.update({"REQUEST_MAX_SIZE": settings.max_body_bytes, "RESPONSE_TIMEOUT": longest_s + 60})
     app.ctx.state = AppState(settings)
     # What is here now stays until the end: the collector need not look at it with each full run.
-    gc.collect()
     gc.freeze()
 
 
