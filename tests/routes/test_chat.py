@@ -366,6 +366,23 @@ def test_silence_inside_a_stream_ends_it_with_an_error(proxy: Proxy, upstream: U
     assert b'"upstream_timeout"' in reply.body
 
 
+def test_heartbeats_come_between_frames_and_never_inside_one(proxy: Proxy, upstream: Upstream) -> None:
+    first, *rest = text_stream("a")
+    second = frame({"content": "b"})
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(first + second[:20])
+        await asyncio.sleep(0.5)
+        await exchange.chunk(second[20:] + b"".join(rest))
+        await exchange.end_stream()
+
+    upstream.on("halved", script)
+    reply, _ = proxy.stream("groq/halved")
+    assert reply.body.startswith(first + b": ping\n")
+    assert reply.body.replace(b": ping\n", b"") == first + second + b"".join(rest)
+
+
 def test_heartbeats_never_reset_the_total_clock(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
