@@ -17,7 +17,6 @@ DONE = b"data: [DONE]\n\n"
 PING = b": ping\n"
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
-_NEWLINE = 0x0A
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -77,9 +76,8 @@ class FrameSplitter:
             if len(tail) > MAX_FRAME_BYTES:
                 raise FrameTooLarge("A frame of the provider's stream is larger than the proxy holds")
             return []
-        while end and tail[end - 1] == _NEWLINE:
-            end -= 1  # of three line ends the first two are the frame's, wherever the network cuts
-        blocks = bytes(tail[:end])
+        # Of three line ends the first two are the frame's, wherever the network cuts.
+        blocks = bytes(tail[:end]).rstrip(b"\n")
         del tail[: end + 2]
         self._searched = 0
         return [frame for block in blocks.split(b"\n\n") if (frame := _frame(block)) is not None]

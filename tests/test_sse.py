@@ -76,5 +76,13 @@ def test_a_frame_past_the_limit_is_refused() -> None:
         splitter.feed(b"x")
 
 
+def test_line_ends_without_end_are_not_kept() -> None:
+    splitter = sse.FrameSplitter()
+    for _ in range(10):
+        assert splitter.feed(b"\n" * 10_001) == []
+        assert len(splitter._tail) < 2
+    assert splitter.feed(b"data: a\n\n") == [sse.Frame(b"data: a\n\n", b"a")]
+
+
 def test_encode_makes_one_frame() -> None:
     assert frames_of(sse.encode(b"{}"), []) == [sse.Frame(b"data: {}\n\n", b"{}")]
