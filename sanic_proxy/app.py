@@ -27,6 +27,7 @@ from sanic_proxy import __version__, logs, startup
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.errors import ShuttingDown
 from sanic_proxy.http_server import ProxyProtocol
+from sanic_proxy.record import RequestRecord
 from sanic_proxy.routes import admission, chat, health, models, pages
 from sanic_proxy.routes.errors import render
 from sanic_proxy.settings import Settings, SettingsError, binding_problem
@@ -66,7 +67,7 @@ class ProxyApp(Sanic[Any, Any]):
     async def handle_request(self, request: Request) -> None:
         if not isinstance(request, ProxyRequest):  # pragma: no cover - the app's request class
             raise TypeError(type(request))
-        state: AppState = self.ctx.state
+        state = state_of(self)
         record = request.record
         state.begin()
         try:
@@ -83,8 +84,7 @@ class ProxyApp(Sanic[Any, Any]):
             if state.is_draining:
                 request.end_connection()  # an idle connection would hold the worker until the grace is over
             state.end()
-            if state.settings.access_log:
-                self._log(request)
+            _log(record, state)
 
     async def _answer(self, request: ProxyRequest, state: AppState) -> None:
         """Sanic's way from a request to its answer, but for signals and middlewares: there are none."""
@@ -127,13 +127,14 @@ class ProxyApp(Sanic[Any, Any]):
 
     def _log_unrouted(self, request: ProxyRequest) -> None:
         """What never came to handle_request: a request that could not even be read."""
-        if request.method == "NONE":
-            self._log(request)
+        if request.method == "NONE" and hasattr(self.ctx, "state"):
+            _log(request.record, state_of(self))
 
-    def _log(self, request: ProxyRequest) -> None:
-        if not request.record.is_logged and hasattr(self.ctx, "state") and state_of(self).settings.access_log:
-            request.record.is_logged = True
-            logs.log_request(request.record)
+
+def _log(record: RequestRecord, state: AppState) -> None:
+    if state.settings.access_log and not record.is_logged:
+        record.is_logged = True
+        logs.log_request(record)
 
 
 async def _send(request: ProxyRequest, answer: BaseHTTPResponse | None) -> None:

@@ -126,10 +126,10 @@ class ProxyHttp(Http):
             # gathers it, however long it is.
             self._head_bytes += len(data)
             if self._head_bytes > self.HEADER_MAX_SIZE:
-                self._fail(PayloadTooLarge("The request's head is larger than the proxy accepts"))
+                self._fail(_head_too_large())
         if len(self._queue) > MAX_QUEUED:
             self._hold()
-        if not self._queue and self.stage is _REQUEST and not self._has_begun():
+        if self.stage is _REQUEST and not self._has_begun():
             self.stage = _IDLE  # a line end too many behind the last request
         self._wake()
 
@@ -235,8 +235,9 @@ class ProxyHttp(Http):
         url, fields = self._url, self._fields
         if not url.isascii():
             raise BadRequest("The URL may only hold ASCII characters")
-        if self._head_bytes or self._read_bytes > self.HEADER_MAX_SIZE:
-            self._check_size(len(url) + fields.size_chars)
+        is_exact = self._head_bytes or self._read_bytes > self.HEADER_MAX_SIZE  # else it cannot be too large
+        if is_exact and len(url) + fields.size_chars > self.HEADER_MAX_SIZE:
+            raise _head_too_large()
         protocol = self.protocol
         request = ProxyRequest(
             url, fields, version, parser.get_method().decode(), protocol.transport, protocol.app
@@ -244,12 +245,8 @@ class ProxyHttp(Http):
         request.keeps_alive = parser.should_keep_alive()
         length = fields.get("content-length")
         if length is not None and int(length) > protocol.request_max_size:
-            request.failure = PayloadTooLarge("The request is larger than the proxy accepts")
+            request.failure = _body_too_large()
         return request
-
-    def _check_size(self, head_bytes: int) -> None:
-        if head_bytes > self.HEADER_MAX_SIZE:
-            raise PayloadTooLarge("The request's head is larger than the proxy accepts")
 
     def on_body(self, data: bytes) -> None:
         request = self._incoming
@@ -263,7 +260,7 @@ class ProxyHttp(Http):
         if request.size_bytes > MAX_WAITING_BYTES and request is not self.request is not None:
             self._hold()  # it waits behind another one
         if request.size_bytes > self.request_max_size:
-            request.failure = PayloadTooLarge("The request is larger than the proxy accepts")
+            request.failure = _body_too_large()
             request.pieces.clear()
 
     def on_message_complete(self) -> None:
@@ -279,7 +276,7 @@ class ProxyHttp(Http):
         try:
             while self.keep_alive:
                 self.init_for_request()  # type: ignore[no-untyped-call]
-                self.stage = _REQUEST if self._queue or self._has_begun() else _IDLE
+                self.stage = _REQUEST if self._has_begun() else _IDLE
                 await self._serve()
                 if self.request is not None and not self.request.is_received:
                     await self._drop_body(self.request)
@@ -514,11 +511,9 @@ class ProxyHttp(Http):
         protocol = self.protocol
         if not self.is_writable:
             await protocol._can_write.wait()
-        transport = protocol.transport
-        if transport is None or transport.is_closing():
+        if protocol.transport is None or protocol.transport.is_closing():
             raise RequestCancelled
-        transport.write(data)
-        self.sent_at = protocol._time = monotonic()
+        self._push(data)
 
     def push(self, data: bytes) -> bool:
         """Send a part of a streamed answer that has begun, at once; False while the client is slow."""
@@ -538,6 +533,14 @@ class ProxyHttp(Http):
         transport.write(data)
         self.sent_at = protocol._time = monotonic()
         return self.is_writable
+
+
+def _head_too_large() -> PayloadTooLarge:
+    return PayloadTooLarge("The request's head is larger than the proxy accepts")
+
+
+def _body_too_large() -> PayloadTooLarge:
+    return PayloadTooLarge("The request is larger than the proxy accepts")
 
 
 def _lines_of(response: Any) -> str:

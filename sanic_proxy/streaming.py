@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 from typing import Any, Protocol
 
 from sanic_proxy import errors, failures, sse, wire
@@ -66,24 +65,8 @@ async def beats_until(
     pending: asyncio.Future[Any], *, beat: Filler, interval_s: float
 ) -> AsyncGenerator[Filler, None]:
     """Yield `beat` every `interval_s` until `pending` is done. Neither awaits nor cancels it."""
-    loop = pending.get_loop()
-    while not pending.done():
-        waiter: asyncio.Future[None] = loop.create_future()
-        settle = partial(_settle, waiter)
-        timer = loop.call_later(interval_s, settle)
-        pending.add_done_callback(settle)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            pending.remove_done_callback(settle)
-        if not pending.done():
-            yield beat
-
-
-def _settle(waiter: asyncio.Future[None], _done: object = None) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    while not (await asyncio.wait({pending}, timeout=interval_s))[0]:
+        yield beat
 
 
 async def discard(task: asyncio.Future[Any]) -> None:

@@ -66,13 +66,16 @@ def target_of(url: str) -> Target:
 
 def request_head(method: str, target: Target, headers: Mapping[str, str]) -> bytes:
     """The head of a request but for its last lines; values are printable, as their sources checked."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     return b"%b %b HTTP/1.1\r\nhost: %b\r\n%b" % (
         method.encode(),
         target.path,
         target.host_header,
-        lines.encode(),
+        _lines(headers.items()),
     )
+
+
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers]).encode()
 
 
 Body = Sequence[bytes | memoryview]
@@ -80,11 +83,11 @@ Body = Sequence[bytes | memoryview]
 
 def request_pieces(head: bytes, more: Iterable[tuple[str, str]], body: Body) -> Body:
     """A request as it goes over the wire: `head`, further headers, the length, and the body's pieces."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in more])
+    lines = _lines(more)
     if not body:
-        return (b"%b%b\r\n" % (head, lines.encode()),)
+        return (b"%b%b\r\n" % (head, lines),)
     size = len(body[0]) if len(body) == 1 else sum(map(len, body))
-    whole_head = b"%b%bcontent-length: %d\r\n\r\n" % (head, lines.encode(), size)
+    whole_head = b"%b%bcontent-length: %d\r\n\r\n" % (head, lines, size)
     return (b"".join((whole_head, *body)),) if size <= MAX_JOINED_BYTES else (whole_head, *body)
 
 
@@ -297,9 +300,13 @@ class Connection(asyncio.Protocol):
             self._set_timer(until)
         return waiter
 
-    def _set_timer(self, at: float) -> None:
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, at: float) -> None:
+        self._stop_timer()
         self._timer_at = at
         self._timer = self._loop.call_at(at, self._strike)
 
@@ -321,9 +328,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once: what is still to come is not wanted."""
         self.is_closed = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._transport is not None:
             self._transport.abort()
 
@@ -362,9 +367,7 @@ class Connection(asyncio.Protocol):
         self.is_closed = True
         self.is_reusable = False
         del self._parser  # it holds this object: together they would wait for the collector
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if not self.is_complete and self._failure is None:
             if self.status and not self._has_length and exc is None:
                 self.is_complete = True  # a body without length ends with its connection

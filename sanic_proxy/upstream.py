@@ -122,7 +122,7 @@ class UpstreamResponse:
         if self._inflater is None and self._exchange is not None:
             body = self._exchange.whole()
             if body is not None:
-                return body if len(body) <= limit_bytes else _bounded(body, len(body), limit_bytes)
+                return _bounded(body, len(body), limit_bytes)
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read_some():

@@ -60,9 +60,9 @@ class GenericProvider(ChatProvider):
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
         body = wire.replace_model(request.body, old=request.model, new=request.upstream_model)
-        endpoint = self._streamed if request.is_streaming else self._whole
+        chat = self._streamed if request.is_streaming else self._whole
         request.forget_content()  # the bytes on their way are all that is kept of it
-        response = await self._client.send(endpoint, headers=self._headers_up(request.headers), body=body)
+        response = await self._client.send(chat, headers=self._headers_up(request.headers), body=body)
         return Answer(self, request, response)
 
     @override

@@ -50,28 +50,27 @@ async def pump(
     response = Reply(_STREAM_LINES + header_lines(headers))
     opening = _Opening(request, response, commit_delay_s, ping_s)
     try:
-        async for frame in frames:
-            if isinstance(frame, Relay):
-                await _relay(request, response, frame)
-            elif opening.is_over:
-                await _send(request, response, frame)
-            elif isinstance(frame, Filler):
-                opening.held += frame
-            else:
-                opening.commit(frame)
-        opening.commit()
-        await response.send(end_stream=True)
-        request.record.ended = "complete"
+        try:
+            async for frame in frames:
+                if isinstance(frame, Relay):
+                    await _relay(request, response, frame)
+                elif opening.is_over:
+                    await _send(request, response, frame)
+                elif isinstance(frame, Filler):
+                    opening.held += frame
+                else:
+                    opening.commit(frame)
+            opening.commit()
+            await response.send(end_stream=True)
+            request.record.ended = "complete"
+        finally:
+            # The provider is let go before a client is told of a failure: it may be slow to take the news.
+            opening.close()
+            await frames.aclose()
     except Exception as exc:
-        # The provider is let go first: the client may be slow to take the news.
-        opening.close()
-        await frames.aclose()
         if not opening.is_over:
             raise
         await _fail(request, response, exc)
-    finally:
-        opening.close()
-        await frames.aclose()
 
 
 class _Opening:
