@@ -103,10 +103,8 @@ def _cpu(figures: Figures, case: str, ours: str, theirs: str) -> tuple[float, fl
 
 def _whole(row: int, figures: Figures) -> list[Check]:
     what = "CPU s per 1,000 whole answers"
-    if figures.has("whole", VLLM):
-        first = _by_ratio(row, what, _cpu(figures, "whole", "proxy", VLLM), at_most=1, than=VLLM)
-    else:
-        first = _by_ratio(row, what, _cpu(figures, "whole", "proxy", "nginx"), at_most=6.9, than="nginx")
+    other, at_most = (VLLM, 1) if figures.has("whole", VLLM) else ("nginx", 6.9)
+    first = _by_ratio(row, what, _cpu(figures, "whole", "proxy", other), at_most=at_most, than=other)
     ours, nginx = (figures.of("whole", name, "requests_per_s") for name in ("proxy", "nginx"))
     share = Check(
         row, "requests/s (reach)", "0.25 x nginx", f"{number(ours)} against {number(nginx)}", ours / nginx
@@ -143,10 +141,8 @@ def _back_to_back(row: int, figures: Figures) -> list[Check]:
 
 def _paced(row: int, figures: Figures) -> list[Check]:
     what = "CPU s per 1,000 frames"
-    if figures.has("paced", VLLM):
-        first = _by_ratio(row, what, _cpu(figures, "paced", "proxy", VLLM), at_most=1.25, than=VLLM)
-    else:
-        first = _by_ratio(row, what, _cpu(figures, "paced", "proxy", "nginx"), at_most=2.55, than="nginx")
+    other, at_most = (VLLM, 1.25) if figures.has("paced", VLLM) else ("nginx", 2.55)
+    first = _by_ratio(row, what, _cpu(figures, "paced", "proxy", other), at_most=at_most, than=other)
     added = figures.of("paced", "proxy", "first_p99_ms") - figures.of("paced", "direct", "first_p99_ms")
     second = _absolute(row, "added time to first frame, p99", added, at_most=3, unit="ms")
     return [first, second, *_faults(row, figures, "paced")]
