@@ -9,6 +9,7 @@ the body closes the connection, so that the provider sees the client go.
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -69,7 +70,7 @@ NO_HEADERS: Mapping[str, str] = {}
 class UpstreamResponse:
     """The status and headers of an answer, and its body as it comes."""
 
-    __slots__ = ("_exchange", "_heard_at", "_idle_s", "_inflater", "_now", "_total_at", "headers", "status")
+    __slots__ = ("_exchange", "_heard_at", "_idle_s", "_inflater", "_now", "headers", "status", "total_at")
 
     def __init__(
         self, exchange: Exchange, *, now: Callable[[], float], idle_s: float, total_at: float
@@ -78,7 +79,7 @@ class UpstreamResponse:
         self._now = now
         self._idle_s = idle_s
         self._heard_at = self._now()
-        self._total_at = total_at
+        self.total_at = total_at
         self.status = exchange.status
         self.headers = exchange.headers
         encoding = exchange.headers.get("content-encoding")
@@ -94,7 +95,7 @@ class UpstreamResponse:
             until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
             data = await self._exchange.read(until) if self._exchange is not None else b""
             now = self._now()
-            if now >= self._total_at or (data is None and now >= limit_at):
+            if now >= self.total_at or (data is None and now >= limit_at):
                 raise self.overdue(now)
             if data is None:
                 return None
@@ -109,11 +110,11 @@ class UpstreamResponse:
 
     def due_at(self, heard_at: float) -> float:
         """When the idle or the total clock strikes, if nothing has come since `heard_at`; loop time."""
-        return min(heard_at + self._idle_s, self._total_at)
+        return min(heard_at + self._idle_s, self.total_at)
 
     def overdue(self, now: float) -> errors.UpstreamTimeout:
         """The error for the clock that has struck."""
-        if now >= self._total_at:
+        if now >= self.total_at:
             return errors.UpstreamTimeout("The provider's answer took longer than allowed")
         return errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
 
@@ -197,15 +198,21 @@ class UpstreamClient:
             await self._tunnels.aclose()
 
     async def send(
-        self, endpoint: Endpoint, *, headers: Mapping[str, str] = NO_HEADERS, body: Body = ()
+        self,
+        endpoint: Endpoint,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: Body = (),
+        total_at: float = math.inf,
     ) -> UpstreamResponse:
         """Send, and wait for the status. `headers` are those of this request alone, checked.
 
-        Raises a ProxyError for a failure or a status >= 300.
+        `total_at` (loop time) is the end of what the client's request began earlier. Raises a ProxyError
+        for a failure or a status >= 300.
         """
         now = self._now()
         clocks = endpoint.timeouts
-        total_at = now + clocks.total_s
+        total_at = min(total_at, now + clocks.total_s)
         until = min(now + clocks.first_byte_s, total_at)
         exchange: Exchange
         if endpoint.proxy is None:

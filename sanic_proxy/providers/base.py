@@ -21,6 +21,8 @@ class ChatRequest:
 
     `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
     the provider calls `upstream_model`. `headers` are the client's, keyed by lower-case name.
+    `answer_headers` is the provider's to set: what the client is told beside the answer. A stream's head
+    goes out with its first frame or at the commit; what is set later is not told.
     """
 
     body: bytes
@@ -32,6 +34,7 @@ class ChatRequest:
     record: RequestRecord
 
     include_usage: bool = False
+    answer_headers: Sequence[tuple[str, str]] = ()
 
     def forget_content(self) -> None:
         """Let go of the conversation: for a provider that has sent it and will not need it again.
@@ -43,10 +46,15 @@ class ChatRequest:
 
 
 class AnswerSource(Source, Protocol):
-    """Where the bytes of an answer come from: `upstream.UpstreamResponse`, or memory."""
+    """Where the bytes of an answer come from: `upstream.UpstreamResponse`, or memory.
+
+    `total_at` is when the time for the whole request is over, in loop time.
+    """
 
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def total_at(self) -> float: ...
     async def read_all(self) -> bytes: ...
     def let_end(self) -> None: ...
     def close(self) -> None: ...

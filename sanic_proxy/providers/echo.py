@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any
@@ -101,6 +102,11 @@ class _Memory(AnswerSource):
     @override
     def headers(self) -> Mapping[str, str]:
         return {"content-type": "application/json"}
+
+    @property
+    @override
+    def total_at(self) -> float:
+        return math.inf
 
     def __init__(self, body: bytes) -> None:
         self._body = body

@@ -80,6 +80,7 @@ class GenericProvider(ChatProvider):
     ) -> AsyncGenerator[bytes | Relay, None]:
         answer = await pending
         source = answer.source
+        request.answer_headers = headers_back(source.headers)
         guard = ChatGuard()
         try:
             begun = b""

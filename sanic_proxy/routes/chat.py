@@ -48,6 +48,8 @@ async def _whole(provider: ChatProvider, chat: ChatRequest) -> Reply:
     finally:
         answer.close()
     lines = f"x-sanic-proxy-provider: {provider.name}\r\n{header_lines(whole.headers)}"
+    if chat.answer_headers:
+        lines += header_lines(chat.answer_headers)
     return Reply(lines, whole.body)
 
 
@@ -59,7 +61,7 @@ async def _streamed(request: ProxyRequest, provider: ChatProvider, chat: ChatReq
             provider.create_streaming_response(chat, pending),
             commit_delay_s=provider.commit_delay_s,
             ping_s=provider.ping_s,
-            headers=[("x-sanic-proxy-provider", provider.name)],
+            headers=lambda: [("x-sanic-proxy-provider", provider.name), *chat.answer_headers],
         )
     finally:
         pending.close()  # it may not have begun

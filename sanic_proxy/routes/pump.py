@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import cast
 
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
@@ -40,15 +40,16 @@ async def pump(
     *,
     commit_delay_s: float,
     ping_s: float | None,
-    headers: Iterable[tuple[str, str]],
+    headers: Callable[[], Iterable[tuple[str, str]]],
 ) -> None:
     """Send `frames` as the answer to `request`. Raises what happens before the commit. Closes `frames`.
 
-    After `ping_s` seconds without a frame a comment line tells the client that the answer is still on
-    its way; None: the frames have heartbeats of their own.
+    `headers` is asked once, at the commit: by then the provider may know more of them. After `ping_s`
+    seconds without a frame a comment line tells the client that the answer is still on its way; None:
+    the frames have heartbeats of their own.
     """
-    response = Reply(_STREAM_LINES + header_lines(headers))
-    opening = _Opening(request, response, commit_delay_s, ping_s)
+    response = Reply("")
+    opening = _Opening(request, response, headers, commit_delay_s, ping_s)
     try:
         try:
             async for frame in frames:
@@ -76,20 +77,24 @@ async def pump(
 class _Opening:
     """The time before the commit, the fillers that wait for it, and the pings after it."""
 
-    __slots__ = ("_commit_at", "_ping_s", "_request", "_response", "_timer", "held", "is_over")
+    __slots__ = ("_commit_at", "_headers", "_ping_s", "_request", "_response", "_timer", "held", "is_over")
 
     def __init__(
-        self, request: ProxyRequest, response: Reply, commit_delay_s: float, ping_s: float | None
+        self,
+        request: ProxyRequest,
+        response: Reply,
+        headers: Callable[[], Iterable[tuple[str, str]]],
+        commit_delay_s: float,
+        ping_s: float | None,
     ) -> None:
         self._request = request
         self._response = response
+        self._headers = headers
         self._ping_s = ping_s
         self._commit_at = time.monotonic() + commit_delay_s
         self._timer: asyncio.TimerHandle | None = None
         self.held = b""
         self.is_over = False
-        if commit_delay_s <= 0:
-            self.commit()
         self._set_timer(commit_delay_s)
 
     def commit(self, frame: bytes = b"") -> None:
@@ -97,6 +102,7 @@ class _Opening:
         if not self.is_over:
             self.is_over = True
             first, self.held = self.held + frame, b""
+            self._response.lines = _STREAM_LINES + header_lines(self._headers())
             self._request.begin(self._response, first)
 
     def close(self) -> None:
@@ -106,7 +112,7 @@ class _Opening:
     def _set_timer(self, delay_s: float) -> None:
         """Strike after `delay_s`, and never later than a ping could be due: the commit may come first."""
         if self._ping_s is not None:
-            delay_s = min(delay_s, self._ping_s) if delay_s > 0 else self._ping_s
+            delay_s = min(delay_s, self._ping_s)
         self._timer = self._request.loop.call_later(delay_s, self._strike)
 
     def _strike(self) -> None:

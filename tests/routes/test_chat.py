@@ -520,6 +520,19 @@ def test_the_content_type_decides_whether_a_body_is_read(
     assert proxy.request("POST", "/v1/chat/completions", body, headers).status == status
 
 
+def test_a_stream_carries_the_limits_of_its_provider(proxy: Proxy, upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream(("x-ratelimit-remaining-tokens", "7"), ("x-request-id", "up-1"))
+        for piece in text_stream("Hi"):
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("limits", script)
+    reply, _ = proxy.stream("groq/limits")
+    assert reply.headers["x-ratelimit-remaining-tokens"] == "7"
+    assert reply.headers["x-upstream-request-id"] == "up-1"
+
+
 def test_a_body_past_the_limit_is_a_413(proxy: Proxy) -> None:
     reply = proxy.request("POST", "/v1/chat/completions", b" " * 2_000_001)
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")

@@ -69,7 +69,7 @@ def events_of(
 ) -> list[Any]:
     client = client or Client()
     request = cast("ProxyRequest", client)
-    asyncio.run(pump(request, told(*steps), commit_delay_s=commit_delay_s, ping_s=ping_s, headers=()))
+    asyncio.run(pump(request, told(*steps), commit_delay_s=commit_delay_s, ping_s=ping_s, headers=tuple))
     return client.events
 
 
@@ -126,7 +126,7 @@ def test_a_client_that_leaves_closes_the_frames() -> None:
 
     async def leave() -> None:
         request = cast("ProxyRequest", Client())
-        pumping = asyncio.ensure_future(pump(request, frames(), commit_delay_s=5, ping_s=None, headers=()))
+        pumping = asyncio.ensure_future(pump(request, frames(), commit_delay_s=5, ping_s=None, headers=tuple))
         await asyncio.sleep(0.02)
         pumping.cancel()
         with pytest.raises(asyncio.CancelledError):
