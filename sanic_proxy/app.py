@@ -28,7 +28,7 @@ from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.errors import ShuttingDown
 from sanic_proxy.http_server import ProxyProtocol
 from sanic_proxy.record import RequestRecord
-from sanic_proxy.routes import admission, chat, health, models, pages
+from sanic_proxy.routes import admission, chat, endpoints, health, models, pages
 from sanic_proxy.routes.errors import render
 from sanic_proxy.settings import Settings, SettingsError, binding_problem
 from sanic_proxy.settings_loader import load
@@ -99,7 +99,7 @@ class ProxyApp(Sanic[Any, Any]):
             raise refusal
         request.route, handler, arguments = self.router.get(request.path, request.method, None)
         request._match_info = arguments
-        if request.stream is not None and request.stream.request_body:
+        if request.stream is not None and request.stream.request_body and not request.is_upload:
             await request.receive_body()
         answer: Any = handler(request, **arguments)
         await _send(request, answer if isinstance(answer, BaseHTTPResponse) else await answer)
@@ -180,8 +180,8 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
         }
     )
     made = kind(name, config=config, request_class=ProxyRequest, configure_logging=False)
-    for blueprint in (chat.blueprint, models.blueprint, health.blueprint, pages.blueprint):
-        made.blueprint(blueprint)
+    for room in (chat, endpoints, models, health, pages):
+        made.blueprint(room.blueprint)
     Extend(made, extensions=[_OpenAPI], built_in_extensions=False)
     made.error_handler.add(Exception, render)
     made.main_process_start(check_settings)

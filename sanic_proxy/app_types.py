@@ -127,11 +127,13 @@ class ProxyRequest(Request[Any, Any]):
         "failure",
         "fields",
         "is_received",
+        "is_upload",
         "keeps_alive",
         "path",
         "pieces",
         "record",
         "size_bytes",
+        "unread_bytes",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913, PLR0917 - Sanic's signature
@@ -169,6 +171,10 @@ class ProxyRequest(Request[Any, Any]):
         self.pieces: list[bytes] = []
         self.size_bytes = 0
         self.is_received = False
+        # A form with files may be large: its body is read piece by piece, by the handler alone.
+        kind = headers.get("content-type")
+        self.is_upload = kind is not None and kind != "application/json" and kind[:10].lower() == "multipart/"
+        self.unread_bytes = 0
         self.failure: Exception | None = None
         self.keeps_alive = True
 
@@ -199,6 +205,7 @@ class ProxyRequest(Request[Any, Any]):
     def drop_body(self) -> None:
         """Whatever else comes of the body is not kept."""
         self.pieces.clear()
+        self.unread_bytes = 0
         if self.failure is None:
             self.failure = RequestCancelled()  # type: ignore[assignment]
 
@@ -209,8 +216,15 @@ class ProxyRequest(Request[Any, Any]):
 
     def abort(self) -> None:
         """Break the connection off at once, so that nothing on it looks like an end."""
-        if isinstance(self.transport, asyncio.Transport):
-            self.transport.abort()
+        transport: Any = self.transport  # uvloop's is no asyncio.Transport
+        if transport is not None:
+            transport.abort()
+
+    async def read_piece(self) -> bytes:
+        """What has come of an upload's body since it was last read; b"" at its end. Waits for it."""
+        if self.stream is None or not self.stream.request_body:
+            return b""
+        return await self.stream.read() or b""  # type: ignore[attr-defined]
 
     @override
     async def receive_body(self) -> None:
@@ -224,6 +238,7 @@ class ProxyRequest(Request[Any, Any]):
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
+        self.unread_bytes = 0
         return data
 
     def answer(self, response: BaseHTTPResponse) -> None:
@@ -238,10 +253,13 @@ class ProxyRequest(Request[Any, Any]):
         if response.body:
             record.sent(len(response.body))
 
-    def begin(self, response: Reply, first: bytes) -> None:
-        """Make `response` a streamed answer, and send its head and `first` without waiting."""
+    def begin(self, response: Reply, first: bytes, size_bytes: int | None = None) -> None:
+        """Make `response` a streamed answer, and send its head and `first` without waiting.
+
+        `size_bytes` is the length of the whole answer, where it is known.
+        """
         self.answer(response)
-        self.stream.begin(first)  # type: ignore[union-attr]
+        self.stream.begin(first, size_bytes)  # type: ignore[union-attr]
         self.record.sent(len(first))
 
     def push(self, frames: bytes) -> None:

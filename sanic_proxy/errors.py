@@ -6,7 +6,8 @@
     │   ├── Unauthorized             401 invalid_api_key
     │   ├── Forbidden                403
     │   ├── NotFound                 404
-    │   │   └── ModelNotFound        404 model_not_found
+    │   │   ├── ModelNotFound        404 model_not_found
+    │   │   └── EndpointNotFound     404 endpoint_not_found
     │   ├── ProviderNotConfigured    400 provider_not_configured
     │   ├── BodyTooLarge             413 request_too_large
     │   ├── UnsupportedMedia         415 unsupported_media_type
@@ -26,6 +27,7 @@
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
     │   ├── UpstreamUnavailable      503 upstream_unavailable
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
+    ├── NoRoom                       503 no_room: the disk that uploads wait on is full
     └── ShuttingDown                 503 server_shutting_down
 
 A repeat by the client mends some of them and not others: `retryable` says which, and becomes
@@ -119,6 +121,12 @@ class ModelNotFound(NotFound):
     """No provider has a model of that name."""
 
     code = "model_not_found"
+
+
+class EndpointNotFound(NotFound):
+    """The provider has no such endpoint."""
+
+    code = "endpoint_not_found"
 
 
 class ProviderNotConfigured(ClientError):
@@ -257,6 +265,13 @@ class UpstreamRefusedRequest(ClientError):
         self.type = error["type"]
         self.code = error["code"]
         self.status = status
+
+
+class NoRoom(ProxyError):
+    """The disk that uploads wait on is full."""
+
+    status = 503
+    code = "no_room"
 
 
 class ShuttingDown(ProxyError):

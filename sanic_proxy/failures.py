@@ -227,3 +227,27 @@ def error_in_band(parsed: object) -> errors.ProxyError:
     if "type" not in inner:
         known["type"] = "server_error"
     return errors.UpstreamReportedError(known)
+
+
+def checked(body: bytes) -> Any:
+    """The JSON of a whole answer with a good status.
+
+    Raises UpstreamBadResponse for what is none, and the provider's error where that is all it says.
+    """
+    try:
+        parsed = wire.loads_exact(body)
+    except ValueError:
+        raise errors.UpstreamBadResponse("The provider's answer is not valid JSON") from None
+    if isinstance(parsed, dict) and parsed.get("error") and "object" not in parsed:
+        raise error_in_band(parsed)
+    return parsed
+
+
+def checked_completion(body: bytes) -> dict[str, Any]:
+    """The completion in a whole answer. Raises for what is none, an error with status 200 included."""
+    parsed = checked(body)
+    if isinstance(parsed, dict) and parsed.get("error"):
+        raise error_in_band(parsed)
+    if not isinstance(parsed, dict) or not isinstance(parsed.get("choices"), list):
+        raise errors.UpstreamBadResponse("The provider's answer is not a completion")
+    return parsed

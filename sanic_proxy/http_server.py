@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from asyncio import CancelledError
 from collections import deque
 from http import HTTPStatus
@@ -42,10 +43,14 @@ logger = logging.getLogger(__name__)
 # Pipelined requests that wait behind the one under way; with more the connection is not read from.
 MAX_QUEUED = 16
 MAX_WAITING_BYTES = 64 * 1024  # of the body of one of them
+# Of a body that is read piece by piece: what has come and nobody has read.
+MAX_UNREAD_BYTES = 256 * 1024
 # After an early answer a client still sends its body. Closing at once would reset the connection, and
 # the client might lose the answer: what comes is dropped, for so long and so much.
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
+# Few clients read before they have sent all of a file; nginx gives them as long.
+LINGER_UPLOAD_S = 30.0
 # Larger bodies are not copied behind their head.
 MAX_JOINED_BYTES = 32 * 1024
 
@@ -67,6 +72,7 @@ class ProxyHttp(Http):
         "_incoming",
         "_is_held",
         "_is_in_head",
+        "_is_in_parts",
         "_parser",
         "_queue",
         "_read_bytes",
@@ -97,6 +103,7 @@ class ProxyHttp(Http):
         self.init_for_request()  # type: ignore[no-untyped-call]
         self._read_bytes = 0
         self._is_held = False
+        self._is_in_parts = True
         self.on_message_begin()
         self._is_in_head = False
 
@@ -138,10 +145,16 @@ class ProxyHttp(Http):
         return bool(self._queue) or self._is_in_head or self._failure is not None
 
     def _hold(self) -> None:
-        """Read no more until the next request is taken from the queue."""
+        """Read no more until there is room again: `_let_come` says when."""
         if not self._is_held and self.protocol.transport is not None:
             self._is_held = True
             self.protocol.transport.pause_reading()
+
+    def _let_come(self) -> None:
+        """Read again, unless more requests wait than may."""
+        if self._is_held and len(self._queue) <= MAX_QUEUED and self.protocol.transport is not None:
+            self._is_held = False
+            self.protocol.transport.resume_reading()
 
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -244,7 +257,7 @@ class ProxyHttp(Http):
         )
         request.keeps_alive = parser.should_keep_alive()
         length = fields.get("content-length")
-        if length is not None and int(length) > protocol.request_max_size:
+        if length is not None and int(length) > protocol.request_max_size and not request.is_upload:
             request.failure = _body_too_large()
         return request
 
@@ -259,7 +272,12 @@ class ProxyHttp(Http):
         self._head_bytes = 0
         if request.size_bytes > MAX_WAITING_BYTES and request is not self.request is not None:
             self._hold()  # it waits behind another one
-        if request.size_bytes > self.request_max_size:
+        if request.is_upload:
+            # Whoever reads it piece by piece sets its limit.
+            request.unread_bytes += len(data)
+            if request.unread_bytes > MAX_UNREAD_BYTES:
+                self._hold()
+        elif request.size_bytes > self.request_max_size:
             request.failure = _body_too_large()
             request.pieces.clear()
 
@@ -281,6 +299,7 @@ class ProxyHttp(Http):
                 if self.request is not None and not self.request.is_received:
                     await self._drop_body(self.request)
                 self._clear()
+                self._let_come()  # what held the reading back may have been a body that nobody read
         finally:
             # The parser holds this object and this the parser: what has come of an upload that was
             # given up would stay until the collector runs.
@@ -329,9 +348,8 @@ class ProxyHttp(Http):
             await self._bytes()
         request = self._queue.popleft()
         protocol = self.protocol
-        if self._is_held and len(self._queue) <= MAX_QUEUED and protocol.transport is not None:
-            self._is_held = False
-            protocol.transport.resume_reading()
+        if self._is_held and request.unread_bytes <= MAX_UNREAD_BYTES:
+            self._let_come()
         request.stream = self
         request.conn_info = protocol.conn_info
         self.request = request
@@ -341,6 +359,8 @@ class ProxyHttp(Http):
         self.request_body = b"pending" if has_body else b""
         self.head_only = request.method == "HEAD"
         self.keep_alive = request.keeps_alive
+        # HTTP/1.0 has no chunks: an answer without length ends with its connection.
+        self._is_in_parts = request.version != "1.0"
         self.response_func = self.http1_response_header
         protocol.state["requests_count"] += 1
         return request
@@ -367,9 +387,10 @@ class ProxyHttp(Http):
             self.keep_alive = False  # broken, or never asked for
             return
         request.drop_body()
-        limit = request.size_bytes + LINGER_BYTES
+        self._let_come()
+        limit = math.inf if request.is_upload else request.size_bytes + LINGER_BYTES
         try:
-            async with asyncio.timeout(LINGER_S):
+            async with asyncio.timeout(LINGER_UPLOAD_S if request.is_upload else LINGER_S):
                 while not request.is_received and self._failure is None and request.size_bytes < limit:
                     await self._bytes()
         except TimeoutError:
@@ -403,7 +424,9 @@ class ProxyHttp(Http):
                 self.request_body = None
                 return None
             await self._wait_for_body()
-        return request.take_body()
+        data = request.take_body()
+        self._let_come()
+        return data
 
     async def read_all(self) -> bytes:
         """The whole body, bounded by the request's size limit."""
@@ -465,9 +488,17 @@ class ProxyHttp(Http):
         self._push(head + data)
         self.stage = _IDLE
 
-    def begin(self, data: bytes) -> None:
-        """Send a streamed answer's head and its first part (may be empty), without waiting."""
-        head = self._head(self.response, self._framing(self.response.status, 0, end_stream=False))
+    def begin(self, data: bytes, size_bytes: int | None = None) -> None:
+        """Send a streamed answer's head and its first part (may be empty), without waiting.
+
+        With `size_bytes`, what all parts will come to, they go out as they are.
+        """
+        if size_bytes is None:
+            framing = self._framing(self.response.status, 0, end_stream=False)
+        else:
+            framing = f"content-length: {size_bytes}\r\n"
+            self._is_in_parts = False
+        head = self._head(self.response, framing)
         self.response_func = self.http1_response_chunked
         self.stage = _RESPONSE
         self._push(head + self._part(data, end_stream=False))
@@ -489,7 +520,7 @@ class ProxyHttp(Http):
     def _framing(self, status: int, size_bytes: int, end_stream: bool) -> str:
         if end_stream and status not in _BODILESS:
             return f"content-length: {size_bytes}\r\n"
-        is_chunked = status not in _BODILESS and self.request.version != "1.0"
+        is_chunked = status not in _BODILESS and self._is_in_parts
         return "transfer-encoding: chunked\r\n" if is_chunked else ""
 
     @override
@@ -502,8 +533,8 @@ class ProxyHttp(Http):
 
     def _part(self, data: bytes, end_stream: bool) -> bytes:
         """A part of an answer without length, as it goes over the wire."""
-        if self.request.version == "1.0":
-            return data  # HTTP/1.0 has no chunks: the answer ends with its connection
+        if not self._is_in_parts:
+            return data
         part = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         return part + b"0\r\n\r\n" if end_stream else part
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from sanic_proxy.errors import ModelNotFound, ProviderNotConfigured
+from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.settings import ProviderOff
 
 P = TypeVar("P")
@@ -71,6 +71,18 @@ class Router(Generic[P]):
             raise ProviderNotConfigured(self._no_default(model), param="model")
         return Target(self._default, model)
 
+    def named(self, name: str) -> P:
+        """The provider of that name, whatever the model. Raises a ClientError for one that is not on."""
+        key = name.strip().lower()
+        if key in self._providers or key in self._off:
+            return self._provider(key, "x-provider")
+        known = ", ".join(sorted(self._providers))
+        raise ClientError(
+            f"There is no provider {name[:80]!r}; the ones that are on: {known}",
+            param="x-provider",
+            code="provider_not_found",
+        )
+
     def _prefixed(self, prefix: str, upstream_model: str) -> Target[P]:
         name = prefix.lower()
         if name not in self._providers and name not in self._off:
@@ -84,11 +96,11 @@ class Router(Generic[P]):
             raise ModelNotFound(f"The model name ends after the provider's: {name}/<model>", param="model")
         return Target(provider, upstream_model)
 
-    def _provider(self, name: str) -> P:
+    def _provider(self, name: str, param: str = "model") -> P:
         if name in self._providers:
             return self._providers[name]
         variable = self._off[name].variable if name in self._off else "STRAICO_API_KEY"
-        raise ProviderNotConfigured(f"The provider {name} is not configured: set {variable}", param="model")
+        raise ProviderNotConfigured(f"The provider {name} is not configured: set {variable}", param=param)
 
     def _no_default(self, model: str) -> str:
         on = sorted(self._providers)

@@ -122,6 +122,7 @@ class Settings:
     heartbeat_interval_s: float
     pool: PoolLimits
     max_body_bytes: int
+    max_upload_bytes: int
     api_keys: tuple[Secret, ...]
     allow_open: bool
     cors_origins: frozenset[str]
@@ -198,6 +199,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("POOL_IDLE_TIMEOUT", "15", "seconds an idle connection is kept"),
     Variable("TCP_KEEPALIVE", "90", "seconds until TCP probes a silent connection"),
     Variable("MAX_BODY_BYTES", "33554432", "larger requests get 413"),
+    Variable(
+        "MAX_UPLOAD_BYTES", "536870912", "the same for forms with files, which are sent on as they come"
+    ),
     Variable(
         "API_KEYS",
         "",

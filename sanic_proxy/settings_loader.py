@@ -91,6 +91,7 @@ class _Reader:
                 tcp_keepalive_s=self._int("TCP_KEEPALIVE", 90, low=1, high=32767),
             ),
             max_body_bytes=self._int("MAX_BODY_BYTES", 33_554_432, low=1024, high=2**40),
+            max_upload_bytes=self._int("MAX_UPLOAD_BYTES", 536_870_912, low=1024, high=2**40),
             api_keys=tuple(self._key(PREFIX + "API_KEYS", key) for key in self._list("API_KEYS")),
             allow_open=env.bool(PREFIX + "ALLOW_OPEN", False),
             cors_origins=frozenset(origin.rstrip("/").lower() for origin in self._list("CORS_ORIGINS")),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
@@ -172,6 +173,98 @@ class ChatGuard:
         return True
 
 
+class Guard(Protocol):
+    """Who decides what of an upstream's stream may reach the client: `ChatGuard` does for chats."""
+
+    @property
+    def failure(self) -> errors.ProxyError | None: ...
+    @property
+    def is_done(self) -> bool: ...
+    def feed(self, data: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+
+
+class EventGuard:
+    """Bytes of an event stream of any dialect -> its whole frames, byte for byte.
+
+    Half a frame waits, so that an error frame can follow what has been sent. The stream is complete
+    with its body, where that has a length or comes in chunks; else with an event that says so
+    (`[DONE]`, a type ending in `.completed` or `.done`).
+    """
+
+    __slots__ = ("_has_length", "_last", "_tail", "failure")
+
+    is_done = False
+
+    def __init__(self, *, has_length: bool) -> None:
+        self._has_length = has_length
+        self._tail = b""
+        self._last = b""
+        self.failure: errors.ProxyError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """The frames that `data` completes."""
+        known = max(0, len(self._tail) - 3)
+        tail = self._tail + data if self._tail else data
+        end = max(tail.rfind(mark, known) + len(mark) for mark in _FRAME_ENDS)
+        if end < len(_FRAME_ENDS[0]):
+            self._tail = tail
+            if len(tail) > sse.MAX_FRAME_BYTES:
+                self.failure = errors.FrameTooLarge(
+                    "A frame of the provider's stream is larger than the proxy holds"
+                )
+            return b""
+        frames, self._tail = tail[:end], tail[end:]
+        if not self._has_length:
+            self._last = frames
+        return frames
+
+    def end(self) -> bytes:
+        """What is still to be sent when the connection has ended; raises if that is a cut."""
+        if not self._has_length and not _FINAL_EVENT.search(self._last):
+            raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+        last, self._tail = self._tail, b""
+        return last + b"\n\n" if last.strip() else b""
+
+
+_FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_FINAL_EVENT = re.compile(rb'\[DONE\]|"type"\s*:\s*"[\w.]+\.(?:completed|done)"')
+
+
+class Passage:
+    """Any bytes, as they are: those of a file."""
+
+    __slots__ = ()
+
+    failure = None
+    is_done = False
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def end(self) -> bytes:
+        return b""
+
+
+async def relayed(source: Source, guard: Guard, begun: bytes = b"") -> AsyncGenerator[bytes | Relay, None]:
+    """The first good frames of a stream, then a `Relay` for the rest. `begun` has been read of it already.
+
+    The first are waited for here: until then a failure still gets its status.
+    """
+    frames = b""
+    while not frames:
+        piece = begun or await source.read_some() or b""
+        frames = guard.feed(piece) if piece else guard.end()
+        begun = b""
+        if frames:
+            yield frames
+        if guard.failure is not None:
+            raise guard.failure
+        if not piece or guard.is_done:
+            return
+    yield Relay(source, guard)
+
+
 class Relay:
     """The rest of an upstream's stream, on its way to the client without a task that wakes for it.
 
@@ -193,7 +286,7 @@ class Relay:
         "sent_bytes",
     )  # fmt: skip
 
-    def __init__(self, source: Source, guard: ChatGuard) -> None:
+    def __init__(self, source: Source, guard: Guard) -> None:
         self._source = source
         self._guard = guard
         self._is_held = False

@@ -13,7 +13,8 @@ import ssl
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -91,6 +92,29 @@ def request_pieces(head: bytes, more: Iterable[tuple[str, str]], body: Body) -> 
     return (b"".join((whole_head, *body)),) if size <= MAX_JOINED_BYTES else (whole_head, *body)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A body that comes while it is sent. Without `size_bytes` it goes out in chunks."""
+
+    pieces: AsyncIterator[bytes]
+    size_bytes: int | None
+
+    def head(self, head: bytes, more: Iterable[tuple[str, str]]) -> bytes:
+        """The head of its request."""
+        framing = "transfer-encoding: chunked"
+        if self.size_bytes is not None:
+            framing = f"content-length: {self.size_bytes}"
+        return b"%b%b%b\r\n\r\n" % (head, _lines(more), framing.encode())
+
+    def framed(self, piece: bytes) -> bytes:
+        """One piece, as it goes over the wire."""
+        return piece if self.size_bytes is not None else b"%x\r\n%b\r\n" % (len(piece), piece)
+
+    @property
+    def end(self) -> bytes:
+        return b"0\r\n\r\n" if self.size_bytes is None else b""
+
+
 class Receiver(Protocol):
     """Who takes a body as it comes, in the moment it comes, instead of asking for it."""
 
@@ -105,6 +129,8 @@ class Exchange(Protocol):
     def status(self) -> int: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def has_length(self) -> bool: ...
     async def read(self, until: float) -> bytes | None: ...
     def whole(self) -> bytes | None: ...
     def divert(self, receiver: Receiver | None) -> bool: ...
@@ -128,6 +154,8 @@ class Way(NamedTuple):
 class Connection(asyncio.Protocol):
     """One connection; one exchange at a time.
 
+    `has_length` says whether the answer's end can be told from a connection that was cut.
+
     Its timer is never set anew while something comes: it looks at the deadline when it strikes, and
     strikes again at what the deadline has become.
     """
@@ -136,20 +164,22 @@ class Connection(asyncio.Protocol):
         "_body_size",
         "_deadline",
         "_failure",
-        "_has_length",
         "_head_bytes",
         "_header_bytes",
         "_is_interim",
+        "_is_uploading",
         "_loop",
         "_parser",
         "_pieces",
         "_pool",
         "_receiver",
+        "_room",
         "_timer",
         "_timer_at",
         "_transport",
         "_waiter",
         "has_answered",
+        "has_length",
         "headers",
         "is_closed",
         "is_complete",
@@ -167,6 +197,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[bool] | None = None
+        self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._deadline = 0.0
@@ -183,8 +214,9 @@ class Connection(asyncio.Protocol):
         self._body_size = 0
         self._head_bytes = 0
         self._header_bytes = 0
-        self._has_length = False
+        self.has_length = False
         self._is_interim = False
+        self._is_uploading = False
         self.is_paused = False
         self._receiver: Receiver | None = None
         self._failure: errors.UpstreamError | None = None
@@ -192,7 +224,9 @@ class Connection(asyncio.Protocol):
     @property
     def is_sending(self) -> bool:
         """Whether the provider has answered before it took the whole request."""
-        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+        return self._is_uploading or (
+            self._transport is not None and self._transport.get_write_buffer_size() > 0
+        )
 
     # One exchange
 
@@ -205,6 +239,33 @@ class Connection(asyncio.Protocol):
             self._transport.write(pieces[0])
         else:
             self._transport.writelines(pieces)
+
+    def begin_upload(self, head: bytes) -> None:
+        """Begin an exchange whose body `upload` brings."""
+        self.send((head,))
+        self._is_uploading = True
+
+    async def upload(self, upload: Upload, stall_s: float) -> None:
+        """Send a body as it comes; ends early if the provider has answered, or is gone.
+
+        Raises UpstreamTimeout where the provider takes nothing for `stall_s`, and what `upload` raises.
+        """
+        async for piece in upload.pieces:
+            if self.status or self.is_closed or self._transport is None:
+                return
+            self._transport.write(upload.framed(piece))
+            if self._room is not None:
+                await self._taken(self._room, stall_s)
+        if self._transport is not None:
+            self._transport.write(upload.end)
+        self._is_uploading = False
+
+    async def _taken(self, room: asyncio.Future[None], stall_s: float) -> None:
+        try:
+            async with asyncio.timeout(stall_s):
+                await room
+        except TimeoutError:
+            raise errors.UpstreamTimeout("The provider stopped taking the request") from None
 
     async def head(self, until: float) -> bool:
         """Wait for the status and headers; False if `until` (loop time) comes first."""
@@ -339,6 +400,16 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     @override
+    def pause_writing(self) -> None:
+        self._room = self._loop.create_future()
+
+    @override
+    def resume_writing(self) -> None:
+        room, self._room = self._room, None
+        if room is not None and not room.done():
+            room.set_result(None)
+
+    @override
     def data_received(self, data: bytes) -> None:
         if self.is_complete:
             self.close()  # nobody asked
@@ -368,8 +439,9 @@ class Connection(asyncio.Protocol):
         self.is_reusable = False
         del self._parser  # it holds this object: together they would wait for the collector
         self._stop_timer()
+        self.resume_writing()
         if not self.is_complete and self._failure is None:
-            if self.status and not self._has_length and exc is None:
+            if self.status and not self.has_length and exc is None:
                 self.is_complete = True  # a body without length ends with its connection
             else:
                 said = "answer broke off" if self.status else "connection was closed without an answer"
@@ -396,18 +468,18 @@ class Connection(asyncio.Protocol):
             return  # behind a body; not to be mistaken for what came before it
         key = name.decode("latin-1").lower()
         if key in _LENGTHS:
-            self._has_length = True
+            self.has_length = True
         self.headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if 100 <= status < 200 and status != 101:
             self._is_interim = True
-            self._has_length = False
+            self.has_length = False
             self.headers.clear()
         else:
             self.status = status
-            self._has_length = self._has_length or status in {204, 304}
+            self.has_length = self.has_length or status in {204, 304}
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
@@ -32,9 +32,16 @@ class Tunnels:
         await self._session.close()
 
     async def send(
-        self, method: str, url: str, *, headers: Mapping[str, str], body: bytes, way: Way
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes],
+        way: Way,
     ) -> Tunnelled:
-        """Send, and wait for the status. Raises an UpstreamError."""
+        """Send, and wait for the status. Raises an UpstreamError, and what reading `body` raises."""
+        source = None if isinstance(body, bytes) else _Watched(body)
         clocks = aiohttp.ClientTimeout(total=None, connect=way.connect_s, sock_connect=way.connect_s)
         try:
             async with asyncio.timeout_at(way.until):
@@ -42,27 +49,53 @@ class Tunnels:
                     method,
                     url,
                     headers=headers,
-                    data=body or None,
+                    data=source or body or None,
                     allow_redirects=False,  # a redirect would take key and prompt to another host
                     timeout=clocks,
                     proxy=way.proxy,
                 )
         except aiohttp.ClientError as exc:
+            if source is not None and source.failure is not None:
+                raise source.failure from None
             raise _error_for(exc) from exc
         except TimeoutError as exc:
             raise errors.UpstreamTimeout("The provider did not answer in time") from exc
         return Tunnelled(response)
 
 
+class _Watched:
+    """A body that comes while it is sent. What reading it raises aiohttp takes for a broken connection."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except StopAsyncIteration:
+            raise
+        except Exception as exc:
+            self.failure = exc
+            raise
+
+
+_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+
+
 class Tunnelled:
     """An answer through an outbound proxy."""
 
-    __slots__ = ("_response", "headers", "status")
+    __slots__ = ("_response", "has_length", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
+        self.has_length = not _LENGTHS.isdisjoint(name.lower() for name in response.headers)
 
     async def read(self, until: float) -> bytes | None:
         try:

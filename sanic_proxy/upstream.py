@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +27,7 @@ from sanic_proxy.transport import (
     Pool,
     Receiver,
     Target,
+    Upload,
     Way,
     request_head,
     request_pieces,
@@ -70,7 +71,17 @@ NO_HEADERS: Mapping[str, str] = {}
 class UpstreamResponse:
     """The status and headers of an answer, and its body as it comes."""
 
-    __slots__ = ("_exchange", "_heard_at", "_idle_s", "_inflater", "_now", "headers", "status", "total_at")
+    __slots__ = (
+        "_exchange",
+        "_heard_at",
+        "_idle_s",
+        "_inflater",
+        "_now",
+        "has_length",
+        "headers",
+        "status",
+        "total_at",
+    )
 
     def __init__(
         self, exchange: Exchange, *, now: Callable[[], float], idle_s: float, total_at: float
@@ -82,6 +93,7 @@ class UpstreamResponse:
         self.total_at = total_at
         self.status = exchange.status
         self.headers = exchange.headers
+        self.has_length = exchange.has_length
         encoding = exchange.headers.get("content-encoding")
         self._inflater = None if encoding is None else _inflater(encoding)
 
@@ -221,8 +233,30 @@ class UpstreamClient:
             )
         else:
             exchange = await self._tunnel(endpoint, endpoint.proxy, headers, b"".join(body), until)
+        return await self._answer(exchange, endpoint, total_at)
+
+    async def upload(
+        self, endpoint: Endpoint, upload: Upload, *, headers: Mapping[str, str] = NO_HEADERS
+    ) -> UpstreamResponse:
+        """As `send`, with a body that is sent while it comes, and so never a second time.
+
+        The time to the first byte counts from the body's end. Raises what reading the body raises, too.
+        """
+        total_at = self._now() + endpoint.timeouts.total_s
+        exchange: Exchange
+        if endpoint.proxy is None:
+            exchange = await self._uploaded(endpoint, upload, headers, total_at)
+        else:
+            size = {} if upload.size_bytes is None else {"content-length": str(upload.size_bytes)}
+            exchange = await self._tunnel(
+                endpoint, endpoint.proxy, {**headers, **size}, upload.pieces, total_at
+            )
+        return await self._answer(exchange, endpoint, total_at)
+
+    async def _answer(self, exchange: Exchange, endpoint: Endpoint, total_at: float) -> UpstreamResponse:
+        idle_s = endpoint.timeouts.idle_s
         try:
-            answer = UpstreamResponse(exchange, now=self._now, idle_s=clocks.idle_s, total_at=total_at)
+            answer = UpstreamResponse(exchange, now=self._now, idle_s=idle_s, total_at=total_at)
         except errors.ProxyError:
             exchange.end()
             raise
@@ -232,6 +266,35 @@ class UpstreamClient:
             raise await _failure_of(answer, endpoint.rules)
         finally:
             answer.close()
+
+    async def _uploaded(
+        self, endpoint: Endpoint, upload: Upload, headers: Mapping[str, str], total_at: float
+    ) -> Connection:
+        # Always a new connection: what has been read of the body could not be sent again if an idle
+        # one turned out to be dead.
+        clocks = endpoint.timeouts
+        connection = await self._pool.connect(endpoint.target.origin, clocks.connect_s)
+        connection.begin_upload(upload.head(endpoint.head, headers.items()))
+        sending = asyncio.ensure_future(connection.upload(upload, clocks.idle_s))
+        answering = asyncio.ensure_future(connection.head(total_at))
+        try:
+            await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                sending.result()
+                await asyncio.wait({answering}, timeout=clocks.first_byte_s)
+            is_answered = answering.done() and answering.result()
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            # An answer may come before the whole body is there: what is still to come is not wanted.
+            sending.cancel()
+            answering.cancel()
+            await asyncio.gather(sending, answering, return_exceptions=True)
+        if not is_answered:
+            connection.close()
+            raise errors.UpstreamTimeout("The provider did not answer in time")
+        return connection
 
     async def _direct(self, endpoint: Endpoint, pieces: Body, until: float) -> Connection:
         origin = endpoint.target.origin
@@ -258,7 +321,12 @@ class UpstreamClient:
             raise errors.UpstreamTimeout("The provider did not answer in time")
 
     async def _tunnel(
-        self, endpoint: Endpoint, proxy: Secret, headers: Mapping[str, str], body: bytes, until: float
+        self,
+        endpoint: Endpoint,
+        proxy: Secret,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes],
+        until: float,
     ) -> Exchange:
         if self._tunnels is None:
             # Here, as aiohttp takes a tenth of a second and ten megabytes, which only those pay who

@@ -18,7 +18,7 @@ from sanic.http import Stage
 
 from sanic_proxy.app import app
 from sanic_proxy.app_types import HeaderFields, ProxyRequest, Reply, header_lines
-from sanic_proxy.http_server import MAX_QUEUED, ProxyHttp, ProxyProtocol
+from sanic_proxy.http_server import MAX_QUEUED, MAX_UNREAD_BYTES, ProxyHttp, ProxyProtocol
 from tests.conftest import provider_settings
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.upstream import Exchange, Upstream, frame, text_stream
@@ -391,6 +391,21 @@ def test_a_body_can_be_read_piece_by_piece() -> None:
         http.received(b"gh")
         assert await http.read() == b"efgh"
         assert await http.read() is None
+
+    on_a_wire(work)
+
+
+def test_an_upload_that_nobody_reads_is_not_gathered() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        form = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x")
+        http.received(form + b"content-length: %d\r\n\r\n" % (4 * MAX_UNREAD_BYTES))
+        await http._next_request()
+        http.received(b"x" * MAX_UNREAD_BYTES)
+        assert wire.reads()
+        http.received(b"x")
+        assert not wire.reads()
+        assert len(await http.read() or b"") == MAX_UNREAD_BYTES + 1
+        assert wire.reads()
 
     on_a_wire(work)
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.settings import PoolLimits, Timeouts
+from sanic_proxy.settings import PoolLimits, Secret, Timeouts
+from sanic_proxy.transport import Upload
 from sanic_proxy.upstream import Endpoint, UpstreamClient
 from tests.support.proxy import free_port
 from tests.support.upstream import Exchange, Upstream
@@ -229,3 +230,95 @@ def test_connections_in_use_are_not_limited(upstream: Upstream) -> None:
 
     upstream.on("GET /many", script)
     assert run(ask) < 1
+
+
+# Uploads
+
+
+async def pieces_of(*pieces: bytes | Exception) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        if isinstance(piece, Exception):
+            raise piece
+        await asyncio.sleep(0)
+        yield piece
+
+
+def post(upstream: Upstream, path: str, *, tunnelled: bool = False) -> Endpoint:
+    kind = {"accept-encoding": "identity", "content-type": "multipart/form-data; boundary=x"}
+    if tunnelled:
+        return get(f"http://lab.invalid{path}", method="POST", headers=kind, proxy=Secret(upstream.url))
+    return get(f"{upstream.url}{path}", method="POST", headers=kind)
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+@pytest.mark.parametrize("size_bytes", [None, 8])
+def test_an_upload_goes_out_as_it_comes(upstream: Upstream, size_bytes: int | None, tunnelled: bool) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b"got " + exchange.seen.body)
+
+    upstream.on("*", script)
+
+    async def work(client: UpstreamClient) -> bytes:
+        endpoint = post(upstream, "/up", tunnelled=tunnelled)
+        answer = await client.upload(endpoint, Upload(pieces_of(b"ab", b"cdef", b"gh"), size_bytes))
+        try:
+            return await answer.read_all()
+        finally:
+            answer.close()
+
+    assert run(work) == b"got abcdefgh"
+    seen = upstream.requests[-1]
+    assert seen.header("content-length") == (None if size_bytes is None else "8")
+    assert seen.header("transfer-encoding") == ("chunked" if size_bytes is None else None)
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+def test_an_upload_that_fails_on_our_side_says_why(upstream: Upstream, tunnelled: bool) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.client_leaves()
+        upstream.left.append("failed")
+
+    path = "http://lab.invalid/up" if tunnelled else "/up"
+    upstream.left.clear()
+    upstream.on_head(f"POST {path}", script)
+
+    async def work(client: UpstreamClient) -> None:
+        upload = Upload(pieces_of(b"ab", errors.BodyTooLarge("too large")), None)
+        with pytest.raises(errors.BodyTooLarge):
+            await client.upload(post(upstream, "/up", tunnelled=tunnelled), upload)
+        for _ in range(100):
+            if upstream.left:
+                return
+            await asyncio.sleep(0.01)
+
+    run(work)
+    assert upstream.left == ["failed"]
+
+
+def test_a_connection_is_used_again_only_after_a_whole_upload(upstream: Upstream) -> None:
+    async def early(exchange: Exchange) -> None:
+        await exchange.answer(b"early")
+        await exchange.client_leaves()
+
+    async def whole(exchange: Exchange) -> None:
+        await exchange.answer(b"whole")
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"ab"
+        await asyncio.sleep(10)
+
+    upstream.on_head("POST /early", early)
+    upstream.on("POST /whole", whole)
+
+    async def work(client: UpstreamClient) -> list[int]:
+        for path, pieces in (("/early", never()), ("/whole", pieces_of(b"x")), ("/whole", pieces_of(b"x"))):
+            answer = await client.upload(post(upstream, path), Upload(pieces, None))
+            assert await answer.read_all() == path[1:].encode()
+            answer.close()
+        await body_of(client, get(f"{upstream.url}/whole", method="POST"))
+        return [seen.connection for seen in upstream.requests]
+
+    upstream.on("POST /whole", whole)
+    early_at, first, second, last = run(work)
+    assert len({early_at, first, second}) == 3
+    assert last == second

@@ -1,4 +1,4 @@
-"""What a provider is to the rest of the proxy: four operations, and a list of models."""
+"""What a provider is to the rest of the proxy: four operations on chats, other endpoints, its models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.streaming import Relay, Source
+from sanic_proxy.transport import Body, Upload
 
 # What is made anew for each request is not frozen: that would make each field cost a call.
 
@@ -58,6 +60,33 @@ class AnswerSource(Source, Protocol):
     async def read_all(self) -> bytes: ...
     def let_end(self) -> None: ...
     def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Call:
+    """A request for one of a provider's other endpoints, which passes as it is.
+
+    `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
+    client's, keyed by lower-case name; `content_type` is that of `body`, None where there is none.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Body | Upload = ()
+    content_type: str | None = None
+
+
+class ForwardedAnswer(AnswerSource, Protocol):
+    """The answer to a Call; its status is 200 to 299. Whoever got it closes it.
+
+    `has_length`: whether the end of its body can be told from a connection that was cut.
+    """
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def has_length(self) -> bool: ...
 
 
 @dataclass(slots=True)
@@ -119,6 +148,10 @@ class ChatProvider(ABC):
 
         `pending` is the call that brings the answer, not yet begun: it is awaited once.
         """
+
+    async def forward(self, call: Call) -> ForwardedAnswer:
+        """Send `call` to another endpoint, and wait for the status. Raises NotFound where there is none."""
+        raise EndpointNotFound(f"The provider {self.name} has no {call.path.partition('?')[0]}")
 
     @abstractmethod
     async def list_models(self) -> list[dict[str, Any]]:

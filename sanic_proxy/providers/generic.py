@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from functools import lru_cache
 from typing import Any
 
@@ -14,13 +15,16 @@ from sanic_proxy.failures import Rule
 from sanic_proxy.providers.base import (
     Answer,
     AnswerSource,
+    Call,
     ChatProvider,
     ChatRequest,
+    ForwardedAnswer,
     ProviderKind,
     WholeAnswer,
 )
 from sanic_proxy.settings import ProviderSettings
-from sanic_proxy.streaming import ChatGuard, Relay
+from sanic_proxy.streaming import ChatGuard, Relay, relayed
+from sanic_proxy.transport import Upload
 from sanic_proxy.upstream import MAX_ANSWER_BYTES, Endpoint, UpstreamClient
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
@@ -51,6 +55,7 @@ class GenericProvider(ChatProvider):
         self._whole = endpoint(settings, "POST", "/chat/completions", as_json)
         self._streamed = endpoint(settings, "POST", "/chat/completions", as_stream)
         self._models = endpoint(settings, "GET", settings.models_path or "", as_json)
+        self._way = lru_cache(maxsize=256)(self._made_way)
 
     @property
     @override
@@ -68,7 +73,7 @@ class GenericProvider(ChatProvider):
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
         body = await answer.source.read_all()
-        completion = _completion(body)
+        completion = failures.checked_completion(body)
         if isinstance(usage := completion.get("usage"), dict):
             answer.request.record.usage = usage
         headers = headers_back(answer.source.headers)
@@ -90,30 +95,36 @@ class GenericProvider(ChatProvider):
                     for frame in _told(begun, request):
                         yield frame
                     return
-            # The first good frames are waited for here: until then a failure still gets its status.
-            frames = b""
-            while not frames:
-                piece = begun or await source.read_some() or b""
-                frames = guard.feed(piece) if piece else guard.end()
-                begun = b""
-                if frames:
-                    yield frames
-                if guard.failure is not None:
-                    raise guard.failure
-                if not piece or guard.is_done:
-                    break
-            else:
-                yield Relay(source, guard)
+            async with aclosing(relayed(source, guard, begun)) as parts:
+                async for part in parts:
+                    yield part
             source.let_end()
         finally:
             request.record.usage = guard.usage or request.record.usage
             answer.close()
 
+    @override
+    async def forward(self, call: Call) -> ForwardedAnswer:
+        headers = self._headers_up(call.headers)
+        accept = call.headers.get("accept", "*/*")
+        headers["accept"] = accept if is_header_value(accept) else "*/*"
+        if call.content_type is not None:
+            headers["content-type"] = call.content_type
+        if isinstance(call.body, Upload):
+            way = self._way(call.method, call.path)
+            return await self._client.upload(way, call.body, headers=headers)
+        return await self._client.send(self._way(call.method, call.path), headers=headers, body=call.body)
+
+    def _made_way(self, method: str, path: str) -> Endpoint:
+        fixed = fixed_headers(self._settings)
+        fixed.pop("content-type")
+        return endpoint(self._settings, method, path, fixed)
+
     def _headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
         return {
             name: value
             for name in self._forwarded
-            if (value := client.get(name)) is not None and _HEADER_VALUE.fullmatch(value)
+            if (value := client.get(name)) is not None and is_header_value(value)
         }
 
     @override
@@ -141,7 +152,7 @@ async def _until_known(source: AnswerSource) -> bytes:
 
 def _told(body: bytes, request: ChatRequest) -> Iterator[bytes]:
     """A whole answer to a request for a stream, told as one."""
-    completion = _completion(body)
+    completion = failures.checked_completion(body)
     if not _is_replayable(completion):
         raise errors.UpstreamBadResponse("The provider answered a streaming request with something else")
     head = _head_of(completion, request)
@@ -175,12 +186,17 @@ def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
     return {**headers, **dict(settings.headers)}
 
 
+def is_header_value(value: str) -> bool:
+    """Whether a value can be passed on in a header."""
+    return _HEADER_VALUE.fullmatch(value) is not None
+
+
 def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a client gets of a provider's headers: its limits, its timing, its request id."""
     back = []
     for name, value in upstream.items():
         key = _returned_as(name) if len(name) <= _LONGEST_RETURNED else None
-        if key is not None and _HEADER_VALUE.fullmatch(value):
+        if key is not None and is_header_value(value):
             back.append((key, value))
     if not _WAITS.isdisjoint(upstream) and (wait_s := failures.retry_after_s(upstream)) is not None:
         back.append(("retry-after", str(wait_s)))
@@ -199,7 +215,7 @@ def _returned_as(name: str) -> str | None:
 def _json_type(headers: Mapping[str, str]) -> str:
     """A provider's own words for JSON; what it calls otherwise is JSON too, as it was read as such."""
     named = headers.get("content-type", "application/json")
-    is_json = named.lower().startswith("application/json") and _HEADER_VALUE.fullmatch(named)
+    is_json = named.lower().startswith("application/json") and is_header_value(named)
     return named if is_json else "application/json"
 
 
@@ -209,19 +225,6 @@ def _media_type(headers: Mapping[str, str]) -> str:
 
 def _looks_like_a_stream(body: bytes) -> bool:
     return body.lstrip(b"\xef\xbb\xbf \r\n").startswith((b"data:", b"event:", b":"))
-
-
-def _completion(body: bytes) -> dict[str, Any]:
-    """The completion in a whole answer. Raises for what is none, an error object with status 200 included."""
-    try:
-        parsed = wire.loads_exact(body)
-    except ValueError:
-        raise errors.UpstreamBadResponse("The provider's answer is not valid JSON") from None
-    if isinstance(parsed, dict) and parsed.get("error"):
-        raise failures.error_in_band(parsed)
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("choices"), list):
-        raise errors.UpstreamBadResponse("The provider's answer is not a chat completion")
-    return parsed
 
 
 def _is_replayable(completion: Mapping[str, Any]) -> bool:

@@ -6,8 +6,10 @@ from sanic import Blueprint
 
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
+from sanic_proxy.router import Target
 from sanic_proxy.routes import bodies, documents
 from sanic_proxy.routes.pump import pump
+from sanic_proxy.routes.targets import named_provider
 from sanic_proxy.state import state_of
 
 blueprint = Blueprint("chat")
@@ -31,7 +33,9 @@ def _target_and_request(request: ProxyRequest) -> tuple[ChatProvider, ChatReques
     bodies.list_field(fields, "messages")
     record = request.record
     record.model, record.is_streaming = model, is_streaming
-    target = state_of(request.app).router.resolve(model)
+    router = state_of(request.app).router
+    named = named_provider(request)
+    target = router.resolve(model) if named is None else Target(router.named(named), model)
     record.provider = target.provider.name
     body, request.body = request.body, b""
     chat = ChatRequest(body, fields, model, target.upstream_model, is_streaming, request.fields, record)

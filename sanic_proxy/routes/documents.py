@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 from sanic_ext import openapi
 from sanic_ext.extensions.openapi.builders import OperationStore
 
+from sanic_proxy.endpoints import Row
+
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _ERROR: dict[str, Any] = {
@@ -83,6 +85,21 @@ _STATUS: dict[str, Any] = {
 }
 
 
+_NAMED = "The provider, where the model's name is not to choose it; `?provider=` says the same"
+_CALL_ERRORS: dict[int, str] = {
+    400: "The request is wrong, or the provider is not configured",
+    401: "No valid key",
+    403: "The origin or host is not allowed",
+    404: "No such model, or the provider has no such endpoint",
+    413: "The body is too large",
+    415: "The body's type is not one that is read",
+    429: "The provider's limit is reached",
+    502: "The provider failed",
+    503: "The provider is overloaded",
+    504: "The provider did not answer in time",
+}
+
+
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
@@ -93,6 +110,7 @@ def _documented(
     success: tuple[str, dict[str, Any]],
     *,
     body: dict[str, Any] | None = None,
+    is_call: bool = False,
     errors: dict[int, str],
 ) -> Callable[[Handler], Handler]:
     """What sanic-ext's `openapi.definition` notes of a handler, noted without it.
@@ -111,7 +129,9 @@ def _documented(
         operation.tag(tag)
         operation.responses = responses
         if body is not None:
-            operation.requestBody = {"required": True, "content": _json(body)}
+            operation.requestBody = {"required": True, "content": body}
+        if is_call:
+            operation.parameter("x-provider", str, "header", required=False, description=_NAMED)
         return handler
 
     return document
@@ -124,20 +144,30 @@ chat = _documented(
         "The completion; with `stream: true` its chunks as server-sent events, ended by `data: [DONE]`",
         {**_json(_COMPLETION), "text/event-stream": {"schema": {"type": "string"}}},
     ),
-    body=_CHAT_REQUEST,
-    errors={
-        400: "The request is wrong, or the provider is not configured",
-        401: "No valid key",
-        403: "The origin or host is not allowed",
-        404: "No such model",
-        413: "The body is too large",
-        415: "The body is not JSON",
-        429: "The provider's limit is reached",
-        502: "The provider failed",
-        503: "The provider is overloaded",
-        504: "The provider did not answer in time",
-    },
+    body=_json(_CHAT_REQUEST),
+    is_call=True,
+    errors=_CALL_ERRORS,
 )
+
+
+def endpoint(row: Row) -> Callable[[Handler], Handler]:
+    """What is said of an endpoint that passes through."""
+    body: dict[str, Any] | None = None
+    if row.body == "json":
+        body = _json({"type": "object", "additionalProperties": True})
+    elif row.body == "form":
+        body = {"multipart/form-data": {"schema": {"type": "object", "additionalProperties": True}}}
+    answer = _json({"type": "object"}) if row.answer == "json" else {"*/*": {"schema": {"type": "string"}}}
+    return _documented(
+        row.summary,
+        row.path.split("/")[1],
+        ("The provider's answer", answer),
+        body=body,
+        is_call=True,
+        errors=_CALL_ERRORS,
+    )
+
+
 models = _documented(
     "List the models",
     "models",

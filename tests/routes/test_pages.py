@@ -34,7 +34,9 @@ def test_the_document_is_true_for_the_routes(proxy: Proxy) -> None:
     ]
     assert len(operations) == len(set(operations))
     for method, path in methods:
-        reply = proxy.request(method.upper(), re.sub(r"\{[^}]*\}", "echo/echo", path))
+        reply = proxy.request(
+            method.upper(), path.replace("{model}", "echo/echo").replace("{resource_id}", "x")
+        )
         assert reply.status in {200, 400}, (method, path)
 
 

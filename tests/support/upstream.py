@@ -45,6 +45,10 @@ class Seen:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def is_json(self) -> bool:
+        return bool(self.body) and self.header("content-type") == "application/json"
+
 
 @dataclass
 class Exchange:
@@ -126,6 +130,7 @@ class Upstream:
     left: list[str] = field(default_factory=list)
     open_connections: int = 0
     _scripts: dict[str, Script] = field(default_factory=dict)
+    _unread: set[str] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
     _stopping: asyncio.Event | None = None
     _thread: threading.Thread | None = None
@@ -139,11 +144,17 @@ class Upstream:
         """Answer requests for `model` (or for a path, as `GET /models`) with `script`."""
         self._scripts[model] = script
 
+    def on_head(self, path: str, script: Script) -> None:
+        """Answer requests for `path` (as `POST /files`) with a script that reads the body itself."""
+        self._scripts[path] = script
+        self._unread.add(path)
+
     def forget_scripts(self) -> None:
         self._scripts.clear()
+        self._unread.clear()
 
     def seen(self, model: str) -> list[Seen]:
-        return [seen for seen in self.requests if seen.body and seen.json.get("model") == model]
+        return [seen for seen in self.requests if seen.is_json and seen.json.get("model") == model]
 
     def start(self) -> None:
         ready = threading.Event()
@@ -192,9 +203,9 @@ class Upstream:
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, path, version = first.split(" ")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
-        length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
-        body = await reader.readexactly(length) if length else b""
-        seen = Seen(method, path, headers, body, connection)
+        seen = Seen(method, path, headers, b"", connection)
+        if f"{method} {path}" not in self._unread:
+            seen.body = await _body(seen, reader)
         self._judge(seen, version)
         self.requests.append(seen)
         return seen
@@ -206,11 +217,19 @@ class Upstream:
         problems += [f"header {name} twice" for name in set(names) if names.count(name) > 1]
         if version != "HTTP/1.1" or names.count("host") != 1:
             problems.append("not a proper HTTP/1.1 request")
-        if seen.method == "POST" and seen.header("content-type") != "application/json":
-            problems.append(f"content-type {seen.header('content-type')}")
+        kind = seen.header("content-type") or ""
+        if (
+            seen.method == "POST"
+            and seen.body
+            and not kind.startswith(("application/json", "multipart/form-data; "))
+        ):
+            problems.append(f"content-type {kind}")
+        if "content-length" in names and "transfer-encoding" in names:
+            problems.append("two lengths")
+        problems += [f"header {name} is the proxy's own" for name in names if name == "x-provider"]
         if seen.header("accept-encoding") != "identity":
             problems.append("asks for compression")
-        if seen.body:
+        if seen.is_json:
             try:
                 json.loads(seen.body)
             except ValueError:
@@ -218,11 +237,23 @@ class Upstream:
         self.problems += [f"{seen.method} {seen.path}: {problem}" for problem in problems]
 
     def _script_for(self, seen: Seen) -> Script:
-        model = seen.json.get("model", "") if seen.body else ""
+        model = seen.json.get("model", "") if seen.is_json else ""
         for name in (model, f"{seen.method} {seen.path}", "*"):
             if name in self._scripts:
                 return self._scripts[name]
         return _not_found
+
+
+async def _body(seen: Seen, reader: asyncio.StreamReader) -> bytes:
+    if seen.header("transfer-encoding") == "chunked":
+        body = b""
+        while size := int(await reader.readline(), 16):
+            body += await reader.readexactly(size)
+            assert await reader.readexactly(2) == b"\r\n"
+        assert await reader.readexactly(2) == b"\r\n"
+        return body
+    length = seen.header("content-length")
+    return await reader.readexactly(int(length)) if length else b""
 
 
 async def _not_found(exchange: Exchange) -> None:

@@ -1,0 +1,223 @@
+"""The endpoints that pass through, a row each, by one handler.
+
+The provider is named by the model (as in chats), the header `x-provider` or `?provider=`. Forms with
+files are sent on while they come, what is no JSON comes back as it comes: no file is held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, cast
+
+from sanic import Blueprint
+
+from sanic_proxy import failures, wire
+from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
+from sanic_proxy.endpoints import ROWS, Row
+from sanic_proxy.errors import NotFound
+from sanic_proxy.multipart import boundary_of
+from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
+from sanic_proxy.providers.generic import headers_back, is_header_value
+from sanic_proxy.routes import bodies, documents
+from sanic_proxy.routes.errors import as_proxy_error
+from sanic_proxy.routes.forms import UnsortedForm, pieces_of, too_large
+from sanic_proxy.routes.pump import pump
+from sanic_proxy.routes.targets import named_provider, query_up, unnamed
+from sanic_proxy.state import state_of
+from sanic_proxy.streaming import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
+from sanic_proxy.transport import Upload
+
+blueprint = Blueprint("endpoints")
+
+
+async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = None) -> Reply | None:
+    """Answer a request to the endpoint of `row`."""
+    path = row.path_for(resource_id)
+    if path is None:
+        raise NotFound("There is nothing by that id")
+    call = Call(row.method, path + query_up(request), request.fields)
+    named = named_provider(request)
+    provider = None if named is None else state_of(request.app).router.named(named)
+    if request.is_upload and row.body == "form":
+        return await _pass_form(request, row, call, provider)
+    if row.body != "none" or request.body:
+        provider = _with_json(request, call, provider)
+    if provider is None:
+        raise unnamed()
+    return await _answered(request, row, provider, call)
+
+
+# Bodies
+
+
+def _with_json(request: ProxyRequest, call: Call, provider: ChatProvider | None) -> ChatProvider:
+    """Put the JSON body into `call`; the provider is the one given, or the model's."""
+    fields = bodies.json_object(request)
+    call.body, request.body = (request.body,), b""
+    call.content_type = "application/json"
+    record = request.record
+    record.is_streaming = fields.get("stream") is True
+    if provider is not None:
+        model = fields.get("model")
+        record.model = model[:256] if isinstance(model, str) else None
+        return provider
+    if "model" not in fields:
+        raise unnamed()
+    record.model = model = bodies.text_field(fields, "model")
+    target = state_of(request.app).router.resolve(model)
+    call.body = wire.replace_model(bytes(call.body[0]), old=model, new=target.upstream_model)
+    return target.provider
+
+
+async def _pass_form(
+    request: ProxyRequest, row: Row, call: Call, provider: ChatProvider | None
+) -> Reply | None:
+    limit_bytes = state_of(request.app).settings.max_upload_bytes
+    length = request.fields.get("content-length")
+    size_bytes = None if length is None else int(length)
+    if size_bytes is not None and size_bytes > limit_bytes:
+        raise too_large()
+    call.content_type = content_type = request.fields["content-type"]
+    boundary = boundary_of(content_type)
+    async with aclosing(pieces_of(request, limit_bytes)) as pieces:
+        if provider is not None:
+            call.body = Upload(pieces, size_bytes)
+            return await _answered(request, row, provider, call)
+        form = UnsortedForm(pieces, boundary)
+        try:
+            request.record.model = model = await form.model()
+            target = state_of(request.app).router.resolve(model)
+            call.body = form.upload(target.upstream_model, size_bytes)
+            return await _answered(request, row, target.provider, call)
+        finally:
+            form.close()
+
+
+# Answers
+
+
+async def _answered(request: ProxyRequest, row: Row, provider: ChatProvider, call: Call) -> Reply | None:
+    """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
+    request.record.provider = provider.name
+    opened = _Opened(row, provider, provider.forward(call))
+    try:
+        if row.is_completion and request.record.is_streaming:
+            await opened.pump(request)
+            return None
+        answer = await opened.answered()
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "text/event-stream" and row.answer != "file":
+            await opened.pump(request)
+            return None
+        if row.answer == "json" or (row.answer == "media" and kind in {"application/json", "text/html"}):
+            return await _whole(request, row, opened.lines(), answer)
+        await _download(request, opened.lines(), answer)
+        return None
+    finally:
+        opened.close()
+
+
+class _Opened:
+    """A call that has been made, and its answer once it is there. Whoever opened it closes it."""
+
+    def __init__(
+        self, row: Row, provider: ChatProvider, pending: Coroutine[Any, Any, ForwardedAnswer]
+    ) -> None:
+        self._row = row
+        self._provider = provider
+        self._pending = pending
+        self._answer: ForwardedAnswer | None = None
+
+    async def answered(self) -> ForwardedAnswer:
+        if self._answer is None:
+            self._answer = await self._pending
+        return self._answer
+
+    def lines(self) -> str:
+        """The header lines that the client gets beside its answer."""
+        return header_lines([*self._headers(), *self._kind()])
+
+    def _headers(self) -> list[tuple[str, str]]:
+        headers = [("x-sanic-proxy-provider", self._provider.name)]
+        if self._answer is not None:
+            headers += headers_back(self._answer.headers)
+        return headers
+
+    def _kind(self) -> list[tuple[str, str]]:
+        upstream = self._answer.headers if self._answer is not None else {}
+        kept = [
+            (name, upstream[name]) for name in ("content-type", "content-disposition") if name in upstream
+        ]
+        return [(name, value) for name, value in kept if is_header_value(value)]
+
+    async def pump(self, request: ProxyRequest) -> None:
+        await pump(
+            request,
+            self._frames(request),
+            commit_delay_s=self._provider.commit_delay_s,
+            ping_s=self._provider.ping_s,
+            headers=self._headers,
+        )
+
+    async def _frames(self, request: ProxyRequest) -> AsyncGenerator[bytes | Relay, None]:
+        answer = await self.answered()
+        chat = ChatGuard()
+        guard = chat if self._row.is_completion else EventGuard(has_length=answer.has_length)
+        try:
+            async with aclosing(relayed(answer, guard)) as parts:
+                async for part in parts:
+                    yield part
+            answer.let_end()
+        finally:
+            request.record.usage = chat.usage
+            self.close()
+
+    def close(self) -> None:
+        self._pending.close()  # it may not have begun
+        if self._answer is not None:
+            self._answer.close()
+
+
+async def _whole(request: ProxyRequest, row: Row, lines: str, answer: ForwardedAnswer) -> Reply:
+    body = await answer.read_all()
+    if body:
+        parsed = failures.checked_completion(body) if row.is_completion else failures.checked(body)
+        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
+            request.record.usage = usage
+    return Reply(lines, body, status=answer.status)
+
+
+async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) -> None:
+    """Send an answer on as it comes. A broken one breaks the connection: there is no other way to say so."""
+    length = answer.headers.get("content-length", "")
+    is_sized = length.isascii() and length.isdigit() and "content-encoding" not in answer.headers
+    response = Reply(lines, status=answer.status)
+    request.begin(response, b"", int(length) if is_sized else None)
+    relay = Relay(answer, Passage())
+    try:
+        await relay.run(cast("Sink", request.stream))
+    except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off
+        error = as_proxy_error(exc)
+        request.record.ended = error.code or error.type
+        request.abort()
+    finally:
+        request.record.sent(relay.sent_bytes)
+
+
+# Routes
+
+
+def _handler(row: Row) -> Callable[..., Coroutine[Any, Any, Reply | None]]:
+    async def handler(request: ProxyRequest, resource_id: str | None = None) -> Reply | None:
+        return await pass_on(request, row, resource_id)
+
+    handler.__name__ = row.name
+    return documents.endpoint(row)(handler)
+
+
+for _row in ROWS:
+    _path = _row.path.replace("<id>", "<resource_id:str>")
+    _made = _handler(_row)
+    blueprint.add_route(_made, f"/v1{_path}", methods=[_row.method], name=_row.name)
+    blueprint.add_route(documents.alias(_made), _path, methods=[_row.method], name=f"{_row.name}_bare")

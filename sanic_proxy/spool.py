@@ -1,0 +1,64 @@
+"""Bytes that wait until it is known where they go: in memory, then in a file that has no name."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from typing import IO
+
+from sanic_proxy.errors import NoRoom
+
+MAX_MEMORY_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
+
+
+class Spool:
+    """Written once, read once. Whoever made it closes it; the file goes with it, or with the process."""
+
+    __slots__ = ("_file", "_pieces", "_size_bytes")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size_bytes = 0
+        self._file: IO[bytes] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Raises NoRoom where the disk is full."""
+        self._pieces.append(data)
+        self._size_bytes += len(data)
+        if self._size_bytes > MAX_MEMORY_BYTES:
+            pieces, self._pieces, self._size_bytes = self._pieces, [], 0
+            # In a thread: a disk may be slow, and the worker has others to serve.
+            await asyncio.get_running_loop().run_in_executor(None, self._to_file, pieces)
+
+    def _to_file(self, pieces: list[bytes]) -> None:
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="sanic-proxy-", buffering=0)  # noqa: SIM115 - `close` closes it
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[self._file.write(view) :]
+        except OSError as exc:
+            raise NoRoom(
+                "The proxy has no room to keep the upload until it knows its provider: send the field "
+                "`model` before the file, or name the provider in x-provider"
+            ) from exc
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """All that was written, in its order."""
+        if self._file is not None:
+            loop = asyncio.get_running_loop()
+            self._file.seek(0)
+            while piece := await loop.run_in_executor(None, self._file.read, READ_BYTES):
+                yield piece
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
+            yield piece
+
+    def close(self) -> None:
+        """Let go of everything. Safe to call twice."""
+        self._pieces.clear()
+        if self._file is not None:
+            self._file.close()
