@@ -82,6 +82,14 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How long a stop may take, in seconds: still taking new requests, then finishing those under way."""
+
+    lame_duck_s: float
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """One provider that is on: where it is, and what it is told."""
 
@@ -132,6 +140,7 @@ class Settings:
     access_log: bool
     ssl_cert_file: str | None
     timeouts: Timeouts
+    ending: Ending
     providers: tuple[ProviderSettings, ...]
     providers_off: tuple[ProviderOff, ...]
     warnings: tuple[str, ...] = field(default=())
@@ -217,6 +226,8 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("LOG_LEVEL", "info", "`debug`, `info`, `warning`, `error`"),
     Variable("LOG_FORMAT", "text", "`text` or `json`"),
     Variable("ACCESS_LOG", "on", "one line per finished request"),
+    Variable("LAME_DUCK_SECONDS", "5", "seconds after SIGTERM in which new requests are still served"),
+    Variable("DRAIN_SECONDS", "300", "seconds that requests under way then have to finish"),
     Variable("CONFIG", "", "path of a TOML file"),
 )
 

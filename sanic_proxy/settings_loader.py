@@ -27,6 +27,7 @@ from sanic_proxy.settings import (
     PREFIX,
     STRAICO_BASE_URL,
     VARIABLES,
+    Ending,
     PoolLimits,
     ProviderOff,
     ProviderSettings,
@@ -101,6 +102,10 @@ class _Reader:
             access_log=env.bool(PREFIX + "ACCESS_LOG", True),
             ssl_cert_file=self._ssl_cert_file(),
             timeouts=timeouts,
+            ending=Ending(
+                lame_duck_s=self._seconds("LAME_DUCK_SECONDS", 5, zero=True),
+                drain_s=self._seconds("DRAIN_SECONDS", 300, zero=True),
+            ),
             providers=on,
             providers_off=off,
             warnings=tuple(self.warnings),
