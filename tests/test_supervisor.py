@@ -16,7 +16,7 @@ import pytest
 
 from sanic_proxy.supervisor import LONGEST_WAIT_S, _Ward
 from tests.conftest import provider_settings
-from tests.support.load import Load, ask, holder_of, wait_until
+from tests.support.load import Load, ask, can_connect, holder_of, wait_until
 from tests.support.proxy import Proxy, children, running_proxy, start_proxy, wait_until_ready
 from tests.support.upstream import DONE, Exchange, Upstream, completion, text_stream
 
@@ -48,14 +48,6 @@ def is_gone(pid: int) -> bool:
 
 def wait_until_gone(pids: list[int]) -> None:
     wait_until(lambda: all(map(is_gone, pids)))
-
-
-def can_connect(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
-    except OSError:
-        return False
-    return True
 
 
 def read_to_end(client: socket.socket) -> bytes:

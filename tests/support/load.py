@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -17,10 +19,16 @@ from tests.support.upstream import DONE
 OUR_WORDS = "One of the load"
 
 
-def ask(port: int, model: str, *, stream: bool = False, timeout_s: float = 60) -> str | None:
+def ask(
+    port: int, model: str, *, stream: bool = False, tls: ssl.SSLContext | None = None, timeout_s: float = 60
+) -> str | None:
     """Ask once; None for a whole answer, else what was wrong with it."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
     body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": OUR_WORDS}]}
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        if tls is None
+        else http.client.HTTPSConnection("localhost", port, timeout=timeout_s, context=tls)
+    )
     try:
         headers = {"content-type": "application/json", "connection": "close"}
         connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
@@ -40,18 +48,21 @@ def ask(port: int, model: str, *, stream: bool = False, timeout_s: float = 60) -
 class Load:
     """`askers` threads ask `model` for whole answers and `streamers` for streams, again and again."""
 
-    def __init__(self, port: int, model: str, *, askers: int = 3, streamers: int = 3) -> None:
+    def __init__(
+        self, port: int, model: str, *, askers: int = 3, streamers: int = 3, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.failures: list[str] = []
         self.whole = self.streams = 0
+        self._port, self._model, self._tls = port, model, tls
         self._is_over = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(port, model, number >= askers), daemon=True)
+            threading.Thread(target=self._run, args=(number >= askers,), daemon=True)
             for number in range(askers + streamers)
         ]
 
-    def _run(self, port: int, model: str, stream: bool) -> None:
+    def _run(self, stream: bool) -> None:
         while not self._is_over.is_set():
-            failure = ask(port, model, stream=stream)
+            failure = ask(self._port, self._model, stream=stream, tls=self._tls)
             if failure is not None:
                 self.failures.append(failure)
             elif stream:
@@ -84,6 +95,15 @@ def wait_until(is_so: Callable[[], bool], wait_s: float = 10.0) -> float:
         assert time.monotonic() < began + wait_s, "it did not come about"
         time.sleep(0.02)
     return time.monotonic() - began
+
+
+def can_connect(port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def holder_of(client_port: int, pids: list[int]) -> int | None:
