@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 from typing import Any, NoReturn
 
 from sanic import Request, Sanic
@@ -26,18 +25,22 @@ from typing_extensions import override
 from sanic_proxy import __version__, logs, startup
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.errors import ProxyError, ShuttingDown
-from sanic_proxy.http_server import ProxyProtocol
+from sanic_proxy.http_server import MAX_UNREAD_BYTES, ProxyProtocol
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.routes import admission, chat, endpoints, health, models, pages
 from sanic_proxy.routes.errors import render
 from sanic_proxy.settings import Settings, SettingsError, binding_problem
 from sanic_proxy.settings_loader import load
+from sanic_proxy.spool import MAX_MEMORY_BYTES
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.supervisor import StateServer, Supervisor
+from sanic_proxy.traffic import overloaded
 from sanic_proxy.worker import Worker, read_again
 
 # Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
 # for longer than a minute with a 503 of its own.
+# What a form holds in memory while it passes: what nobody has read yet, and what waits for the model's name.
+UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
 BACKLOG = 4096  # connections that wait to be accepted; Sanic's 100 is less than a burst of clients
 KEEP_ALIVE_TIMEOUT_S = 120
 REQUEST_TIMEOUT_S = 60
@@ -62,6 +65,7 @@ class ProxyApp(Sanic[Any, Any]):
     @override
     def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
         """What `run`, `prepare` and `create_server` serve with."""
+        logs.fill_standard_streams()
         sanic_startup.Manager = StateServer  # type: ignore[assignment, attr-defined]
         return super()._helper(*args, **{**settings, "protocol": ProxyProtocol, "backlog": BACKLOG})
 
@@ -99,10 +103,13 @@ class ProxyApp(Sanic[Any, Any]):
                 return
         if refusal is not None:
             raise refusal
+        traffic = state.traffic
+        if len(traffic.requests) > traffic.max_requests and request.path not in admission.OPEN_PATHS:
+            raise overloaded()
         request.route, handler, arguments = self.router.get(request.path, request.method, None)
         request._match_info = arguments
-        if request.stream is not None and request.stream.request_body and not request.is_upload:
-            await request.receive_body()
+        if request.stream is not None and request.stream.request_body:
+            await _receive(request, state)
         answer: Any = handler(request, **arguments)
         await _send(request, answer if isinstance(answer, BaseHTTPResponse) else await answer)
 
@@ -131,6 +138,24 @@ class ProxyApp(Sanic[Any, Any]):
         """What never came to handle_request: a request that could not even be read."""
         if request.method == "NONE" and hasattr(self.ctx, "state"):
             _log(request.record, state_of(self))
+
+
+async def _receive(request: ProxyRequest, state: AppState) -> None:
+    """Take the body in, if there is room for it; an upload's is left to its handler."""
+    hold = state.traffic.hold
+    limit_bytes = state.settings.max_body_bytes
+    if request.is_received:
+        size_bytes = request.size_bytes
+    else:
+        length = request.fields.get("content-length")
+        size_bytes = limit_bytes if length is None else int(length)
+    if request.is_upload:
+        hold(request, min(size_bytes, UPLOAD_SHARE_BYTES))
+        return
+    hold(request, min(size_bytes, limit_bytes))  # a larger one is refused when it is read
+    await request.receive_body()
+    if request.held_bytes != len(request.body):
+        hold(request, len(request.body))
 
 
 def _log(record: RequestRecord, state: AppState) -> None:
@@ -218,7 +243,7 @@ def _settings_or_exit(address: str) -> Settings:
 
 def _exit_with(problems: list[str]) -> NoReturn:
     for problem in problems:
-        sys.stderr.write(f"sanic-proxy: {problem}\n")
+        logs.say(f"sanic-proxy: {problem}")
     logging.getLogger("sanic.error").disabled = True  # it would print a traceback of this exit
     raise SystemExit(1)
 
@@ -228,7 +253,7 @@ async def check_settings(app: ProxyApp) -> None:
     settings = _settings_or_exit(app.state.host)
     logs.configure(settings.log_level, settings.log_format)
     for line in startup.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
-        sys.stderr.write(f"{line}\n")
+        logs.say(line)
 
 
 async def begin_supervision(app: ProxyApp) -> None:

@@ -128,6 +128,7 @@ class ProxyRequest(Request[Any, Any]):
         "cut_by",
         "failure",
         "fields",
+        "held_bytes",
         "is_received",
         "is_upload",
         "keeps_alive",
@@ -180,6 +181,7 @@ class ProxyRequest(Request[Any, Any]):
         self.failure: Exception | None = None
         self.keeps_alive = True
         self.cut_by: ProxyError | None = None
+        self.held_bytes = 0
 
     @property
     def headers(self) -> Header:  # type: ignore[explicit-override, override]

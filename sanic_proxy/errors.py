@@ -27,6 +27,7 @@
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
     │   ├── UpstreamUnavailable      503 upstream_unavailable
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
+    ├── Overloaded                   503 server_overloaded: this worker has enough to do
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
     └── ShuttingDown                 503 server_shutting_down
 
@@ -265,6 +266,13 @@ class UpstreamRefusedRequest(ClientError):
         self.type = error["type"]
         self.code = error["code"]
         self.status = status
+
+
+class Overloaded(ProxyError):
+    """This worker has as much under way as it may."""
+
+    status = 503
+    code = "server_overloaded"
 
 
 class NoRoom(ProxyError):

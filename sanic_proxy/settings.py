@@ -90,6 +90,14 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a worker has under way at most; 0: without limit."""
+
+    concurrent: int
+    bytes_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """One provider that is on: where it is, and what it is told."""
 
@@ -141,6 +149,7 @@ class Settings:
     ssl_cert_file: str | None
     timeouts: Timeouts
     ending: Ending
+    capacity: Capacity
     providers: tuple[ProviderSettings, ...]
     providers_off: tuple[ProviderOff, ...]
     warnings: tuple[str, ...] = field(default=())
@@ -226,6 +235,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("LOG_LEVEL", "info", "`debug`, `info`, `warning`, `error`"),
     Variable("LOG_FORMAT", "text", "`text` or `json`"),
     Variable("ACCESS_LOG", "on", "one line per finished request"),
+    Variable("MAX_CONCURRENT", "2000", "requests under way per worker; more get 503; 0: no limit"),
+    Variable(
+        "MAX_BYTES_IN_FLIGHT",
+        "1073741824",
+        "bytes of their bodies per worker; more get 503; 0: no limit",
+    ),
     Variable("LAME_DUCK_SECONDS", "5", "seconds after SIGTERM in which new requests are still served"),
     Variable("DRAIN_SECONDS", "300", "seconds that requests under way then have to finish"),
     Variable("CONFIG", "", "path of a TOML file"),

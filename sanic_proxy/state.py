@@ -36,6 +36,7 @@ class AppState:
     def __init__(self, settings: Settings, traffic: Traffic | None = None) -> None:
         self.settings = settings
         self.traffic = traffic or Traffic()
+        self.traffic.limit(settings.capacity)
         self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
         self.providers = build_providers(settings, self.client)
         self.router: Router[ChatProvider] = Router(

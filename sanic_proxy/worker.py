@@ -14,6 +14,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 LAST_WORDS_S = 12.0
 # The same where somebody is in a hurry.
 HURRY_S = 2.0
+# Nobody needs more, and containers often allow a thousand million.
+MAX_DESCRIPTORS = 1_048_576
 
 
 def read_again(old: Settings, host: str) -> Settings | None:
@@ -69,6 +72,14 @@ def _host_of(app: Sanic[Any, Any]) -> str:
     return str(address[0]) if isinstance(address, tuple) else "localhost"
 
 
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as it may be allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
@@ -80,6 +91,7 @@ class Worker:
         self._is_closing = False
         self._is_hurried = False
         self._retiring: set[asyncio.Task[None]] = set()
+        raise_descriptor_limit()
         self._use(AppState(settings))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()

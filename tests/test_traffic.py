@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from sanic_proxy.errors import ProxyError, ShuttingDown
+import pytest
+
+from sanic_proxy.errors import Overloaded, ProxyError, ShuttingDown
+from sanic_proxy.settings import Capacity
 from sanic_proxy.traffic import Traffic
 
 
@@ -12,6 +15,7 @@ class Request:
     """A request that notes what is done to it."""
 
     def __init__(self) -> None:
+        self.held_bytes = 0
         self.events: list[str] = []
 
     def end_connection(self) -> None:
@@ -66,3 +70,34 @@ def test_emptied_waits_for_the_last_end() -> None:
         await asyncio.wait_for(waiting, 1)
 
     asyncio.run(waits())
+
+
+def test_bodies_count_while_their_requests_do_and_no_longer() -> None:
+    traffic, first, second = Traffic(), Request(), Request()
+    traffic.limit(Capacity(concurrent=0, bytes_in_flight=100))
+    traffic.hold(first, 60)
+    with pytest.raises(Overloaded) as refused:
+        traffic.hold(second, 50)
+    assert (refused.value.status, refused.value.retry_after_s, refused.value.retryable) == (503, 1, True)
+    traffic.hold(first, 40)
+    traffic.hold(second, 50)
+    assert traffic.body_bytes == 90
+    traffic.end(first)
+    traffic.end(first)
+    traffic.end(second)
+    assert traffic.body_bytes == 0
+
+
+def test_a_body_that_turns_out_smaller_is_never_refused() -> None:
+    traffic, request = Traffic(), Request()
+    traffic.hold(request, 100)
+    traffic.limit(Capacity(concurrent=0, bytes_in_flight=10))
+    traffic.hold(request, 50)
+    assert traffic.body_bytes == 50
+
+
+def test_without_a_limit_everything_is_taken() -> None:
+    traffic = Traffic()
+    traffic.limit(Capacity(concurrent=0, bytes_in_flight=0))
+    traffic.hold(Request(), 2**60)
+    assert traffic.max_requests > 10**9
