@@ -224,7 +224,7 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
     made.main_process_start(begin_supervision)
     made.main_process_ready(supervise)
     made.before_server_start(open_state)
-    made.after_server_start(listen_to_signals)
+    made.after_server_start(begin_serving)
     made.before_server_stop(begin_drain)
     made.after_server_stop(close_state)
     return made
@@ -281,9 +281,9 @@ async def open_state(app: ProxyApp) -> None:
     app.ctx.worker = Worker(app, load())
 
 
-async def listen_to_signals(app: ProxyApp) -> None:
-    """In each worker, when Sanic has set its handlers."""
-    app.ctx.worker.listen_to_signals()
+async def begin_serving(app: ProxyApp) -> None:
+    """In each worker, when it accepts connections."""
+    app.ctx.worker.serving()
 
 
 async def begin_drain(app: ProxyApp) -> None:

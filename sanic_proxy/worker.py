@@ -16,7 +16,11 @@ import multiprocessing
 import os
 import resource
 import signal
+from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from sanic.server import runners
 
 from sanic_proxy import logs
 from sanic_proxy.errors import ShuttingDown
@@ -35,6 +39,8 @@ logger = logging.getLogger(__name__)
 LAST_WORDS_S = 12.0
 # The same where somebody is in a hurry.
 HURRY_S = 2.0
+# What Sanic still does between the last listener and running the loop takes no time of the loop's.
+SOON_S = 0.05
 # Nobody needs more, and containers often allow a thousand million.
 MAX_DESCRIPTORS = 1_048_576
 
@@ -80,6 +86,11 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _leave_signals_alone(*_: object, **__: object) -> None:
+    """In place of Sanic's function: it ignores signals for a moment, and then they stop the loop at once."""
+    os.environ["SANIC_WORKER_PROCESS"] = "true"
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
@@ -88,6 +99,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._is_alone = not os.environ.get("SANIC_WORKER_NAME")
         self._closing: asyncio.TimerHandle | None = None
+        self._may_stop = False
+        self._has_to_close = False
         self._is_closing = False
         self._is_hurried = False
         self._retiring: set[asyncio.Task[None]] = set()
@@ -95,8 +108,11 @@ class Worker:
         self._use(AppState(settings))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
-        self._loop.add_signal_handler(signal.SIGHUP, self.reload)
-        self._loop.add_signal_handler(signal.SIGQUIT, self.hurry)
+        runners._setup_system_signals = _leave_signals_alone
+        self._catch(signal.SIGHUP, self.reload)
+        self._catch(signal.SIGQUIT, self.hurry)
+        self._catch(signal.SIGTERM, self._told, signal.SIGTERM)
+        self._catch(signal.SIGINT, self._told, signal.SIGINT)
         parent = multiprocessing.parent_process()
         if parent is not None:
             self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
@@ -142,15 +158,25 @@ class Worker:
 
     # The end
 
-    def listen_to_signals(self) -> None:
-        """In place of Sanic's handlers, which stop at once."""
-        self._loop.add_signal_handler(signal.SIGTERM, self._told, signal.SIGTERM)
-        self._loop.add_signal_handler(signal.SIGINT, self._told, signal.SIGINT)
+    def _catch(self, number: int, callback: Callable[..., None], *args: object) -> None:
+        """Have `callback` called in the loop. The loop's own handlers lose what comes while it does not run.
+
+        Sanic runs it again and again: at the start, at the end, and a tenth of a second at a time.
+        """
+        loop = self._loop
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(callback, *args)
+
+        signal.signal(number, note)
 
     def _told(self, number: signal.Signals) -> None:
         if self._is_alone and self._traffic.is_draining:
             self.hurry()
             return
+        if self._is_alone:
+            logger.info("stopping: %s", number.name)
         lame_duck_s = state_of(self._app).settings.ending.lame_duck_s
         self.leave(lame_duck_s if number == signal.SIGTERM else 0.0)
 
@@ -171,6 +197,15 @@ class Worker:
                 self._closing.cancel()
             self._closing = self._loop.call_later(lame_duck_s, self._close)
 
+    def serving(self) -> None:
+        """Sanic is about to run the loop for good. Stopped before that, it would go on as if nothing was."""
+        self._loop.call_later(SOON_S, self._runs)
+
+    def _runs(self) -> None:
+        self._may_stop = True
+        if self._has_to_close:
+            self._close()
+
     def _confirm(self) -> None:
         """Tell the main process that it need not say so again."""
         try:
@@ -180,14 +215,14 @@ class Worker:
             return  # it is gone
 
     def _close(self) -> None:
-        if not self._is_closing:
+        self._has_to_close = True
+        if self._may_stop and not self._is_closing:
             self._is_closing = True
             self._app.stop(terminate=False)
 
     def closing(self) -> None:
-        """Sanic has taken its handlers away and is about to close the listener."""
+        """Sanic is about to close the listener."""
         self._is_closing = True
-        self.listen_to_signals()
         self._traffic.drain()
         drain_s = 0.0 if self._is_hurried else state_of(self._app).settings.ending.drain_s
         self._loop.call_later(drain_s, self._cut)

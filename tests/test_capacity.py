@@ -103,7 +103,7 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(tmp_path: Path)
         assert soft == min(hard, 1_048_576) > 100
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        assert process.wait(10) == 0
 
 
 def test_without_descriptors_streams_go_on_and_it_recovers(upstream: Upstream) -> None:

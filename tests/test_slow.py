@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.support.load import Load, can_connect, wait_until
 from tests.support.nginx import needs_nginx, running_nginx, tls_context
 from tests.support.proxy import children, running_proxy, start_proxy
 from tests.support.upstream import Exchange, Upstream, completion, text_stream
+from tests.test_capacity import is_healthy
 from tests.test_rolling_restart import run, two_instances
 from tests.test_supervisor import wait_until_gone
 
@@ -83,6 +85,16 @@ def test_a_signal_at_each_moment_of_the_start(tmp_path: Path, way: list[str], nu
         assert time.monotonic() - began < 5
         wait_until_gone(others)
         assert not can_connect(proxy.port)
+
+
+@pytest.mark.parametrize("way", [["--workers", "1"], ["--single-process"]], ids=["workers", "single"])
+def test_a_signal_at_the_moment_of_the_first_answer(tmp_path: Path, way: list[str]) -> None:
+    for step in range(30):
+        proxy = start_proxy(tmp_path, {}, *way)
+        wait_until(partial(is_healthy, proxy), step_s=0)
+        time.sleep(step % 8 * 0.0003)
+        proxy.process.send_signal(signal.SIGINT if step % 2 else signal.SIGTERM)
+        assert proxy.process.wait(5) == 0, proxy.log
 
 
 def test_settings_read_again_ten_times_a_second_for_half_a_minute(upstream: Upstream) -> None:

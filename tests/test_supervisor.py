@@ -76,7 +76,7 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Pr
         heads = [client.recv(65536) for client in clients]
         pids = four.worker_pids()
         assert len(pids) == WORKERS
-        holders = [holder_of(client.getsockname()[1], pids) for client in clients]
+        holders = [holder_of(client, pids) for client in clients]
         victim = max(pids, key=holders.count)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
@@ -100,8 +100,9 @@ def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_
         assert ask(four.port, "groq/answers") is None
         assert time.monotonic() - killed < 5
         load.wait_for_some()
-    # Each thread may have had one under way; what came later waited in the listener's queue.
-    assert len(load.failures) <= 6, load.failures
+    # Each thread had one under way, and may have lost another to a worker that was killed a moment later;
+    # what came after waited in the listener's queue.
+    assert len(load.failures) <= 12, load.failures
     four.wait_for_log("Worker ready", 2 * WORKERS)
     assert not set(four.worker_pids()) & set(pids)
 

@@ -88,12 +88,12 @@ class Load:
             thread.join(60)
 
 
-def wait_until(is_so: Callable[[], bool], wait_s: float = 10.0) -> float:
+def wait_until(is_so: Callable[[], bool], wait_s: float = 10.0, step_s: float = 0.02) -> float:
     """Wait for it; the seconds that took."""
     began = time.monotonic()
     while not is_so():
         assert time.monotonic() < began + wait_s, "it did not come about"
-        time.sleep(0.02)
+        time.sleep(step_s)
     return time.monotonic() - began
 
 
@@ -106,12 +106,13 @@ def can_connect(port: int) -> bool:
     return True
 
 
-def holder_of(client_port: int, pids: list[int]) -> int | None:
-    """Which of the processes has the server's end of the connection from `client_port`."""
+def holder_of(client: socket.socket, pids: list[int]) -> int | None:
+    """Which of the processes has the other end of a connection."""
+    ends = [f":{end[1]:04X}" for end in (client.getpeername(), client.getsockname())]
     inode = None
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[2].rpartition(":")[2], 16) == client_port:
+        if [field[-5:] for field in fields[1:3]] == ends:
             inode = f"socket:[{fields[9]}]"
     for pid in pids:
         with suppress(OSError):
