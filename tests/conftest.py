@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks here
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+)
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.upstream import Upstream
 
