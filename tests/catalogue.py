@@ -1,8 +1,8 @@
 """The catalogue of failures: what can go wrong, and who deals with it.
 
 A row is shown by the tests that carry its number (`@pytest.mark.row(8)`); one that no test shows has an
-owner: nginx or the operator for what is theirs, "later" for what belongs to a room that is not built yet. `pytest
---catalogue` prints the table.
+owner: nginx or the operator for what is theirs, "later" for what belongs to a room that is not built yet.
+`pytest --catalogue` prints the table.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ REFUSED = "429 rate_limit_exceeded"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A row, a fault, and what comes of it for who asks for a whole answer and for a stream ("": not asked)."""
+    """A row, a fault, and what comes of it for a whole answer and for a stream ("": not asked for)."""
 
     row: int
     fault: str
