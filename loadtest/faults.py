@@ -44,6 +44,7 @@ class Fault:
     hush: int = -1  # behind this byte nothing comes any more, and the connection stays
     first: int = 0  # only so many requests by this name get it; 0: all
     rate: float = 1.0  # and of those only this share
+    tag: str = ""  # tells requests apart; changes nothing
 
 
 GOOD = Fault()

@@ -18,6 +18,7 @@ import signal
 import socket
 import ssl
 import struct
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -64,6 +65,7 @@ class FaultyUpstream:
     open_connections: int = 0
     half_closed: int = 0  # ended by us, and not by the proxy yet
     left: int = 0  # requests whose proxy went before the end of the answer
+    left_at: dict[str, float] = field(default_factory=dict)  # by tag; monotonic seconds
     _shares: dict[str, float] = field(default_factory=dict)
 
     @contextlib.asynccontextmanager
@@ -135,8 +137,9 @@ class FaultyUpstream:
     async def _after(self, fault: Fault, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """What becomes of the connection: whether it goes on."""
         if fault.hush >= 0:
-            self.left += 1
             await _gone(reader)
+            self.left += 1
+            self.left_at[fault.tag] = time.monotonic()
             return False
         if fault.cut < 0 and fault.play != "early":
             return fault.play not in {"until-close", "no-http", "http2", "switching"}

@@ -29,6 +29,7 @@ class AppState:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.secrets = settings.secrets
         self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
         self.providers = build_providers(settings, self.client)
         self.router: Router[ChatProvider] = Router(

@@ -90,6 +90,7 @@ def test_no_byte_is_a_place_for_a_quiet_end(
 def check_that_nothing_is_left(upstream: FaultyUpstream, proxy: Proxy, prefix: str, count: int) -> None:
     """Each request has come to its end, as its line shows, and no connection that was cut is kept or used."""
     until = time.monotonic() + 3
+    ids: Counter[str] = Counter()
     while time.monotonic() < until:
         ids = Counter(line.partition(f"id={prefix}")[2].partition(" ")[0] for line in proxy.log.splitlines())
         del ids[""]

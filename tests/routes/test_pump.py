@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -24,6 +25,7 @@ class Client:
         self.events: list[Any] = []
         self.breaks_at = breaks_at
         self.sent_at = 0.0
+        self.app = SimpleNamespace(ctx=SimpleNamespace())
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -46,17 +46,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 def table(shown: dict[int, list[str]], failed: set[str]) -> list[str]:
     """A line per row: its number, its title, and who shows it or deals with it."""
-    return [_line(row, shown.get(row.number, []), failed)[:WIDTH] for row in ROWS]
+    return [_line(row, shown.get(row.number, []), failed) for row in ROWS]
 
 
 def _line(row: Row, tests: list[str], failed: set[str]) -> str:
-    who = row.owner or "not in this run"
-    if tests:
-        names = list(dict.fromkeys(_short(test) for test in tests))
-        who = names[0] + (f" +{len(names) - 1}" if len(names) > 1 else "")
-        if not failed.isdisjoint(tests):
-            who = f"FAILED {who}"
-    return f"{row.number:2} {row.title:54} {who}"
+    opening = f"{row.number:2} {row.title:54} "
+    names = list(dict.fromkeys(_short(test) for test in tests))
+    if not names:
+        return opening + (row.owner or "not in this run")
+    if not failed.isdisjoint(tests):
+        opening += "FAILED "
+    elif row.owner == "pending":
+        opening += "pending, "
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
+    return opening + names[0][: WIDTH - len(opening) - len(more)] + more
 
 
 def _short(nodeid: str) -> str:
