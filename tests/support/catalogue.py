@@ -33,9 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    is_full = (
-        not config.option.keyword and not config.option.markexpr and config.args == config.getini("testpaths")
-    )
+    is_whole = config.args == config.getini("testpaths") and not config.option.keyword
+    is_full = is_whole and config.option.markexpr in {"", "not slow"}
     if not (is_full or config.option.catalogue) or config.option.collectonly:
         return
     failed = {report.nodeid for report in terminalreporter.stats.get("failed", [])}
