@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +14,7 @@ from loadtest.faulty_upstream import FaultyUpstream
 from tests.conftest import GROQ_KEY
 from tests.support.client import chat_request, reset
 from tests.support.faulty import faulty_upstream
+from tests.support.machine import descriptors, rss_kib
 from tests.support.proxy import Proxy, running_proxy
 
 CLOSED_WITHIN_S = 0.1
@@ -113,15 +112,6 @@ async def until(holds: Callable[[], bool], wait_s: float = 10) -> None:
             await asyncio.sleep(0.005)
 
 
-def descriptors(proxy: Proxy) -> int:
-    return len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
-
-
-def rss_kib(proxy: Proxy) -> int:
-    status = Path(f"/proc/{proxy.process.pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
-
-
 @pytest.mark.row(39, 40)
 @pytest.mark.parametrize("count", [300, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("is_streaming", [True, False], ids=["streamed", "whole"])
@@ -130,23 +120,24 @@ def test_clients_that_leave_at_once_leave_nothing_behind(
     stormy: tuple[FaultyUpstream, Proxy], how: str, is_streaming: bool, count: int
 ) -> None:
     upstream, proxy = stormy
-    before = descriptors(proxy)
+    pid = proxy.process.pid
+    before = descriptors(pid)
 
     async def storm(round_: int) -> Storm:
         one = Storm(upstream, proxy, f"{how}{is_streaming}{count}.{round_}")
         await one.gather(count, is_streaming=is_streaming)
-        assert descriptors(proxy) >= before + 2 * count
+        assert descriptors(pid) >= before + 2 * count
         closed_s = await one.leave(how)
         assert closed_s < CLOSED_WITHIN_S + one.lag_s
         assert one.health_s < HEALTHY_WITHIN_S + one.lag_s
-        await until(lambda: descriptors(proxy) <= before and not upstream.open_connections)
+        await until(lambda: descriptors(pid) <= before and not upstream.open_connections)
         await until(lambda: told_as_left(proxy, one.name) == count)
         return one
 
     asyncio.run(storm(1))
-    first_kib = rss_kib(proxy)
+    first_kib = rss_kib(pid)
     asyncio.run(storm(2))
-    assert rss_kib(proxy) - first_kib < GROWTH_KIB
+    assert rss_kib(pid) - first_kib < GROWTH_KIB
 
 
 def told_as_left(proxy: Proxy, name: str) -> int:
