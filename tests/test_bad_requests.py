@@ -12,8 +12,8 @@ from contextlib import ExitStack
 import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
+from loadtest.raw_client import chat_request
 from tests.conftest import GROQ_KEY, STRAICO_KEY
-from tests.support.client import chat_request
 from tests.support.faulty import faulty_upstream
 from tests.support.machine import cpu_s, descriptors
 from tests.support.proxy import Proxy, running_proxy
