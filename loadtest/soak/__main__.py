@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from loadtest.bench.gateways import free_port
 from loadtest.bench.processes import Command, Session, StartError, rss_mib
@@ -193,8 +195,15 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def stop_cleanly(number: int, frame: object) -> NoReturn:
+    """Leave by the front door, so that what has been started is stopped."""
+    sys.exit(2)
+
+
 def main() -> int:
     given = options()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_cleanly)
     with tempfile.TemporaryDirectory() as directory:
         try:
             with started(Path(directory), given.workers) as (proxy, log, port):
