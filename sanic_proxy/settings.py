@@ -91,6 +91,7 @@ class ProviderSettings:
     key: Secret | None
     commit_delay_s: float
     timeouts: Timeouts
+    spare_keys: tuple[Secret, ...] = ()
     aliases: tuple[str, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     forward_headers: tuple[str, ...] = ()
@@ -107,6 +108,14 @@ class ProviderOff:
     name: str
     variable: str
     aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """A model name of the operator's own, and the (provider, model) pairs that it stands for, in order."""
+
+    name: str
+    targets: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +143,10 @@ class Settings:
     timeouts: Timeouts
     providers: tuple[ProviderSettings, ...]
     providers_off: tuple[ProviderOff, ...]
+    models: tuple[ModelSettings, ...] = ()
+    attempts_per_target: int = 2
+    attempts: int = 4
+    breaker: bool = True
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -191,6 +204,9 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TIMEOUT_FIRST_BYTE", "300", "seconds from the request to the provider's status"),
     Variable("TIMEOUT_IDLE", "120", "seconds of silence inside an answer"),
     Variable("TIMEOUT_TOTAL", "600", "seconds for the whole request"),
+    Variable("ATTEMPTS", "4", "how often one request may be sent, all targets together"),
+    Variable("ATTEMPTS_PER_TARGET", "2", "how often to one target; 1: never again"),
+    Variable("BREAKER", "on", "leave a target alone for a moment after repeated failures"),
     Variable(
         "POOL_IDLE_PER_HOST",
         "512",

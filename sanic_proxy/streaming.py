@@ -59,6 +59,12 @@ class Filler(bytes):
     __slots__ = ()
 
 
+class FirstFiller(Filler):
+    """The first chunk of a stream that the proxy makes: sent once, however often a request is repeated."""
+
+    __slots__ = ()
+
+
 PING = Filler(sse.PING)
 
 

@@ -209,6 +209,10 @@ class UpstreamClient:
         if self._tunnels is not None:
             await self._tunnels.aclose()
 
+    def deadline(self, endpoint: Endpoint) -> float:
+        """When the time for a whole request is over that begins now; loop time."""
+        return self._now() + endpoint.timeouts.total_s
+
     async def send(
         self,
         endpoint: Endpoint,

@@ -22,6 +22,9 @@ def provider_settings(upstream: Upstream) -> dict[str, str]:
         "STRAICO_BASE_URL": upstream.url,
         "SANIC_PROXY_ROUTER": "on",
         "SANIC_PROXY_ECHO": "on",
+        # Each test is told what its own request meets: nothing is repeated, and no failure is remembered.
+        "SANIC_PROXY_ATTEMPTS": "1",
+        "SANIC_PROXY_BREAKER": "off",
     }
 
 
