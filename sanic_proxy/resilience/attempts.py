@@ -115,6 +115,7 @@ def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> Non
     """Make `request` one to `target`. What a provider has let go of is there again."""
     request.record.provider = target.provider.name
     request.upstream_model = target.upstream_model
+    request.answer_headers = ()
     if request.body is not body:
         request.body = body
         request.fields = wire.loads_strict(body)

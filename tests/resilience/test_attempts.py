@@ -29,6 +29,10 @@ api_key_env = "B_KEYS"
 base_url = "http://127.0.0.1:{port}/v1"
 [models.fast{n}]
 targets = ["a{n}/first", {{ provider = "b{n}", model = "second" }}]
+[models.mixed{n}]
+targets = ["straico/s{n}", "b{n}/second"]
+[models.again{n}]
+targets = ["straico/s{n}", "straico/t{n}"]
 [models.away{n}]
 targets = ["dead{n}/first", "b{n}/second"]
 """
@@ -43,6 +47,9 @@ def fallback(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory
     config.write_text("".join(tables))
     settings = {
         "B_KEYS": "b-one, b-two",
+        "STRAICO_API_KEY": "straico-key",
+        "STRAICO_BASE_URL": shared_upstream.url,
+        "SANIC_PROXY_ROUTER": "on",
         "SANIC_PROXY_CONFIG": str(config),
         "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.1",
         "SANIC_PROXY_STREAM_COMMIT_DELAY": "1",
@@ -241,6 +248,28 @@ def test_a_stream_of_heartbeats_alone_is_still_moved(fallback: Proxy, upstream: 
     assert "x-sanic-proxy-route" not in reply.headers  # the head was gone before anything had failed
     line = plain(fallback.log_line(reply.headers["x-request-id"]))
     assert 'route="a/first 500, a/first 500, b/second ok"' in line
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1.2], ids=["before the head", "behind heartbeats"])
+@pytest.mark.parametrize("name", ["mixed", "again"])
+def test_an_emulated_stream_that_moves_has_one_beginning(
+    fallback: Proxy, upstream: Upstream, n: int, name: str, after_s: float
+) -> None:
+    async def no(exchange: Exchange) -> None:
+        await asyncio.sleep(after_s)
+        await fails(503, ("retry-after", "60"))(exchange)
+
+    upstream.on(f"s{n}", no)
+    upstream.on("second", answers)
+    upstream.on(f"t{n}", answers)
+    reply, frames = fallback.stream(f"{name}{n}")
+    assert frames[-1] == DONE
+    chunks = [json.loads(frame[6:]) for frame in frames[:-1] if frame.startswith(b"data: ")]
+    own = [chunk for chunk in chunks if chunk["id"] != "chatcmpl-upstream"]
+    assert len({(chunk["id"], chunk["created"]) for chunk in own}) == 1
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in own].count("assistant") == 1
+    assert "Hello" in "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert reply.headers["x-sanic-proxy-provider"] in {"straico", f"b{n}"}
 
 
 def test_a_client_that_leaves_during_a_wait_ends_it(fallback: Proxy, upstream: Upstream, n: int) -> None:
