@@ -19,6 +19,7 @@
     │   │   ├── UpstreamDnsFailed    502 upstream_dns_error
     │   │   └── UpstreamTlsFailed    502 upstream_tls_error
     │   ├── UpstreamTimeout          504 upstream_timeout
+    │   │   ├── UpstreamStalled      504 upstream_stalled
     │   │   └── UpstreamConnectTimeout   nothing has been sent yet
     │   ├── UpstreamDisconnected     502 upstream_disconnected
     │   ├── UpstreamBadResponse      502 upstream_bad_response
@@ -200,6 +201,12 @@ class UpstreamTimeout(UpstreamError):
 
     status = 504
     code = "upstream_timeout"
+
+
+class UpstreamStalled(UpstreamTimeout):
+    """A stream goes on, and brings nothing."""
+
+    code = "upstream_stalled"
 
 
 class UpstreamConnectTimeout(UpstreamTimeout):

@@ -64,12 +64,16 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Four independent clocks, in seconds. Heartbeats reset none of them."""
+    """Independent clocks, in seconds. The proxy's own heartbeats reset none of them.
+
+    `idle_s` is silence; `stall_s` is a stream without progress, whatever else it brings.
+    """
 
     connect_s: float
     first_byte_s: float
     idle_s: float
     total_s: float
+    stall_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ class Settings:
     heartbeat: str
     heartbeat_interval_s: float
     pool: PoolLimits
+    client_timeout_s: float
     max_body_bytes: int
     max_upload_bytes: int
     api_keys: tuple[Secret, ...]
@@ -204,6 +209,12 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TIMEOUT_FIRST_BYTE", "300", "seconds from the request to the provider's status"),
     Variable("TIMEOUT_IDLE", "120", "seconds of silence inside an answer"),
     Variable("TIMEOUT_TOTAL", "600", "seconds for the whole request"),
+    Variable(
+        "TIMEOUT_STALL",
+        "120",
+        "seconds of a stream without progress: comments and empty deltas are none",
+    ),
+    Variable("TIMEOUT_CLIENT", "60", "seconds a client may take nothing of its answer"),
     Variable("ATTEMPTS", "4", "how often one request may be sent, all targets together"),
     Variable("ATTEMPTS_PER_TARGET", "2", "how often to one target; 1: never again"),
     Variable("BREAKER", "on", "leave a target alone for a moment after repeated failures"),

@@ -91,6 +91,7 @@ class _Reader:
                 idle_timeout_s=self._seconds("POOL_IDLE_TIMEOUT", 15),
                 tcp_keepalive_s=self._int("TCP_KEEPALIVE", 90, low=1, high=32767),
             ),
+            client_timeout_s=self._seconds("TIMEOUT_CLIENT", 60),
             max_body_bytes=self._int("MAX_BODY_BYTES", 33_554_432, low=1024, high=2**40),
             max_upload_bytes=self._int("MAX_UPLOAD_BYTES", 536_870_912, low=1024, high=2**40),
             api_keys=tuple(self._key(PREFIX + "API_KEYS", key) for key in self._list("API_KEYS")),
@@ -163,6 +164,7 @@ class _Reader:
             first_byte_s=self._seconds("TIMEOUT_FIRST_BYTE", 300),
             idle_s=self._seconds("TIMEOUT_IDLE", 120),
             total_s=self._seconds("TIMEOUT_TOTAL", 600),
+            stall_s=self._seconds("TIMEOUT_STALL", 120),
         )
 
     def _ssl_cert_file(self) -> str | None:
@@ -341,7 +343,7 @@ class _Reader:
 
     def _provider_timeouts(self, name: str, table: Mapping[str, Any], base: Timeouts) -> Timeouts:
         given = table.get("timeouts", {})
-        clocks = {"connect", "first_byte", "idle", "total"}
+        clocks = {"connect", "first_byte", "idle", "total", "stall"}
         if not isinstance(given, dict) or given.keys() - clocks:
             self.problems.append(f"[providers.{name}] timeouts: may hold {', '.join(sorted(clocks))}")
             return base
@@ -354,6 +356,7 @@ class _Reader:
             first_byte_s=clock("first_byte", base.first_byte_s),
             idle_s=clock("idle", base.idle_s),
             total_s=clock("total", base.total_s),
+            stall_s=clock("stall", base.stall_s),
         )
 
     def _toml_seconds(self, where: str, value: object, *, zero: bool = False) -> float:
