@@ -15,39 +15,7 @@ from sanic_proxy.providers.echo import completion as echoed
 from sanic_proxy.providers.straico.answers import model_list
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.streaming import ChatGuard
-
-WORDS = st.sampled_from(
-    [
-        *("system", "user", "assistant", "tool", "function", "text", "image_url", "json_schema"),
-        *("none", "auto", "required", "ls", ""),
-    ]
-)
-KEYS = st.sampled_from(
-    [
-        *("messages", "role", "content", "type", "text", "tool_calls", "tool_call_id", "function", "name"),
-        *(
-            "arguments",
-            "tools",
-            "tool_choice",
-            "functions",
-            "function_call",
-            "parameters",
-            "description",
-            "id",
-        ),
-        *("parallel_tool_calls", "n", "stop", "temperature", "max_tokens", "response_format", "json_schema"),
-        *("schema", "properties", "enum", "anyOf", "$ref", "choices", "message", "finish_reason", "usage"),
-        *("prompt_tokens", "data", "completion", "error", "success", "price", "words", "reasoning", "delta"),
-    ]
-)
-VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
-    max_leaves=25,
-)
-OBJECTS = st.dictionaries(KEYS, VALUES, max_size=6)
-TURNS = st.fixed_dictionaries({"role": WORDS | VALUES}, optional={"content": VALUES, "tool_calls": VALUES})
-CONVERSATIONS = st.lists(TURNS, max_size=4)
+from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 
 
 @given(CONVERSATIONS, OBJECTS)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico.formats import Format, Found, format_of, instructions, json_in
+from tests.support.odd import JSON
 
 OBJECT = Format(None, "", None)
 
@@ -130,15 +131,6 @@ def test_the_schema_is_told_with_its_name() -> None:
     assert "one JSON object" in instructions(OBJECT, may_call=False)
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
 OBJECTS = st.dictionaries(st.text(max_size=8), JSON, max_size=4)
 INDENTS = st.sampled_from([None, 2])
 PROSE = st.text(alphabet=st.characters(exclude_characters="{[`", exclude_categories=["Cs"]), max_size=30)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sanic_proxy.providers.straico.dialects import PastCall, label_for, render_calls
 from sanic_proxy.providers.straico.reading import Reading, read, without_thought
 from sanic_proxy.providers.straico.tools import Family, Tool, compact
+from tests.support.odd import JSON
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "straico_tool_calls.json").read_text("utf-8"))
 FAMILIES: tuple[Family, ...] = ("json", "qwen", "z-ai", "moonshotai")
@@ -242,15 +243,6 @@ def test_thoughts_and_text_are_told_apart(pairs: list[tuple[str, str]], last: st
 
 # Generated
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
 MARKUP = st.sampled_from(
     [
         "</tool_call>",
