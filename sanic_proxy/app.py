@@ -225,6 +225,7 @@ async def open_state(app: ProxyApp) -> None:
     logs.configure(settings.log_level, settings.log_format)
     longest_s = max(provider.timeouts.total_s for provider in settings.providers) if settings.providers else 0
     app.config.update({"REQUEST_MAX_SIZE": settings.max_body_bytes, "RESPONSE_TIMEOUT": longest_s + 60})
+    app.config["READER_TIMEOUT"] = settings.client_timeout_s
     app.ctx.state = AppState(settings)
     # What is here now stays until the end: the collector need not look at it with each full run.
     gc.freeze()

@@ -57,6 +57,7 @@ def error_from_answer(
         error = _by_status(status, parsed, text)
     if isinstance(error, errors.RateLimited) or error.status == 503:
         error.retry_after_s = retry_after_s(headers)
+    error.upstream_status = status
     return error
 
 
@@ -206,12 +207,21 @@ def error_in_band(parsed: object) -> errors.ProxyError:
 
     Some providers (OpenRouter) put the status they would have sent into `code`.
     """
+    error = _in_band(parsed)
+    # What it would have been as an answer of its own: a provider that reports a failure has failed.
+    error.upstream_status = error.upstream_status or error.status
+    return error
+
+
+def _in_band(parsed: object) -> errors.ProxyError:
     error = parsed.get("error") if isinstance(parsed, dict) else None
     inner = error if isinstance(error, dict) else {}
     for key in ("status", "status_code", "code"):
         status = inner.get(key)
         if isinstance(status, int) and 400 <= status < 600:
-            return _by_status(status, parsed, safe_text(message_of(parsed)))
+            told = _by_status(status, parsed, safe_text(message_of(parsed)))
+            told.upstream_status = status
+            return told
     known = error_object(parsed)
     if known is None:
         return errors.UpstreamError(safe_text(message_of(parsed)) or "The provider reported an error")

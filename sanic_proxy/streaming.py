@@ -11,14 +11,23 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from sanic_proxy import errors, failures, sse, wire
 
+# So long after its last known progress a stream is taken on trust: looking costs a parse of each frame.
+LOOK_AFTER_S = 30.0
+
 
 class Source(Protocol):
     """An upstream's answer, as far as a relay needs it; times are loop time."""
+
+    @property
+    def stall_s(self) -> float:
+        """How long it may go on without progress."""
+        return math.inf
 
     async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
 
@@ -55,6 +64,12 @@ class Sink(Protocol):
 
 class Filler(bytes):
     """A frame of the proxy's own, sent to keep the client waiting; it promises nothing."""
+
+    __slots__ = ()
+
+
+class FirstFiller(Filler):
+    """The first chunk of a stream that the proxy makes: sent once, however often a request is repeated."""
 
     __slots__ = ()
 
@@ -143,6 +158,10 @@ class ChatGuard:
             raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
         raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
 
+    def has_progress(self, frames: bytes) -> bool:
+        """Whether any of `frames`, which have passed, brings something that a reader has waited for."""
+        return any(_brings(frame.payload) for frame in sse.FrameSplitter().feed(frames))
+
     def _last_frame(self) -> bytes:
         """A frame whose blank line is missing. Half a frame, though, is a cut."""
         if b"data:" not in self._splitter.pending:
@@ -173,6 +192,20 @@ class ChatGuard:
         return True
 
 
+def _brings(payload: bytes) -> bool:
+    """Whether a chunk has text, a call or an end in it."""
+    if payload == sse.DONE_PAYLOAD:
+        return True
+    for choice in wire.loads_exact(payload).get("choices") or ():
+        if not isinstance(choice, dict):
+            continue
+        delta = choice.get("delta")
+        told = [value for key, value in delta.items() if key != "role"] if isinstance(delta, dict) else []
+        if choice.get("finish_reason") or choice.get("text") or any(told):
+            return True
+    return False
+
+
 class Guard(Protocol):
     """Who decides what of an upstream's stream may reach the client: `ChatGuard` does for chats."""
 
@@ -182,6 +215,7 @@ class Guard(Protocol):
     def is_done(self) -> bool: ...
     def feed(self, data: bytes) -> bytes: ...
     def end(self) -> bytes: ...
+    def has_progress(self, frames: bytes) -> bool: ...
 
 
 class EventGuard:
@@ -219,6 +253,9 @@ class EventGuard:
             self._last = frames
         return frames
 
+    def has_progress(self, frames: bytes) -> bool:
+        return b"data:" in frames
+
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
         if not self._has_length and not _FINAL_EVENT.search(self._last):
@@ -242,6 +279,9 @@ class Passage:
     def feed(self, data: bytes) -> bytes:
         return data
 
+    def has_progress(self, frames: bytes) -> bool:
+        return bool(frames)
+
     def end(self) -> bytes:
         return b""
 
@@ -252,10 +292,13 @@ async def relayed(source: Source, guard: Guard, begun: bytes = b"") -> AsyncGene
     The first are waited for here: until then a failure still gets its status.
     """
     frames = b""
+    stalls_at = time.monotonic() + source.stall_s
     while not frames:
         piece = begun or await source.read_some() or b""
         frames = guard.feed(piece) if piece else guard.end()
         begun = b""
+        if not frames and time.monotonic() > stalls_at:
+            raise _stalled()
         if frames:
             yield frames
         if guard.failure is not None:
@@ -265,12 +308,18 @@ async def relayed(source: Source, guard: Guard, begun: bytes = b"") -> AsyncGene
     yield Relay(source, guard)
 
 
+def _stalled() -> errors.UpstreamStalled:
+    return errors.UpstreamStalled("The provider's stream goes on, but brings nothing")
+
+
 class Relay:
     """The rest of an upstream's stream, on its way to the client without a task that wakes for it.
 
     What the connection reads goes through the guard and out in the same turn of the event loop. One
     timer watches the clocks; it is not touched while frames come. A client that is slow holds back its
-    provider, whose idle clock then stands still.
+    provider, whose clocks then stand still.
+
+    Progress is looked for only when none has been seen for a while: what comes before that is taken for it.
     """
 
     __slots__ = (
@@ -278,7 +327,9 @@ class Relay:
         "_guard",
         "_heard_at",
         "_is_held",
+        "_look_after_s",
         "_loop",
+        "_progress_at",
         "_room",
         "_sink",
         "_source",
@@ -292,6 +343,7 @@ class Relay:
         self._is_held = False
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._look_after_s = min(LOOK_AFTER_S, source.stall_s / 4)
         self.sent_bytes = 0
 
     async def run(self, sink: Sink) -> None:
@@ -299,7 +351,7 @@ class Relay:
         self._loop = sink.loop
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._sink = sink
-        self._heard_at = self._loop.time()
+        self._heard_at = self._progress_at = self._loop.time()
         sink.on_writable = self._release
         try:
             if self._source.divert(self):
@@ -330,9 +382,11 @@ class Relay:
         """Bytes of the stream."""
         if self._done.done():
             return
-        self._heard_at = self._loop.time()
+        now = self._heard_at = self._loop.time()
         guard = self._guard
         frames = guard.feed(data)
+        if now - self._progress_at >= self._look_after_s and frames and guard.has_progress(frames):
+            self._progress_at = now
         if guard.is_done:
             self._finish(frames)
             return
@@ -362,22 +416,29 @@ class Relay:
 
     def _release(self) -> None:
         self._is_held = False
-        self._heard_at = self._loop.time()
+        self._heard_at = self._progress_at = self._loop.time()
         self._source.resume()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     def _set_timer(self) -> None:
-        self._timer = self._loop.call_at(self._source.due_at(self._heard_at), self._strike)
+        due_at = min(self._source.due_at(self._heard_at), self._stalls_at())
+        self._timer = self._loop.call_at(due_at, self._strike)
+
+    def _stalls_at(self) -> float:
+        is_trusted = self._heard_at - self._progress_at < self._look_after_s
+        return (self._heard_at if is_trusted else self._progress_at) + self._source.stall_s
 
     def _strike(self) -> None:
         if self._done.done():
             return
         now = self._loop.time()
         if self._is_held:
-            self._heard_at = now
+            self._heard_at = self._progress_at = now
         if now >= self._source.due_at(self._heard_at):
             self._done.set_exception(self._source.overdue(now))
+        elif now >= self._stalls_at():
+            self._done.set_exception(_stalled())
         else:
             self._set_timer()
 

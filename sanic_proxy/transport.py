@@ -579,7 +579,9 @@ class Pool:
             async with asyncio.timeout(connect_s):
                 return await self._connect(origin, connect_s)
         except TimeoutError as exc:
-            raise errors.UpstreamTimeout("No connection to the provider within the time allowed") from exc
+            raise errors.UpstreamConnectTimeout(
+                "No connection to the provider within the time allowed"
+            ) from exc
         except (ssl.SSLError, ssl.CertificateError) as exc:
             text = "The provider's TLS certificate or handshake is not acceptable"
             raise errors.UpstreamTlsFailed(text) from exc

@@ -145,7 +145,7 @@ def _error_for(exc: aiohttp.ClientError) -> errors.ProxyError:
 # From the most specific to the least. An aiohttp ClientResponseError's own `status` is never passed
 # on: for a garbled answer it reads 400.
 _TRANSLATIONS: tuple[tuple[type[Exception], type[errors.UpstreamError], str], ...] = (
-    (aiohttp.ServerTimeoutError, errors.UpstreamTimeout, "No connection within the time allowed"),
+    (aiohttp.ServerTimeoutError, errors.UpstreamConnectTimeout, "No connection within the time allowed"),
     (aiohttp.ClientSSLError, errors.UpstreamTlsFailed, "The provider's TLS handshake is not acceptable"),
     (aiohttp.ClientHttpProxyError, errors.UpstreamConnectFailed, "The outbound proxy refused the connection"),
     (aiohttp.ClientConnectorDNSError, errors.UpstreamDnsFailed, "The outbound proxy's name is not known"),

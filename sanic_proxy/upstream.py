@@ -79,6 +79,7 @@ class UpstreamResponse:
         "_now",
         "has_length",
         "headers",
+        "stall_s",
         "status",
         "total_at",
     )
@@ -94,6 +95,7 @@ class UpstreamResponse:
         self.status = exchange.status
         self.headers = exchange.headers
         self.has_length = exchange.has_length
+        self.stall_s = math.inf
         encoding = exchange.headers.get("content-encoding")
         self._inflater = None if encoding is None else _inflater(encoding)
 
@@ -209,6 +211,10 @@ class UpstreamClient:
         if self._tunnels is not None:
             await self._tunnels.aclose()
 
+    def deadline(self, endpoint: Endpoint) -> float:
+        """When the time for a whole request is over that begins now; loop time."""
+        return self._now() + endpoint.timeouts.total_s
+
     async def send(
         self,
         endpoint: Endpoint,
@@ -257,6 +263,7 @@ class UpstreamClient:
         idle_s = endpoint.timeouts.idle_s
         try:
             answer = UpstreamResponse(exchange, now=self._now, idle_s=idle_s, total_at=total_at)
+            answer.stall_s = endpoint.timeouts.stall_s
         except errors.ProxyError:
             exchange.end()
             raise

@@ -17,6 +17,9 @@ from tests.support.upstream import Upstream
 GROQ_KEY = "gsk-canary-0123456789"
 STRAICO_KEY = "st-canary-0123456789"
 
+# A test is told what its own request meets: nothing is repeated, and no failure is remembered.
+ONCE = {"SANIC_PROXY_ATTEMPTS": "1", "SANIC_PROXY_BREAKER": "off"}
+
 
 def provider_settings(upstream: Upstream) -> dict[str, str]:
     """A Groq-shaped and a Straico-shaped provider, both at `upstream`."""
@@ -27,6 +30,7 @@ def provider_settings(upstream: Upstream) -> dict[str, str]:
         "STRAICO_BASE_URL": upstream.url,
         "SANIC_PROXY_ROUTER": "on",
         "SANIC_PROXY_ECHO": "on",
+        **ONCE,
     }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
 from loadtest.raw_client import chat_request
-from tests.conftest import GROQ_KEY, STRAICO_KEY
+from tests.conftest import GROQ_KEY, ONCE, STRAICO_KEY
 from tests.support.faulty import faulty_upstream
 from tests.support.machine import cpu_s, descriptors
 from tests.support.proxy import Proxy, running_proxy
@@ -28,6 +28,7 @@ def roomy() -> Iterator[tuple[FaultyUpstream, Proxy]]:
     """A proxy with the default limits."""
     with faulty_upstream() as (upstream, port):
         settings = {
+            **ONCE,
             "GROQ_API_KEY": GROQ_KEY,
             "GROQ_BASE_URL": f"http://127.0.0.1:{port}/v1",
             "STRAICO_API_KEY": STRAICO_KEY,

@@ -13,7 +13,7 @@ import pytest
 from loadtest import faults
 from loadtest.faulty_upstream import FaultyUpstream
 from loadtest.raw_client import Ended, answer_to, chat_request
-from tests.conftest import GROQ_KEY
+from tests.conftest import GROQ_KEY, ONCE
 from tests.support.faulty import faulty_upstream
 from tests.support.proxy import Proxy, running_proxy
 
@@ -27,7 +27,7 @@ WHOLE = json.dumps(faults.completion(WORDS)).encode()
 @pytest.fixture(scope="module")
 def cutting() -> Iterator[tuple[FaultyUpstream, Proxy]]:
     with faulty_upstream() as (upstream, port):
-        settings = {"GROQ_API_KEY": GROQ_KEY, "GROQ_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+        settings = {**ONCE, "GROQ_API_KEY": GROQ_KEY, "GROQ_BASE_URL": f"http://127.0.0.1:{port}/v1"}
         with running_proxy(settings) as proxy:
             yield upstream, proxy
         assert "Traceback" not in proxy.log

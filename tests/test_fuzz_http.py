@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import GROQ_KEY
+from tests.conftest import GROQ_KEY, ONCE
 from tests.support.faulty import faulty_upstream
+from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 from tests.support.proxy import Proxy, running_proxy
-from tests.test_fuzz import CONVERSATIONS, OBJECTS, VALUES
 
 BOUNDARY = b"b0undary"
 FUZZED = settings(
@@ -88,7 +88,7 @@ def fuzzed() -> Iterator[Proxy]:
     with faulty_upstream() as (_, port):
         url = f"http://127.0.0.1:{port}/v1"
         with running_proxy(
-            {"GROQ_API_KEY": GROQ_KEY, "GROQ_BASE_URL": url, "SANIC_PROXY_ECHO": "on"}
+            {**ONCE, "GROQ_API_KEY": GROQ_KEY, "GROQ_BASE_URL": url, "SANIC_PROXY_ECHO": "on"}
         ) as proxy:
             yield proxy
         assert "Traceback" not in proxy.log

@@ -310,6 +310,51 @@ def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstre
     assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
+@pytest.mark.row(42)
+def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await exchange.chunk(frame({"content": "x" * 100_000}))
+        upstream.left.append("unread")
+
+    upstream.left.clear()
+    upstream.on("endless", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    body = BODY.replace(b"echo/echo", b"groq/endless").replace(b"{", b'{"stream":true,', 1)
+    head = HEAD + b"x-request-id: unread-1\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with running_proxy(settings) as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.sendall(head + body)
+        assert "ended=client_stalled" in proxy.log_line("unread-1", wait_s=5)
+        until = time.monotonic() + 3
+        while not upstream.left and time.monotonic() < until:
+            time.sleep(0.01)
+        assert upstream.left == ["unread"]
+
+
+@pytest.mark.row(42)
+def test_a_client_that_takes_a_little_now_and_then_is_not_dropped(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b'{"choices": [], "x": "' + b"x" * 6_000_000 + b'"}')
+
+    upstream.on("large", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    body = BODY.replace(b"echo/echo", b"groq/large")
+    with running_proxy(settings) as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.settimeout(5)
+        client.sendall(HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        received = 0
+        while piece := client.recv(400_000):
+            received += len(piece)
+            time.sleep(0.05)
+    assert received > 6_000_000
+
+
 # On a connection of its own
 
 

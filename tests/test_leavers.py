@@ -12,7 +12,7 @@ import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
 from loadtest.raw_client import chat_request, reset
-from tests.conftest import GROQ_KEY
+from tests.conftest import GROQ_KEY, ONCE
 from tests.support.faulty import faulty_upstream
 from tests.support.machine import descriptors, rss_kib
 from tests.support.proxy import Proxy, running_proxy
@@ -27,7 +27,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
 @pytest.fixture(scope="module")
 def stormy() -> Iterator[tuple[FaultyUpstream, Proxy]]:
     with faulty_upstream() as (upstream, port):
-        settings = {"GROQ_API_KEY": GROQ_KEY, "GROQ_BASE_URL": f"http://127.0.0.1:{port}/v1"}
+        settings = {**ONCE, "GROQ_API_KEY": GROQ_KEY, "GROQ_BASE_URL": f"http://127.0.0.1:{port}/v1"}
         with running_proxy(settings) as proxy:
             yield upstream, proxy
         assert "Traceback" not in proxy.log

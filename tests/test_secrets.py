@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.settings_loader import load
+from tests.conftest import ONCE
 from tests.support.proxy import MIN_SECRET_CHARS, Proxy, running_proxy, secrets_in
 from tests.support.upstream import Exchange, Upstream, completion, frame
 
@@ -36,6 +37,7 @@ def guarded(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
     )
     settings = {
         **KEYS,
+        **ONCE,
         "LAB_API_KEY": LAB_KEY,
         "MISTRAL_BASE_URL": f"{shared_upstream.url}/mistral",
         "STRAICO_BASE_URL": shared_upstream.url,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -204,7 +206,12 @@ class Client:
 class Provider(streaming.Source):
     """What a relay takes from: bytes that come by themselves, or have to be asked for."""
 
-    def __init__(self, *pieces: bytes, comes: bool = True, idle_s: float = 5.0) -> None:
+    stall_s = math.inf
+
+    def __init__(
+        self, *pieces: bytes, comes: bool = True, idle_s: float = 5.0, stall_s: float = math.inf
+    ) -> None:
+        self.stall_s = stall_s
         self.pieces = list(pieces)
         self.comes = comes
         self.idle_s = idle_s
@@ -301,6 +308,95 @@ def test_the_time_a_client_takes_is_not_the_providers() -> None:
             await running
 
     assert not relayed(work, Provider(idle_s=0.08)).has_ended
+
+
+EMPTY = frame({"role": "assistant", "content": ""})
+PROGRESS = [
+    frame({"content": "a"}),
+    frame({"reasoning_content": "a"}),
+    frame({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+    frame(finish="stop"),
+    frame(choices=[{"index": 0, "text": "a", "finish_reason": None}]),
+]
+
+
+@pytest.mark.parametrize(
+    ("piece", "is_progress"),
+    [
+        *((piece, True) for piece in PROGRESS),
+        (DONE, True),
+        (EMPTY, False),
+        (frame({}), False),
+        (frame({"content": None, "refusal": None, "tool_calls": []}), False),
+        (frame(choices=[]), False),
+        (EMPTY + PROGRESS[0], True),
+        (frame(choices=[None, {"delta": None}]), False),
+    ],
+)
+def test_what_brings_something_is_progress(piece: bytes, is_progress: bool) -> None:
+    assert ChatGuard().has_progress(piece) is is_progress
+
+
+@pytest.mark.row(6)
+def test_a_stream_that_brings_nothing_is_given_up() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        while not running.done():
+            provider.receiver.received(EMPTY + b": keep-alive\n\n")
+            await asyncio.sleep(0.01)
+        with pytest.raises(errors.UpstreamStalled):
+            await running
+
+    began = time.monotonic()
+    relayed(work, Provider(stall_s=0.2))
+    assert 0.19 < time.monotonic() - began < 1
+
+
+def test_a_little_progress_is_enough() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        for piece in PROGRESS[:3]:
+            for _ in range(8):
+                provider.receiver.received(EMPTY)
+                await asyncio.sleep(0.01)
+            provider.receiver.received(piece)
+        assert not running.done()
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.2)).has_ended
+
+
+def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        client.is_slow = True
+        provider.receiver.received(PROGRESS[0])
+        await asyncio.sleep(0.4)
+        assert not running.done()
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.2)).has_ended
+
+
+@pytest.mark.row(6)
+def test_comments_before_the_first_frame_are_no_progress() -> None:
+    class Chatty(Provider):
+        @override
+        async def read_some(self, wait_s: float | None = None) -> bytes | None:
+            await asyncio.sleep(0.01)
+            return b": keep-alive\n\n"
+
+    async def run() -> None:
+        async for _ in streaming.relayed(Chatty(stall_s=0.1), ChatGuard()):
+            raise AssertionError
+
+    with pytest.raises(errors.UpstreamStalled):
+        asyncio.run(run())
 
 
 @pytest.mark.parametrize("comes", [True, False])

@@ -19,7 +19,7 @@ import pytest
 
 from loadtest import faults
 from loadtest.faulty_upstream import FaultyUpstream
-from tests.conftest import GROQ_KEY
+from tests.conftest import GROQ_KEY, ONCE
 from tests.support.faulty import DATA, black_hole, faulty_upstream
 from tests.support.proxy import Proxy, Reply, free_port, running_proxy
 
@@ -144,6 +144,7 @@ def faulty() -> Iterator[tuple[FaultyUpstream, Proxy]]:
             **unreachable("TOGETHER", f"https://localhost:{unknown}/v1"),
             **unreachable("FIREWORKS", f"https://localhost:{expired}/v1"),
             "SSL_CERT_FILE": str(DATA / "expired-cert.pem"),
+            **ONCE,
             "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.2",
             "SANIC_PROXY_STREAM_COMMIT_DELAY": "0.5",
             "SANIC_PROXY_TIMEOUT_CONNECT": "0.7",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
@@ -67,7 +68,10 @@ class GenericProvider(ChatProvider):
         body = wire.replace_model(request.body, old=request.model, new=request.upstream_model)
         chat = self._streamed if request.is_streaming else self._whole
         request.forget_content()  # the bytes on their way are all that is kept of it
-        response = await self._client.send(chat, headers=self._headers_up(request.headers), body=body)
+        if request.total_at == math.inf:
+            request.total_at = self._client.deadline(chat)
+        headers = self._headers_up(request.headers)
+        response = await self._client.send(chat, headers=headers, body=body, total_at=request.total_at)
         return Answer(self, request, response)
 
     @override

@@ -12,18 +12,19 @@ from typing import Any, cast
 
 from sanic import Blueprint
 
-from sanic_proxy import failures, wire
+from sanic_proxy import failures
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.endpoints import ROWS, Row
 from sanic_proxy.errors import NotFound
 from sanic_proxy.multipart import boundary_of
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
 from sanic_proxy.providers.generic import headers_back, is_header_value
+from sanic_proxy.resilience import attempts
 from sanic_proxy.routes import bodies, documents
 from sanic_proxy.routes.errors import told
 from sanic_proxy.routes.forms import UnsortedForm, pieces_of, too_large
 from sanic_proxy.routes.pump import pump
-from sanic_proxy.routes.targets import named_provider, query_up, unnamed
+from sanic_proxy.routes.targets import named_provider, query_up, told_of, unnamed
 from sanic_proxy.state import state_of
 from sanic_proxy.streaming import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
 from sanic_proxy.transport import Upload
@@ -38,40 +39,38 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
         raise NotFound("There is nothing by that id")
     call = Call(row.method, path + query_up(request), request.fields)
     named = named_provider(request)
-    provider = None if named is None else state_of(request.app).router.named(named)
+    targets = None if named is None else state_of(request.app).router.named(named)
     if request.is_upload and row.body == "form":
-        return await _pass_form(request, row, call, provider)
+        return await _pass_form(request, row, call, targets)
     if row.body != "none" or request.body:
-        provider = _with_json(request, call, provider)
-    if provider is None:
+        targets = _with_json(request, call, targets)
+    if targets is None:
         raise unnamed()
-    return await _answered(request, row, provider, call)
+    return await _answered(request, row, targets, call)
 
 
 # Bodies
 
 
-def _with_json(request: ProxyRequest, call: Call, provider: ChatProvider | None) -> ChatProvider:
-    """Put the JSON body into `call`; the provider is the one given, or the model's."""
+def _with_json(request: ProxyRequest, call: Call, named: attempts.Targets | None) -> attempts.Targets:
+    """Put the JSON body into `call`; its targets are those given, or the model's."""
     fields = bodies.json_object(request)
     call.body, request.body = (request.body,), b""
     call.content_type = "application/json"
     record = request.record
     record.is_streaming = fields.get("stream") is True
-    if provider is not None:
+    if named is not None:
         model = fields.get("model")
         record.model = model[:256] if isinstance(model, str) else None
-        return provider
+        return named
     if "model" not in fields:
         raise unnamed()
-    record.model = model = bodies.text_field(fields, "model")
-    target = state_of(request.app).router.resolve(model)
-    call.body = wire.replace_model(bytes(call.body[0]), old=model, new=target.upstream_model)
-    return target.provider
+    call.model = record.model = model = bodies.text_field(fields, "model")
+    return state_of(request.app).router.resolve(model)
 
 
 async def _pass_form(
-    request: ProxyRequest, row: Row, call: Call, provider: ChatProvider | None
+    request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
 ) -> Reply | None:
     limit_bytes = state_of(request.app).settings.max_upload_bytes
     length = request.fields.get("content-length")
@@ -81,15 +80,16 @@ async def _pass_form(
     call.content_type = content_type = request.fields["content-type"]
     boundary = boundary_of(content_type)
     async with aclosing(pieces_of(request, limit_bytes)) as pieces:
-        if provider is not None:
+        if named is not None:
             call.body = Upload(pieces, size_bytes)
-            return await _answered(request, row, provider, call)
+            return await _answered(request, row, named, call)
         form = UnsortedForm(pieces, boundary)
         try:
             request.record.model = model = await form.model()
-            target = state_of(request.app).router.resolve(model)
-            call.body = form.upload(target.upstream_model, size_bytes)
-            return await _answered(request, row, target.provider, call)
+            # The model is written once, so only the first of its targets can be asked.
+            targets = state_of(request.app).router.resolve(model)[:1]
+            call.body = form.upload(targets[0].upstream_model, size_bytes)
+            return await _answered(request, row, targets, call)
         finally:
             form.close()
 
@@ -97,18 +97,21 @@ async def _pass_form(
 # Answers
 
 
-async def _answered(request: ProxyRequest, row: Row, provider: ChatProvider, call: Call) -> Reply | None:
+async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
     """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
-    request.record.provider = provider.name
-    opened = _Opened(row, provider, provider.forward(call))
+    record = request.record
+    record.provider = targets[0].provider.name
+    limits = state_of(request.app).limits
+    pending = attempts.forwarded(targets, limits, call, record, may_repeat=not row.creates)
+    opened = _Opened(row, request, pending, targets[0].provider)
     try:
-        if row.is_completion and request.record.is_streaming:
-            await opened.pump(request)
+        if row.is_completion and record.is_streaming:
+            await opened.pump()
             return None
         answer = await opened.answered()
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "text/event-stream" and row.answer != "file":
-            await opened.pump(request)
+            await opened.pump()
             return None
         if row.answer == "json" or (row.answer == "media" and kind in {"application/json", "text/html"}):
             return await _whole(request, row, opened.lines(), answer)
@@ -119,14 +122,22 @@ async def _answered(request: ProxyRequest, row: Row, provider: ChatProvider, cal
 
 
 class _Opened:
-    """A call that has been made, and its answer once it is there. Whoever opened it closes it."""
+    """A call that has been made, and its answer once it is there. Whoever opened it closes it.
+
+    `first` is the provider that is asked first; its clocks count until another one answers.
+    """
 
     def __init__(
-        self, row: Row, provider: ChatProvider, pending: Coroutine[Any, Any, ForwardedAnswer]
+        self,
+        row: Row,
+        request: ProxyRequest,
+        pending: Coroutine[Any, Any, ForwardedAnswer],
+        first: ChatProvider,
     ) -> None:
         self._row = row
-        self._provider = provider
+        self._request = request
         self._pending = pending
+        self._first = first
         self._answer: ForwardedAnswer | None = None
 
     async def answered(self) -> ForwardedAnswer:
@@ -139,10 +150,8 @@ class _Opened:
         return header_lines([*self._headers(), *self._kind()])
 
     def _headers(self) -> list[tuple[str, str]]:
-        headers = [("x-sanic-proxy-provider", self._provider.name)]
-        if self._answer is not None:
-            headers += headers_back(self._answer.headers)
-        return headers
+        back = [] if self._answer is None else headers_back(self._answer.headers)
+        return [*told_of(self._request.record), *back]
 
     def _kind(self) -> list[tuple[str, str]]:
         upstream = self._answer.headers if self._answer is not None else {}
@@ -151,16 +160,16 @@ class _Opened:
         ]
         return [(name, value) for name, value in kept if is_header_value(value)]
 
-    async def pump(self, request: ProxyRequest) -> None:
+    async def pump(self) -> None:
         await pump(
-            request,
-            self._frames(request),
-            commit_delay_s=self._provider.commit_delay_s,
-            ping_s=self._provider.ping_s,
+            self._request,
+            self._frames(),
+            commit_delay_s=self._first.commit_delay_s,
+            ping_s=self._first.ping_s,
             headers=self._headers,
         )
 
-    async def _frames(self, request: ProxyRequest) -> AsyncGenerator[bytes | Relay, None]:
+    async def _frames(self) -> AsyncGenerator[bytes | Relay, None]:
         answer = await self.answered()
         chat = ChatGuard()
         guard = chat if self._row.is_completion else EventGuard(has_length=answer.has_length)
@@ -170,7 +179,7 @@ class _Opened:
                     yield part
             answer.let_end()
         finally:
-            request.record.usage = chat.usage
+            self._request.record.usage = chat.usage
             self.close()
 
     def close(self) -> None:

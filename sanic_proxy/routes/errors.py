@@ -34,9 +34,11 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
     error = told(request, exception)
     if not isinstance(exception, errors.ProxyError | SanicException):
         logger.error("request %s failed", getattr(request, "record", None), exc_info=exception)
+    headers = dict(error_headers(error))
     if isinstance(request, ProxyRequest):
         request.record.ended = error.code or error.type
-    headers = dict(error_headers(error))
+        if request.record.route:
+            headers["x-sanic-proxy-route"] = request.record.route
     if isinstance(exception, MethodNotAllowed):
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
     return HTTPResponse(

@@ -1,0 +1,128 @@
+"""A request and its targets -> one answer. The one owner of repeats.
+
+A request is repeated, or moved to its next target, only until the client has seen something of an
+answer: heartbeats are the proxy's own and do not count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from sanic_proxy import wire
+from sanic_proxy.errors import ProxyError
+from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
+from sanic_proxy.record import RequestRecord
+from sanic_proxy.resilience.targets import Limits, Target, Tries
+from sanic_proxy.streaming import Filler, FirstFiller, Relay
+from sanic_proxy.transport import Upload
+
+Targets = Sequence[Target[ChatProvider]]
+
+
+async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
+    """The whole answer of the first target that gives one. Raises the last failure."""
+    tries = Tries(targets, limits, request.record)
+    body = request.body
+    try:
+        while True:
+            target = tries.next()
+            _aim(request, target, body)
+            try:
+                answer = await target.provider.send_request(request)
+                try:
+                    told = await answer.parse()
+                finally:
+                    answer.close()
+            except ProxyError as exc:
+                wait_s = tries.failed(exc)
+            else:
+                tries.succeeded()
+                return told
+            if wait_s:
+                await asyncio.sleep(wait_s)
+    finally:
+        tries.let_go()
+
+
+async def streamed(
+    targets: Targets, limits: Limits, request: ChatRequest
+) -> AsyncGenerator[bytes | Relay, None]:
+    """The frames of the first target that has some. Raises the last failure."""
+    tries = Tries(targets, limits, request.record)
+    body = request.body
+    is_opened = has_begun = False
+    try:
+        while True:
+            target = tries.next()
+            _aim(request, target, body)
+            pending = target.provider.send_request(request)
+            frames = target.provider.create_streaming_response(request, pending)
+            try:
+                async with aclosing(frames):
+                    async for frame in frames:
+                        if isinstance(frame, FirstFiller):
+                            if is_opened:
+                                continue
+                            is_opened = True
+                        elif not has_begun and not isinstance(frame, Filler):
+                            has_begun, body = True, b""
+                            tries.succeeded()
+                        yield frame
+                return
+            except ProxyError as exc:
+                if has_begun:
+                    tries.broke(exc)
+                    raise
+                wait_s = tries.failed(exc)
+            finally:
+                pending.close()  # it may not have begun
+            if wait_s:
+                await asyncio.sleep(wait_s)
+    finally:
+        tries.let_go()
+
+
+async def forwarded(
+    targets: Targets, limits: Limits, call: Call, record: RequestRecord, *, may_repeat: bool
+) -> ForwardedAnswer:
+    """The first answer with a good status to a call that passes as it is.
+
+    An upload is sent once, as its bytes are not kept.
+    """
+    once = Limits(1, 1) if isinstance(call.body, Upload) else limits
+    tries = Tries(targets, once, record, may_repeat=may_repeat)
+    try:
+        while True:
+            target = tries.next()
+            record.provider = target.provider.name
+            try:
+                answer = await target.provider.forward(_aimed(call, target))
+            except ProxyError as exc:
+                wait_s = tries.failed(exc)
+            else:
+                tries.succeeded()
+                return answer
+            if wait_s:
+                await asyncio.sleep(wait_s)
+    finally:
+        tries.let_go()
+
+
+def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> None:
+    """Make `request` one to `target`. What a provider has let go of is there again."""
+    request.record.provider = target.provider.name
+    request.upstream_model = target.upstream_model
+    request.answer_headers = ()
+    if request.body is not body:
+        request.body = body
+        request.fields = wire.loads_strict(body)
+
+
+def _aimed(call: Call, target: Target[ChatProvider]) -> Call:
+    if call.model is None or isinstance(call.body, Upload):
+        return call
+    (body,) = call.body
+    return replace(call, body=wire.replace_model(bytes(body), old=call.model, new=target.upstream_model))
