@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-# What is thrown away of the beginning: pools, caches and the allocator fill up.
-WARM_UP_SHARE = 0.25
+# What is thrown away of the beginning: pools, caches and the allocator fill up. That takes more than a minute,
+# but a short run has to leave something to judge.
+WARM_UP_S = 90.0
+LONGEST_WARM_UP_SHARE = 0.5
 # A growth counts where it is past its bound by more than chance: so many standard errors.
 ERRORS = 3.0
 
@@ -72,7 +74,7 @@ class Trend:
 
 def warm(samples: Sequence[Sample]) -> list[Sample]:
     """Those behind the warm-up."""
-    since_s = samples[-1].at_s * WARM_UP_SHARE if samples else 0.0
+    since_s = min(WARM_UP_S, samples[-1].at_s * LONGEST_WARM_UP_SHARE) if samples else 0.0
     return [sample for sample in samples if sample.at_s >= since_s]
 
 

@@ -39,8 +39,9 @@ def test_what_grows_past_its_bound_and_past_chance_is_not_flat(
 
 
 def test_the_warm_up_does_not_count() -> None:
-    grown = [Sample(at, min(at, 60), 50, 10, 3, 9.0, 1.0) for at in range(240)]
-    assert warm(grown)[0].at_s >= 59
+    grown = [Sample(at, min(at, 90), 50, 10, 3, 9.0, 1.0) for at in range(240)]
+    assert warm(grown)[0].at_s == 90
+    assert len(warm(grown[:60])) == 30
     assert all(line.is_flat for line in trends(grown))
 
 
