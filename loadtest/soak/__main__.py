@@ -72,7 +72,8 @@ class Soak:
             descriptors=self.descriptors(),
             threads=sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids),
             in_flight=self.in_flight(),
-            p99_ms=self.traffic.p99_ms(),
+            p99_ms=self.traffic.through.p99_ms(),
+            machine_ms=self.traffic.around.p99_ms(),
             health_ms=health_ms,
         )
 
@@ -98,8 +99,8 @@ class Soak:
 
 
 @contextmanager
-def started(directory: Path, workers: int) -> Iterator[tuple[Session, Path, int]]:
-    """The faulty upstream and a proxy before it; gives the proxy, its log and its port."""
+def started(directory: Path, workers: int) -> Iterator[tuple[Session, Path, tuple[int, int]]]:
+    """The faulty upstream and a proxy before it; gives the proxy, its log and both ports."""
     cores = frozenset(os.sched_getaffinity(0))
     path = {"PYTHONPATH": str(ROOT)}
     with ExitStack() as running:
@@ -113,7 +114,7 @@ def started(directory: Path, workers: int) -> Iterator[tuple[Session, Path, int]
         proxy = Session(Command(argv, {**path, **settings(url)}, directory, log), cores)
         running.callback(proxy.stop)
         _wait_for(proxy, log, "Worker ready", workers)
-        yield proxy, log, port
+        yield proxy, log, (port, int(url.rpartition(":")[2]))
 
 
 def settings(upstream: str) -> dict[str, str]:
@@ -206,8 +207,8 @@ def main() -> int:
         signal.signal(number, stop_cleanly)
     with tempfile.TemporaryDirectory() as directory:
         try:
-            with started(Path(directory), given.workers) as (proxy, log, port):
-                soak = Soak(proxy, log, Traffic(port, given.clients))
+            with started(Path(directory), given.workers) as (proxy, log, ports):
+                soak = Soak(proxy, log, Traffic(*ports, given.clients))
                 asyncio.run(soak.run(given.minutes))
                 said = report(soak, given.minutes)
         except StartError as exc:

@@ -20,7 +20,7 @@ def samples(per_minute: float, noise: float, minutes: int = 5) -> list[Sample]:
     """Memory that grows by so much, with noise that is the same each time."""
     dice = random.Random(1)
     return [
-        Sample(at, 100 + per_minute * at / 60 + dice.uniform(-noise, noise), 50, 10, 3, 9.0, 1.0)
+        Sample(at, 100 + per_minute * at / 60 + dice.uniform(-noise, noise), 50, 10, 3, 9.0, 2.0, 1.0)
         for at in range(60 * minutes)
     ]
 
@@ -39,7 +39,7 @@ def test_what_grows_past_its_bound_and_past_chance_is_not_flat(
 
 
 def test_the_warm_up_does_not_count() -> None:
-    grown = [Sample(at, min(at, 90), 50, 10, 3, 9.0, 1.0) for at in range(240)]
+    grown = [Sample(at, min(at, 90), 50, 10, 3, 9.0, 2.0, 1.0) for at in range(240)]
     assert warm(grown)[0].at_s == 90
     assert len(warm(grown[:60])) == 30
     assert all(line.is_flat for line in trends(grown))
