@@ -39,7 +39,10 @@ the header `x-should-retry: false` (obeyed by the OpenAI SDKs) where it is false
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, TypedDict
+
+REDACTED = "[redacted]"
 
 
 class ErrorObject(TypedDict):
@@ -82,6 +85,14 @@ class ProxyError(Exception):
             self.code = code
         if status is not None:
             self.status = status
+
+    def redact(self, secrets: Iterable[str]) -> None:
+        """Take `secrets` out of what the client reads: a provider may repeat the key that it refuses."""
+        for secret in secrets:
+            self.message = self.message.replace(secret, REDACTED)
+            self.type = self.type.replace(secret, REDACTED)
+            self.param = self.param and self.param.replace(secret, REDACTED)
+            self.code = self.code and self.code.replace(secret, REDACTED)
 
     def as_object(self) -> ErrorObject:
         """OpenAI's error object, without the `error` key around it."""

@@ -156,7 +156,7 @@ def _completion_errors(error: Mapping[str, Any]) -> list[Any]:
 def safe_text(text: str) -> str:
     """`text` on bounded length, without control characters and without what looks like a key."""
     printable = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[: 2 * MAX_MESSAGE_CHARS])
-    return _SECRET.sub("[redacted]", printable).strip()[:MAX_MESSAGE_CHARS]
+    return _SECRET.sub(errors.REDACTED, printable).strip()[:MAX_MESSAGE_CHARS]
 
 
 def _text_of(body: bytes) -> str:

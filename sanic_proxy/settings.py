@@ -22,6 +22,7 @@ HEARTBEATS: Mapping[str, str] = {
     "wj": "\u2060",
     "comment": "",
 }
+MIN_SECRET_CHARS = 8
 STRAICO_BASE_URL = "https://api.straico.com"
 
 
@@ -97,7 +98,7 @@ class ProviderSettings:
     timeouts: Timeouts
     spare_keys: tuple[Secret, ...] = ()
     aliases: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # one may be a key
     forward_headers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     models_path: str | None = "/models"
@@ -160,6 +161,14 @@ class Settings:
         if self.router == "auto":
             return not any(provider.protocol == "straico" for provider in self.providers)
         return self.router == "on"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no text of ours may hold. Shorter values are no keys, and stand in any text."""
+        keys = [provider.key for provider in self.providers if provider.key is not None]
+        headers = [value for provider in self.providers for _, value in provider.headers]
+        known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys))}
+        return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
 
     @property
     def is_open(self) -> bool:

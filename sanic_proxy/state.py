@@ -31,6 +31,7 @@ class AppState:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.secrets = settings.secrets
         self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
         keyed = build_providers(settings, self.client)
         self.providers = {name: providers[0] for name, providers in keyed.items()}

@@ -70,6 +70,7 @@ def test_a_known_provider_without_key_names_its_variable(model: str, variable: s
         resolved(model, "groq")
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize(
     "model", ["", "groq/", "groq:", "/x", "a\nb", "groq/\x00", "x" * 257, "groq/a\u2028"]
 )

@@ -34,6 +34,7 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
+@pytest.mark.row(76)
 def test_a_secret_cannot_be_shown_by_accident(tmp_path: Path) -> None:
     settings = load(
         {"GROQ_API_KEY": KEY, "SANIC_PROXY_API_KEYS": KEY, "HTTPS_PROXY": f"http://{KEY}@p"}, tmp_path

@@ -38,6 +38,7 @@ def test_what_follows_done_is_dropped() -> None:
     assert out.startswith(b"".join(text_stream("a")))
 
 
+@pytest.mark.row(9)
 def test_a_cut_at_any_byte_before_the_finish_is_no_end() -> None:
     data = b"".join(text_stream("a")[:-2])
     for end in range(len(data)):
@@ -83,11 +84,13 @@ def test_a_bad_frame_ends_the_stream_after_the_good_ones(bad: bytes, kind: type[
     assert isinstance(guard.failure, kind)
 
 
+@pytest.mark.row(18)
 @pytest.mark.parametrize("odd", [b"{}", b'{"choices":null}', b'{"usage":{"total_tokens":3}}'])
 def test_a_frame_without_choices_is_dropped(odd: bytes) -> None:
     assert fed(b"data: " + odd + b"\n\n")[0] == b""
 
 
+@pytest.mark.row(17, 18)
 @pytest.mark.parametrize(
     "odd",
     [
@@ -100,6 +103,7 @@ def test_a_frame_that_clients_take_passes(odd: bytes) -> None:
     assert fed(b"data: " + odd + b"\n\n")[0] == b"data: " + odd + b"\n\n"
 
 
+@pytest.mark.row(38)
 def test_usage_is_read_as_it_passes() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     assert fed(frame(usage=usage))[1].usage == usage
@@ -165,6 +169,7 @@ def seen(guard: ChatGuard, out: bytes) -> tuple[object, ...]:
     return out, guard.is_done, type(guard.failure), guard.usage, guard._finished, guard._has_begun
 
 
+@pytest.mark.row(12)
 @given(st.lists(PARTS, max_size=8))
 @settings(max_examples=1000, deadline=None)
 def test_a_stream_is_judged_the_same_however_it_is_cut(parts: list[bytes]) -> None:
@@ -264,6 +269,7 @@ def test_a_relay_moves_frames_in_the_turn_they_come_in() -> None:
     assert b"".join(relayed(work, Provider()).sent) == b"".join(text_stream("a", "b"))
 
 
+@pytest.mark.row(36)
 @pytest.mark.parametrize("comes", [True, False])
 def test_a_slow_client_holds_the_provider(comes: bool) -> None:
     async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:

@@ -21,7 +21,7 @@ from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
 from sanic_proxy.providers.generic import headers_back, is_header_value
 from sanic_proxy.resilience import attempts
 from sanic_proxy.routes import bodies, documents
-from sanic_proxy.routes.errors import as_proxy_error
+from sanic_proxy.routes.errors import told
 from sanic_proxy.routes.forms import UnsortedForm, pieces_of, too_large
 from sanic_proxy.routes.pump import pump
 from sanic_proxy.routes.targets import named_provider, query_up, told_of, unnamed
@@ -207,7 +207,7 @@ async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) 
     try:
         await relay.run(cast("Sink", request.stream))
     except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off
-        error = as_proxy_error(exc)
+        error = told(request, exc)
         request.record.ended = error.code or error.type
         request.abort()
     finally:

@@ -135,6 +135,7 @@ def test_resources_are_reached_by_their_id(
     assert upstream.requests[-1].body == b""
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize("resource", ["..", ".", "a%2fb", "a%20b", "%2e%2e", "a;b", "x" * 300, "a%0d%0ab"])
 def test_an_id_cannot_lead_elsewhere(proxy: Proxy, upstream: Upstream, resource: str) -> None:
     reply = proxy.request("GET", f"/v1/files/{resource}", headers={"x-provider": "groq"})
@@ -532,6 +533,7 @@ def open_files(proxy: Proxy) -> list[str]:
     return [str(target) for target in targets if "(deleted)" in str(target)]
 
 
+@pytest.mark.row(44)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
 def test_an_upload_past_the_limit_is_a_413(
@@ -556,6 +558,7 @@ def head(path: str, *lines: str) -> bytes:
     return "\r\n".join([*opening, "", ""]).encode()
 
 
+@pytest.mark.row(34)
 def test_an_early_answer_ends_the_upload(small: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         error = {"message": "too long", "type": "invalid_request_error", "param": "file", "code": None}
@@ -592,6 +595,7 @@ def test_a_provider_that_never_answers_an_upload_is_given_up(small: Proxy, upstr
     assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
 
 
+@pytest.mark.row(40)
 def test_a_client_that_leaves_in_the_middle_takes_its_upload_along(small: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
