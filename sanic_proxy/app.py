@@ -226,6 +226,9 @@ async def open_state(app: ProxyApp) -> None:
     longest_s = max(provider.timeouts.total_s for provider in settings.providers) if settings.providers else 0
     app.config.update({"REQUEST_MAX_SIZE": settings.max_body_bytes, "RESPONSE_TIMEOUT": longest_s + 60})
     app.config["READER_TIMEOUT"] = settings.client_timeout_s
+    # Sanic would cut a client that still reads 5 s after the last write; one that reads nothing is dropped
+    # by the connection itself.
+    app.config["GRACEFUL_TCP_CLOSE_TIMEOUT"] = longest_s + 60
     app.ctx.state = AppState(settings)
     # What is here now stays until the end: the collector need not look at it with each full run.
     gc.freeze()

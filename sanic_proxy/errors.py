@@ -66,6 +66,9 @@ class ProxyError(Exception):
     type: str = "server_error"
     code: str | None = None
     retryable: ClassVar[bool] = True
+    # Whether it speaks against the target that was asked, and whether it ends all attempts.
+    blames_target: bool = True
+    is_final: bool = False
 
     def __init__(
         self,

@@ -539,7 +539,7 @@ class ProxyHttp(Http):
 
     def _part(self, data: bytes, end_stream: bool) -> bytes:
         """A part of an answer without length, as it goes over the wire."""
-        if not self._is_in_parts:
+        if not self._is_in_parts or self.response.status in _BODILESS:
             return data
         part = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         return part + b"0\r\n\r\n" if end_stream else part
