@@ -68,6 +68,8 @@ def _by_status(status: int, parsed: object, text: str) -> errors.ProxyError:
         kind, message = _BY_STATUS[status]
         # The text of a refused key may repeat the key, and concerns the operator alone.
         return kind(message if kind is errors.UpstreamAuthFailed else text or message)
+    if status < 200:
+        return errors.UpstreamBadResponse("The provider switched to another protocol")
     if status < 400:
         return errors.UpstreamRedirect("The provider answered with a redirect, which is not followed")
     if status < 500:
