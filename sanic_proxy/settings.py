@@ -165,7 +165,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no text of ours may hold. Shorter values are no keys, and stand in any text."""
-        keys = [provider.key for provider in self.providers if provider.key is not None]
+        keys = [key for provider in self.providers for key in (provider.key, *provider.spare_keys) if key]
         headers = [value for provider in self.providers for _, value in provider.headers]
         known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys))}
         return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)

@@ -6,14 +6,14 @@ import json
 import resource
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
+from loadtest.raw_client import chat_request
 from tests.conftest import GROQ_KEY, ONCE, STRAICO_KEY
-from tests.support.client import chat_request
 from tests.support.faulty import faulty_upstream
 from tests.support.machine import cpu_s, descriptors
 from tests.support.proxy import Proxy, running_proxy
@@ -44,44 +44,40 @@ def roomy() -> Iterator[tuple[FaultyUpstream, Proxy]]:
 # What is dear
 
 
-def dear(what: str) -> bytes:
-    """A body that costs much to parse or to search, for the model MODEL."""
-    head = f'{{"model":"MODEL",{MESSAGES},"x":'.encode()
-    million = 1_000_000
-    made = {
-        "depth 1025": lambda: head + b"[" * 1025 + b"]" * 1025 + b"}",
-        "depth 100k": lambda: head + b"[" * 100_000 + b"]" * 100_000 + b"}",
-        "open brackets": lambda: b"[" * million,
-        "open objects": lambda: b'{"a":' * million,
-        "1M keys": lambda: head + b"{" + b",".join(b'"k%d":1' % n for n in range(million)) + b"}}",
-        "1M parameters": lambda: head + b"1," + b",".join(b'"k%d":1' % n for n in range(million)) + b"}",
-        "1M models": lambda: head + b"[" + b",".join([b'{"model":1}'] * million) + b"]}",
-        "1M lists": lambda: head + b"[" + b",".join([b"[]"] * million) + b',"model"]}',
-        "deep lists": lambda: head + b"[" + b",".join([b"[" * 700 + b"]" * 700] * 340) + b',"model"]}',
-        "200k lists": lambda: head + b"[" + b",".join([b"[]"] * 200_000) + b',"model"]}',
-        "90k keys": lambda: head + b"{" + b",".join(b'"model%d":1' % n for n in range(90_000)) + b"}}",
-        "many of all": lambda: (
-            head
-            + b'["model",'
-            + b",".join([b"[]"] * 150_000 + [b'{"model":"x"}'] * 90_000 + [b'"y"'] * 400_000)
-            + b"]}"
-        ),
-        "escaped key": lambda: head.replace(b"model", b"mod\\u0065l") + b'["' + b"\\u0065" * million + b'"]}',
-        "10 MB text": lambda: head + b'"' + b"x" * 10 * million + b'"}',
-        "10 MB of escapes": lambda: head + b'"' + b"\\u00e9" * (10 * million // 6) + b'"}',
-        "10 MB of quotes": lambda: head + b'"' + b'\\"' * 5 * million + b'"}',
-        "10 MB of backslashes": lambda: head + b'"' + b"\\\\" * 5 * million + b'","y":"model"}',
-        "10 MB key": lambda: head + b'1,"' + b"x" * 10 * million + b'":1}',
-        "10 MB model": lambda: head.replace(b"MODEL", b"x" * 10 * million) + b"1}",
-        "10 MB number": lambda: head + b"1" * 10 * million + b"}",
-        "10 MB of blanks": lambda: b" " * 10 * million,
-        "40 digits": lambda: head + b"1" * 40 + b"}",
-        "1e400": lambda: head + b"1e400}",
-        "NaN": lambda: head + b"NaN}",
-    }
-    return made[what]()
-
-
+HEAD = f'{{"model":"MODEL",{MESSAGES},"x":'.encode()
+MILLION = 1_000_000
+# Bodies that cost much to parse or to search, for the model MODEL.
+DEAR: dict[str, Callable[[], bytes]] = {
+    "depth 1025": lambda: HEAD + b"[" * 1025 + b"]" * 1025 + b"}",
+    "depth 100k": lambda: HEAD + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "open brackets": lambda: b"[" * MILLION,
+    "open objects": lambda: b'{"a":' * MILLION,
+    "1M keys": lambda: HEAD + b"{" + b",".join(b'"k%d":1' % n for n in range(MILLION)) + b"}}",
+    "1M parameters": lambda: HEAD + b"1," + b",".join(b'"k%d":1' % n for n in range(MILLION)) + b"}",
+    "1M models": lambda: HEAD + b"[" + b",".join([b'{"model":1}'] * MILLION) + b"]}",
+    "1M lists": lambda: HEAD + b"[" + b",".join([b"[]"] * MILLION) + b',"model"]}',
+    "deep lists": lambda: HEAD + b"[" + b",".join([b"[" * 700 + b"]" * 700] * 340) + b',"model"]}',
+    "200k lists": lambda: HEAD + b"[" + b",".join([b"[]"] * 200_000) + b',"model"]}',
+    "90k keys": lambda: HEAD + b"{" + b",".join(b'"model%d":1' % n for n in range(90_000)) + b"}}",
+    "many of all": lambda: (
+        HEAD
+        + b'["model",'
+        + b",".join([b"[]"] * 150_000 + [b'{"model":"x"}'] * 90_000 + [b'"y"'] * 400_000)
+        + b"]}"
+    ),
+    "escaped key": lambda: HEAD.replace(b"model", b"mod\\u0065l") + b'["' + b"\\u0065" * MILLION + b'"]}',
+    "10 MB text": lambda: HEAD + b'"' + b"x" * 10 * MILLION + b'"}',
+    "10 MB of escapes": lambda: HEAD + b'"' + b"\\u00e9" * (10 * MILLION // 6) + b'"}',
+    "10 MB of quotes": lambda: HEAD + b'"' + b'\\"' * 5 * MILLION + b'"}',
+    "10 MB of backslashes": lambda: HEAD + b'"' + b"\\\\" * 5 * MILLION + b'","y":"model"}',
+    "10 MB key": lambda: HEAD + b'1,"' + b"x" * 10 * MILLION + b'":1}',
+    "10 MB model": lambda: HEAD.replace(b"MODEL", b"x" * 10 * MILLION) + b"1}",
+    "10 MB number": lambda: HEAD + b"1" * 10 * MILLION + b"}",
+    "10 MB of blanks": lambda: b" " * 10 * MILLION,
+    "40 digits": lambda: HEAD + b"1" * 40 + b"}",
+    "1e400": lambda: HEAD + b"1e400}",
+    "NaN": lambda: HEAD + b"NaN}",
+}
 REFUSED = (
     *("depth 1025", "depth 100k", "open brackets", "open objects", "1M keys", "1M parameters", "1M models"),
     *("1M lists", "10 MB number", "10 MB of blanks", "1e400", "NaN"),
@@ -108,7 +104,7 @@ def test_no_body_takes_a_tenth_of_a_second(
 ) -> None:
     """Of CPU: a worker does nothing else meanwhile."""
     _, proxy = roomy
-    body = dear(what).replace(b"MODEL", model.encode())
+    body = DEAR[what]().replace(b"MODEL", model.encode())
     proxy.request("GET", "/health")
     before = cpu_s(proxy.process.pid)
     reply = proxy.request("POST", "/v1/chat/completions", body)

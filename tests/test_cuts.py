@@ -12,8 +12,8 @@ import pytest
 
 from loadtest import faults
 from loadtest.faulty_upstream import FaultyUpstream
+from loadtest.raw_client import Ended, answer_to, chat_request
 from tests.conftest import GROQ_KEY, ONCE
-from tests.support.client import Ended, answer_to, chat_request
 from tests.support.faulty import faulty_upstream
 from tests.support.proxy import Proxy, running_proxy
 

@@ -310,6 +310,7 @@ def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstre
     assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
+@pytest.mark.row(42)
 def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
@@ -334,6 +335,7 @@ def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
         assert upstream.left == ["unread"]
 
 
+@pytest.mark.row(42)
 def test_a_client_that_takes_a_little_now_and_then_is_not_dropped(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(b'{"choices": [], "x": "' + b"x" * 6_000_000 + b'"}')

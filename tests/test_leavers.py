@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
+from loadtest.raw_client import chat_request, reset
 from tests.conftest import GROQ_KEY, ONCE
-from tests.support.client import chat_request, reset
 from tests.support.faulty import faulty_upstream
 from tests.support.machine import descriptors, rss_kib
 from tests.support.proxy import Proxy, running_proxy

@@ -337,6 +337,7 @@ def test_what_brings_something_is_progress(piece: bytes, is_progress: bool) -> N
     assert ChatGuard().has_progress(piece) is is_progress
 
 
+@pytest.mark.row(6)
 def test_a_stream_that_brings_nothing_is_given_up() -> None:
     async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
         assert provider.receiver is not None
@@ -445,6 +446,7 @@ def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
     assert relayed(work, Provider(stall_s=0.2)).has_ended
 
 
+@pytest.mark.row(6)
 def test_comments_before_the_first_frame_are_no_progress() -> None:
     class Chatty(Provider):
         @override

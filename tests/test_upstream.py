@@ -74,6 +74,28 @@ def test_an_unknown_host_is_a_dns_error() -> None:
     assert type(failure(get("http://no-such-host.invalid/"))) is errors.UpstreamDnsFailed
 
 
+@pytest.mark.row(3)
+def test_a_slow_resolver_takes_the_time_for_a_connection_and_blocks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(*_: Any, **__: Any) -> Any:
+        time.sleep(1.3)
+
+    async def ask(client: UpstreamClient) -> float:
+        asking = asyncio.ensure_future(client.send(get("http://slow.invalid/")))
+        longest_s = 0.0
+        while not asking.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest_s = max(longest_s, time.monotonic() - began)
+        with pytest.raises(errors.UpstreamTimeout):
+            asking.result()
+        return longest_s
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    assert run(ask) < 0.5
+
+
 @pytest.mark.row(2)
 def test_a_full_backlog_is_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:

@@ -129,6 +129,7 @@ def ask(request: pytest.FixtureRequest, fallback: Proxy) -> Ask:
     return asked
 
 
+@pytest.mark.row(28)
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_one_failure_is_repeated_silently(ask: Ask, upstream: Upstream, n: int, status: int) -> None:
     upstream.on("m", in_turn(fails(status), answers))
@@ -139,6 +140,7 @@ def test_one_failure_is_repeated_silently(ask: Ask, upstream: Upstream, n: int, 
     assert first.body == second.body
 
 
+@pytest.mark.row(30)
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
 def test_what_the_client_has_to_mend_is_not_repeated(
     ask: Ask, upstream: Upstream, n: int, status: int
@@ -170,6 +172,7 @@ def test_silence_is_not_repeated_as_it_may_be_billed(fallback: Proxy, upstream: 
     assert len(upstream.requests) == 1
 
 
+@pytest.mark.row(1, 28)
 @pytest.mark.parametrize("status", [401, 402, 403, 429, 500, 503])
 def test_the_next_target_answers(ask: Ask, fallback: Proxy, upstream: Upstream, n: int, status: int) -> None:
     upstream.on("first", fails(status, ("retry-after", "30")))
@@ -202,6 +205,7 @@ def test_the_second_key_is_used_when_the_first_is_refused(ask: Ask, upstream: Up
     assert route(reply) == "b/m 401, b#2/m ok"
 
 
+@pytest.mark.row(29)
 def test_when_all_fail_the_last_failure_is_told(ask: Ask, upstream: Upstream, n: int) -> None:
     upstream.on("first", fails(500))
     upstream.on("second", fails(503, ("retry-after", "7")))
@@ -366,6 +370,7 @@ def breaking(shared_upstream: Upstream) -> Iterator[Proxy]:
         yield started
 
 
+@pytest.mark.row(29)
 def test_a_target_that_fails_on_and_on_is_left_alone(breaking: Proxy, upstream: Upstream) -> None:
     upstream.on("m", fails(500))
     upstream.on("other", answers)

@@ -134,6 +134,7 @@ def test_it_can_be_told_never_to_refuse() -> None:
     assert health.admit(100) is None
 
 
+@pytest.mark.row(29)
 def test_an_outage_is_not_multiplied() -> None:
     health = Health(breaks=False)
     allowed = 0

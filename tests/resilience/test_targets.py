@@ -46,6 +46,7 @@ def test_a_failure_is_repeated_then_moved_then_told() -> None:
     assert way(record) == "a/m 500 Nms, a/m 500 Nms, b/m 500 Nms, b/m 500 Nms"
 
 
+@pytest.mark.row(29)
 def test_attempts_are_bounded_in_all() -> None:
     way_on, _, _ = tries("a", "b", "c", limits=Limits(per_target=2, in_all=3))
     for _ in range(2):

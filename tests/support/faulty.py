@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import socket
 import ssl
 import threading
@@ -19,33 +20,30 @@ DATA = Path(__file__).parents[1] / "data"
 def faulty_upstream(certificate: str | None = None) -> Iterator[tuple[FaultyUpstream, int]]:
     """A faulty upstream and its port; with `certificate` (a file of tests/data) behind TLS."""
     upstream = FaultyUpstream()
-    context = None
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(DATA / certificate)
-    loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
-    ready = threading.Event()
-    ports: list[int] = []
+    started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, int]] = queue.SimpleQueue()
 
     async def serve() -> None:
-        async with upstream.listening(context=context) as port:
-            ports.append(port)
-            ready.set()
+        async with upstream.listening(context=_context(certificate)) as port:
+            started.put((asyncio.get_running_loop(), port))
             await stopping.wait()
 
-    def run() -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(serve())
-
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
-    assert ready.wait(5)
+    loop, port = started.get(timeout=5)
     try:
-        yield upstream, ports[0]
+        yield upstream, port
     finally:
         loop.call_soon_threadsafe(stopping.set)
         thread.join(5)
+
+
+def _context(certificate: str | None) -> ssl.SSLContext | None:
+    if certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(DATA / certificate)
+    return context
 
 
 @contextlib.contextmanager
