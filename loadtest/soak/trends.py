@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-# What is thrown away of the beginning: pools, caches and the allocator fill up. That takes more than a minute,
+# What is thrown away of the beginning: pools, caches and allocator fill up. That takes more than a minute,
 # but a short run has to leave something to judge.
 WARM_UP_S = 90.0
 LONGEST_WARM_UP_SHARE = 0.5
