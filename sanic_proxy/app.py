@@ -7,10 +7,8 @@ spawned and import it again, and settings belong to the process that serves.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import sys
 from typing import Any, NoReturn
 
 from sanic import Request, Sanic
@@ -18,6 +16,7 @@ from sanic.config import Config
 from sanic.exceptions import RequestCancelled
 from sanic.http.constants import Stage
 from sanic.log import logger as sanic_logger
+from sanic.mixins import startup as sanic_startup
 from sanic.response import BaseHTTPResponse
 from sanic_ext import Extend
 from sanic_ext.extensions.openapi.extension import OpenAPIExtension
@@ -25,21 +24,26 @@ from typing_extensions import override
 
 from sanic_proxy import __version__, logs, startup
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
-from sanic_proxy.errors import ShuttingDown
-from sanic_proxy.http_server import ProxyProtocol
+from sanic_proxy.errors import ProxyError, ShuttingDown
+from sanic_proxy.http_server import MAX_UNREAD_BYTES, ProxyProtocol
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.routes import admission, chat, endpoints, health, models, pages
 from sanic_proxy.routes.errors import render
 from sanic_proxy.settings import Settings, SettingsError, binding_problem
 from sanic_proxy.settings_loader import load
+from sanic_proxy.spool import MAX_MEMORY_BYTES
 from sanic_proxy.state import AppState, state_of
+from sanic_proxy.supervisor import StateServer, Supervisor
+from sanic_proxy.traffic import overloaded
+from sanic_proxy.worker import Worker, read_again
 
 # Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
 # for longer than a minute with a 503 of its own.
+# What a form holds in memory while it passes: what nobody has read yet, and what waits for the model's name.
+UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
 BACKLOG = 4096  # connections that wait to be accepted; Sanic's 100 is less than a burst of clients
 KEEP_ALIVE_TIMEOUT_S = 120
 REQUEST_TIMEOUT_S = 60
-GRACEFUL_SHUTDOWN_TIMEOUT_S = 30
 # Nothing in the environment begins with it: by default Sanic copies every SANIC_* variable into
 # app.config, our clients' keys included.
 _NO_ENVIRONMENT = "\0"
@@ -61,6 +65,8 @@ class ProxyApp(Sanic[Any, Any]):
     @override
     def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
         """What `run`, `prepare` and `create_server` serve with."""
+        logs.fill_standard_streams()
+        sanic_startup.Manager = StateServer  # type: ignore[assignment, attr-defined]
         return super()._helper(*args, **{**settings, "protocol": ProxyProtocol, "backlog": BACKLOG})
 
     @override
@@ -69,11 +75,13 @@ class ProxyApp(Sanic[Any, Any]):
             raise TypeError(type(request))
         state = state_of(self)
         record = request.record
-        state.begin()
+        state.traffic.begin(request)
         try:
             await self._answer(request, state)
         except asyncio.CancelledError:
-            if not record.ended:
+            if request.cut_by is not None:
+                _note_cut(request, request.cut_by)
+            elif not record.ended:
                 record.status = 499
                 record.ended = "client_left" if _is_lost(request) else "cancelled"
             raise
@@ -81,9 +89,7 @@ class ProxyApp(Sanic[Any, Any]):
             await self.handle_exception(request, exc)
         finally:
             record.ended = record.ended or "complete"
-            if state.is_draining:
-                request.end_connection()  # an idle connection would hold the worker until the grace is over
-            state.end()
+            state.traffic.end(request)
             _log(record, state)
 
     async def _answer(self, request: ProxyRequest, state: AppState) -> None:
@@ -97,10 +103,13 @@ class ProxyApp(Sanic[Any, Any]):
                 return
         if refusal is not None:
             raise refusal
+        traffic = state.traffic
+        if len(traffic.requests) > traffic.max_requests and request.path not in admission.OPEN_PATHS:
+            raise overloaded()
         request.route, handler, arguments = self.router.get(request.path, request.method, None)
         request._match_info = arguments
-        if request.stream is not None and request.stream.request_body and not request.is_upload:
-            await request.receive_body()
+        if request.stream is not None and request.stream.request_body:
+            await _receive(request, state)
         answer: Any = handler(request, **arguments)
         await _send(request, answer if isinstance(answer, BaseHTTPResponse) else await answer)
 
@@ -120,7 +129,7 @@ class ProxyApp(Sanic[Any, Any]):
                 request.abort()
             return
         if isinstance(exception, asyncio.CancelledError):
-            exception = ShuttingDown("The proxy is shutting down")
+            exception = ShuttingDown("The proxy is shutting down: please repeat the request")
         await super().handle_exception(request, exception, False)
         if isinstance(request, ProxyRequest) and request.stream is not None:
             self._log_unrouted(request)
@@ -129,6 +138,24 @@ class ProxyApp(Sanic[Any, Any]):
         """What never came to handle_request: a request that could not even be read."""
         if request.method == "NONE" and hasattr(self.ctx, "state"):
             _log(request.record, state_of(self))
+
+
+async def _receive(request: ProxyRequest, state: AppState) -> None:
+    """Take the body in, if there is room for it; an upload's is left to its handler."""
+    hold = state.traffic.hold
+    limit_bytes = state.settings.max_body_bytes
+    if request.is_received:
+        size_bytes = request.size_bytes
+    else:
+        length = request.fields.get("content-length")
+        size_bytes = limit_bytes if length is None else int(length)
+    if request.is_upload:
+        hold(request, min(size_bytes, UPLOAD_SHARE_BYTES))
+        return
+    hold(request, min(size_bytes, limit_bytes))  # a larger one is refused when it is read
+    await request.receive_body()
+    if request.held_bytes != len(request.body):
+        hold(request, len(request.body))
 
 
 def _log(record: RequestRecord, state: AppState) -> None:
@@ -151,6 +178,16 @@ async def _send(request: ProxyRequest, answer: BaseHTTPResponse | None) -> None:
         await answer.send(end_stream=True)
 
 
+def _note_cut(request: ProxyRequest, error: ProxyError) -> None:
+    """What becomes of a request that the proxy ends: a 503, or the end of its connection."""
+    record = request.record
+    record.ended = record.ended or error.code or error.type
+    if not request.responded:
+        record.status = error.status
+    elif request.stream is not None and request.stream.stage is Stage.RESPONSE:
+        request.abort()  # its answer is incomplete, and may not look otherwise
+
+
 def _is_lost(request: Request) -> bool:
     return bool(request.conn_info is not None and request.conn_info.lost)
 
@@ -166,7 +203,6 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
             "NOISY_EXCEPTIONS": False,
             "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_TIMEOUT_S,
             "REQUEST_TIMEOUT": REQUEST_TIMEOUT_S,
-            "GRACEFUL_SHUTDOWN_TIMEOUT": GRACEFUL_SHUTDOWN_TIMEOUT_S,
             "INSPECTOR": False,
             "OAS_UI_REDOC": False,  # both load scripts and fonts from elsewhere
             "OAS_UI_SWAGGER": False,
@@ -185,7 +221,10 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
     Extend(made, extensions=[_OpenAPI], built_in_extensions=False)
     made.error_handler.add(Exception, render)
     made.main_process_start(check_settings)
+    made.main_process_start(begin_supervision)
+    made.main_process_ready(supervise)
     made.before_server_start(open_state)
+    made.after_server_start(listen_to_signals)
     made.before_server_stop(begin_drain)
     made.after_server_stop(close_state)
     return made
@@ -204,7 +243,7 @@ def _settings_or_exit(address: str) -> Settings:
 
 def _exit_with(problems: list[str]) -> NoReturn:
     for problem in problems:
-        sys.stderr.write(f"sanic-proxy: {problem}\n")
+        logs.say(f"sanic-proxy: {problem}")
     logging.getLogger("sanic.error").disabled = True  # it would print a traceback of this exit
     raise SystemExit(1)
 
@@ -214,31 +253,46 @@ async def check_settings(app: ProxyApp) -> None:
     settings = _settings_or_exit(app.state.host)
     logs.configure(settings.log_level, settings.log_format)
     for line in startup.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
-        sys.stderr.write(f"{line}\n")
+        logs.say(line)
+
+
+async def begin_supervision(app: ProxyApp) -> None:
+    """In the main process, from here on, SIGHUP has its settings read again."""
+
+    def read(old: Settings) -> Settings | None:
+        settings = read_again(old, app.state.host)
+        if settings is not None:
+            logs.configure(settings.log_level, settings.log_format)
+        return settings
+
+    app.ctx.supervisor = Supervisor(load(), read)
+
+
+async def supervise(app: ProxyApp) -> None:
+    """In the main process, when its workers are about to be started."""
+    app.ctx.supervisor.take_over(app.manager)
 
 
 async def open_state(app: ProxyApp) -> None:
     """In each worker: the settings again, and everything it holds open."""
     if not os.environ.get("SANIC_WORKER_NAME"):
         await check_settings(app)  # with --single-process there is no main process
-    settings = load()
-    logs.configure(settings.log_level, settings.log_format)
-    longest_s = max(provider.timeouts.total_s for provider in settings.providers) if settings.providers else 0
-    app.config.update({"REQUEST_MAX_SIZE": settings.max_body_bytes, "RESPONSE_TIMEOUT": longest_s + 60})
-    app.config["READER_TIMEOUT"] = settings.client_timeout_s
-    app.ctx.state = AppState(settings)
-    # What is here now stays until the end: the collector need not look at it with each full run.
-    gc.freeze()
+    app.ctx.worker = Worker(app, load())
+
+
+async def listen_to_signals(app: ProxyApp) -> None:
+    """In each worker, when Sanic has set its handlers."""
+    app.ctx.worker.listen_to_signals()
 
 
 async def begin_drain(app: ProxyApp) -> None:
-    """Before Sanic waits for the requests under way: say that no more should come. Closes nothing."""
-    state_of(app).is_draining = True
+    """Before Sanic closes the listener and waits for the requests under way."""
+    app.ctx.worker.closing()
 
 
 async def close_state(app: ProxyApp) -> None:
-    """After Sanic has stopped; the handlers it cancelled may still be in their `finally`."""
-    await state_of(app).aclose()
+    """After Sanic has stopped."""
+    await app.ctx.worker.aclose()
 
 
 app = create_app()

@@ -23,6 +23,7 @@ from sanic.request.parameters import RequestParameters
 from sanic.response import BaseHTTPResponse
 from typing_extensions import override
 
+from sanic_proxy.errors import ProxyError
 from sanic_proxy.record import RequestRecord
 
 # httptools keeps offsets into a URL in 16 bits.
@@ -124,8 +125,10 @@ class ProxyRequest(Request[Any, Any]):
         "_grouped_args",
         "_plain_args",
         "answer_lines",
+        "cut_by",
         "failure",
         "fields",
+        "held_bytes",
         "is_received",
         "is_upload",
         "keeps_alive",
@@ -177,6 +180,8 @@ class ProxyRequest(Request[Any, Any]):
         self.unread_bytes = 0
         self.failure: Exception | None = None
         self.keeps_alive = True
+        self.cut_by: ProxyError | None = None
+        self.held_bytes = 0
 
     @property
     def headers(self) -> Header:  # type: ignore[explicit-override, override]
@@ -213,6 +218,15 @@ class ProxyRequest(Request[Any, Any]):
         """Close the connection when the answer that has begun is over."""
         if isinstance(self.stream, Http):
             self.stream.keep_alive = False
+
+    def cut(self, error: ProxyError) -> None:
+        """End the handler by a cancellation, whose reason the client is to be told."""
+        if self.cut_by is None and isinstance(self.stream, Http):
+            self.cut_by = error
+            self.end_connection()
+            task = self.stream.protocol._task
+            if task is not None:
+                task.cancel()
 
     def abort(self) -> None:
         """Break the connection off at once, so that nothing on it looks like an end."""

@@ -30,6 +30,7 @@
     │   ├── UpstreamUnavailable      503 upstream_unavailable
     │   │   └── TargetLeftAlone      503 upstream_left_alone
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
+    ├── Overloaded                   503 server_overloaded: this worker has enough to do
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
     └── ShuttingDown                 503 server_shutting_down
 
@@ -66,6 +67,9 @@ class ProxyError(Exception):
     type: str = "server_error"
     code: str | None = None
     retryable: ClassVar[bool] = True
+    # Whether it speaks against the target that was asked, and whether it ends all attempts.
+    blames_target: bool = True
+    is_final: bool = False
 
     def __init__(
         self,
@@ -297,6 +301,13 @@ class UpstreamRefusedRequest(ClientError):
         self.type = error["type"]
         self.code = error["code"]
         self.status = status
+
+
+class Overloaded(ProxyError):
+    """This worker has as much under way as it may."""
+
+    status = 503
+    code = "server_overloaded"
 
 
 class NoRoom(ProxyError):

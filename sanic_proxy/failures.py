@@ -68,6 +68,8 @@ def _by_status(status: int, parsed: object, text: str) -> errors.ProxyError:
         kind, message = _BY_STATUS[status]
         # The text of a refused key may repeat the key, and concerns the operator alone.
         return kind(message if kind is errors.UpstreamAuthFailed else text or message)
+    if status < 200:
+        return errors.UpstreamBadResponse("The provider switched to another protocol")
     if status < 400:
         return errors.UpstreamRedirect("The provider answered with a redirect, which is not followed")
     if status < 500:
@@ -199,7 +201,7 @@ def _clamp(seconds: float) -> int:
     return max(1, min(MAX_RETRY_AFTER_S, -int(-seconds // 1)))
 
 
-_AUTH_CODES = frozenset({"invalid_api_key", "authentication_error", "permission_error", "unauthorized"})
+_AUTH_CODES = frozenset({"invalid_api_key", "authentication_error", "unauthorized"})
 
 
 def error_in_band(parsed: object) -> errors.ProxyError:
@@ -225,6 +227,10 @@ def _in_band(parsed: object) -> errors.ProxyError:
     known = error_object(parsed)
     if known is None:
         return errors.UpstreamError(safe_text(message_of(parsed)) or "The provider reported an error")
+    if "permission_error" in {known["type"], known["code"]}:
+        told = _by_status(403, parsed, "")
+        told.upstream_status = 403
+        return told
     if _AUTH_CODES & {known["type"], known["code"]}:
         return _by_status(401, parsed, "")
     if {known["type"], known["code"]} & {

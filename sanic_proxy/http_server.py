@@ -41,6 +41,7 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 from typing_extensions import override
 
 from sanic_proxy.app_types import HeaderFields, ProxyRequest, Reply, header_lines
+from sanic_proxy.state import state_of
 
 logger = logging.getLogger(__name__)
 
@@ -539,7 +540,7 @@ class ProxyHttp(Http):
 
     def _part(self, data: bytes, end_stream: bool) -> bytes:
         """A part of an answer without length, as it goes over the wire."""
-        if not self._is_in_parts:
+        if not self._is_in_parts or self.response.status in _BODILESS:
             return data
         part = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         return part + b"0\r\n\r\n" if end_stream else part
@@ -603,7 +604,16 @@ class ProxyProtocol(HttpProtocol):
         self._http: ProxyHttp | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)  # type: ignore[no-untyped-call]
+        state_of(self.app).traffic.connections = self.connections
         self._setup_connection()
+
+    def read_config(self) -> None:
+        """Take over what has changed in the app's configuration since the connection was made."""
+        config = self.app.config
+        self.request_max_size = config.REQUEST_MAX_SIZE
+        self.response_timeout = config.RESPONSE_TIMEOUT
+        if self._http is not None:
+            self._http.request_max_size = self.request_max_size
 
     @override
     def _setup_connection(self, *args: Any, **kwargs: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from typing_extensions import override
@@ -18,7 +20,7 @@ _NAMES = ("sanic.root", "sanic.error", "sanic.server", "sanic.websockets", "sani
 
 def configure(level: str, style: str) -> None:
     """Send all loggers of this process to standard error in one format."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     for name in _NAMES:
         logger = logging.getLogger(name)
@@ -27,10 +29,56 @@ def configure(level: str, style: str) -> None:
         logger.propagate = False
 
 
+def fill_standard_streams() -> None:
+    """Put /dev/null where standard input, output or error is closed.
+
+    Else the next socket or pipe gets that number: what is meant for the log would go there, and libuv
+    aborts when it closes one of those.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # what Python makes of a closed one
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+
+
+def say(line: str) -> None:
+    """A line on standard error, if it can be written."""
+    with suppress(OSError, AttributeError):  # a full disk; closed from the start
+        sys.stderr.write(f"{line}\n")
+
+
 def log_request(record: RequestRecord) -> None:
     """One line for a finished request: names, numbers and why it ended; never content, never a key."""
     if access_logger.isEnabledFor(logging.INFO):
         access_logger.info("request", extra={"fields": record.as_fields()})
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Lines that cannot be written (a full disk, a closed pipe) are dropped, counted, and told of later."""
+
+    _dropped = 0
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        before = self._dropped
+        super().emit(record)
+        if before and self._dropped == before:
+            self._dropped = 0
+            name, text = record.name, "%d log lines could not be written"
+            super().emit(logging.LogRecord(name, logging.WARNING, "", 0, text, (before,), None))
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        # logging's own writes a traceback to where nothing can be written.
+        self._dropped += 1
 
 
 class _TextFormatter(logging.Formatter):

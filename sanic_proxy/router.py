@@ -73,7 +73,9 @@ class Router(Generic[P]):
                     provider,
                     model,
                     label_for(name, model, number),
-                    self._board.of(name, number, model),
+                    # A target without a model has a health of its own: were it the key's, its probe would
+                    # refuse itself. No model's name holds a line break.
+                    self._board.of(name, number, model or "\n"),
                     self._board.of(name, number, ""),
                 )
             )
@@ -81,10 +83,7 @@ class Router(Generic[P]):
 
     def _resolved(self, model: str) -> tuple[Sequence[P], str]:
         """The provider of `model`, with each of its keys, and its own name for it."""
-        if not model or len(model) > MAX_MODEL_CHARS or _UNPRINTABLE.search(model):
-            raise ModelNotFound(
-                "The model name is empty, too long or holds unprintable characters", param="model"
-            )
+        _check_name(model)
         if not self._is_on:
             return self._provider(STRAICO), model
         prefix, slash, rest = model.partition("/")
@@ -97,11 +96,13 @@ class Router(Generic[P]):
             raise ProviderNotConfigured(self._no_default(model), param="model")
         return self._default, model
 
-    def named(self, name: str, model: str = "") -> Sequence[Target[P]]:
+    def named(self, name: str, model: str | None = None) -> Sequence[Target[P]]:
         """The targets at the provider of that name, whatever the model. Raises a ClientError for none."""
+        if model is not None:
+            _check_name(model)
         key = name.strip().lower()
         if key in self._providers or key in self._off:
-            return self._targets(self._provider(key, "x-provider"), model)
+            return self._targets(self._provider(key, "x-provider"), model or "")
         known = ", ".join(sorted(self._providers))
         raise ClientError(
             f"There is no provider {name[:80]!r}; the ones that are on: {known}",
@@ -134,6 +135,13 @@ class Router(Generic[P]):
         return (
             "The model name has no provider's prefix and there is no single provider to fall back to: "
             f"write one ({example}), or set STRAICO_API_KEY. Providers that are on: {', '.join(on) or 'none'}"
+        )
+
+
+def _check_name(model: str) -> None:
+    if not model or len(model) > MAX_MODEL_CHARS or _UNPRINTABLE.search(model):
+        raise ModelNotFound(
+            "The model name is empty, too long or holds unprintable characters", param="model"
         )
 
 

@@ -87,6 +87,22 @@ class PoolLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How long a stop may take, in seconds: still taking new requests, then finishing those under way."""
+
+    lame_duck_s: float
+    drain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a worker has under way at most; 0: without limit."""
+
+    concurrent: int
+    bytes_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """One provider that is on: where it is, and what it is told."""
 
@@ -147,6 +163,8 @@ class Settings:
     access_log: bool
     ssl_cert_file: str | None
     timeouts: Timeouts
+    ending: Ending
+    capacity: Capacity
     providers: tuple[ProviderSettings, ...]
     providers_off: tuple[ProviderOff, ...]
     models: tuple[ModelSettings, ...] = ()
@@ -253,6 +271,14 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("LOG_LEVEL", "info", "`debug`, `info`, `warning`, `error`"),
     Variable("LOG_FORMAT", "text", "`text` or `json`"),
     Variable("ACCESS_LOG", "on", "one line per finished request"),
+    Variable("MAX_CONCURRENT", "2000", "requests under way per worker; more get 503; 0: no limit"),
+    Variable(
+        "MAX_BYTES_IN_FLIGHT",
+        "1073741824",
+        "bytes of their bodies per worker; more get 503; 0: no limit",
+    ),
+    Variable("LAME_DUCK_SECONDS", "5", "seconds after SIGTERM in which new requests are still served"),
+    Variable("DRAIN_SECONDS", "300", "seconds that requests under way then have to finish"),
     Variable("CONFIG", "", "path of a TOML file"),
 )
 

@@ -27,6 +27,8 @@ from sanic_proxy.settings import (
     PREFIX,
     STRAICO_BASE_URL,
     VARIABLES,
+    Capacity,
+    Ending,
     ModelSettings,
     PoolLimits,
     ProviderOff,
@@ -103,6 +105,14 @@ class _Reader:
             access_log=env.bool(PREFIX + "ACCESS_LOG", True),
             ssl_cert_file=self._ssl_cert_file(),
             timeouts=timeouts,
+            ending=Ending(
+                lame_duck_s=self._seconds("LAME_DUCK_SECONDS", 5, zero=True),
+                drain_s=self._seconds("DRAIN_SECONDS", 300, zero=True),
+            ),
+            capacity=Capacity(
+                concurrent=self._int("MAX_CONCURRENT", 2000, low=0, high=1_000_000),
+                bytes_in_flight=self._int("MAX_BYTES_IN_FLIGHT", 2**30, low=0, high=2**50),
+            ),
             providers=on,
             providers_off=off,
             models=self._models({name for entry in on for name in (entry.name, *entry.aliases)}),

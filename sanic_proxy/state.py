@@ -14,6 +14,7 @@ from sanic_proxy.resilience.health import Board
 from sanic_proxy.resilience.targets import Limits
 from sanic_proxy.router import Router
 from sanic_proxy.settings import Settings
+from sanic_proxy.traffic import Traffic
 from sanic_proxy.upstream import UpstreamClient
 
 if TYPE_CHECKING:
@@ -23,15 +24,22 @@ if TYPE_CHECKING:
 
 # How long the last handlers, cancelled when the drain time was over, have for their `finally`.
 LAST_HANDLERS_S = 5.0
+# How often a state that has been replaced looks whether somebody still uses it.
+RETIRED_STEP_S = 0.5
 MAX_REMEMBERED = 4096
 
 
 class AppState:
-    """Built in a running loop; `aclose` waits for the handlers that still use it."""
+    """Built in a running loop; `aclose` waits for the handlers that still use it.
 
-    def __init__(self, settings: Settings) -> None:
+    `traffic` is that of the state which this one replaces; None in a new worker.
+    """
+
+    def __init__(self, settings: Settings, traffic: Traffic | None = None) -> None:
         self.settings = settings
         self.secrets = settings.secrets
+        self.traffic = traffic or Traffic()
+        self.traffic.limit(settings.capacity)
         self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
         keyed = build_providers(settings, self.client)
         self.providers = {name: providers[0] for name, providers in keyed.items()}
@@ -51,9 +59,6 @@ class AppState:
             names=[model.name for model in settings.models],
         )
         self.keys = KeyRing(settings)
-        self.is_draining = False
-        self._in_flight = 0
-        self._emptied: asyncio.Event | None = None
 
     def _listed(self) -> list[ChatProvider]:
         """With the router off only Straico can be called, so only its models are listed."""
@@ -62,25 +67,18 @@ class AppState:
             return distinct
         return [provider for provider in distinct if provider.provider_kind == "emulated"]
 
-    @property
-    def in_flight(self) -> int:
-        """Requests between their first and their last byte."""
-        return self._in_flight
-
-    def begin(self) -> None:
-        self._in_flight += 1
-
-    def end(self) -> None:
-        self._in_flight -= 1
-        if not self._in_flight and self._emptied is not None:
-            self._emptied.set()
-
     async def aclose(self) -> None:
         """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them."""
-        if self._in_flight:
-            self._emptied = asyncio.Event()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._emptied.wait(), LAST_HANDLERS_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.traffic.emptied(), LAST_HANDLERS_S)
+        await self.client.aclose()
+
+    async def retire(self) -> None:
+        """Close the pools when the requests that began before now have ended: a newer state has the rest."""
+        left = set(self.traffic.requests)
+        while left:
+            await asyncio.sleep(RETIRED_STEP_S)
+            left &= self.traffic.requests
         await self.client.aclose()
 
 

@@ -101,12 +101,14 @@ class ChatGuard:
     After `is_done` or a failure, whatever else comes is dropped.
     """
 
-    __slots__ = ("_finished", "_has_begun", "_splitter", "failure", "is_done", "usage")
+    __slots__ = ("_begun", "_finished", "_has_begun", "_splitter", "failure", "is_done", "usage")
 
     def __init__(self) -> None:
         self._splitter = sse.FrameSplitter()
         self._has_begun = False
-        self._finished = False
+        # By index: each answer that has begun has an end of its own.
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
         self.is_done = False
         self.failure: errors.ProxyError | None = None
         self.usage: dict[str, Any] | None = None
@@ -152,8 +154,10 @@ class ChatGuard:
         if self.is_done:
             return b""
         last = self._last_frame()
-        if self._finished:
-            return last if last == sse.DONE else last + sse.DONE
+        if last.rstrip().endswith(sse.DONE_PAYLOAD):
+            return last
+        if self._finished and self._finished >= self._begun:
+            return last + sse.DONE
         if not self._has_begun:
             raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
         raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
@@ -169,7 +173,6 @@ class ChatGuard:
         last = self.feed(b"\n\n")
         if self.failure is not None:
             raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
-        self._finished = self._finished or self.is_done
         return last
 
     def _passes(self, payload: bytes, event: bytes = b"") -> bool:
@@ -187,8 +190,13 @@ class ChatGuard:
         if not isinstance(choices, list):
             return False  # `{}` and its like break three client libraries, and say nothing
         for choice in choices:
-            if isinstance(choice, dict) and choice.get("finish_reason") is not None:
-                self._finished = True
+            if isinstance(choice, dict):
+                index = choice.get("index")
+                index = index if isinstance(index, int) else 0
+                if choice.get("finish_reason") is not None:
+                    self._finished.add(index)
+                elif index not in self._begun:
+                    self._begun.add(index)
         return True
 
 
@@ -249,7 +257,7 @@ class EventGuard:
                 )
             return b""
         frames, self._tail = tail[:end], tail[end:]
-        if not self._has_length:
+        if not self._has_length and b"data:" in frames:
             self._last = frames
         return frames
 
@@ -265,7 +273,7 @@ class EventGuard:
 
 
 _FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_FINAL_EVENT = re.compile(rb'\[DONE\]|"type"\s*:\s*"[\w.]+\.(?:completed|done)"')
+_FINAL_EVENT = re.compile(rb'(?m)^data: ?\[DONE\]\r?$|"type"\s*:\s*"[\w.]+\.(?:completed|done)"')
 
 
 class Passage:
@@ -334,6 +342,7 @@ class Relay:
         "_sink",
         "_source",
         "_timer",
+        "_trusted_at",
         "sent_bytes",
     )  # fmt: skip
 
@@ -351,7 +360,7 @@ class Relay:
         self._loop = sink.loop
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._sink = sink
-        self._heard_at = self._progress_at = self._loop.time()
+        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         sink.on_writable = self._release
         try:
             if self._source.divert(self):
@@ -371,6 +380,8 @@ class Relay:
             piece = await self._source.read_some()
             if piece:
                 self.received(piece)
+                if not self._done.done() and self._loop.time() >= self._stalls_at():
+                    self._done.set_exception(_stalled())
             else:
                 self.ended(None)
             if self._is_held and not self._done.done():
@@ -385,8 +396,11 @@ class Relay:
         now = self._heard_at = self._loop.time()
         guard = self._guard
         frames = guard.feed(data)
-        if now - self._progress_at >= self._look_after_s and frames and guard.has_progress(frames):
-            self._progress_at = now
+        if frames:
+            if now - self._progress_at < self._look_after_s:
+                self._trusted_at = now
+            elif guard.has_progress(frames):
+                self._progress_at = self._trusted_at = now
         if guard.is_done:
             self._finish(frames)
             return
@@ -416,7 +430,7 @@ class Relay:
 
     def _release(self) -> None:
         self._is_held = False
-        self._heard_at = self._progress_at = self._loop.time()
+        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         self._source.resume()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
@@ -426,15 +440,14 @@ class Relay:
         self._timer = self._loop.call_at(due_at, self._strike)
 
     def _stalls_at(self) -> float:
-        is_trusted = self._heard_at - self._progress_at < self._look_after_s
-        return (self._heard_at if is_trusted else self._progress_at) + self._source.stall_s
+        return self._trusted_at + self._source.stall_s
 
     def _strike(self) -> None:
         if self._done.done():
             return
         now = self._loop.time()
         if self._is_held:
-            self._heard_at = self._progress_at = now
+            self._heard_at = self._progress_at = self._trusted_at = now
         if now >= self._source.due_at(self._heard_at):
             self._done.set_exception(self._source.overdue(now))
         elif now >= self._stalls_at():

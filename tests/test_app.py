@@ -141,7 +141,7 @@ async def test_a_worker_holds_one_state(
     client = await started(app, sanic_client)
     reply = await client.post("/v1/chat/completions", content=json.dumps(BODY))
     assert reply.status_code == 200
-    assert state_of(app).in_flight == 0
+    assert not state_of(app).traffic.requests
     assert list(state_of(app).providers) == ["echo"]
 
 
@@ -149,7 +149,7 @@ async def test_readiness_says_what_is_not_ready(
     app: ProxyApp, sanic_client: Any, loop: asyncio.AbstractEventLoop
 ) -> None:
     client = await started(app, sanic_client)
-    state_of(app).is_draining = True
+    state_of(app).traffic.drain()
     reply = await client.get("/health/readiness")
     assert (reply.status_code, reply.json()["not_ready"]) == (503, ["draining"])
     assert (await client.get("/health")).status_code == 200

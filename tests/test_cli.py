@@ -85,12 +85,12 @@ def test_serve_starts_the_proxy_with_its_flags(tmp_path: Path) -> None:
         "error",
     ]
     with (tmp_path / "log").open("wb") as log:
+        env = clean_environment({"SANIC_PROXY_LAME_DUCK_SECONDS": "0"})
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=clean_environment({}), stdout=log, stderr=log, start_new_session=True
+            command, cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True
         )
     try:
         assert answer(f"http://127.0.0.1:{port}/health") == {"status": "ok"}
-        time.sleep(0.5)  # see Proxy.terminate
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     finally:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
+import subprocess
+import sys
 
 import pytest
+from typing_extensions import override
 
 from sanic_proxy import logs
 from sanic_proxy.record import RequestRecord
@@ -63,3 +68,35 @@ def test_a_line_that_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(RequestRecord, "as_fields", lambda _: pytest.fail("made all the same"))
     logs.configure("warning", "text")
     logs.log_request(finished())
+
+
+def test_lines_that_cannot_be_written_are_counted_and_told_of_when_it_works_again() -> None:
+    class Disk(io.StringIO):
+        is_full = True
+
+        @override
+        def write(self, text: str) -> int:
+            if self.is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+    disk = Disk()
+    handler = logs._Handler(disk)
+    record = logging.LogRecord("sanic_proxy.test", logging.INFO, "", 0, "a line", (), None)
+    for _ in range(3):
+        handler.emit(record)
+    disk.is_full = False
+    handler.emit(record)
+    handler.emit(record)
+    assert disk.getvalue() == "a line\n3 log lines could not be written\na line\n"
+
+
+def test_closed_standard_streams_are_filled() -> None:
+    code = (
+        "import os; from sanic_proxy.logs import fill_standard_streams\n"
+        "for number in (0, 1, 2): os.close(number)\n"
+        "fill_standard_streams()\n"
+        "assert all(os.readlink(f'/proc/self/fd/{number}') == '/dev/null' for number in (0, 1, 2))\n"
+        "assert all(os.get_inheritable(number) for number in (0, 1, 2))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

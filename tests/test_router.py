@@ -110,3 +110,15 @@ def test_a_provider_may_be_named_whatever_the_model() -> None:
         router("groq", "xai").named("nope")
     with pytest.raises(ProviderNotConfigured, match="OPENAI_API_KEY"):
         router("groq").named("openai")
+
+
+def test_a_provider_that_is_named_without_a_model_is_another_thing_than_its_key() -> None:
+    (target,) = router("groq").named("groq")
+    assert target.health is not target.key_health
+    assert target.label == "groq"
+
+
+@pytest.mark.parametrize("model", ["", "a\nb", "x" * 300])
+def test_a_model_is_checked_whoever_names_the_provider(model: str) -> None:
+    with pytest.raises(ModelNotFound):
+        router("groq").named("groq", model)

@@ -10,6 +10,7 @@ import pytest
 from sanic_proxy.settings_loader import load
 from sanic_proxy.state import AppState, KeyRing
 from sanic_proxy.upstream import UpstreamClient
+from tests.test_traffic import Request
 
 
 def test_a_key_is_compared_whole(tmp_path: Path) -> None:
@@ -31,16 +32,40 @@ def test_the_pools_are_closed_after_the_last_handler(tmp_path: Path, monkeypatch
 
     async def lifetime() -> None:
         state = AppState(load({}, tmp_path))
-        state.begin()
+        request = Request()
+        state.traffic.begin(request)
         closing = asyncio.ensure_future(state.aclose())
         await asyncio.sleep(0.02)
         events.append("handler ends")
-        state.end()
+        state.traffic.end(request)
         await closing
 
     monkeypatch.setattr(UpstreamClient, "aclose", noted)
     asyncio.run(lifetime())
     assert events == ["handler ends", "closed"]
+
+
+def test_a_state_that_is_replaced_is_closed_when_the_last_request_that_knows_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lifetime() -> None:
+        old = AppState(load({}, tmp_path))
+        first, second = Request(), Request()
+        old.traffic.begin(first)
+        new = AppState(load({}, tmp_path), old.traffic)
+        retiring = asyncio.ensure_future(old.retire())
+        await asyncio.sleep(0)
+        new.traffic.begin(second)
+        await asyncio.sleep(0.05)
+        assert not retiring.done()
+        old.traffic.end(first)
+        await asyncio.wait_for(retiring, 1)
+        assert new.traffic.requests == {second}
+        new.traffic.end(second)
+        await new.aclose()
+
+    monkeypatch.setattr("sanic_proxy.state.RETIRED_STEP_S", 0.01)
+    asyncio.run(lifetime())
 
 
 def test_with_the_router_off_only_straico_is_listed(tmp_path: Path) -> None:

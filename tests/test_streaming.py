@@ -367,6 +367,69 @@ def test_a_little_progress_is_enough() -> None:
     assert relayed(work, Provider(stall_s=0.2)).has_ended
 
 
+def test_frames_that_were_taken_on_trust_count() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        await asyncio.sleep(0.08)
+        provider.receiver.received(PROGRESS[0])
+        for _ in range(16):
+            await asyncio.sleep(0.02)
+            provider.receiver.received(b": keep-alive\n\n")
+        assert not running.done()  # 0.4 s have not passed since the frame
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.42)).has_ended
+
+
+def test_a_source_that_is_asked_can_stall_as_well() -> None:
+    class Chatty(Provider):
+        @override
+        async def read_some(self, wait_s: float | None = None) -> bytes | None:
+            await asyncio.sleep(0.01)
+            return b": keep-alive\n\n"
+
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        with pytest.raises(errors.UpstreamStalled):
+            await running
+
+    relayed(work, Chatty(comes=False, stall_s=0.1))
+
+
+def choice(index: int, finish: str | None = None) -> bytes:
+    return frame(choices=[{"index": index, "delta": {"content": "a"}, "finish_reason": finish}])
+
+
+def test_each_of_several_answers_has_its_own_end() -> None:
+    cut = ChatGuard()
+    cut.feed(choice(0) + choice(1) + choice(0, "stop"))
+    with pytest.raises(errors.UpstreamDisconnected):
+        cut.end()
+    whole = ChatGuard()
+    whole.feed(choice(0) + choice(1) + choice(1, "stop") + choice(0, "stop"))
+    assert whole.end() == DONE
+
+
+@pytest.mark.parametrize(
+    ("data", "is_whole"),
+    [
+        (b'data: {"type":"a.done"}\n\n: bye\n\n', True),
+        (b"data: [DONE]\n\n", True),
+        (b'data: {"type":"a.delta","delta":"write [DONE] and"}\n\n', False),
+        (b'data: {"type":"a.delta"}\n\n', False),
+        (b"", False),
+    ],
+)
+def test_without_length_only_an_event_ends_a_stream(data: bytes, is_whole: bool) -> None:
+    guard = streaming.EventGuard(has_length=False)
+    assert guard.feed(data) == data
+    if is_whole:
+        assert guard.end() == b""
+    else:
+        with pytest.raises(errors.UpstreamDisconnected):
+            guard.end()
+
+
 def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
     async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
         assert provider.receiver is not None

@@ -175,6 +175,7 @@ def _proxy(
         "PYTHONPATH": str(site.proxy_root),
         "SANIC_PROXY_API_KEYS": CLIENT_KEY,
         "SANIC_PROXY_ACCESS_LOG": "off",
+        "SANIC_PROXY_LAME_DUCK_SECONDS": "0",
         **env,
     }
     argv = sanic_argv(proxy_python(site), app, port, workers)

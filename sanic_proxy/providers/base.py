@@ -74,7 +74,8 @@ class Call:
 
     `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
     client's, keyed by lower-case name; `content_type` is that of `body`, None where there is none.
-    `model` is the client's name in a JSON body, where it is to be replaced by the provider's.
+    `model` is the client's name in a JSON body, where it is to be replaced by the provider's. `total_at`
+    (loop time) ends all attempts; `is_once`: what it does must not be done twice.
     """
 
     method: str
@@ -83,6 +84,8 @@ class Call:
     body: Body | Upload = ()
     content_type: str | None = None
     model: str | None = None
+    total_at: float = math.inf
+    is_once: bool = False
 
 
 class ForwardedAnswer(AnswerSource, Protocol):

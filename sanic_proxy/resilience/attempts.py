@@ -7,7 +7,7 @@ answer: heartbeats are the proxy's own and do not count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -20,6 +20,7 @@ from sanic_proxy.streaming import Filler, FirstFiller, Relay
 from sanic_proxy.transport import Upload
 
 Targets = Sequence[Target[ChatProvider]]
+Take = Callable[[ForwardedAnswer], Awaitable[None]]
 
 
 async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
@@ -37,7 +38,8 @@ async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Whole
                 finally:
                     answer.close()
             except ProxyError as exc:
-                wait_s = tries.failed(exc)
+                if (wait_s := tries.failed(exc)) is None:
+                    raise
             else:
                 tries.succeeded()
                 return told
@@ -63,11 +65,10 @@ async def streamed(
             try:
                 async with aclosing(frames):
                     async for frame in frames:
-                        if isinstance(frame, FirstFiller):
-                            if is_opened:
-                                continue
-                            is_opened = True
-                        elif not has_begun and not isinstance(frame, Filler):
+                        if is_opened and isinstance(frame, FirstFiller):
+                            continue
+                        is_opened = is_opened or isinstance(frame, FirstFiller)
+                        if not has_begun and not isinstance(frame, Filler):
                             has_begun, body = True, b""
                             tries.succeeded()
                         yield frame
@@ -76,7 +77,8 @@ async def streamed(
                 if has_begun:
                     tries.broke(exc)
                     raise
-                wait_s = tries.failed(exc)
+                if (wait_s := tries.failed(exc)) is None:
+                    raise
             finally:
                 pending.close()  # it may not have begun
             if wait_s:
@@ -86,22 +88,31 @@ async def streamed(
 
 
 async def forwarded(
-    targets: Targets, limits: Limits, call: Call, record: RequestRecord, *, may_repeat: bool
+    targets: Targets, limits: Limits, call: Call, record: RequestRecord, *, take: Take
 ) -> ForwardedAnswer:
-    """The first answer with a good status to a call that passes as it is.
+    """The first good answer to a call that passes as it is.
 
-    An upload is sent once, as its bytes are not kept.
+    `take` reads as much of an answer as has to be good before it counts. An upload is sent once, as its
+    bytes are not kept.
     """
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
-    tries = Tries(targets, once, record, may_repeat=may_repeat)
+    tries = Tries(targets, once, record, may_repeat=not call.is_once)
     try:
         while True:
             target = tries.next()
             record.provider = target.provider.name
+            aimed = _aimed(call, target)
             try:
-                answer = await target.provider.forward(_aimed(call, target))
+                answer = await target.provider.forward(aimed)
+                try:
+                    await take(answer)
+                except BaseException:
+                    answer.close()
+                    raise
             except ProxyError as exc:
-                wait_s = tries.failed(exc)
+                call.total_at = aimed.total_at
+                if (wait_s := tries.failed(exc)) is None:
+                    raise
             else:
                 tries.succeeded()
                 return answer

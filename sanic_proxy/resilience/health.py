@@ -54,7 +54,16 @@ class Health:
     Without `breaks` it may always be asked.
     """
 
-    __slots__ = ("_breaks", "_consecutive", "_is_probing", "_open_s", "_opened_by", "_until", "_window")
+    __slots__ = (
+        "_breaks",
+        "_consecutive",
+        "_is_probing",
+        "_open_s",
+        "_opened_by",
+        "_until",
+        "_window",
+        "ticket",
+    )
 
     def __init__(self, *, breaks: bool = True) -> None:
         self._breaks = breaks
@@ -63,7 +72,8 @@ class Health:
         self._until: float | None = None  # while it is open, or half-open
         self._open_s = 0.0
         self._is_probing = False
-        self._opened_by: errors.ProxyError | None = None
+        self._opened_by: tuple[type[errors.ProxyError], str] | None = None
+        self.ticket = 0
 
     @property
     def is_open(self) -> bool:
@@ -71,41 +81,45 @@ class Health:
         return self._until is not None
 
     def admit(self, now: float) -> errors.ProxyError | None:
-        """Let a request pass, or say why not. One that passes is settled by one of the calls below."""
+        """Let a request pass, or say why not. One that passes takes the `ticket`, and is settled with it."""
         if self._until is not None:
             if now < self._until or self._is_probing:
                 return self._refusal(now)
             self._is_probing = True
+            self.ticket += 1  # those that were under way before say nothing of the probe
         self._window.requests[self._window.slot(now)] += 1
         return None
 
-    def succeeded(self) -> None:
+    def succeeded(self, ticket: int) -> None:
         """The target has answered, be it that the client is wrong."""
         if self._consecutive:
             self._consecutive = 0
-        if self._until is not None and self._is_probing:
+        if self._until is not None and self._is_probing and ticket == self.ticket:
             self._until = None
             self._is_probing = False
             self._open_s = 0.0
             self._opened_by = None
 
-    def failed(self, error: errors.ProxyError, harm: Harm, now: float) -> None:
+    def failed(self, error: errors.ProxyError, harm: Harm, now: float, ticket: int) -> None:
         """The target has failed, or was refused. Nothing opens anew for what was under way when it opened."""
         slot = self._window.slot(now)
         self._window.failures[slot] += 1
         self._consecutive += 1
-        if not self._breaks or (self._until is not None and not self._is_probing):
+        if not self._breaks or ticket != self.ticket or (self._until is not None and not self._is_probing):
             return
         if self._is_probing or self._consecutive >= IN_A_ROW[harm] or self._is_failing():
             first_s, most_s = (OPEN_S, MAX_OPEN_S) if harm == "target" else (KEY_OPEN_S, MAX_KEY_OPEN_S)
             self._open_s = min(most_s, max(first_s, 2 * self._open_s))
             self._until = now + self._open_s
             self._is_probing = False
-            self._opened_by = error
+            self.ticket += 1
+            # Not the error itself, whose traceback holds the request.
+            self._opened_by = (type(error), error.message) if harm != "target" else None
 
-    def let_go(self) -> None:
+    def let_go(self, ticket: int) -> None:
         """Nothing was learned: the client left, or it was not the target's turn."""
-        self._is_probing = False
+        if ticket == self.ticket:
+            self._is_probing = False
 
     def may_retry(self, now: float) -> bool:
         """Take one from the retry budget: a fifth of the last ten seconds' requests, but always three."""
@@ -122,9 +136,9 @@ class Health:
 
     def _refusal(self, now: float) -> errors.ProxyError:
         wait_s = max(1, round((self._until or now) - now))
-        error = self._opened_by
-        if isinstance(error, errors.UpstreamAuthFailed | errors.InsufficientQuota):
-            return type(error)(error.message)
+        if self._opened_by is not None:
+            kind, message = self._opened_by
+            return kind(message)
         return errors.TargetLeftAlone(
             "The provider has failed repeatedly and is left alone for a moment", retry_after_s=min(60, wait_s)
         )

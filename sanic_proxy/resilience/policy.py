@@ -24,6 +24,8 @@ def verdict(error: errors.ProxyError, *, may_repeat: bool = True) -> Verdict:
     time-out or a cut says nothing, and the work may have been billed. Without `may_repeat` (what
     creates something) a 5xx is final as well.
     """
+    if error.is_final:
+        return "final"
     if isinstance(error, errors.UpstreamAuthFailed | errors.InsufficientQuota | errors.UpstreamTlsFailed):
         return "elsewhere"
     if isinstance(error, errors.UpstreamConnectFailed | errors.UpstreamConnectTimeout):
@@ -55,6 +57,8 @@ def harm(error: errors.ProxyError) -> Harm:
     A client's own mistake and a rate limit are answers of a service that works. A 402 or 403 may come
     from one odd request (flagged content, more tokens than credit), so it is not yet the key's end.
     """
+    if not error.blames_target:
+        return "none"
     if isinstance(error, errors.UpstreamAuthFailed):
         return "access" if error.upstream_status == 403 else "key"
     if isinstance(error, errors.InsufficientQuota):

@@ -58,11 +58,13 @@ class Tries(Generic[P]):
         "_at",
         "_began",
         "_index",
+        "_last",
         "_limits",
         "_may_repeat",
         "_on_target",
         "_record",
         "_targets",
+        "_tickets",
         "_total",
     )
 
@@ -78,6 +80,8 @@ class Tries(Generic[P]):
         self._total = 0
         self._began = 0.0
         self._at: Target[P] | None = None
+        self._last: errors.ProxyError | None = None
+        self._tickets = (0, 0)
 
     def next(self) -> Target[P]:
         """The target to ask now. Raises why the last one is left alone, where all are."""
@@ -88,59 +92,65 @@ class Tries(Generic[P]):
             refused = _admitted(target, now)
             if refused is None:
                 self._at = target
+                self._tickets = target.health.ticket, target.key_health.ticket
                 self._began = now
                 self._on_target += 1
                 self._total += 1
                 return target
             self._note(target, "left_alone", None)
             self._go_on()
-        raise refused or errors.UpstreamUnavailable("There is no target left to ask")
+        # What a target has said is worth more than that another one is left alone.
+        try:
+            raise self._last or refused or errors.UpstreamUnavailable("There is no target left to ask")
+        finally:
+            # An error and the frame that raises it would keep the request until the collector runs.
+            self._last = refused = None
 
     def succeeded(self) -> None:
         """The target has given an answer, or the first of it."""
         target = self._at
         if target is not None:
             self._at = None
-            target.health.succeeded()
-            target.key_health.succeeded()
+            target.health.succeeded(self._tickets[0])
+            target.key_health.succeeded(self._tickets[1])
             self._note(target, "ok", self._began)
 
-    def failed(self, error: errors.ProxyError) -> float:
+    def failed(self, error: errors.ProxyError) -> float | None:
         """The target has failed before the client has seen anything of its answer.
 
-        Returns the seconds to wait before `next`; raises `error` where that is the answer.
+        Returns the seconds to wait before `next`; None where the failure is the answer.
         """
         target = self._at
         if target is None:
-            raise error
+            return None
         self._at = None
         now = time.monotonic()
         self._note(target, _reason(error), self._began)
-        _settle(target, error, now)
+        _settle(target, error, now, self._tickets)
         choice = verdict(error, may_repeat=self._may_repeat)
         if choice == "final" or self._total >= self._limits.in_all:
-            raise error
+            return None
+        self._last = error
         if choice == "again" and self._on_target < self._limits.per_target:
             wait_s = wait_before(error, self._on_target)
             if wait_s is not None and target.health.may_retry(now):
                 return wait_s
         self._go_on()
-        if self._index >= len(self._targets):
-            raise error
-        return 0.0
+        return 0.0 if self._index < len(self._targets) else None
 
     def broke(self, error: errors.ProxyError) -> None:
         """An answer that had begun has failed: nothing is repeated, but it counts."""
         target = self._targets[min(self._index, len(self._targets) - 1)]
-        _settle(target, error, time.monotonic())
+        _settle(target, error, time.monotonic(), self._tickets)
 
     def let_go(self) -> None:
-        """The client has left: the target is neither well nor ill."""
+        """It is over. If a target has not been settled the client has left: it is neither well nor ill."""
+        self._last = None
         target = self._at
         if target is not None:
             self._at = None
-            target.health.let_go()
-            target.key_health.let_go()
+            target.health.let_go(self._tickets[0])
+            target.key_health.let_go(self._tickets[1])
             self._note(target, "client_left", self._began)
 
     def _go_on(self) -> None:
@@ -158,21 +168,25 @@ def _admitted(target: Target[P], now: float) -> errors.ProxyError | None:
     if refused is None:
         refused = target.health.admit(now)
         if refused is not None:
-            target.key_health.let_go()
+            target.key_health.let_go(target.key_health.ticket)
     return refused
 
 
-def _settle(target: Target[P], error: errors.ProxyError, now: float) -> None:
+def _settle(target: Target[P], error: errors.ProxyError, now: float, tickets: tuple[int, int]) -> None:
     said = harm(error)
+    own, keys = tickets
     if said == "none":
-        target.health.succeeded()
-        target.key_health.succeeded()
+        target.health.succeeded(own)
+        target.key_health.succeeded(keys)
     elif said == "key":
-        target.health.let_go()
-        target.key_health.failed(error, said, now)
+        target.health.let_go(own)
+        target.key_health.failed(error, said, now, keys)
     else:
-        target.health.failed(error, said, now)
-        target.key_health.let_go() if said == "access" else target.key_health.succeeded()
+        target.health.failed(error, said, now, own)
+        if said == "access":
+            target.key_health.let_go(keys)
+        else:
+            target.key_health.succeeded(keys)
 
 
 def _reason(error: errors.ProxyError) -> str:

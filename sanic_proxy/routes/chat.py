@@ -42,7 +42,7 @@ def _targets_and_request(request: ProxyRequest) -> tuple[attempts.Targets, ChatR
     is_streaming = bodies.flag_field(fields, "stream")
     bodies.list_field(fields, "messages")
     record = request.record
-    record.model, record.is_streaming = model, is_streaming
+    record.model, record.is_streaming = model[:256], is_streaming
     router = state_of(request.app).router
     named = named_provider(request)
     targets = router.resolve(model) if named is None else router.named(named, model)

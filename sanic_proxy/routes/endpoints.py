@@ -15,7 +15,7 @@ from sanic import Blueprint
 from sanic_proxy import failures
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.endpoints import ROWS, Row
-from sanic_proxy.errors import NotFound
+from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.multipart import boundary_of
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
 from sanic_proxy.providers.generic import headers_back, is_header_value
@@ -65,7 +65,8 @@ def _with_json(request: ProxyRequest, call: Call, named: attempts.Targets | None
         return named
     if "model" not in fields:
         raise unnamed()
-    call.model = record.model = model = bodies.text_field(fields, "model")
+    call.model = model = bodies.text_field(fields, "model")
+    record.model = model[:256]
     return state_of(request.app).router.resolve(model)
 
 
@@ -78,6 +79,9 @@ async def _pass_form(
     if size_bytes is not None and size_bytes > limit_bytes:
         raise too_large()
     call.content_type = content_type = request.fields["content-type"]
+    bodies.check_encoding(request)
+    if not is_header_value(content_type) or "content-type" in request.fields.repeated:
+        raise InvalidRequest("The content-type of the form cannot be passed on")
     boundary = boundary_of(content_type)
     async with aclosing(pieces_of(request, limit_bytes)) as pieces:
         if named is not None:
@@ -101,76 +105,94 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
     """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
     record = request.record
     record.provider = targets[0].provider.name
-    limits = state_of(request.app).limits
-    pending = attempts.forwarded(targets, limits, call, record, may_repeat=not row.creates)
-    opened = _Opened(row, request, pending, targets[0].provider)
+    call.is_once = row.is_once
+    opened = _Opened(row, request, targets[0].provider)
+    pending = attempts.forwarded(targets, state_of(request.app).limits, call, record, take=opened.take)
     try:
         if row.is_completion and record.is_streaming:
-            await opened.pump()
+            await opened.pump(pending)
             return None
-        answer = await opened.answered()
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "text/event-stream" and row.answer != "file":
-            await opened.pump()
+        answer = await pending
+        if opened.body is not None:
+            return Reply(opened.lines(), opened.body, status=answer.status)
+        if _kind(answer) == "text/event-stream" and row.answer != "file":
+            await opened.pump(pending)
             return None
-        if row.answer == "json" or (row.answer == "media" and kind in {"application/json", "text/html"}):
-            return await _whole(request, row, opened.lines(), answer)
         await _download(request, opened.lines(), answer)
         return None
     finally:
+        pending.close()  # it may not have begun
         opened.close()
+
+
+def _kind(answer: ForwardedAnswer) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class _Opened:
     """A call that has been made, and its answer once it is there. Whoever opened it closes it.
 
-    `first` is the provider that is asked first; its clocks count until another one answers.
+    `first` is the provider that is asked first; its clocks count until another one answers. `body` is a
+    whole answer that has been read and found good.
     """
 
-    def __init__(
-        self,
-        row: Row,
-        request: ProxyRequest,
-        pending: Coroutine[Any, Any, ForwardedAnswer],
-        first: ChatProvider,
-    ) -> None:
+    def __init__(self, row: Row, request: ProxyRequest, first: ChatProvider) -> None:
         self._row = row
         self._request = request
-        self._pending = pending
         self._first = first
         self._answer: ForwardedAnswer | None = None
+        self.body: bytes | None = None
 
-    async def answered(self) -> ForwardedAnswer:
-        if self._answer is None:
-            self._answer = await self._pending
-        return self._answer
+    async def take(self, answer: ForwardedAnswer) -> None:
+        """Make `answer` this one's. JSON is read whole: what is none is no success."""
+        kind = _kind(answer)
+        row = self._row
+        is_stream = kind == "text/event-stream" or (row.is_completion and self._request.record.is_streaming)
+        is_json = row.answer == "json" or (
+            row.answer == "media" and kind in {"application/json", "text/html"}
+        )
+        if is_json and not is_stream:
+            body = await answer.read_all()
+            self._check(body)
+            self.body = body
+        self._answer = answer
+
+    def _check(self, body: bytes) -> None:
+        if not body:
+            return
+        parsed = failures.checked_completion(body) if self._row.is_completion else failures.checked(body)
+        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
+            self._request.record.usage = usage
 
     def lines(self) -> str:
         """The header lines that the client gets beside its answer."""
-        return header_lines([*self._headers(), *self._kind()])
+        return header_lines([*self._headers(), *self._described()])
 
     def _headers(self) -> list[tuple[str, str]]:
         back = [] if self._answer is None else headers_back(self._answer.headers)
         return [*told_of(self._request.record), *back]
 
-    def _kind(self) -> list[tuple[str, str]]:
+    def _described(self) -> list[tuple[str, str]]:
         upstream = self._answer.headers if self._answer is not None else {}
         kept = [
             (name, upstream[name]) for name in ("content-type", "content-disposition") if name in upstream
         ]
         return [(name, value) for name, value in kept if is_header_value(value)]
 
-    async def pump(self) -> None:
+    async def pump(self, pending: Coroutine[Any, Any, ForwardedAnswer]) -> None:
+        """Send the events of the answer; `pending` brings it, if it is not here yet."""
         await pump(
             self._request,
-            self._frames(),
+            self._frames(pending),
             commit_delay_s=self._first.commit_delay_s,
             ping_s=self._first.ping_s,
             headers=self._headers,
         )
 
-    async def _frames(self) -> AsyncGenerator[bytes | Relay, None]:
-        answer = await self.answered()
+    async def _frames(
+        self, pending: Coroutine[Any, Any, ForwardedAnswer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
+        answer = self._answer or await pending
         chat = ChatGuard()
         guard = chat if self._row.is_completion else EventGuard(has_length=answer.has_length)
         try:
@@ -183,18 +205,8 @@ class _Opened:
             self.close()
 
     def close(self) -> None:
-        self._pending.close()  # it may not have begun
         if self._answer is not None:
             self._answer.close()
-
-
-async def _whole(request: ProxyRequest, row: Row, lines: str, answer: ForwardedAnswer) -> Reply:
-    body = await answer.read_all()
-    if body:
-        parsed = failures.checked_completion(body) if row.is_completion else failures.checked(body)
-        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
-            request.record.usage = usage
-    return Reply(lines, body, status=answer.status)
 
 
 async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) -> None:

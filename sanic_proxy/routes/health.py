@@ -29,7 +29,7 @@ async def readiness(request: ProxyRequest) -> HTTPResponse:
 def not_ready(state: AppState) -> list[str]:
     """What stands in the way of new requests."""
     reasons = []
-    if state.is_draining:
+    if state.traffic.is_draining:
         reasons.append("draining")
     if not state.providers:
         reasons.append("no provider is configured")

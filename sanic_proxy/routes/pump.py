@@ -68,6 +68,10 @@ async def pump(
             # The provider is let go before a client is told of a failure: it may be slow to take the news.
             opening.close()
             await frames.aclose()
+    except asyncio.CancelledError:
+        if request.cut_by is not None and opening.is_over:
+            await _fail(request, response, request.cut_by)
+        raise
     except Exception as exc:
         if not opening.is_over:
             raise

@@ -41,7 +41,7 @@ REPLIES: list[Any] = [
     ("bare", {"choices": [{"message": {"content": "x"}}]}, {}),
     ("cut", with_message("Hel", "max_tokens"), {}),
     ("filtered", with_message("", "SAFETY"), {}),
-    ("odd end", with_message("x", "error"), {}),
+    ("odd end", with_message("x", "odd"), {}),
     ("thought", straico_completion("<think>hm</think>Yes. <think>so</think>"), {}),
     ("reasoning", with_message("x", reasoning="hm " * 200, annotations=[{"type": "url_citation"}]), {}),
     ("refusal", with_message(None, refusal="I will not."), {}),

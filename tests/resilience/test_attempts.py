@@ -15,7 +15,16 @@ import pytest
 
 from tests.conftest import provider_settings
 from tests.support.proxy import Proxy, Reply, free_port, running_proxy
-from tests.support.upstream import DONE, Exchange, Script, Upstream, completion, frame, text_stream
+from tests.support.upstream import (
+    DONE,
+    Exchange,
+    Script,
+    Upstream,
+    completion,
+    frame,
+    straico_completion,
+    text_stream,
+)
 
 # Each test has providers of its own, so that none meets what another has left behind.
 COUNT = 80
@@ -306,12 +315,52 @@ def test_other_endpoints_are_repeated_and_moved_too(
     assert (reply.status, route(reply)) == (200, "a/first 500, a/first 500, b/second ok")
 
 
-def test_what_creates_something_is_not_repeated_after_a_failure(
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/batches"), ("DELETE", "/files/f"), ("POST", "/batches/b/cancel")]
+)
+def test_what_must_not_be_done_twice_is_not(
+    fallback: Proxy, upstream: Upstream, n: int, method: str, path: str
+) -> None:
+    upstream.on(f"{method} /a/v1{path}", fails(502))
+    body: dict[str, str] | None = {} if path == "/batches" else None
+    reply = fallback.request(method, f"/v1{path}", body, {"x-provider": f"a{n}"})
+    assert (reply.status, route(reply)) == (502, "a 502")
+
+
+def test_what_must_not_be_done_twice_goes_out_on_a_new_connection(
     fallback: Proxy, upstream: Upstream, n: int
 ) -> None:
-    upstream.on("POST /a/v1/batches", fails(500))
-    reply = fallback.request("POST", "/v1/batches", {}, {"x-provider": f"a{n}"})
-    assert (reply.status, route(reply)) == (502, "a 500")
+    async def dies(exchange: Exchange) -> None:
+        exchange.close()
+
+    async def made(exchange: Exchange) -> None:
+        await exchange.answer({"id": "b", "object": "batch"})
+
+    upstream.on("POST /a/v1/batches", in_turn(made, dies))
+    ask = {"x-provider": f"a{n}"}
+    assert fallback.request("POST", "/v1/batches", {}, ask).status == 200
+    assert fallback.request("POST", "/v1/batches", {}, ask).error["code"] == "upstream_disconnected"
+    assert len(upstream.requests) == 2
+
+
+def test_an_answer_counts_when_it_has_been_read(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", "100"))
+        await exchange.send(b"{")
+        exchange.close()
+
+    async def in_band(exchange: Exchange) -> None:
+        await exchange.answer({"error": {"message": "overloaded", "code": 503}})
+
+    async def good(exchange: Exchange) -> None:
+        await exchange.answer({"object": "list"})
+
+    upstream.on("m", cut)
+    reply = fallback.request("POST", "/v1/embeddings", {"model": f"a{n}/m"})
+    assert (reply.status, route(reply)) == (502, "a/m upstream_disconnected")
+    upstream.on("o", in_turn(in_band, good))
+    reply = fallback.request("POST", "/v1/embeddings", {"model": f"a{n}/o"})
+    assert (reply.status, route(reply)) == (200, "a/o 503, a/o ok")
 
 
 @pytest.fixture
@@ -340,3 +389,42 @@ def test_a_refused_key_is_left_alone_for_every_model(breaking: Proxy, upstream: 
     assert breaking.chat("groq/m").error["code"] == "upstream_auth_error"
     assert breaking.chat("groq/other").error["code"] == "upstream_auth_error"
     assert not upstream.seen("other")
+
+
+def test_a_clients_own_header_does_not_take_the_key_out(
+    shared_upstream: Upstream, upstream: Upstream
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await (fails(401) if exchange.seen.header("openai-organization") else answers)(exchange)
+
+    upstream.on("m", script)
+    settings = {"OPENAI_API_KEY": "o", "OPENAI_BASE_URL": f"{shared_upstream.url}/v1"}
+    with running_proxy(settings) as proxy:
+        assert proxy.chat("openai/m", headers={"openai-organization": "org-x"}).status == 502
+        assert proxy.chat("openai/m").status == 200
+
+
+def test_what_a_client_demands_in_vain_is_not_held_against_the_model(
+    breaking: Proxy, upstream: Upstream
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        cut = straico_completion('{"a')
+        cut["choices"][0]["finish_reason"] = "length"
+        await exchange.answer(cut if b"JSON" in exchange.seen.body else straico_completion("Hello"))
+
+    upstream.on("m", script)
+    for _ in range(6):
+        reply = breaking.chat("straico/m", response_format={"type": "json_object"}, max_tokens=1)
+        assert reply.error["code"] == "upstream_invalid_json"
+    assert breaking.chat("straico/m").status == 200
+
+
+def test_a_second_ask_that_fails_is_not_begun_again(shared_upstream: Upstream, upstream: Upstream) -> None:
+    async def no_json(exchange: Exchange) -> None:
+        await exchange.answer(straico_completion("no json"))
+
+    upstream.on("m", in_turn(no_json, fails(500), no_json))
+    with running_proxy({**provider_settings(shared_upstream), "SANIC_PROXY_ATTEMPTS": "4"}) as proxy:
+        reply = proxy.chat("straico/m", response_format={"type": "json_object"})
+    assert reply.status == 502
+    assert len(upstream.seen("m")) == 2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from sanic_proxy import errors
@@ -24,7 +27,7 @@ REFUSED = errors.UpstreamAuthFailed("our key is refused")
 def fail(health: Health, times: int, now: float = 100.0, harm: Harm = "target") -> None:
     for _ in range(times):
         assert health.admit(now) is None
-        health.failed(REFUSED if harm == "key" else DOWN, harm, now)
+        health.failed(REFUSED if harm == "key" else DOWN, harm, now, health.ticket)
 
 
 @pytest.mark.parametrize("harm", ["target", "access", "key"])
@@ -41,7 +44,7 @@ def test_a_success_between_them_counts() -> None:
     for _ in range(3):
         fail(health, 4)
         assert health.admit(100) is None
-        health.succeeded()
+        health.succeeded(health.ticket)
     assert not health.is_open
 
 
@@ -51,9 +54,9 @@ def test_it_opens_when_half_of_many_fail() -> None:
         now = 100 + number / 10
         assert health.admit(now) is None, number
         if number % 3:
-            health.failed(DOWN, "target", now)
+            health.failed(DOWN, "target", now, health.ticket)
         else:
-            health.succeeded()
+            health.succeeded(health.ticket)
         if health.is_open:
             break
     assert health.is_open
@@ -66,9 +69,9 @@ def test_failures_of_long_ago_do_not_count() -> None:
         now = 100 + number * WINDOW_S
         assert health.admit(now) is None
         if number % 3:
-            health.failed(DOWN, "target", now)
+            health.failed(DOWN, "target", now, health.ticket)
         else:
-            health.succeeded()
+            health.succeeded(health.ticket)
     assert not health.is_open
 
 
@@ -80,7 +83,7 @@ def test_open_it_refuses_until_one_probe_is_let_through() -> None:
     assert refusal.retry_after_s is not None
     assert health.admit(100 + OPEN_S) is None
     assert health.admit(100 + OPEN_S) is not None  # one at a time
-    health.succeeded()
+    health.succeeded(health.ticket)
     assert not health.is_open
     assert health.admit(100 + OPEN_S) is None
 
@@ -102,7 +105,7 @@ def test_a_probe_whose_client_leaves_makes_room_for_another() -> None:
     health = Health()
     fail(health, 5)
     assert health.admit(200) is None
-    health.let_go()
+    health.let_go(health.ticket)
     assert health.admit(200) is None
 
 
@@ -110,8 +113,9 @@ def test_what_was_under_way_when_it_opened_does_not_open_it_further() -> None:
     health = Health()
     for _ in range(50):
         assert health.admit(100) is None
+    ticket = health.ticket
     for _ in range(50):
-        health.failed(DOWN, "target", 101)
+        health.failed(DOWN, "target", 101, ticket)
     assert health.admit(101 + OPEN_S) is None
 
 
@@ -157,3 +161,39 @@ def test_the_board_knows_the_same_target_again_and_not_all_for_ever() -> None:
         board.of("groq", 0, "llama")
     assert board.of("groq", 0, "llama") is first
     assert len(board._known) == MAX_TARGETS
+
+
+def test_what_was_under_way_before_says_nothing_of_a_probe() -> None:
+    health = Health()
+    assert health.admit(100) is None
+    old = health.ticket
+    fail(health, 5)
+    assert health.admit(200) is None
+    probe = health.ticket
+    health.let_go(old)
+    assert health.admit(200) is not None  # the probe is still under way
+    health.failed(DOWN, "target", 200, old)
+    health.succeeded(old)
+    assert health.is_open
+    health.succeeded(probe)
+    assert not health.is_open
+
+
+def test_what_opened_it_keeps_no_request_alive() -> None:
+    class Request:
+        pass
+
+    def ask(request: Request) -> None:
+        raise errors.UpstreamAuthFailed("refused")
+
+    health, request = Health(), Request()
+    alive = weakref.ref(request)
+    assert health.admit(100) is None
+    try:
+        ask(request)
+    except errors.UpstreamAuthFailed as exc:
+        health.failed(exc, "key", 100, health.ticket)
+    del request
+    gc.collect()
+    assert health.is_open
+    assert alive() is None

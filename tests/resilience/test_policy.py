@@ -78,3 +78,16 @@ def test_waits_grow_and_differ(repeat: int, longest: float) -> None:
     waits = {wait_before(answered(500), repeat) for _ in range(50)}
     assert len(waits) > 10
     assert all(wait is not None and longest / 2 <= wait <= longest for wait in waits)
+
+
+def test_what_is_not_the_targets_fault_is_not_held_against_it() -> None:
+    error = errors.UpstreamAuthFailed("x")
+    assert harm(error) == "key"
+    error.blames_target = False
+    assert harm(error) == "none"
+
+
+def test_what_has_been_paid_for_is_not_begun_again() -> None:
+    error = answered(500)
+    error.is_final = True
+    assert verdict(error) == "final"

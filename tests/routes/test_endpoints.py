@@ -636,6 +636,64 @@ def test_requests_behind_an_unread_upload_are_served(small: Proxy) -> None:
     assert b'{"status":"ok"}' in answer
 
 
+@pytest.mark.parametrize("more", [b"x=\xff; boundary=B", b"boundary=a; boundary=B"])
+def test_a_content_type_that_could_not_go_up_is_refused(small: Proxy, more: bytes) -> None:
+    lines = [b"POST /v1/files?provider=groq HTTP/1.1", b"host: localhost", b"connection: close"]
+    lines += [b"content-type: multipart/form-data; " + more, b"content-length: 1", b"", b"x"]
+    assert small.raw(b"\r\n".join(lines)).startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_sends_its_form_too_slowly_is_told_so(
+    shared_upstream: Upstream, upstream: Upstream
+) -> None:
+    says(upstream, f"POST {BASE}/files", {"id": "f"})
+    settings = {**provider_settings(shared_upstream), "SANIC_PROXY_TIMEOUT_TOTAL": "0.5"}
+    with running_proxy(settings) as proxy:
+        body = form(file=b"x" * 1000)
+        opening = head("/v1/files?provider=groq", "content-length: 100000")
+        answer = proxy.raw(opening + body, wait_s=2)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"request_timeout"' in answer
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/audio/speech"])
+def test_a_switch_of_protocols_is_no_success(proxy: Proxy, upstream: Upstream, path: str) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+        exchange.close()
+
+    upstream.on("m", script)
+    assert proxy.request("POST", f"/v1{path}", {"model": "groq/m"}).status == 502
+
+
+def test_an_answer_without_content_has_nothing_behind_its_head(proxy: Proxy, upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    upstream.on(f"GET {BASE}/files/f/content", script)
+    answer = proxy.raw(b"GET /v1/files/f/content?provider=groq HTTP/1.1\r\nhost: localhost\r\n\r\n", 1)
+    assert answer.startswith(b"HTTP/1.1 204")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_client_that_reads_on_gets_all_of_its_last_answer(proxy: Proxy, upstream: Upstream) -> None:
+    size = 14_000_000
+    says(upstream, "img", b'{"data": "' + b"A" * size + b'"}')
+    body = b'{"model":"groq/img"}'
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.settimeout(10)
+        lines = ["POST /v1/images/generations HTTP/1.1", "host: localhost", "connection: close"]
+        lines += ["content-type: application/json", f"content-length: {len(body)}", "", ""]
+        client.sendall("\r\n".join(lines).encode() + body)
+        received = 0
+        while piece := client.recv(65536):
+            received += len(piece)
+            time.sleep(len(piece) / 2_000_000)  # it takes 7 s, and Sanic would wait for 5
+    assert received > size
+
+
 # With the official client
 
 

@@ -16,7 +16,7 @@ from tests.support.proxy import Proxy
 def reasons(directory: Path, environ: dict[str, str], *, is_draining: bool = False) -> list[str]:
     async def asked() -> list[str]:
         state = AppState(load(environ, directory))
-        state.is_draining = is_draining
+        state.traffic.is_draining = is_draining
         await state.aclose()
         return not_ready(state)
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from sanic_proxy.app_types import ProxyRequest, Reply
-from sanic_proxy.errors import UpstreamTimeout
+from sanic_proxy.errors import ProxyError, ShuttingDown, UpstreamTimeout
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.routes.pump import pump
 from sanic_proxy.streaming import PING
@@ -24,6 +24,7 @@ class Client:
         self.record = RequestRecord("id", "POST", "/")
         self.events: list[Any] = []
         self.breaks_at = breaks_at
+        self.cut_by: ProxyError | None = None
         self.sent_at = 0.0
         self.app = SimpleNamespace(ctx=SimpleNamespace())
 
@@ -117,7 +118,8 @@ def test_an_error_frame_that_cannot_be_written_breaks_the_connection_off() -> No
     assert events_of(b"a", b"b", client=Client(breaks_at=1))[-1] == "abort"
 
 
-def test_a_client_that_leaves_closes_the_frames() -> None:
+def cancelled(client: Client, *, commit_delay_s: float) -> list[str]:
+    """What became of a stream's frames whose pump was cancelled."""
     closed: list[str] = []
 
     async def frames() -> AsyncGenerator[bytes, None]:
@@ -128,12 +130,36 @@ def test_a_client_that_leaves_closes_the_frames() -> None:
             closed.append("closed")
 
     async def leave() -> None:
-        request = cast("ProxyRequest", Client())
-        pumping = asyncio.ensure_future(pump(request, frames(), commit_delay_s=5, ping_s=None, headers=tuple))
+        request = cast("ProxyRequest", client)
+        pumping = asyncio.ensure_future(
+            pump(request, frames(), commit_delay_s=commit_delay_s, ping_s=None, headers=tuple)
+        )
         await asyncio.sleep(0.02)
         pumping.cancel()
         with pytest.raises(asyncio.CancelledError):
             await pumping
 
     asyncio.run(leave())
-    assert closed == ["closed"]
+    return closed
+
+
+def test_a_client_that_leaves_closes_the_frames() -> None:
+    client = Client()
+    assert cancelled(client, commit_delay_s=5) == ["closed"]
+    assert client.events == []
+
+
+def test_a_stream_that_the_proxy_cuts_ends_with_an_error_frame() -> None:
+    client = Client()
+    client.cut_by = ShuttingDown("bye")
+    assert cancelled(client, commit_delay_s=0) == ["closed"]
+    *_, close, error, end = client.events
+    assert (close, end) == ("close", "end")
+    assert b"server_shutting_down" in error
+
+
+def test_a_stream_that_is_cut_before_the_commit_is_not_begun() -> None:
+    client = Client()
+    client.cut_by = ShuttingDown("bye")
+    assert cancelled(client, commit_delay_s=5) == ["closed"]
+    assert client.events == []

@@ -76,7 +76,6 @@ class Proxy:
     log_path: Path
     directory: Path
     workers: int = 1
-    ready_at: float = 0.0
     last_log: str = ""
     secrets: tuple[str, ...] = ()
 
@@ -155,10 +154,19 @@ class Proxy:
         return client
 
     def terminate(self) -> None:
-        """Send SIGTERM; not just after the start, when Sanic's manager would wait 30 s for its workers."""
-        time.sleep(max(0.0, self.ready_at + 0.5 - time.monotonic()))
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def worker_pids(self) -> list[int]:
+        """The workers that are alive, the oldest first."""
+        return [pid for pid, command in children(self.process.pid) if "spawn_main" in command]
+
+    def wait_for_log(self, text: str, times: int = 1, wait_s: float = 10.0) -> None:
+        """Until the log has `text` so often."""
+        until = time.monotonic() + wait_s
+        while self.log.count(text) < times:
+            assert time.monotonic() < until, f"not in the log: {text}\n{self.log}"
+            time.sleep(0.02)
 
     def stop(self, wait_s: float = 15.0) -> int:
         self.terminate()
@@ -167,6 +175,18 @@ class Proxy:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
+
+
+def children(pid: int) -> list[tuple[int, str]]:
+    """The children of a process, zombies left out: their ids and commands, the oldest first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and command:
+                found.append((int(folder.name), command))
+    return sorted(found)
 
 
 @contextlib.contextmanager
@@ -190,7 +210,7 @@ def start_proxy(directory: Path, settings: Mapping[str, str], *arguments: str) -
         process = subprocess.Popen(
             command,
             cwd=directory,
-            env=clean_environment(settings),
+            env=clean_environment({"SANIC_PROXY_LAME_DUCK_SECONDS": "0", **settings}),
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -207,7 +227,6 @@ def wait_until_ready(proxy: Proxy) -> None:
         if proxy.process.poll() is not None:
             raise AssertionError(f"the proxy ended with {proxy.process.returncode}:\n{proxy.log}")
         if proxy.log.count("Worker ready") == proxy.workers:
-            proxy.ready_at = time.monotonic()
             return
         time.sleep(0.03)
     raise AssertionError(f"the proxy did not start:\n{proxy.log}")

@@ -20,11 +20,18 @@ _FINISH_REASONS: Mapping[str, str] = {
     "max_tokens": "length",
     "model_length": "length",
     "max_output_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "incomplete": "length",
     "content_filter": "content_filter",
     "safety": "content_filter",
     "refusal": "content_filter",
     "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
 }
+# What a vendor says of an answer that it could not bring to an end.
+_FAILURES = frozenset({"error", "insufficient_system_resource"})
 _COST_KEYS = ("price", "words")
 
 _WARNING_RULE = next((rule for rule in RULES if rule.pattern is WARNING), None)
@@ -59,10 +66,13 @@ def reply_of(parsed: Any) -> Reply:
     if _WARNING_RULE is not None and WARNING.match(text):
         raise _WARNING_RULE.error(failures.safe_text(text))
     annotations = message.get("annotations")
+    finish = str(choice.get("finish_reason") or "").lower()
+    if finish in _FAILURES:
+        raise UpstreamBadResponse("The model failed in the middle of its answer")
     return Reply(
         id=_string(reply.get("id")) or wire.new_completion_id(),
         created=_whole(reply.get("created")) or wire.now(),
-        finish=_FINISH_REASONS.get(str(choice.get("finish_reason") or "").lower(), "stop"),
+        finish=_FINISH_REASONS.get(finish, "stop"),
         text=text,
         refusal=_string(message.get("refusal")),
         reasoning=_string(message.get("reasoning_content")) or _string(message.get("reasoning")),

@@ -20,6 +20,7 @@ MAX_PATTERNS = 500
 MAX_STEPS = 2_500_000
 MAX_CALLS_DEPTH = 200
 MAX_PAIRS = 100_000
+MAX_LOOKS = 400_000  # at pairs known or not: what the walk itself takes
 # A pattern of the largest size takes this long for each character.
 _STEPS_PER_MATCHED_CHAR = 40
 # Keywords that ask which parts were checked before do it by checking them again.
@@ -30,6 +31,7 @@ _IN_PLACE = ("not", "if", "then", "else")
 _IN_PLACE_MAPS = ("dependentSchemas", "dependencies")
 _OF_ITEMS = ("items", "additionalItems", "contains", "unevaluatedItems")
 _OF_MEMBERS = ("additionalProperties", "unevaluatedProperties")
+_FOR_MEMBERS = frozenset({"properties", "patternProperties", "propertyNames", *_OF_MEMBERS})
 # The walk is Python, and the validator is not.
 _STEPS_PER_PAIR = 25
 # What an error holds besides the value.
@@ -99,10 +101,12 @@ class _Walk:
 
     def __init__(self, root: object) -> None:
         self._root = root
+        self.looks = 0
         self.known: dict[tuple[int, int], Cost | None] = {}
         self._sizes: dict[int, int] = {}
 
     def cost(self, schema: object, value: object, depth: int) -> Cost:
+        self._look(1)
         if not isinstance(schema, dict):
             return Cost(1, _ERROR_BYTES)
         if depth > MAX_CALLS_DEPTH:
@@ -126,6 +130,8 @@ class _Walk:
             called = self.cost(inner, part, depth + 1)
             steps += called.steps
             error_bytes += called.error_bytes
+            if steps > MAX_STEPS:
+                raise TooMuch("the schema has too many branches for it")
         if "unevaluatedProperties" in schema or "unevaluatedItems" in schema:
             steps *= _UNEVALUATED_FACTOR
         if steps > MAX_STEPS:
@@ -146,10 +152,18 @@ class _Walk:
 
     def _called(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
         yield from self._in_place(schema, value)
-        if isinstance(value, dict):
+        # One look at each member, even where no keyword leads to it: the walk itself takes time as well.
+        if isinstance(value, dict) and not _FOR_MEMBERS.isdisjoint(schema):
+            self._look(len(value))
             yield from _of_object(schema, value)
         elif isinstance(value, list):
+            self._look(len(value))
             yield from _of_list(schema, value)
+
+    def _look(self, times: int) -> None:
+        self.looks += times
+        if self.looks > MAX_LOOKS:
+            raise TooMuch("it is too large to be checked")
 
     def _in_place(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
         for key in ("$ref", "$dynamicRef", "$recursiveRef"):

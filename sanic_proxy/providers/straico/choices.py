@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
@@ -78,8 +78,15 @@ def _allowed(
             "`allowed_tools` needs a mode (auto or required) and a list of tools",
             param=f"{param}.allowed_tools",
         )
-    names = {_named(entry, tools, param).name for entry in entries}
+    by_name = {tool.name: [tool] for tool in tools}
+    names = {_named(entry, by_name.get(_name_in(entry) or "", []), param).name for entry in entries}
     return tuple(tool for tool in tools if tool.name in names), mode
+
+
+def _name_in(entry: object) -> str | None:
+    named = entry.get("function", entry) if isinstance(entry, dict) else None
+    name = named.get("name") if isinstance(named, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _choice(choice: object, tools: tuple[Tool, ...], param: str) -> Choice | Tool:
@@ -88,10 +95,9 @@ def _choice(choice: object, tools: tuple[Tool, ...], param: str) -> Choice | Too
     )
 
 
-def _named(entry: object, tools: tuple[Tool, ...], param: str) -> Tool:
+def _named(entry: object, tools: Sequence[Tool], param: str) -> Tool:
     """The tool of `{"type": "function", "function": {"name": ...}}`, or of the flat form."""
-    named = entry.get("function", entry) if isinstance(entry, dict) else None
-    name = named.get("name") if isinstance(named, dict) else None
+    name = _name_in(entry)
     tool = next((tool for tool in tools if tool.name == name), None)
     if tool is None:
         raise InvalidRequest(f"`{param}` must be none, auto, required or name one of the tools", param=param)

@@ -34,7 +34,8 @@ class Conversation:
 
     def turned(self, messages: list[Any]) -> list[dict[str, str]]:
         """All messages. Raises InvalidRequest, naming the part that is wrong."""
-        turned: list[dict[str, str]] = []
+        told: list[tuple[str, list[str]]] = []
+        results: list[str] = []
         was_result = False
         for index, message in enumerate(messages):
             path = f"messages.{index}"
@@ -45,11 +46,12 @@ class Conversation:
             content = self._content(message, path)
             if role in _RESULT_ROLES and was_result:
                 # Results that belong together make one turn: roles have to alternate for some models.
-                turned[-1]["content"] += f"\n\n{content}"
+                results.append(content or "")
             elif content is not None:
-                turned.append({"role": turned_role, "content": content})
+                results = [content]
+                told.append((turned_role, results))
             was_result = role in _RESULT_ROLES
-        return turned
+        return [{"role": role, "content": "\n\n".join(texts)} for role, texts in told]
 
     def _content(self, message: Mapping[str, Any], path: str) -> str | None:
         """The text of a message; None for an assistant turn that says nothing."""
@@ -129,9 +131,12 @@ class Conversation:
         """The call a result belongs to: of several with its id, or without any, the first that waits."""
         waiting = self._waiting.get(call_id)
         if not call_id:
-            waiting = next((calls for calls in self._waiting.values() if calls), None)
+            waiting = next(iter(self._waiting.values()), None)
         if waiting:
             self._answered[call_id] = waiting.popleft()
+            if not waiting:
+                # Those that wait are looked for from the front: none of them may be empty.
+                del self._waiting[call_id or next(iter(self._waiting))]
         return self._answered.get(call_id)
 
 

@@ -48,6 +48,7 @@ class UnfitAnswer(UpstreamBadResponse):
     """
 
     retryable = False
+    blames_target = False
 
 
 class ViolatedToolChoice(UnfitAnswer):

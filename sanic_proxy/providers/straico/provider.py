@@ -170,8 +170,9 @@ class StraicoProvider(ChatProvider):
                 second = await _judged(response, plan)
             finally:
                 response.close()
-        except ProxyError:
+        except ProxyError as exc:
             if first.fault is None or first.fault.error is not None:
+                exc.is_final = True  # the first has been paid: nobody is to begin again
                 raise
             return first
         return judging.with_cost_of(second, first.reply)

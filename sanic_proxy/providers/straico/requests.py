@@ -86,6 +86,14 @@ class Plan:
 
 def plan_of(fields: Mapping[str, Any], upstream_model: str) -> Plan:
     """Convert a request. Raises InvalidRequest, naming the parameter."""
+    try:
+        return _planned(fields, upstream_model)
+    except RecursionError:
+        # What tells a schema in words goes down as deep as it does.
+        raise InvalidRequest("A schema in the request is nested too deeply") from None
+
+
+def _planned(fields: Mapping[str, Any], upstream_model: str) -> Plan:
     left_out(fields)  # it refuses what would change the answer's shape
     family = family_of(upstream_model)
     use, wanted = tool_use(fields), format_of(fields)

@@ -35,7 +35,7 @@ def test_a_bare_reply_gets_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
-        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "error", 7)),
+        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "odd", 7)),
         *((reason, "length") for reason in ("MAX_TOKENS", "model_length", "length")),
         ("SAFETY", "content_filter"),
     ],
@@ -163,3 +163,23 @@ def test_models_keep_their_fields() -> None:
     assert model_list({"data": [{"id": "a/b", "word_limit": 3}, {"name": "no id"}]}) == [
         {"id": "a/b", "word_limit": 3}
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"),
+    [
+        ("model_context_window_exceeded", "length"),
+        ("incomplete", "length"),
+        ("PROHIBITED_CONTENT", "content_filter"),
+        ("SPII", "content_filter"),
+        ("MALFORMED_FUNCTION_CALL", "stop"),
+    ],
+)
+def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
+    assert reply_of({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
+
+
+@pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
+def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
+    with pytest.raises(errors.UpstreamBadResponse):
+        reply_of({"choices": [{"message": {"content": "half an ans"}, "finish_reason": said}]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -169,3 +170,22 @@ def test_each_branch_copies_the_value_into_its_error() -> None:
 )
 def test_a_reference_is_a_json_pointer(reference: str, found: object) -> None:
     assert pointed_at({"a/b": [{"~": 1}], "c d": 2}, reference) == found
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"items": {"allOf": [True] * 19_000}}, list(range(1000))),
+        (
+            {"patternProperties": {f"^a{number}": True for number in range(500)}},
+            {f"k{n}": 1 for n in range(8000)},
+        ),
+        ({"allOf": [{"title": str(number)} for number in range(9000)]}, {f"k{n}": n for n in range(4000)}),
+        ({"allOf": [{"items": True, "n": number} for number in range(9000)]}, list(range(4000))),
+    ],
+)
+def test_the_walk_itself_is_bounded(schema: dict[str, object], value: object) -> None:
+    began = time.process_time()
+    with suppress(TooMuch):
+        cost_of(schema, value)
+    assert time.process_time() - began < 1

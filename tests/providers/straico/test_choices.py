@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -87,3 +88,13 @@ def test_parameters_may_be_left_out_or_empty() -> None:
     use = tool_use({"tools": [{"function": {"name": "a", "parameters": None}}]})
     assert use is not None
     assert use.tools == (Tool("a", "", {}),)
+
+
+def test_allowed_tools_are_found_at_once() -> None:
+    tools = [{"type": "function", "function": {"name": f"a{number}"}} for number in range(8000)]
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"name": "a7999"}] * 8000}
+    began = time.process_time()
+    use = tool_use({"tools": tools, "tool_choice": allowed})
+    assert time.process_time() - began < 1
+    assert use is not None
+    assert [tool.name for tool in use.tools] == ["a7999"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -147,3 +148,12 @@ def test_a_role_of_any_type_is_refused_by_name(role: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         turned({"role": role, "content": "x"})
     assert caught.value.param == "messages.0.role"
+
+
+def test_long_conversations_take_no_longer_than_their_messages() -> None:
+    calls = [{"id": str(number), "function": {"name": "f"}} for number in range(20_000)]
+    results = [{"role": "tool", "content": "x" * 20}] * 80_000
+    began = time.process_time()
+    turns = Conversation("json").turned([{"role": "assistant", "tool_calls": calls}, *results])
+    assert time.process_time() - began < 3
+    assert len(turns) == 2

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sanic_proxy import wire
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico.requests import plan_of, turns_again
 
@@ -137,3 +138,16 @@ def test_a_schema_that_cannot_be_used_is_no_matter_where_nothing_is_strict() -> 
     plan = plan_of({"messages": HELLO, "tools": [odd]}, "m")
     assert plan.use is not None
     assert plan.checker_of(plan.use.tools[0]) is None
+
+
+@pytest.mark.parametrize("family", ["gpt", "qwen/x"])
+@pytest.mark.parametrize("where", ["tool", "strict", "format"])
+def test_a_schema_too_deep_to_be_told_is_refused(family: str, where: str) -> None:
+    deep = wire.loads_strict(b"[" * 990 + b"]" * 990)
+    schema = {"type": "object", "default": deep}
+    function = {"name": "f", "parameters": schema, "strict": where == "strict"}
+    more: dict[str, object] = {"tools": [{"type": "function", "function": function}]}
+    if where == "format":
+        more = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+    with pytest.raises(InvalidRequest):
+        plan_of({"messages": [{"role": "user", "content": "x"}], **more}, family)

@@ -1,0 +1,120 @@
+"""Clients in threads, each request on a connection of its own, judged to the last byte."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.upstream import DONE
+
+OUR_WORDS = "One of the load"
+
+
+def ask(
+    port: int, model: str, *, stream: bool = False, tls: ssl.SSLContext | None = None, timeout_s: float = 60
+) -> str | None:
+    """Ask once; None for a whole answer, else what was wrong with it."""
+    body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": OUR_WORDS}]}
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+        if tls is None
+        else http.client.HTTPSConnection("localhost", port, timeout=timeout_s, context=tls)
+    )
+    try:
+        headers = {"content-type": "application/json", "connection": "close"}
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status != 200:
+            return f"{answer.status} {data[:300]!r}"
+        if stream and not data.endswith(DONE):
+            return f"cut: {data[-300:]!r}"
+        return None
+    except (OSError, http.client.HTTPException) as exc:
+        return f"{type(exc).__name__} {exc}"
+    finally:
+        connection.close()
+
+
+class Load:
+    """`askers` threads ask `model` for whole answers and `streamers` for streams, again and again."""
+
+    def __init__(
+        self, port: int, model: str, *, askers: int = 3, streamers: int = 3, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.failures: list[str] = []
+        self.whole = self.streams = 0
+        self._port, self._model, self._tls = port, model, tls
+        self._is_over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(number >= askers,), daemon=True)
+            for number in range(askers + streamers)
+        ]
+
+    def _run(self, stream: bool) -> None:
+        while not self._is_over.is_set():
+            failure = ask(self._port, self._model, stream=stream, tls=self._tls)
+            if failure is not None:
+                self.failures.append(failure)
+            elif stream:
+                self.streams += 1
+            else:
+                self.whole += 1
+
+    def wait_for_some(self) -> None:
+        """Until there have been some more answers of each kind."""
+        whole, streams = self.whole + 3, self.streams + 3
+        wait_until(lambda: self.whole >= whole and self.streams >= streams, 60)
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+def wait_until(is_so: Callable[[], bool], wait_s: float = 10.0) -> float:
+    """Wait for it; the seconds that took."""
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() < began + wait_s, "it did not come about"
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def can_connect(port: int) -> bool:
+    """Whether something listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def holder_of(client_port: int, pids: list[int]) -> int | None:
+    """Which of the processes has the server's end of the connection from `client_port`."""
+    inode = None
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].rpartition(":")[2], 16) == client_port:
+            inode = f"socket:[{fields[9]}]"
+    for pid in pids:
+        with suppress(OSError):
+            if any(str(link.readlink()) == inode for link in Path(f"/proc/{pid}/fd").iterdir()):
+                return pid
+    return None

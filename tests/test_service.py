@@ -1,0 +1,49 @@
+"""scripts/sanic-proxy.service: the unit fits the proxy's settings."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sanic_proxy.settings_loader import load
+from sanic_proxy.supervisor import MARGIN_S
+from tests.support.nginx import CONF, ROOT
+
+UNIT = (ROOT / "scripts/sanic-proxy.service").read_text("utf-8")
+
+
+def value(name: str) -> str:
+    found = re.findall(rf"^{name}=(.*)$", UNIT, re.MULTILINE)
+    assert len(found) == 1, name
+    return str(found[0])
+
+
+def test_a_stop_has_the_time_that_the_settings_give(tmp_path: Path) -> None:
+    ending = load({}, tmp_path).ending
+    assert int(value("TimeoutStopSec")) > ending.lame_duck_s + ending.drain_s + MARGIN_S
+    found = re.search(r"^worker_shutdown_timeout (\d+)s;$", CONF, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) >= ending.lame_duck_s + ending.drain_s
+
+
+def test_it_is_restarted_reloaded_and_outlives_a_worker() -> None:
+    assert value("Restart") == "always"
+    assert value("ExecReload") == "/bin/kill -HUP $MAINPID"
+    assert value("OOMPolicy") == "continue"
+    assert value("KillMode") == "mixed"
+    assert "--port %i" in value("ExecStart")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_finds_no_fault(tmp_path: Path) -> None:
+    unit = tmp_path / "sanic-proxy@8001.service"
+    text = UNIT.replace("/opt/sanic-proxy/.venv/bin/python", sys.executable)
+    unit.write_text(text.replace("User=sanic-proxy", "User=root").replace("Group=sanic-proxy", "Group=root"))
+    command = ["systemd-analyze", "verify", "--man=no", "--generators=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert [line for line in done.stderr.splitlines() if "sanic-proxy" in line] == []
