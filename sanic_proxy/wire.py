@@ -18,9 +18,9 @@ from sanic_proxy.errors import InvalidRequest, UpstreamBadResponse
 
 # Of what a client sends. A key takes up to 0.3 microseconds and 100 bytes, a list or object half of that, and
 # any other value next to nothing.
-MAX_KEYS = 100_000
-MAX_CONTAINERS = 250_000
-MAX_VALUES = 700_000
+MAX_KEYS = 60_000
+MAX_CONTAINERS = 100_000
+MAX_VALUES = 500_000
 _CHEAP_BYTES = 256 * 1024
 _SLICE_BYTES = 1024 * 1024
 

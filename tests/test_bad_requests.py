@@ -56,13 +56,13 @@ DEAR: dict[str, Callable[[], bytes]] = {
     "1M parameters": lambda: HEAD + b"1," + b",".join(b'"k%d":1' % n for n in range(MILLION)) + b"}",
     "1M models": lambda: HEAD + b"[" + b",".join([b'{"model":1}'] * MILLION) + b"]}",
     "1M lists": lambda: HEAD + b"[" + b",".join([b"[]"] * MILLION) + b',"model"]}',
-    "deep lists": lambda: HEAD + b"[" + b",".join([b"[" * 700 + b"]" * 700] * 340) + b',"model"]}',
-    "200k lists": lambda: HEAD + b"[" + b",".join([b"[]"] * 200_000) + b',"model"]}',
-    "90k keys": lambda: HEAD + b"{" + b",".join(b'"model%d":1' % n for n in range(90_000)) + b"}}",
+    "deep lists": lambda: HEAD + b"[" + b",".join([b"[" * 700 + b"]" * 700] * 140) + b',"model"]}',
+    "90k lists": lambda: HEAD + b"[" + b",".join([b"[]"] * 90_000) + b',"model"]}',
+    "55k keys": lambda: HEAD + b"{" + b",".join(b'"model%d":1' % n for n in range(55_000)) + b"}}",
     "many of all": lambda: (
         HEAD
         + b'["model",'
-        + b",".join([b"[]"] * 150_000 + [b'{"model":"x"}'] * 90_000 + [b'"y"'] * 400_000)
+        + b",".join([b"[]"] * 40_000 + [b'{"model":"x"}'] * 55_000 + [b'"y"'] * 390_000)
         + b"]}"
     ),
     "escaped key": lambda: HEAD.replace(b"model", b"mod\\u0065l") + b'["' + b"\\u0065" * MILLION + b'"]}',
@@ -84,8 +84,8 @@ REFUSED = (
 )
 TAKEN = (
     *(
-        "200k lists",
-        "90k keys",
+        "90k lists",
+        "55k keys",
         "many of all",
         "escaped key",
         "10 MB text",

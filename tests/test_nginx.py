@@ -168,6 +168,7 @@ def test_errors_of_nginx_are_openai_json(nginx: Nginx) -> None:
     assert error_of(nginx.raw(b"GET / HTTP/3.0\r\nhost: a\r\n\r\n")) == (505, "http_version")
 
 
+@pytest.mark.row(43)
 def test_slow_clients_are_let_go(nginx: Nginx) -> None:
     whole = request(body=b"x" * 100)
     for slow in (whole[:-50], whole[:30]):
@@ -345,6 +346,7 @@ def hostile_requests() -> list[tuple[str, bytes]]:
     return requests
 
 
+@pytest.mark.row(56)
 def test_what_two_servers_could_read_differently_dies_in_front_or_is_made_plain(tmp_path: Path) -> None:
     with recorder() as (port, seen), running_nginx(tmp_path, [port, free_port()], SMALL) as nginx:
         for name, data in hostile_requests():
@@ -374,6 +376,7 @@ def test_a_request_inside_a_body_is_never_answered(nginx: Nginx, instance: Proxy
     assert instance.log.count("id=smuggled") == known
 
 
+@pytest.mark.row(57)
 def test_forwarding_headers_cannot_be_spoofed(tmp_path: Path) -> None:
     spoofed = [
         *("X-Forwarded-For: 1.2.3.4", "X-Real-IP: 1.2.3.4", "X-Forwarded-Proto: gopher"),

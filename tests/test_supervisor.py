@@ -70,6 +70,7 @@ def is_whole(received: bytes) -> bool:
     return received.endswith(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
 
 
+@pytest.mark.row(62)
 def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Proxy) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(four.open_stream("groq/answers")) for _ in range(24)]
@@ -89,6 +90,7 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Pr
     assert ask(four.port, "groq/answers", stream=True) is None
 
 
+@pytest.mark.row(62)
 def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_lost(four: Proxy) -> None:
     with Load(four.port, "groq/answers") as load:
         load.wait_for_some()
@@ -106,6 +108,7 @@ def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_
     assert not set(four.worker_pids()) & set(pids)
 
 
+@pytest.mark.row(63)
 def test_the_main_process_killed_leaves_no_orphan_and_streams_finish(
     upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -124,6 +127,7 @@ def test_the_main_process_killed_leaves_no_orphan_and_streams_finish(
     assert "the main process is gone" in proxy.log
 
 
+@pytest.mark.row(63)
 def test_there_is_no_process_but_the_main_one_and_the_workers() -> None:
     with running_proxy({}, "--workers", "2") as proxy:
         commands = [command for _, command in children(proxy.process.pid)]

@@ -352,7 +352,7 @@ def test_silence_before_the_status_is_a_504(proxy: Proxy, upstream: Upstream) ->
     assert 1.8 < time.monotonic() - started < 3.5
 
 
-@pytest.mark.row(5)
+@pytest.mark.row(5, 74)
 def test_a_silent_stream_is_kept_alive_and_then_ends_with_an_error(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()

@@ -55,8 +55,6 @@ def _line(row: Row, tests: list[str], failed: set[str]) -> str:
         return opening + (row.owner or "not in this run")
     if not failed.isdisjoint(tests):
         opening += "FAILED "
-    elif row.owner == "pending":
-        opening += "pending, "
     more = f" +{len(names) - 1}" if len(names) > 1 else ""
     return opening + names[0][: WIDTH - len(opening) - len(more)] + more
 
