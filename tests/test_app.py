@@ -170,6 +170,7 @@ async def test_a_bug_in_a_handler_is_a_500_with_a_request_id(
 
 
 @pytest.mark.row(61)
+@pytest.mark.row(61)
 async def test_a_bug_after_the_answer_began_is_no_clean_end(
     app: ProxyApp, sanic_client: Any, loop: asyncio.AbstractEventLoop
 ) -> None:

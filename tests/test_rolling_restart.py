@@ -63,6 +63,7 @@ def two_instances(directory: Path, settings: dict[str, str]) -> Iterator[Instanc
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.row(64, 73)
 @needs_nginx
 def test_both_instances_are_restarted_and_no_request_or_stream_is_lost(
     upstream: Upstream, tmp_path: Path

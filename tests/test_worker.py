@@ -87,6 +87,7 @@ def read_answer(client: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.row(64)
 @BOTH_WAYS
 def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way: list[str]) -> None:
     with draining(upstream, way, lame_duck_s=1.5) as proxy, proxy.open_stream("groq/answers") as client:
@@ -115,6 +116,7 @@ def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way
     assert "Traceback" not in proxy.log
 
 
+@pytest.mark.row(65)
 @BOTH_WAYS
 def test_what_is_left_when_the_time_is_over_is_told_and_ends(upstream: Upstream, way: list[str]) -> None:
     async def file(exchange: Exchange) -> None:
@@ -198,6 +200,7 @@ def test_a_client_that_does_not_read_cannot_hold_the_end_up(upstream: Upstream) 
 # The settings
 
 
+@pytest.mark.row(66)
 def test_settings_that_are_wrong_are_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -244,6 +247,7 @@ def all_workers_list(proxy: Proxy, *models: str) -> bool:
     return True
 
 
+@pytest.mark.row(75)
 def test_settings_are_read_again_in_all_workers_and_no_request_suffers(upstream: Upstream) -> None:
     upstream.on("answers", answer)
     upstream.on("GET /openai/v1/models", lambda exchange: exchange.answer({"data": []}))

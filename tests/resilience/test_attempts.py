@@ -130,6 +130,7 @@ def ask(request: pytest.FixtureRequest, fallback: Proxy) -> Ask:
 
 
 @pytest.mark.row(28)
+@pytest.mark.row(28)
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
 def test_one_failure_is_repeated_silently(ask: Ask, upstream: Upstream, n: int, status: int) -> None:
     upstream.on("m", in_turn(fails(status), answers))
@@ -370,6 +371,7 @@ def breaking(shared_upstream: Upstream) -> Iterator[Proxy]:
         yield started
 
 
+@pytest.mark.row(29)
 @pytest.mark.row(29)
 def test_a_target_that_fails_on_and_on_is_left_alone(breaking: Proxy, upstream: Upstream) -> None:
     upstream.on("m", fails(500))

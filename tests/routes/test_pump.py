@@ -106,6 +106,7 @@ def test_a_failure_before_the_commit_is_raised() -> None:
 
 
 @pytest.mark.row(61)
+@pytest.mark.row(61)
 @pytest.mark.parametrize("exc", [UpstreamTimeout("late"), ZeroDivisionError("a bug")])
 def test_a_failure_after_it_is_a_frame_and_a_closed_connection(exc: Exception) -> None:
     *_, close, error, end = events_of(b"a", exc)
