@@ -108,12 +108,12 @@ def can_connect(port: int) -> bool:
 
 def holder_of(client_port: int, pids: list[int]) -> int | None:
     """Which of the processes has the server's end of the connection from `client_port`."""
-    inode = None
+    ends = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if int(fields[2].rpartition(":")[2], 16) == client_port:
-            inode = f"socket:[{fields[9]}]"
-    return next((pid for pid in pids if inode in _open_in(pid)), None)
+            ends.add(f"socket:[{fields[9]}]")
+    return next((pid for pid in pids if not ends.isdisjoint(_open_in(pid))), None)
 
 
 def _open_in(pid: int) -> Iterator[str]:
