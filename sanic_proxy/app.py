@@ -270,7 +270,8 @@ async def begin_supervision(app: ProxyApp) -> None:
 
 async def supervise(app: ProxyApp) -> None:
     """In the main process, when its workers are about to be started."""
-    app.ctx.supervisor.take_over(app.manager)
+    if not app.state.auto_reload:  # for development: Sanic restarts workers itself then
+        app.ctx.supervisor.take_over(app.manager)
 
 
 async def open_state(app: ProxyApp) -> None:

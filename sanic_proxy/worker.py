@@ -68,8 +68,8 @@ def _host_of(app: Sanic[Any, Any]) -> str:
     """Where the worker listens. Where there is a main process, it has told the socket, but not the name."""
     if app.state.host:
         return app.state.host
-    address = app.state.server_info[0].settings["sock"].getsockname()
-    return str(address[0]) if isinstance(address, tuple) else "localhost"
+    sock = app.state.server_info[0].settings.get("sock")
+    return "localhost" if sock is None else str(sock.getsockname()[0])  # None: a socket in the file system
 
 
 def raise_descriptor_limit() -> None:
@@ -140,6 +140,7 @@ class Worker:
 
     def _retired(self, task: asyncio.Task[None]) -> None:
         self._retiring.discard(task)
+        gc.collect()  # some 10 ms; the collector itself would come to it much later
         if not self._retiring:
             gc.freeze()
 

@@ -133,6 +133,25 @@ def test_a_stream_arrives_frame_by_frame(nginx: Nginx, upstream: Upstream) -> No
     assert count == len(text_stream("a", "b", "c"))
 
 
+@pytest.mark.row(74)
+def test_a_pause_longer_than_nginx_would_wait_is_filled(upstream: Upstream, tmp_path: Path) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(frame({"content": "a"}))
+        await asyncio.sleep(2.5)
+        for piece in text_stream("b")[1:]:
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("paused", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.3"}
+    impatient = {"proxy_read_timeout 660s;": "proxy_read_timeout 1s;"}
+    with running_proxy(settings) as proxy, running_nginx(tmp_path, [proxy.port], impatient) as nginx:
+        answer = nginx.raw(request(body=chat("groq/paused", stream=True)))
+    assert b": ping\n" in answer
+    assert DONE in answer
+
+
 def test_a_client_that_leaves_takes_the_upstream_along(nginx: Nginx, upstream: Upstream) -> None:
     left = threading.Event()
 

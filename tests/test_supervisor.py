@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -67,13 +69,28 @@ def read_answer(client: socket.socket) -> bytes:
 
 def is_whole(received: bytes) -> bool:
     """Whether a stream was seen to its end."""
-    return received.endswith(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+    return received.endswith(DONE + b"\r\n0\r\n\r\n")
 
 
 @pytest.mark.row(62)
-def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Proxy) -> None:
+def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(
+    four: Proxy, upstream: Upstream
+) -> None:
+    is_killed = threading.Event()
+
+    async def until_killed(exchange: Exchange) -> None:
+        first, *others = text_stream(*map(str, range(30)))
+        await exchange.begin_stream()
+        await exchange.chunk(first)
+        while not is_killed.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.02)
+        for piece in others:
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("held", until_killed)
     with ExitStack() as stack:
-        clients = [stack.enter_context(four.open_stream("groq/answers")) for _ in range(24)]
+        clients = [stack.enter_context(four.open_stream("groq/held")) for _ in range(24)]
         heads = [client.recv(65536) for client in clients]
         pids = four.worker_pids()
         assert len(pids) == WORKERS
@@ -81,6 +98,8 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Pr
         victim = max(pids, key=holders.count)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
+        wait_until_gone([victim])
+        is_killed.set()
         for client, holder, head in zip(clients, holders, heads, strict=True):
             assert is_whole(head + read_answer(client)) is (holder != victim)
     four.wait_for_log("Worker ready", WORKERS + 1)

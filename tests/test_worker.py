@@ -6,6 +6,7 @@ import http.client
 import json
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -310,3 +311,15 @@ def test_a_reload_during_the_start_is_heeded(tmp_path: Path) -> None:
         wait_until(lambda: all_workers_list(proxy, "one"))
     finally:
         assert proxy.stop() == 0
+
+
+def test_a_proxy_on_a_socket_in_the_file_system_reads_its_settings_again(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as short:  # such a path may have 107 characters
+        proxy = start_proxy(tmp_path, {}, "--workers", "1", "--unix", f"{short}/socket")
+        try:
+            wait_until_ready(proxy)
+            proxy.process.send_signal(signal.SIGHUP)
+            proxy.wait_for_log("the settings have been read again")
+        finally:
+            assert proxy.stop() == 0
+    assert "Traceback" not in proxy.log

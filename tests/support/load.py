@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -108,13 +108,16 @@ def can_connect(port: int) -> bool:
 
 def holder_of(client_port: int, pids: list[int]) -> int | None:
     """Which of the processes has the server's end of the connection from `client_port`."""
-    inode = None
+    ends = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if int(fields[2].rpartition(":")[2], 16) == client_port:
-            inode = f"socket:[{fields[9]}]"
-    for pid in pids:
-        with suppress(OSError):
-            if any(str(link.readlink()) == inode for link in Path(f"/proc/{pid}/fd").iterdir()):
-                return pid
-    return None
+            ends.add(f"socket:[{fields[9]}]")
+    return next((pid for pid in pids if not ends.isdisjoint(_open_in(pid))), None)
+
+
+def _open_in(pid: int) -> Iterator[str]:
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                yield str(link.readlink())
