@@ -182,4 +182,4 @@ def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
 @pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
 def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
     with pytest.raises(errors.UpstreamBadResponse):
-        reply_of({"choices": [{"message": {"content": "half an ans"}, "finish_reason": said}]})
+        reply_of({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})
