@@ -24,6 +24,7 @@ class Row:
     """One endpoint: its path below the base URL, where `<id>` stands for a name the client knows.
 
     `is_completion`: its answers and streams are OpenAI's completions, so that they can be judged as such.
+    `is_once`: it makes or ends something, so that a repeat after a failure could do it twice.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -32,6 +33,7 @@ class Row:
     body: Body = "json"
     answer: Answer = "json"
     is_completion: bool = False
+    is_once: bool = False
 
     @property
     def name(self) -> str:
@@ -59,13 +61,13 @@ ROWS: tuple[Row, ...] = (
     Row("POST", "/audio/speech", "Speak a text", answer="media"),
     Row("POST", "/audio/transcriptions", "Write down what is said", body="form", answer="media"),
     Row("POST", "/audio/translations", "Translate what is said into English", body="form", answer="media"),
-    Row("POST", "/files", "Upload a file", body="form"),
+    Row("POST", "/files", "Upload a file", body="form", is_once=True),
     Row("GET", "/files", "List the files", body="none"),
     Row("GET", "/files/<id>", "Get one file's description", body="none"),
-    Row("DELETE", "/files/<id>", "Delete a file", body="none"),
+    Row("DELETE", "/files/<id>", "Delete a file", body="none", is_once=True),
     Row("GET", "/files/<id>/content", "Get a file's content", body="none", answer="file"),
-    Row("POST", "/batches", "Create a batch"),
+    Row("POST", "/batches", "Create a batch", is_once=True),
     Row("GET", "/batches", "List the batches", body="none"),
     Row("GET", "/batches/<id>", "Get one batch", body="none"),
-    Row("POST", "/batches/<id>/cancel", "Cancel a batch", body="none"),
+    Row("POST", "/batches/<id>/cancel", "Cancel a batch", body="none", is_once=True),
 )

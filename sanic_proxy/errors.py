@@ -19,6 +19,8 @@
     │   │   ├── UpstreamDnsFailed    502 upstream_dns_error
     │   │   └── UpstreamTlsFailed    502 upstream_tls_error
     │   ├── UpstreamTimeout          504 upstream_timeout
+    │   │   ├── UpstreamStalled      504 upstream_stalled
+    │   │   └── UpstreamConnectTimeout   nothing has been sent yet
     │   ├── UpstreamDisconnected     502 upstream_disconnected
     │   ├── UpstreamBadResponse      502 upstream_bad_response
     │   │   ├── UpstreamBadFrame     502 upstream_bad_frame
@@ -26,6 +28,7 @@
     │   │   └── UpstreamRedirect     502 upstream_redirect
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
     │   ├── UpstreamUnavailable      503 upstream_unavailable
+    │   │   └── TargetLeftAlone      503 upstream_left_alone
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
     ├── Overloaded                   503 server_overloaded: this worker has enough to do
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
@@ -37,7 +40,10 @@ the header `x-should-retry: false` (obeyed by the OpenAI SDKs) where it is false
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, TypedDict
+
+REDACTED = "[redacted]"
 
 
 class ErrorObject(TypedDict):
@@ -54,12 +60,16 @@ class ProxyError(Exception):
 
     `message` is read by the client: it says what happened and what to do, and never holds a
     key, a prompt or a stack trace. `retry_after_s` is in whole seconds, already clamped.
+    `upstream_status` is the status that a provider answered with, where it did.
     """
 
     status: int = 500
     type: str = "server_error"
     code: str | None = None
     retryable: ClassVar[bool] = True
+    # Whether it speaks against the target that was asked, and whether it ends all attempts.
+    blames_target: bool = True
+    is_final: bool = False
 
     def __init__(
         self,
@@ -74,10 +84,19 @@ class ProxyError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.upstream_status: int | None = None
         if code is not None:
             self.code = code
         if status is not None:
             self.status = status
+
+    def redact(self, secrets: Iterable[str]) -> None:
+        """Take `secrets` out of what the client reads: a provider may repeat the key that it refuses."""
+        for secret in secrets:
+            self.message = self.message.replace(secret, REDACTED)
+            self.type = self.type.replace(secret, REDACTED)
+            self.param = self.param and self.param.replace(secret, REDACTED)
+            self.code = self.code and self.code.replace(secret, REDACTED)
 
     def as_object(self) -> ErrorObject:
         """OpenAI's error object, without the `error` key around it."""
@@ -199,6 +218,16 @@ class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
 
 
+class UpstreamStalled(UpstreamTimeout):
+    """A stream goes on, and brings nothing."""
+
+    code = "upstream_stalled"
+
+
+class UpstreamConnectTimeout(UpstreamTimeout):
+    """No connection within its time: the request has not been sent."""
+
+
 class UpstreamDisconnected(UpstreamError):
     """The connection ended before the answer did."""
 
@@ -243,6 +272,12 @@ class UpstreamUnavailable(UpstreamError):
 
     status = 503
     code = "upstream_unavailable"
+
+
+class TargetLeftAlone(UpstreamUnavailable):
+    """The provider has failed so often that it is not asked for a moment."""
+
+    code = "upstream_left_alone"
 
 
 class UpstreamReportedError(UpstreamError):

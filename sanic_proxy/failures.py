@@ -57,6 +57,7 @@ def error_from_answer(
         error = _by_status(status, parsed, text)
     if isinstance(error, errors.RateLimited) or error.status == 503:
         error.retry_after_s = retry_after_s(headers)
+    error.upstream_status = status
     return error
 
 
@@ -67,6 +68,8 @@ def _by_status(status: int, parsed: object, text: str) -> errors.ProxyError:
         kind, message = _BY_STATUS[status]
         # The text of a refused key may repeat the key, and concerns the operator alone.
         return kind(message if kind is errors.UpstreamAuthFailed else text or message)
+    if status < 200:
+        return errors.UpstreamBadResponse("The provider switched to another protocol")
     if status < 400:
         return errors.UpstreamRedirect("The provider answered with a redirect, which is not followed")
     if status < 500:
@@ -155,7 +158,7 @@ def _completion_errors(error: Mapping[str, Any]) -> list[Any]:
 def safe_text(text: str) -> str:
     """`text` on bounded length, without control characters and without what looks like a key."""
     printable = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[: 2 * MAX_MESSAGE_CHARS])
-    return _SECRET.sub("[redacted]", printable).strip()[:MAX_MESSAGE_CHARS]
+    return _SECRET.sub(errors.REDACTED, printable).strip()[:MAX_MESSAGE_CHARS]
 
 
 def _text_of(body: bytes) -> str:
@@ -198,7 +201,7 @@ def _clamp(seconds: float) -> int:
     return max(1, min(MAX_RETRY_AFTER_S, -int(-seconds // 1)))
 
 
-_AUTH_CODES = frozenset({"invalid_api_key", "authentication_error", "permission_error", "unauthorized"})
+_AUTH_CODES = frozenset({"invalid_api_key", "authentication_error", "unauthorized"})
 
 
 def error_in_band(parsed: object) -> errors.ProxyError:
@@ -206,15 +209,28 @@ def error_in_band(parsed: object) -> errors.ProxyError:
 
     Some providers (OpenRouter) put the status they would have sent into `code`.
     """
+    error = _in_band(parsed)
+    # What it would have been as an answer of its own: a provider that reports a failure has failed.
+    error.upstream_status = error.upstream_status or error.status
+    return error
+
+
+def _in_band(parsed: object) -> errors.ProxyError:
     error = parsed.get("error") if isinstance(parsed, dict) else None
     inner = error if isinstance(error, dict) else {}
     for key in ("status", "status_code", "code"):
         status = inner.get(key)
         if isinstance(status, int) and 400 <= status < 600:
-            return _by_status(status, parsed, safe_text(message_of(parsed)))
+            told = _by_status(status, parsed, safe_text(message_of(parsed)))
+            told.upstream_status = status
+            return told
     known = error_object(parsed)
     if known is None:
         return errors.UpstreamError(safe_text(message_of(parsed)) or "The provider reported an error")
+    if "permission_error" in {known["type"], known["code"]}:
+        told = _by_status(403, parsed, "")
+        told.upstream_status = 403
+        return told
     if _AUTH_CODES & {known["type"], known["code"]}:
         return _by_status(401, parsed, "")
     if {known["type"], known["code"]} & {

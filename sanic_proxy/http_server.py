@@ -13,10 +13,14 @@ one under way in its request. Sanic's `http.*` signals are not sent from here.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import math
+import struct
+import termios
 from asyncio import CancelledError
 from collections import deque
+from contextlib import suppress
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -52,6 +56,8 @@ LINGER_S = 2.0
 LINGER_BYTES = 16 * 1024 * 1024
 # Few clients read before they have sent all of a file; nginx gives them as long.
 LINGER_UPLOAD_S = 30.0
+# A client that takes nothing for so long is dropped, unless the settings say otherwise.
+READER_TIMEOUT_S = 60.0
 # Larger bodies are not copied behind their head.
 MAX_JOINED_BYTES = 32 * 1024
 
@@ -534,7 +540,7 @@ class ProxyHttp(Http):
 
     def _part(self, data: bytes, end_stream: bool) -> bytes:
         """A part of an answer without length, as it goes over the wire."""
-        if not self._is_in_parts:
+        if not self._is_in_parts or self.response.status in _BODILESS:
             return data
         part = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
         return part + b"0\r\n\r\n" if end_stream else part
@@ -591,11 +597,12 @@ class ProxyProtocol(HttpProtocol):
     """Sanic's connection with the parser above."""
 
     HTTP_CLASS = ProxyHttp
-    __slots__ = ()
+    __slots__ = ("_reader_timer",)
 
     @override
     def connection_made(self, transport: Any) -> None:
         self._http: ProxyHttp | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)  # type: ignore[no-untyped-call]
         state_of(self.app).traffic.connections = self.connections
         self._setup_connection()
@@ -624,6 +631,7 @@ class ProxyProtocol(HttpProtocol):
         super().pause_writing()  # type: ignore[no-untyped-call]
         if self._http is not None:
             self._http.is_writable = False
+        self._watch_reader()
 
     @override
     def resume_writing(self) -> None:
@@ -632,3 +640,39 @@ class ProxyProtocol(HttpProtocol):
             self._http.is_writable = True
             if self._http.on_writable is not None:
                 self._http.on_writable()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+
+    def _watch_reader(self) -> None:
+        """Look again later whether the client has taken anything of what waits for it."""
+        if self.transport is not None:
+            wait_s = self.app.config.get("READER_TIMEOUT", READER_TIMEOUT_S)
+            left_bytes = _left_bytes(self.transport)
+            self._reader_timer = self.loop.call_later(wait_s, self._judge_reader, left_bytes)
+
+    def _judge_reader(self, left_bytes: int) -> None:
+        if self.transport is None or _left_bytes(self.transport) < left_bytes:
+            self._watch_reader()
+            return
+        request = self._http.request if self._http is not None else None
+        if isinstance(request, ProxyRequest):
+            request.record.ended = "client_stalled"
+        self.transport.abort()
+
+
+def _left_bytes(transport: asyncio.Transport) -> int:
+    """What the client has not taken yet, the kernel's part included: that alone may be megabytes."""
+    left_bytes = transport.get_write_buffer_size()
+    with suppress(OSError, ValueError):  # not every system can say
+        number = transport.get_extra_info("socket").fileno()
+        waiting: int = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        left_bytes += waiting
+    return left_bytes

@@ -37,9 +37,15 @@ class _Shelf:
 
 
 class ModelList:
-    """`GET /v1/models` in memory. `prefixed` says whether ids carry the provider's name."""
+    """`GET /v1/models` in memory. `prefixed` says whether ids carry the provider's name.
 
-    def __init__(self, providers: Sequence[ChatProvider], *, prefixed: bool) -> None:
+    `names` are those that the operator gave to targets; they come first.
+    """
+
+    def __init__(
+        self, providers: Sequence[ChatProvider], *, prefixed: bool, names: Sequence[str] = ()
+    ) -> None:
+        self._own = [wire.model_object({}, id=name, owner="sanic-proxy") for name in names]
         self._shelves = [_Shelf(provider) for provider in providers]
         self._prefixed = prefixed
 
@@ -47,9 +53,11 @@ class ModelList:
         """OpenAI's model objects. Raises only where there is a single provider and it fails cold."""
         await asyncio.gather(*(_refresh(shelf) for shelf in self._shelves))
         only = self._shelves[0] if len(self._shelves) == 1 else None
-        if only is not None and only.error is not None and not only.models:
+        if only is not None and only.error is not None and not only.models and not self._own:
             raise only.error
-        return [self._object(shelf.provider.name, entry) for shelf in self._shelves for entry in shelf.models]
+        return self._own + [
+            self._object(shelf.provider.name, entry) for shelf in self._shelves for entry in shelf.models
+        ]
 
     async def one(self, model: str) -> dict[str, Any] | None:
         """The model object of that id, or None."""

@@ -43,6 +43,8 @@ def boundary_of(content_type: str) -> bytes:
     """What separates the parts. Raises InvalidRequest where the type names nothing of use."""
     match = _BOUNDARY.match(content_type) if len(content_type) <= 1024 else None
     boundary = (match[1] or match[2]) if match is not None else ""
+    if content_type.lower().count("boundary=") != 1:
+        boundary = ""  # of two, the provider might take the other one
     if not boundary or len(boundary) > MAX_BOUNDARY_CHARS or not _BOUNDARY_TEXT.fullmatch(boundary):
         raise InvalidRequest("A form needs `content-type: multipart/form-data` with its boundary")
     return boundary.encode()
@@ -56,18 +58,20 @@ class FieldFinder:
     is none.
     """
 
-    __slots__ = ("_delimiter", "_name", "_pending", "_read", "is_found")
+    __slots__ = ("_at", "_delimiter", "_name", "_pending", "_read", "is_found")
 
     def __init__(self, boundary: bytes, name: str) -> None:
         self._delimiter = b"\r\n--" + boundary
         self._name = name.encode()
         self._pending = b""
+        self._at = 0  # of what is pending, how much has been told
         self._read: _Step = self._preamble
         self.is_found = False
 
     def feed(self, data: bytes) -> Iterator[bytes | Value]:
         """The bytes that can be told by now, in their order."""
-        self._pending += data
+        self._pending = self._pending[self._at :] + data
+        self._at = 0
         while (told := self._read()) is not None:
             if told:
                 yield told
@@ -81,51 +85,68 @@ class FieldFinder:
 
     def _preamble(self) -> bytes | Value | None:
         """The first delimiter lacks its line end, if nothing stands before it."""
-        opening = self._delimiter[2:]
-        if len(self._pending) < len(opening):
-            if not opening.startswith(self._pending):
-                raise InvalidRequest("The form does not begin with its boundary")
+        if (is_here := self._has_opening()) is None:
             return None
-        if not self._pending.startswith(opening):
+        if not is_here:
             raise InvalidRequest("The form does not begin with its boundary")
-        return self._step(len(opening), self._after_delimiter)
+        return self._step(self._at + len(self._delimiter) - 2, self._after_delimiter)
+
+    def _has_opening(self) -> bool | None:
+        """Whether a boundary stands here, without the line end before it; None: that cannot be told yet."""
+        opening = self._delimiter[2:]
+        here = self._pending[self._at : self._at + len(opening)]
+        return here == opening if len(here) == len(opening) or not opening.startswith(here) else None
 
     def _after_delimiter(self) -> bytes | Value | None:
-        if len(self._pending) < 2:
+        mark = self._pending[self._at : self._at + 2]
+        if len(mark) < 2:
             return None
-        if self._pending.startswith(b"--"):
-            return self._step(2, self._epilogue)
-        if not self._pending.startswith(b"\r\n"):
+        if mark == b"--":
+            return self._step(self._at + 2, self._epilogue)
+        if mark != b"\r\n":
             raise InvalidRequest("A boundary of the form is not followed by a line end")
         # The line end also begins the blank line of a part without headers.
         self._read = self._head
         return b""
 
     def _head(self) -> bytes | Value | None:
-        end = self._pending.find(b"\r\n\r\n")
-        if (len(self._pending) if end < 0 else end) > MAX_PART_HEAD_BYTES:
+        end = self._pending.find(b"\r\n\r\n", self._at)
+        if (len(self._pending) if end < 0 else end) - self._at > MAX_PART_HEAD_BYTES:
             raise InvalidRequest("The headers of a part of the form are too long")
         if end < 0:
             return None
-        is_wanted = _name_of(self._pending[2:end]) == self._name
+        is_wanted = _name_of(self._pending[self._at + 2 : end]) == self._name
         if is_wanted and self.is_found:
-            raise InvalidRequest(
-                f"The form has the field `{self._name.decode()}` twice", param=self._name.decode()
-            )
-        return self._step(end + 4, self._value if is_wanted else self._content)
+            name = self._name.decode()
+            raise InvalidRequest(f"The form has the field `{name}` twice", param=name)
+        return self._step(end + 4, self._begun_value if is_wanted else self._begun_content)
+
+    # A boundary right behind the blank line is content to some readers, and ends the part for others.
+
+    def _begun_value(self) -> bytes | Value | None:
+        return self._begun(self._value)
+
+    def _begun_content(self) -> bytes | Value | None:
+        return self._begun(self._content)
+
+    def _begun(self, then: _Step) -> bytes | None:
+        if (is_here := self._has_opening()) is None:
+            return None
+        if is_here:
+            raise InvalidRequest("A part of the form has no line before its boundary")
+        self._read = then
+        return b""
 
     def _value(self) -> bytes | Value | None:
         end = self._next_delimiter()
-        if end > MAX_VALUE_BYTES or (end < 0 and len(self._pending) > MAX_VALUE_BYTES + len(self._delimiter)):
+        size = (len(self._pending) - len(self._delimiter) if end < 0 else end) - self._at
+        if size > MAX_VALUE_BYTES:
             name = self._name.decode()
             raise InvalidRequest(f"The field `{name}` of the form is too long", param=name)
         if end < 0:
             return None
-        value = Value(self._pending[:end])
-        self._pending = self._pending[end:]
         self.is_found = True
-        self._read = self._content
-        return value
+        return Value(self._step(end, self._content))
 
     def _content(self) -> bytes | Value | None:
         at = self._next_delimiter()
@@ -134,24 +155,26 @@ class FieldFinder:
         # The end may be the beginning of a delimiter.
         pending = self._pending
         since = len(pending) - len(self._delimiter) + 1
-        tail = max(pending.rfind(b"\r", max(0, since)), pending.rfind(b"\n", max(0, since + 1)))
-        if tail > 0 and pending[tail - 1 : tail + 1] == b"\r\n":
+        tail = max(pending.rfind(b"\r", max(self._at, since)), pending.rfind(b"\n", max(self._at, since + 1)))
+        if tail > self._at and pending[tail - 1 : tail + 1] == b"\r\n":
             tail -= 1
         known = len(pending) if tail < 0 else tail
-        return self._step(known, self._content) if known else None
+        return self._step(known, self._content) if known > self._at else None
 
     def _next_delimiter(self) -> int:
         """Where the next delimiter begins; -1 if it is not here. A bare line feed before it is refused."""
-        at = self._pending.find(self._delimiter[1:])
-        if at >= 0 and not self._pending.startswith(b"\r", at - 1 if at else 1 << 30):
+        at = self._pending.find(self._delimiter[1:], self._at)
+        if at >= 0 and (at == self._at or self._pending[at - 1 : at] != b"\r"):
             raise InvalidRequest("A boundary of the form stands behind a bare line feed")
         return at - 1 if at >= 0 else -1
 
     def _epilogue(self) -> bytes | Value | None:
-        return self._step(len(self._pending), self._epilogue) if self._pending else None
+        return self._step(len(self._pending), self._epilogue) if len(self._pending) > self._at else None
 
-    def _step(self, size: int, then: _Step) -> bytes:
-        told, self._pending = self._pending[:size], self._pending[size:]
+    def _step(self, end: int, then: _Step) -> bytes:
+        """Tell what is pending up to `end`, and go on with `then`."""
+        told = self._pending[self._at : end]
+        self._at = end
         self._read = then
         return told
 

@@ -11,7 +11,8 @@ from typing import Any
 class RequestRecord:
     """Filled in on the request's way, read once at its end. Holds no content and no key.
 
-    `ended` says why it did: "complete", an error's code, or "client_left".
+    `ended` says why it did: "complete", an error's code, or "client_left". `route` lists the targets that
+    were asked, why each was left, and after how many milliseconds.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class RequestRecord:
     first_byte: float | None = None
     sent_bytes: int = 0
     ended: str = ""
+    route: str = ""
     usage: dict[str, Any] | None = None
     is_logged: bool = False
 
@@ -51,6 +53,7 @@ class RequestRecord:
             else round(1000 * (self.first_byte - self.started), 1),
             "bytes": self.sent_bytes,
             "ended": self.ended,
+            "route": self.route or None,
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
         }

@@ -22,6 +22,7 @@ HEARTBEATS: Mapping[str, str] = {
     "wj": "\u2060",
     "comment": "",
 }
+MIN_SECRET_CHARS = 8
 STRAICO_BASE_URL = "https://api.straico.com"
 
 
@@ -64,12 +65,16 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Four independent clocks, in seconds. Heartbeats reset none of them."""
+    """Independent clocks, in seconds. The proxy's own heartbeats reset none of them.
+
+    `idle_s` is silence; `stall_s` is a stream without progress, whatever else it brings.
+    """
 
     connect_s: float
     first_byte_s: float
     idle_s: float
     total_s: float
+    stall_s: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +112,9 @@ class ProviderSettings:
     key: Secret | None
     commit_delay_s: float
     timeouts: Timeouts
+    spare_keys: tuple[Secret, ...] = ()
     aliases: tuple[str, ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # one may be a key
     forward_headers: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     models_path: str | None = "/models"
@@ -126,6 +132,14 @@ class ProviderOff:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """A model name of the operator's own, and the (provider, model) pairs that it stands for, in order."""
+
+    name: str
+    targets: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything the proxy is told from outside, checked."""
 
@@ -137,6 +151,7 @@ class Settings:
     heartbeat: str
     heartbeat_interval_s: float
     pool: PoolLimits
+    client_timeout_s: float
     max_body_bytes: int
     max_upload_bytes: int
     api_keys: tuple[Secret, ...]
@@ -152,6 +167,10 @@ class Settings:
     capacity: Capacity
     providers: tuple[ProviderSettings, ...]
     providers_off: tuple[ProviderOff, ...]
+    models: tuple[ModelSettings, ...] = ()
+    attempts_per_target: int = 2
+    attempts: int = 4
+    breaker: bool = True
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -160,6 +179,14 @@ class Settings:
         if self.router == "auto":
             return not any(provider.protocol == "straico" for provider in self.providers)
         return self.router == "on"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no text of ours may hold. Shorter values are no keys, and stand in any text."""
+        keys = [key for provider in self.providers for key in (provider.key, *provider.spare_keys) if key]
+        headers = [value for provider in self.providers for _, value in provider.headers]
+        known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys))}
+        return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
 
     @property
     def is_open(self) -> bool:
@@ -209,6 +236,15 @@ VARIABLES: tuple[Variable, ...] = (
     Variable("TIMEOUT_FIRST_BYTE", "300", "seconds from the request to the provider's status"),
     Variable("TIMEOUT_IDLE", "120", "seconds of silence inside an answer"),
     Variable("TIMEOUT_TOTAL", "600", "seconds for the whole request"),
+    Variable(
+        "TIMEOUT_STALL",
+        "120",
+        "seconds of a stream without progress: comments and empty deltas are none",
+    ),
+    Variable("TIMEOUT_CLIENT", "60", "seconds a client may take nothing of its answer"),
+    Variable("ATTEMPTS", "4", "how often one request may be sent, all targets together"),
+    Variable("ATTEMPTS_PER_TARGET", "2", "how often to one target; 1: never again"),
+    Variable("BREAKER", "on", "leave a target alone for a moment after repeated failures"),
     Variable(
         "POOL_IDLE_PER_HOST",
         "512",

@@ -29,6 +29,7 @@ from sanic_proxy.settings import (
     VARIABLES,
     Capacity,
     Ending,
+    ModelSettings,
     PoolLimits,
     ProviderOff,
     ProviderSettings,
@@ -92,6 +93,7 @@ class _Reader:
                 idle_timeout_s=self._seconds("POOL_IDLE_TIMEOUT", 15),
                 tcp_keepalive_s=self._int("TCP_KEEPALIVE", 90, low=1, high=32767),
             ),
+            client_timeout_s=self._seconds("TIMEOUT_CLIENT", 60),
             max_body_bytes=self._int("MAX_BODY_BYTES", 33_554_432, low=1024, high=2**40),
             max_upload_bytes=self._int("MAX_UPLOAD_BYTES", 536_870_912, low=1024, high=2**40),
             api_keys=tuple(self._key(PREFIX + "API_KEYS", key) for key in self._list("API_KEYS")),
@@ -113,6 +115,10 @@ class _Reader:
             ),
             providers=on,
             providers_off=off,
+            models=self._models({name for entry in on for name in (entry.name, *entry.aliases)}),
+            attempts=self._int("ATTEMPTS", 4, low=1, high=20),
+            breaker=env.bool(PREFIX + "BREAKER", True),
+            attempts_per_target=self._int("ATTEMPTS_PER_TARGET", 2, low=1, high=10),
             warnings=tuple(self.warnings),
         )
         try:
@@ -168,6 +174,7 @@ class _Reader:
             first_byte_s=self._seconds("TIMEOUT_FIRST_BYTE", 300),
             idle_s=self._seconds("TIMEOUT_IDLE", 120),
             total_s=self._seconds("TIMEOUT_TOTAL", 600),
+            stall_s=self._seconds("TIMEOUT_STALL", 120),
         )
 
     def _ssl_cert_file(self) -> str | None:
@@ -194,7 +201,7 @@ class _Reader:
             reason = exc.strerror if isinstance(exc, OSError) else exc
             self.problems.append(f"{PREFIX}CONFIG: {path} cannot be read: {reason}")
             return {}
-        for name in parsed.keys() - {"proxy", "providers"}:
+        for name in parsed.keys() - {"proxy", "providers", "models"}:
             self.problems.append(f"{path}: [{name}] is not a table of this proxy")
         return parsed
 
@@ -236,7 +243,7 @@ class _Reader:
         return tuple(on), tuple(off)
 
     def _provider(self, row: Row, table: Mapping[str, Any], timeouts: Timeouts) -> ProviderSettings | None:
-        key = self._provider_key(row)
+        key, *spare_keys = self._provider_keys(row)
         base_url = self.values.get(row.base_url_variable) or table.get("base_url") or row.base_url
         if not isinstance(base_url, str) or (row.key_required and key is None):
             return None
@@ -247,6 +254,7 @@ class _Reader:
             protocol="straico" if is_straico else "openai",
             base_url=base_url.rstrip("/"),
             key=key,
+            spare_keys=tuple(spare for spare in spare_keys if spare is not None),
             commit_delay_s=self._commit_delay(row.name, table, 3.0 if is_straico else 10.0),
             timeouts=self._provider_timeouts(row.name, table, timeouts),
             aliases=row.aliases,
@@ -258,11 +266,34 @@ class _Reader:
             proxy=self._outbound_proxy(base_url),
         )
 
-    def _provider_key(self, row: Row) -> Secret | None:
+    def _provider_keys(self, row: Row) -> list[Secret | None]:
+        """The keys in one variable, separated by commas; [None] without any."""
         for variable in (row.key_variable, *row.other_key_variables):
             if variable and variable in self.values:
-                return self._key(variable, self.values[variable])
-        return None
+                keys = [part.strip() for part in self.values[variable].split(",") if part.strip()]
+                return [self._key(variable, key) for key in keys] or [None]
+        return [None]
+
+    def _models(self, providers: set[str]) -> tuple[ModelSettings, ...]:
+        """The tables `[models.<name>]`: names that stand for several targets in order."""
+        tables = self.toml.get("models", {})
+        if not isinstance(tables, dict):
+            self.problems.append("[models] must hold tables")
+            return ()
+        models = []
+        for name, table in tables.items():
+            given = table.get("targets") if isinstance(table, dict) else None
+            pairs = [_target(entry) for entry in given] if isinstance(given, list) else []
+            if not pairs or None in pairs or set(table) != {"targets"} or not _MODEL_NAME.fullmatch(name):
+                self.problems.append(
+                    f'[models.{name}]: needs `targets`, a list of "provider/model" or of tables with both'
+                )
+                continue
+            targets = tuple(pair for pair in pairs if pair is not None)
+            for provider in {provider for provider, _ in targets} - providers:
+                self.problems.append(f"[models.{name}]: the provider {provider} is not on")
+            models.append(ModelSettings(name, targets))
+        return tuple(models)
 
     def _provider_tables(self) -> dict[str, dict[str, Any]]:
         tables = self.toml.get("providers", {})
@@ -322,7 +353,7 @@ class _Reader:
 
     def _provider_timeouts(self, name: str, table: Mapping[str, Any], base: Timeouts) -> Timeouts:
         given = table.get("timeouts", {})
-        clocks = {"connect", "first_byte", "idle", "total"}
+        clocks = {"connect", "first_byte", "idle", "total", "stall"}
         if not isinstance(given, dict) or given.keys() - clocks:
             self.problems.append(f"[providers.{name}] timeouts: may hold {', '.join(sorted(clocks))}")
             return base
@@ -335,6 +366,7 @@ class _Reader:
             first_byte_s=clock("first_byte", base.first_byte_s),
             idle_s=clock("idle", base.idle_s),
             total_s=clock("total", base.total_s),
+            stall_s=clock("stall", base.stall_s),
         )
 
     def _toml_seconds(self, where: str, value: object, *, zero: bool = False) -> float:
@@ -385,6 +417,21 @@ def _custom_row(name: str, table: Mapping[str, Any]) -> Row:
         key_variable=key_variable if isinstance(key_variable, str) else None,
         key_required="api_key_env" in table,
     )
+
+
+_MODEL_NAME = re.compile(r"[!-~]{1,256}")
+
+
+def _target(entry: object) -> tuple[str, str] | None:
+    """A target as (provider, model), from either way to write it."""
+    if isinstance(entry, str):
+        provider, _, model = entry.partition("/")
+    elif isinstance(entry, dict) and set(entry) == {"provider", "model"}:
+        provider, model = entry["provider"], entry["model"]
+    else:
+        return None
+    is_good = isinstance(provider, str) and isinstance(model, str) and provider and model
+    return (provider.lower(), model) if is_good else None
 
 
 def _turns_on(row: Row) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from sanic_proxy.model_list import ModelList
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
+from sanic_proxy.resilience.health import Board
+from sanic_proxy.resilience.targets import Limits
 from sanic_proxy.router import Router
 from sanic_proxy.settings import Settings
 from sanic_proxy.traffic import Traffic
@@ -35,17 +37,27 @@ class AppState:
 
     def __init__(self, settings: Settings, traffic: Traffic | None = None) -> None:
         self.settings = settings
+        self.secrets = settings.secrets
         self.traffic = traffic or Traffic()
         self.traffic.limit(settings.capacity)
         self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
-        self.providers = build_providers(settings, self.client)
+        keyed = build_providers(settings, self.client)
+        self.providers = {name: providers[0] for name, providers in keyed.items()}
         self.router: Router[ChatProvider] = Router(
-            self.providers,
+            keyed,
             settings.providers_off,
             is_on=settings.router_is_on,
             embedded=frozenset(p.name for p in self.providers.values() if p.provider_kind == "embedded"),
+            models=settings.models,
+            name_of=lambda provider: provider.name,
+            board=Board(breaks=settings.breaker),
         )
-        self.models = ModelList(self._listed(), prefixed=settings.router_is_on)
+        self.limits = Limits(settings.attempts_per_target, settings.attempts)
+        self.models = ModelList(
+            self._listed(),
+            prefixed=settings.router_is_on,
+            names=[model.name for model in settings.models],
+        )
         self.keys = KeyRing(settings)
 
     def _listed(self) -> list[ChatProvider]:

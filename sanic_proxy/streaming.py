@@ -11,14 +11,23 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
 from sanic_proxy import errors, failures, sse, wire
 
+# So long after its last known progress a stream is taken on trust: looking costs a parse of each frame.
+LOOK_AFTER_S = 30.0
+
 
 class Source(Protocol):
     """An upstream's answer, as far as a relay needs it; times are loop time."""
+
+    @property
+    def stall_s(self) -> float:
+        """How long it may go on without progress."""
+        return math.inf
 
     async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
 
@@ -59,6 +68,12 @@ class Filler(bytes):
     __slots__ = ()
 
 
+class FirstFiller(Filler):
+    """The first chunk of a stream that the proxy makes: sent once, however often a request is repeated."""
+
+    __slots__ = ()
+
+
 PING = Filler(sse.PING)
 
 
@@ -86,12 +101,14 @@ class ChatGuard:
     After `is_done` or a failure, whatever else comes is dropped.
     """
 
-    __slots__ = ("_finished", "_has_begun", "_splitter", "failure", "is_done", "usage")
+    __slots__ = ("_begun", "_finished", "_has_begun", "_splitter", "failure", "is_done", "usage")
 
     def __init__(self) -> None:
         self._splitter = sse.FrameSplitter()
         self._has_begun = False
-        self._finished = False
+        # By index: each answer that has begun has an end of its own.
+        self._begun: set[int] = set()
+        self._finished: set[int] = set()
         self.is_done = False
         self.failure: errors.ProxyError | None = None
         self.usage: dict[str, Any] | None = None
@@ -137,11 +154,17 @@ class ChatGuard:
         if self.is_done:
             return b""
         last = self._last_frame()
-        if self._finished:
-            return last if last == sse.DONE else last + sse.DONE
+        if last.rstrip().endswith(sse.DONE_PAYLOAD):
+            return last
+        if self._finished and self._finished >= self._begun:
+            return last + sse.DONE
         if not self._has_begun:
             raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
         raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+
+    def has_progress(self, frames: bytes) -> bool:
+        """Whether any of `frames`, which have passed, brings something that a reader has waited for."""
+        return any(_brings(frame.payload) for frame in sse.FrameSplitter().feed(frames))
 
     def _last_frame(self) -> bytes:
         """A frame whose blank line is missing. Half a frame, though, is a cut."""
@@ -150,7 +173,6 @@ class ChatGuard:
         last = self.feed(b"\n\n")
         if self.failure is not None:
             raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
-        self._finished = self._finished or self.is_done
         return last
 
     def _passes(self, payload: bytes, event: bytes = b"") -> bool:
@@ -168,9 +190,28 @@ class ChatGuard:
         if not isinstance(choices, list):
             return False  # `{}` and its like break three client libraries, and say nothing
         for choice in choices:
-            if isinstance(choice, dict) and choice.get("finish_reason") is not None:
-                self._finished = True
+            if isinstance(choice, dict):
+                index = choice.get("index")
+                index = index if isinstance(index, int) else 0
+                if choice.get("finish_reason") is not None:
+                    self._finished.add(index)
+                elif index not in self._begun:
+                    self._begun.add(index)
         return True
+
+
+def _brings(payload: bytes) -> bool:
+    """Whether a chunk has text, a call or an end in it."""
+    if payload == sse.DONE_PAYLOAD:
+        return True
+    for choice in wire.loads_exact(payload).get("choices") or ():
+        if not isinstance(choice, dict):
+            continue
+        delta = choice.get("delta")
+        told = [value for key, value in delta.items() if key != "role"] if isinstance(delta, dict) else []
+        if choice.get("finish_reason") or choice.get("text") or any(told):
+            return True
+    return False
 
 
 class Guard(Protocol):
@@ -182,6 +223,7 @@ class Guard(Protocol):
     def is_done(self) -> bool: ...
     def feed(self, data: bytes) -> bytes: ...
     def end(self) -> bytes: ...
+    def has_progress(self, frames: bytes) -> bool: ...
 
 
 class EventGuard:
@@ -215,9 +257,12 @@ class EventGuard:
                 )
             return b""
         frames, self._tail = tail[:end], tail[end:]
-        if not self._has_length:
+        if not self._has_length and b"data:" in frames:
             self._last = frames
         return frames
+
+    def has_progress(self, frames: bytes) -> bool:
+        return b"data:" in frames
 
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
@@ -228,7 +273,7 @@ class EventGuard:
 
 
 _FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-_FINAL_EVENT = re.compile(rb'\[DONE\]|"type"\s*:\s*"[\w.]+\.(?:completed|done)"')
+_FINAL_EVENT = re.compile(rb'(?m)^data: ?\[DONE\]\r?$|"type"\s*:\s*"[\w.]+\.(?:completed|done)"')
 
 
 class Passage:
@@ -242,6 +287,9 @@ class Passage:
     def feed(self, data: bytes) -> bytes:
         return data
 
+    def has_progress(self, frames: bytes) -> bool:
+        return bool(frames)
+
     def end(self) -> bytes:
         return b""
 
@@ -252,10 +300,13 @@ async def relayed(source: Source, guard: Guard, begun: bytes = b"") -> AsyncGene
     The first are waited for here: until then a failure still gets its status.
     """
     frames = b""
+    stalls_at = time.monotonic() + source.stall_s
     while not frames:
         piece = begun or await source.read_some() or b""
         frames = guard.feed(piece) if piece else guard.end()
         begun = b""
+        if not frames and time.monotonic() > stalls_at:
+            raise _stalled()
         if frames:
             yield frames
         if guard.failure is not None:
@@ -265,12 +316,18 @@ async def relayed(source: Source, guard: Guard, begun: bytes = b"") -> AsyncGene
     yield Relay(source, guard)
 
 
+def _stalled() -> errors.UpstreamStalled:
+    return errors.UpstreamStalled("The provider's stream goes on, but brings nothing")
+
+
 class Relay:
     """The rest of an upstream's stream, on its way to the client without a task that wakes for it.
 
     What the connection reads goes through the guard and out in the same turn of the event loop. One
     timer watches the clocks; it is not touched while frames come. A client that is slow holds back its
-    provider, whose idle clock then stands still.
+    provider, whose clocks then stand still.
+
+    Progress is looked for only when none has been seen for a while: what comes before that is taken for it.
     """
 
     __slots__ = (
@@ -278,11 +335,14 @@ class Relay:
         "_guard",
         "_heard_at",
         "_is_held",
+        "_look_after_s",
         "_loop",
+        "_progress_at",
         "_room",
         "_sink",
         "_source",
         "_timer",
+        "_trusted_at",
         "sent_bytes",
     )  # fmt: skip
 
@@ -292,6 +352,7 @@ class Relay:
         self._is_held = False
         self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._look_after_s = min(LOOK_AFTER_S, source.stall_s / 4)
         self.sent_bytes = 0
 
     async def run(self, sink: Sink) -> None:
@@ -299,7 +360,7 @@ class Relay:
         self._loop = sink.loop
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._sink = sink
-        self._heard_at = self._loop.time()
+        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         sink.on_writable = self._release
         try:
             if self._source.divert(self):
@@ -319,6 +380,8 @@ class Relay:
             piece = await self._source.read_some()
             if piece:
                 self.received(piece)
+                if not self._done.done() and self._loop.time() >= self._stalls_at():
+                    self._done.set_exception(_stalled())
             else:
                 self.ended(None)
             if self._is_held and not self._done.done():
@@ -330,9 +393,14 @@ class Relay:
         """Bytes of the stream."""
         if self._done.done():
             return
-        self._heard_at = self._loop.time()
+        now = self._heard_at = self._loop.time()
         guard = self._guard
         frames = guard.feed(data)
+        if frames:
+            if now - self._progress_at < self._look_after_s:
+                self._trusted_at = now
+            elif guard.has_progress(frames):
+                self._progress_at = self._trusted_at = now
         if guard.is_done:
             self._finish(frames)
             return
@@ -362,22 +430,28 @@ class Relay:
 
     def _release(self) -> None:
         self._is_held = False
-        self._heard_at = self._loop.time()
+        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         self._source.resume()
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     def _set_timer(self) -> None:
-        self._timer = self._loop.call_at(self._source.due_at(self._heard_at), self._strike)
+        due_at = min(self._source.due_at(self._heard_at), self._stalls_at())
+        self._timer = self._loop.call_at(due_at, self._strike)
+
+    def _stalls_at(self) -> float:
+        return self._trusted_at + self._source.stall_s
 
     def _strike(self) -> None:
         if self._done.done():
             return
         now = self._loop.time()
         if self._is_held:
-            self._heard_at = now
+            self._heard_at = self._progress_at = self._trusted_at = now
         if now >= self._source.due_at(self._heard_at):
             self._done.set_exception(self._source.overdue(now))
+        elif now >= self._stalls_at():
+            self._done.set_exception(_stalled())
         else:
             self._set_timer()
 

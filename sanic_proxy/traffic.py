@@ -27,13 +27,13 @@ class UnderWay(Protocol):
 
     def cut(self, error: ProxyError) -> None: ...
 
-    def abort(self) -> None: ...
-
 
 class Connection(Protocol):
     """A client's connection, as far as this module needs it."""
 
     def read_config(self) -> None: ...
+
+    def abort(self) -> None: ...
 
 
 class Traffic:
@@ -96,9 +96,9 @@ class Traffic:
             request.cut(error)
 
     def abort(self) -> None:
-        """Break off what is under way."""
-        for request in list(self.requests):
-            request.abort()
+        """Break off all connections, also those whose client has yet to take the end of an answer."""
+        for connection in list(self.connections):
+            connection.abort()
 
     async def emptied(self) -> None:
         """Wait until nothing is under way."""

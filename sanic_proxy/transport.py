@@ -143,12 +143,14 @@ class Exchange(Protocol):
 class Way(NamedTuple):
     """How an answer may be reached: through which proxy, and for how long it is waited for.
 
-    `until` is loop time and ends the wait for the status; `connect_s` are seconds for a connection.
+    `until` is loop time and ends the wait for the status; `connect_s` are seconds for a connection,
+    `first_byte_s` those from the end of a body that comes while it is sent.
     """
 
     proxy: str
     connect_s: float
     until: float
+    first_byte_s: float
 
 
 class Connection(asyncio.Protocol):
@@ -579,7 +581,9 @@ class Pool:
             async with asyncio.timeout(connect_s):
                 return await self._connect(origin, connect_s)
         except TimeoutError as exc:
-            raise errors.UpstreamTimeout("No connection to the provider within the time allowed") from exc
+            raise errors.UpstreamConnectTimeout(
+                "No connection to the provider within the time allowed"
+            ) from exc
         except (ssl.SSLError, ssl.CertificateError) as exc:
             text = "The provider's TLS certificate or handshake is not acceptable"
             raise errors.UpstreamTlsFailed(text) from exc

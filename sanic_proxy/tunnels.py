@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import aiohttp
@@ -44,7 +44,11 @@ class Tunnels:
         source = None if isinstance(body, bytes) else _Watched(body)
         clocks = aiohttp.ClientTimeout(total=None, connect=way.connect_s, sock_connect=way.connect_s)
         try:
-            async with asyncio.timeout_at(way.until):
+            async with asyncio.timeout_at(way.until) as clock:
+                if source is not None:
+                    source.on_end = lambda: clock.reschedule(
+                        min(way.until, asyncio.get_running_loop().time() + way.first_byte_s)
+                    )
                 response = await self._session.request(
                     method,
                     url,
@@ -60,6 +64,9 @@ class Tunnels:
             raise _error_for(exc) from exc
         except TimeoutError as exc:
             raise errors.UpstreamTimeout("The provider did not answer in time") from exc
+        finally:
+            if source is not None:
+                await source.stop()
         return Tunnelled(response)
 
 
@@ -69,18 +76,41 @@ class _Watched:
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
         self.failure: Exception | None = None
+        self._task: asyncio.Task[bytes | None] | None = None
+        self._is_stopped = False
+        self.on_end: Callable[[], None] = lambda: None
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._pieces, None)
+
+    async def stop(self) -> None:
+        """The answer is there, or will not be: nobody reads the body any more when this returns."""
+        self._is_stopped = True
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._pieces)
-        except StopAsyncIteration:
-            raise
-        except Exception as exc:
-            self.failure = exc
-            raise
+        if not self._is_stopped:
+            self._task = asyncio.ensure_future(self._next())
+            try:
+                piece = await self._task
+            except asyncio.CancelledError:
+                if not self._is_stopped:
+                    raise
+            except Exception as exc:
+                self.failure = exc
+                raise
+            else:
+                if piece is None:
+                    self.on_end()
+                    raise StopAsyncIteration
+                return piece
+        await asyncio.get_running_loop().create_future()  # until aiohttp cancels its writer
+        raise StopAsyncIteration
 
 
 _LENGTHS = frozenset({"content-length", "transfer-encoding"})
@@ -145,7 +175,7 @@ def _error_for(exc: aiohttp.ClientError) -> errors.ProxyError:
 # From the most specific to the least. An aiohttp ClientResponseError's own `status` is never passed
 # on: for a garbled answer it reads 400.
 _TRANSLATIONS: tuple[tuple[type[Exception], type[errors.UpstreamError], str], ...] = (
-    (aiohttp.ServerTimeoutError, errors.UpstreamTimeout, "No connection within the time allowed"),
+    (aiohttp.ServerTimeoutError, errors.UpstreamConnectTimeout, "No connection within the time allowed"),
     (aiohttp.ClientSSLError, errors.UpstreamTlsFailed, "The provider's TLS handshake is not acceptable"),
     (aiohttp.ClientHttpProxyError, errors.UpstreamConnectFailed, "The outbound proxy refused the connection"),
     (aiohttp.ClientConnectorDNSError, errors.UpstreamDnsFailed, "The outbound proxy's name is not known"),

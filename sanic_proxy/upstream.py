@@ -79,6 +79,7 @@ class UpstreamResponse:
         "_now",
         "has_length",
         "headers",
+        "stall_s",
         "status",
         "total_at",
     )
@@ -94,6 +95,7 @@ class UpstreamResponse:
         self.status = exchange.status
         self.headers = exchange.headers
         self.has_length = exchange.has_length
+        self.stall_s = math.inf
         encoding = exchange.headers.get("content-encoding")
         self._inflater = None if encoding is None else _inflater(encoding)
 
@@ -209,6 +211,10 @@ class UpstreamClient:
         if self._tunnels is not None:
             await self._tunnels.aclose()
 
+    def deadline(self, endpoint: Endpoint) -> float:
+        """When the time for a whole request is over that begins now; loop time."""
+        return self._now() + endpoint.timeouts.total_s
+
     async def send(
         self,
         endpoint: Endpoint,
@@ -216,11 +222,13 @@ class UpstreamClient:
         headers: Mapping[str, str] = NO_HEADERS,
         body: Body = (),
         total_at: float = math.inf,
+        is_fresh: bool = False,
     ) -> UpstreamResponse:
         """Send, and wait for the status. `headers` are those of this request alone, checked.
 
-        `total_at` (loop time) is the end of what the client's request began earlier. Raises a ProxyError
-        for a failure or a status >= 300.
+        `total_at` (loop time) is the end of what the client's request began earlier. `is_fresh` asks for a
+        new connection: a dead idle one would have the request sent twice. Raises a ProxyError for a failure
+        or a status >= 300.
         """
         now = self._now()
         clocks = endpoint.timeouts
@@ -229,7 +237,7 @@ class UpstreamClient:
         exchange: Exchange
         if endpoint.proxy is None:
             exchange = await self._direct(
-                endpoint, request_pieces(endpoint.head, headers.items(), body), until
+                endpoint, request_pieces(endpoint.head, headers.items(), body), until, is_fresh=is_fresh
             )
         else:
             exchange = await self._tunnel(endpoint, endpoint.proxy, headers, b"".join(body), until)
@@ -257,10 +265,11 @@ class UpstreamClient:
         idle_s = endpoint.timeouts.idle_s
         try:
             answer = UpstreamResponse(exchange, now=self._now, idle_s=idle_s, total_at=total_at)
+            answer.stall_s = endpoint.timeouts.stall_s
         except errors.ProxyError:
             exchange.end()
             raise
-        if answer.status < 300:
+        if 200 <= answer.status < 300:
             return answer
         try:
             raise await _failure_of(answer, endpoint.rules)
@@ -288,17 +297,22 @@ class UpstreamClient:
             raise
         finally:
             # An answer may come before the whole body is there: what is still to come is not wanted.
+            has_sent = sending.done()
             sending.cancel()
             answering.cancel()
             await asyncio.gather(sending, answering, return_exceptions=True)
         if not is_answered:
             connection.close()
+            if not has_sent:
+                raise errors.ClientError(
+                    "The upload did not arrive in time", status=408, code="request_timeout"
+                )
             raise errors.UpstreamTimeout("The provider did not answer in time")
         return connection
 
-    async def _direct(self, endpoint: Endpoint, pieces: Body, until: float) -> Connection:
+    async def _direct(self, endpoint: Endpoint, pieces: Body, until: float, *, is_fresh: bool) -> Connection:
         origin = endpoint.target.origin
-        connection = self._pool.idle(origin)
+        connection = None if is_fresh else self._pool.idle(origin)
         is_new = connection is None
         while True:
             if connection is None:
@@ -339,7 +353,7 @@ class UpstreamClient:
             endpoint.url,
             headers={**endpoint.headers, **headers},
             body=body,
-            way=Way(proxy.reveal(), endpoint.timeouts.connect_s, until),
+            way=Way(proxy.reveal(), endpoint.timeouts.connect_s, until, endpoint.timeouts.first_byte_s),
         )
 
 

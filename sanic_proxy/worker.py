@@ -131,6 +131,10 @@ class Worker:
             {
                 "REQUEST_MAX_SIZE": settings.max_body_bytes,
                 "RESPONSE_TIMEOUT": max(totals, default=0) + 60,
+                "READER_TIMEOUT": settings.client_timeout_s,
+                # Sanic would cut a client that still reads 5 s after the last write; one that reads nothing
+                # is dropped by the connection itself.
+                "GRACEFUL_TCP_CLOSE_TIMEOUT": max(totals, default=0) + 60,
                 "GRACEFUL_SHUTDOWN_TIMEOUT": settings.ending.drain_s + LAST_WORDS_S,
             }
         )

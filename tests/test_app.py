@@ -88,6 +88,7 @@ def test_dotenv_of_the_directory_counts(tmp_path: Path) -> None:
     assert start_proxy(tmp_path, {}, "--single-process").process.wait(20) == 1
 
 
+@pytest.mark.row(64)
 def test_a_stream_under_way_is_finished_when_the_proxy_is_told_to_stop(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.stream(text_stream(*"abcdefgh"), pause_s=0.1)
@@ -168,6 +169,7 @@ async def test_a_bug_in_a_handler_is_a_500_with_a_request_id(
     assert "secret" not in reply.text
 
 
+@pytest.mark.row(61)
 async def test_a_bug_after_the_answer_began_is_no_clean_end(
     app: ProxyApp, sanic_client: Any, loop: asyncio.AbstractEventLoop
 ) -> None:
@@ -182,6 +184,7 @@ async def test_a_bug_after_the_answer_began_is_no_clean_end(
         await client.get("/broken")
 
 
+@pytest.mark.row(40)
 def test_300_clients_that_leave_at_once_leave_nothing_behind(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()

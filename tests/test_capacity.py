@@ -44,6 +44,7 @@ def small(upstream: Upstream) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.mark.row(60)
 def test_more_requests_than_allowed_are_asked_to_come_again(small: Proxy) -> None:
     with small.open_stream("groq/held") as first, small.open_stream("groq/held") as second:
         first.recv(65536)
@@ -59,6 +60,7 @@ def test_more_requests_than_allowed_are_asked_to_come_again(small: Proxy) -> Non
         assert small.chat("groq/whole").status == 200
 
 
+@pytest.mark.row(69)
 def test_more_bytes_than_allowed_are_refused_before_they_come(small: Proxy, upstream: Upstream) -> None:
     with small.open_stream("groq/held", x="x" * 8000) as first:
         first.recv(65536)
@@ -106,6 +108,7 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(tmp_path: Path)
         assert process.wait(10) == 0
 
 
+@pytest.mark.row(67)
 def test_without_descriptors_streams_go_on_and_it_recovers(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.stream(text_stream(*map(str, range(30))), pause_s=0.05)
@@ -140,6 +143,7 @@ def is_healthy(proxy: Proxy) -> bool:
 # The log
 
 
+@pytest.mark.row(68)
 @pytest.mark.parametrize("where", ["2>/dev/full", ">/dev/full 2>&1", "2>&-", ">&- 2>&-"])
 def test_a_log_that_cannot_be_written_stops_nothing(where: str, tmp_path: Path) -> None:
     port = free_port()
@@ -168,6 +172,7 @@ time.time = lambda: _real() + next(_jumps)
 """
 
 
+@pytest.mark.row(71)
 def test_a_clock_that_jumps_moves_no_deadline(upstream: Upstream, tmp_path: Path) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.stream(text_stream(*map(str, range(10))), pause_s=0.05)
@@ -191,6 +196,7 @@ def test_a_clock_that_jumps_moves_no_deadline(upstream: Upstream, tmp_path: Path
         assert 0.9 < time.monotonic() - began < 2.5
 
 
+@pytest.mark.row(71)
 def test_only_what_tells_the_time_reads_the_clock_that_people_set() -> None:
     package = Path(__file__).parents[1] / "sanic_proxy"
     readers = {

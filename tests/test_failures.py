@@ -31,6 +31,7 @@ def test_no_status_makes_an_error_of_the_wrong_side(status: int) -> None:
     assert made.as_object()["message"]
 
 
+@pytest.mark.row(27)
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
@@ -49,6 +50,7 @@ def test_retry_after_is_clamped_seconds(value: str, expected: int | None) -> Non
     assert retry_after_s({"retry-after": value}) == expected
 
 
+@pytest.mark.row(27)
 def test_retry_after_may_be_a_date_or_milliseconds() -> None:
     assert retry_after_s({"retry-after": email.utils.formatdate(time.time() + 30, usegmt=True)}) in {
         29,
@@ -60,6 +62,7 @@ def test_retry_after_may_be_a_date_or_milliseconds() -> None:
     assert retry_after_s({}) is None
 
 
+@pytest.mark.row(27)
 @given(st.text())
 def test_no_retry_after_leaves_the_bounds(value: str) -> None:
     assert (retry_after_s({"retry-after": value}) or 1) in range(1, 61)
@@ -83,6 +86,7 @@ def test_the_sentence_is_found_in_every_shape(parsed: Any, message: str) -> None
     assert message_of(parsed) == message
 
 
+@pytest.mark.row(76)
 @pytest.mark.parametrize(
     "text",
     ["key sk-abcdefghijkl is bad", "Bearer abc.def", "gsk_0123456789abc", "AIzaSyA-0123456789abcdefgh"],

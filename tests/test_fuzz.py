@@ -12,63 +12,10 @@ from sanic_proxy import failures, wire
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.providers.echo import completion as echoed
-from sanic_proxy.providers.straico.answers import completion, model_list
-from sanic_proxy.providers.straico.requests import request_body
+from sanic_proxy.providers.straico.answers import model_list
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.streaming import ChatGuard
-
-WORDS = st.sampled_from(
-    [
-        *("system", "user", "assistant", "tool", "function", "text", "image_url", "json_schema"),
-        *("none", "auto", "required", "ls", ""),
-    ]
-)
-KEYS = st.sampled_from(
-    [
-        *("messages", "role", "content", "type", "text", "tool_calls", "tool_call_id", "function", "name"),
-        *(
-            "arguments",
-            "tools",
-            "tool_choice",
-            "functions",
-            "function_call",
-            "parameters",
-            "description",
-            "id",
-        ),
-        *("parallel_tool_calls", "n", "stop", "temperature", "max_tokens", "response_format", "json_schema"),
-        *("schema", "properties", "enum", "anyOf", "$ref", "choices", "message", "finish_reason", "usage"),
-        *("prompt_tokens", "data", "completion", "error", "success", "price", "words", "reasoning", "delta"),
-    ]
-)
-VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5),
-    max_leaves=25,
-)
-OBJECTS = st.dictionaries(KEYS, VALUES, max_size=6)
-TURNS = st.fixed_dictionaries({"role": WORDS | VALUES}, optional={"content": VALUES, "tool_calls": VALUES})
-CONVERSATIONS = st.lists(TURNS, max_size=4)
-
-
-@given(CONVERSATIONS | st.lists(VALUES, max_size=3), OBJECTS)
-@settings(deadline=None, max_examples=300)
-def test_no_request_breaks_the_conversion_for_straico(messages: list[Any], fields: dict[str, Any]) -> None:
-    with suppress(InvalidRequest):
-        wire.dumps(request_body({**fields, "messages": messages}, "openai/gpt-4o"))
-
-
-@given(VALUES, OBJECTS)
-@settings(deadline=None, max_examples=300)
-def test_no_answer_breaks_the_conversion_from_straico(reply: Any, fields: dict[str, Any]) -> None:
-    try:
-        made = completion(
-            reply, request={**fields, "tools": None, "functions": None, "tool_choice": None}, model="m"
-        )
-    except ProxyError:
-        return
-    assert isinstance(made["choices"][0]["message"]["content"], str | None)
-    assert wire.dumps(made)
+from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 
 
 @given(CONVERSATIONS, OBJECTS)

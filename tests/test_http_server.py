@@ -72,6 +72,7 @@ def test_a_request_behind_a_stream_waits_for_its_end(proxy: Proxy) -> None:
     assert received.index(b"[DONE]") < received.rindex(b"HTTP/1.1 200")
 
 
+@pytest.mark.row(58)
 def test_a_request_that_asks_for_http_2_is_served_as_it_is(proxy: Proxy) -> None:
     # Java's client sends this in front of each body.
     asks = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
@@ -83,6 +84,7 @@ def test_a_request_that_asks_for_http_2_is_served_as_it_is(proxy: Proxy) -> None
     assert statuses(proxy.raw(websocket + CLOSE)) == [200, 200]
 
 
+@pytest.mark.row(56)
 @pytest.mark.parametrize(
     "head",
     [
@@ -117,6 +119,7 @@ def test_what_two_servers_could_read_differently_is_refused(proxy: Proxy, head: 
     assert b"connection: close\r\n" in received
 
 
+@pytest.mark.row(56)
 @pytest.mark.parametrize(
     "refused",
     [
@@ -145,6 +148,7 @@ def test_a_flood_of_upgrades_costs_little(proxy: Proxy) -> None:
     assert "Traceback" not in proxy.log
 
 
+@pytest.mark.row(57, 58)
 def test_asking_for_an_upgrade_changes_nothing_else(proxy: Proxy) -> None:
     asks = b"connection: close, upgrade\r\nupgrade: h2c\r\n"
     assert b"connection: close\r\n" in proxy.raw(HEALTH + asks + b"\r\n")
@@ -152,6 +156,7 @@ def test_asking_for_an_upgrade_changes_nothing_else(proxy: Proxy) -> None:
     assert statuses(proxy.raw(b"GET /health HTTP/1.1\r\nhost: localhost, evil\r\n\r\n" + CLOSE)) == [400, 200]
 
 
+@pytest.mark.row(44)
 def test_a_body_too_large_is_refused_even_when_all_of_it_waited(proxy: Proxy) -> None:
     body = BODY.replace(b'"model"', b'"stream":true,"model"')
     first = HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
@@ -187,6 +192,7 @@ def test_uploads_that_are_given_up_leave_nothing_behind(proxy: Proxy) -> None:
     assert rss_kib() - before < 20_000
 
 
+@pytest.mark.row(42)
 def test_a_client_that_never_reads_does_not_keep_its_provider(upstream: Upstream) -> None:
     gone: queue.SimpleQueue[float] = queue.SimpleQueue()
 
@@ -263,12 +269,14 @@ def test_a_client_that_sends_too_much_still_reads_why(proxy: Proxy) -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 413")
 
 
+@pytest.mark.row(44)
 def test_too_much_in_chunks_is_noticed_on_the_way(proxy: Proxy) -> None:
     chunk = b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000)
     received = proxy.raw(HEAD + b"transfer-encoding: chunked\r\n\r\n" + 30 * chunk + b"0\r\n\r\n")
     assert statuses(received) == [413]
 
 
+@pytest.mark.row(36)
 def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstream: Upstream) -> None:
     piece = frame({"content": "x" * 10_000})
     count = 4_000
@@ -300,6 +308,51 @@ def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstre
             received += piece_read
     assert received.count(b"x" * 10_000) == count
     assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.row(42)
+def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await exchange.chunk(frame({"content": "x" * 100_000}))
+        upstream.left.append("unread")
+
+    upstream.left.clear()
+    upstream.on("endless", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    body = BODY.replace(b"echo/echo", b"groq/endless").replace(b"{", b'{"stream":true,', 1)
+    head = HEAD + b"x-request-id: unread-1\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with running_proxy(settings) as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.sendall(head + body)
+        assert "ended=client_stalled" in proxy.log_line("unread-1", wait_s=5)
+        until = time.monotonic() + 3
+        while not upstream.left and time.monotonic() < until:
+            time.sleep(0.01)
+        assert upstream.left == ["unread"]
+
+
+@pytest.mark.row(42)
+def test_a_client_that_takes_a_little_now_and_then_is_not_dropped(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b'{"choices": [], "x": "' + b"x" * 6_000_000 + b'"}')
+
+    upstream.on("large", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    body = BODY.replace(b"echo/echo", b"groq/large")
+    with running_proxy(settings) as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.settimeout(5)
+        client.sendall(HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        received = 0
+        while piece := client.recv(400_000):
+            received += len(piece)
+            time.sleep(0.05)
+    assert received > 6_000_000
 
 
 # On a connection of its own
@@ -356,6 +409,7 @@ def on_a_wire(work: Any) -> Any:
     return asyncio.run(run())
 
 
+@pytest.mark.row(43)
 def test_a_head_has_to_come_within_its_time_however_it_trickles() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(b"G")
@@ -369,6 +423,7 @@ def test_a_head_has_to_come_within_its_time_however_it_trickles() -> None:
     on_a_wire(work)
 
 
+@pytest.mark.row(43)
 def test_a_body_that_stalls_is_given_up() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"content-length: 50\r\n\r\nhalf")

@@ -39,6 +39,7 @@ def finished() -> RequestRecord:
     return record
 
 
+@pytest.mark.row(76)
 def test_a_text_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     text = line("text", finished(), capsys)
     assert text.count("\n") == 1

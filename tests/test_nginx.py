@@ -133,6 +133,25 @@ def test_a_stream_arrives_frame_by_frame(nginx: Nginx, upstream: Upstream) -> No
     assert count == len(text_stream("a", "b", "c"))
 
 
+@pytest.mark.row(74)
+def test_a_pause_longer_than_nginx_would_wait_is_filled(upstream: Upstream, tmp_path: Path) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(frame({"content": "a"}))
+        await asyncio.sleep(2.5)
+        for piece in text_stream("b")[1:]:
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("paused", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.3"}
+    impatient = {"proxy_read_timeout 660s;": "proxy_read_timeout 1s;"}
+    with running_proxy(settings) as proxy, running_nginx(tmp_path, [proxy.port], impatient) as nginx:
+        answer = nginx.raw(request(body=chat("groq/paused", stream=True)))
+    assert b": ping\n" in answer
+    assert DONE in answer
+
+
 def test_a_client_that_leaves_takes_the_upstream_along(nginx: Nginx, upstream: Upstream) -> None:
     left = threading.Event()
 
@@ -168,6 +187,7 @@ def test_errors_of_nginx_are_openai_json(nginx: Nginx) -> None:
     assert error_of(nginx.raw(b"GET / HTTP/3.0\r\nhost: a\r\n\r\n")) == (505, "http_version")
 
 
+@pytest.mark.row(43)
 def test_slow_clients_are_let_go(nginx: Nginx) -> None:
     whole = request(body=b"x" * 100)
     for slow in (whole[:-50], whole[:30]):
@@ -345,6 +365,7 @@ def hostile_requests() -> list[tuple[str, bytes]]:
     return requests
 
 
+@pytest.mark.row(56)
 def test_what_two_servers_could_read_differently_dies_in_front_or_is_made_plain(tmp_path: Path) -> None:
     with recorder() as (port, seen), running_nginx(tmp_path, [port, free_port()], SMALL) as nginx:
         for name, data in hostile_requests():
@@ -374,6 +395,7 @@ def test_a_request_inside_a_body_is_never_answered(nginx: Nginx, instance: Proxy
     assert instance.log.count("id=smuggled") == known
 
 
+@pytest.mark.row(57)
 def test_forwarding_headers_cannot_be_spoofed(tmp_path: Path) -> None:
     spoofed = [
         *("X-Forwarded-For: 1.2.3.4", "X-Real-IP: 1.2.3.4", "X-Forwarded-Proto: gopher"),

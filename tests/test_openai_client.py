@@ -102,6 +102,7 @@ def test_a_tool_round_trip_through_straico(client: openai.OpenAI, upstream: Upst
     assert call.id in upstream.requests[-1].body.decode()
 
 
+@pytest.mark.row(37)
 def test_tool_deltas_pass_through(client: openai.OpenAI, upstream: Upstream) -> None:
     def delta(index: int, arguments: str, **head: str) -> bytes:
         function = {"arguments": arguments, **({"name": head["name"]} if head else {})}
@@ -154,6 +155,7 @@ def test_errors_have_their_class(
     assert caught.value.type is not None
 
 
+@pytest.mark.row(30)
 def test_hopeless_requests_are_not_repeated(workers: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer({"error": "no"}, 401)
@@ -165,6 +167,7 @@ def test_hopeless_requests_are_not_repeated(workers: Proxy, upstream: Upstream) 
     assert len(upstream.seen("hopeless")) == 1
 
 
+@pytest.mark.row(9)
 def test_a_cut_stream_raises(client: openai.OpenAI, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()

@@ -34,6 +34,7 @@ def test_loopback_is_this_machine_only(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
 
 
+@pytest.mark.row(76)
 def test_a_secret_cannot_be_shown_by_accident(tmp_path: Path) -> None:
     settings = load(
         {"GROQ_API_KEY": KEY, "SANIC_PROXY_API_KEYS": KEY, "HTTPS_PROXY": f"http://{KEY}@p"}, tmp_path
@@ -47,3 +48,8 @@ def test_a_secret_cannot_be_shown_by_accident(tmp_path: Path) -> None:
         with pytest.raises(TypeError):
             dump(secret)
     assert not hasattr(secret, "__dict__")
+
+
+def test_every_key_is_known_as_one(tmp_path: Path) -> None:
+    given = {"GROQ_API_KEY": "first-of-groq, second-of-groq", "SANIC_PROXY_API_KEYS": "of-a-client,short"}
+    assert set(load(given, tmp_path).secrets) == {"first-of-groq", "second-of-groq", "of-a-client"}

@@ -28,6 +28,7 @@ def frames_of(data: bytes, cuts: list[int]) -> list[sse.Frame]:
     return found
 
 
+@pytest.mark.row(12)
 @pytest.mark.parametrize("data", [PLAIN, ODD], ids=["plain", "odd"])
 def test_every_split_gives_the_same_frames(data: bytes) -> None:
     whole = frames_of(data, [])
@@ -45,6 +46,7 @@ def test_plain_frames_keep_their_bytes() -> None:
     assert b"".join(frame.raw for frame in frames_of(PLAIN, [])) == PLAIN
 
 
+@pytest.mark.row(13)
 def test_odd_frames_become_one_data_line() -> None:
     frames = frames_of(ODD, [])
     assert [frame.raw for frame in frames] == [
@@ -68,6 +70,7 @@ def test_the_unfinished_tail_is_pending() -> None:
     assert splitter.pending == b"data: b"
 
 
+@pytest.mark.row(14)
 def test_a_frame_past_the_limit_is_refused() -> None:
     splitter = sse.FrameSplitter()
     for _ in range(16):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -36,6 +38,7 @@ def test_what_follows_done_is_dropped() -> None:
     assert out.startswith(b"".join(text_stream("a")))
 
 
+@pytest.mark.row(9)
 def test_a_cut_at_any_byte_before_the_finish_is_no_end() -> None:
     data = b"".join(text_stream("a")[:-2])
     for end in range(len(data)):
@@ -81,11 +84,13 @@ def test_a_bad_frame_ends_the_stream_after_the_good_ones(bad: bytes, kind: type[
     assert isinstance(guard.failure, kind)
 
 
+@pytest.mark.row(18)
 @pytest.mark.parametrize("odd", [b"{}", b'{"choices":null}', b'{"usage":{"total_tokens":3}}'])
 def test_a_frame_without_choices_is_dropped(odd: bytes) -> None:
     assert fed(b"data: " + odd + b"\n\n")[0] == b""
 
 
+@pytest.mark.row(17, 18)
 @pytest.mark.parametrize(
     "odd",
     [
@@ -98,6 +103,7 @@ def test_a_frame_that_clients_take_passes(odd: bytes) -> None:
     assert fed(b"data: " + odd + b"\n\n")[0] == b"data: " + odd + b"\n\n"
 
 
+@pytest.mark.row(38)
 def test_usage_is_read_as_it_passes() -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     assert fed(frame(usage=usage))[1].usage == usage
@@ -163,6 +169,7 @@ def seen(guard: ChatGuard, out: bytes) -> tuple[object, ...]:
     return out, guard.is_done, type(guard.failure), guard.usage, guard._finished, guard._has_begun
 
 
+@pytest.mark.row(12)
 @given(st.lists(PARTS, max_size=8))
 @settings(max_examples=1000, deadline=None)
 def test_a_stream_is_judged_the_same_however_it_is_cut(parts: list[bytes]) -> None:
@@ -199,7 +206,12 @@ class Client:
 class Provider(streaming.Source):
     """What a relay takes from: bytes that come by themselves, or have to be asked for."""
 
-    def __init__(self, *pieces: bytes, comes: bool = True, idle_s: float = 5.0) -> None:
+    stall_s = math.inf
+
+    def __init__(
+        self, *pieces: bytes, comes: bool = True, idle_s: float = 5.0, stall_s: float = math.inf
+    ) -> None:
+        self.stall_s = stall_s
         self.pieces = list(pieces)
         self.comes = comes
         self.idle_s = idle_s
@@ -257,6 +269,7 @@ def test_a_relay_moves_frames_in_the_turn_they_come_in() -> None:
     assert b"".join(relayed(work, Provider()).sent) == b"".join(text_stream("a", "b"))
 
 
+@pytest.mark.row(36)
 @pytest.mark.parametrize("comes", [True, False])
 def test_a_slow_client_holds_the_provider(comes: bool) -> None:
     async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
@@ -295,6 +308,158 @@ def test_the_time_a_client_takes_is_not_the_providers() -> None:
             await running
 
     assert not relayed(work, Provider(idle_s=0.08)).has_ended
+
+
+EMPTY = frame({"role": "assistant", "content": ""})
+PROGRESS = [
+    frame({"content": "a"}),
+    frame({"reasoning_content": "a"}),
+    frame({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+    frame(finish="stop"),
+    frame(choices=[{"index": 0, "text": "a", "finish_reason": None}]),
+]
+
+
+@pytest.mark.parametrize(
+    ("piece", "is_progress"),
+    [
+        *((piece, True) for piece in PROGRESS),
+        (DONE, True),
+        (EMPTY, False),
+        (frame({}), False),
+        (frame({"content": None, "refusal": None, "tool_calls": []}), False),
+        (frame(choices=[]), False),
+        (EMPTY + PROGRESS[0], True),
+        (frame(choices=[None, {"delta": None}]), False),
+    ],
+)
+def test_what_brings_something_is_progress(piece: bytes, is_progress: bool) -> None:
+    assert ChatGuard().has_progress(piece) is is_progress
+
+
+@pytest.mark.row(6)
+def test_a_stream_that_brings_nothing_is_given_up() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        while not running.done():
+            provider.receiver.received(EMPTY + b": keep-alive\n\n")
+            await asyncio.sleep(0.01)
+        with pytest.raises(errors.UpstreamStalled):
+            await running
+
+    began = time.monotonic()
+    relayed(work, Provider(stall_s=0.2))
+    assert 0.19 < time.monotonic() - began < 1
+
+
+def test_a_little_progress_is_enough() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        for piece in PROGRESS[:3]:
+            for _ in range(8):
+                provider.receiver.received(EMPTY)
+                await asyncio.sleep(0.01)
+            provider.receiver.received(piece)
+        assert not running.done()
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.2)).has_ended
+
+
+def test_frames_that_were_taken_on_trust_count() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        await asyncio.sleep(0.08)
+        provider.receiver.received(PROGRESS[0])
+        for _ in range(16):
+            await asyncio.sleep(0.02)
+            provider.receiver.received(b": keep-alive\n\n")
+        assert not running.done()  # 0.4 s have not passed since the frame
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.42)).has_ended
+
+
+def test_a_source_that_is_asked_can_stall_as_well() -> None:
+    class Chatty(Provider):
+        @override
+        async def read_some(self, wait_s: float | None = None) -> bytes | None:
+            await asyncio.sleep(0.01)
+            return b": keep-alive\n\n"
+
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        with pytest.raises(errors.UpstreamStalled):
+            await running
+
+    relayed(work, Chatty(comes=False, stall_s=0.1))
+
+
+def choice(index: int, finish: str | None = None) -> bytes:
+    return frame(choices=[{"index": index, "delta": {"content": "a"}, "finish_reason": finish}])
+
+
+def test_each_of_several_answers_has_its_own_end() -> None:
+    cut = ChatGuard()
+    cut.feed(choice(0) + choice(1) + choice(0, "stop"))
+    with pytest.raises(errors.UpstreamDisconnected):
+        cut.end()
+    whole = ChatGuard()
+    whole.feed(choice(0) + choice(1) + choice(1, "stop") + choice(0, "stop"))
+    assert whole.end() == DONE
+
+
+@pytest.mark.parametrize(
+    ("data", "is_whole"),
+    [
+        (b'data: {"type":"a.done"}\n\n: bye\n\n', True),
+        (b"data: [DONE]\n\n", True),
+        (b'data: {"type":"a.delta","delta":"write [DONE] and"}\n\n', False),
+        (b'data: {"type":"a.delta"}\n\n', False),
+        (b"", False),
+    ],
+)
+def test_without_length_only_an_event_ends_a_stream(data: bytes, is_whole: bool) -> None:
+    guard = streaming.EventGuard(has_length=False)
+    assert guard.feed(data) == data
+    if is_whole:
+        assert guard.end() == b""
+    else:
+        with pytest.raises(errors.UpstreamDisconnected):
+            guard.end()
+
+
+def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        client.is_slow = True
+        provider.receiver.received(PROGRESS[0])
+        await asyncio.sleep(0.4)
+        assert not running.done()
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.2)).has_ended
+
+
+@pytest.mark.row(6)
+def test_comments_before_the_first_frame_are_no_progress() -> None:
+    class Chatty(Provider):
+        @override
+        async def read_some(self, wait_s: float | None = None) -> bytes | None:
+            await asyncio.sleep(0.01)
+            return b": keep-alive\n\n"
+
+    async def run() -> None:
+        async for _ in streaming.relayed(Chatty(stall_s=0.1), ChatGuard()):
+            raise AssertionError
+
+    with pytest.raises(errors.UpstreamStalled):
+        asyncio.run(run())
 
 
 @pytest.mark.parametrize("comes", [True, False])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -67,12 +69,28 @@ def read_answer(client: socket.socket) -> bytes:
 
 def is_whole(received: bytes) -> bool:
     """Whether a stream was seen to its end."""
-    return received.endswith(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
+    return received.endswith(DONE + b"\r\n0\r\n\r\n")
 
 
-def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Proxy) -> None:
+@pytest.mark.row(62)
+def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(
+    four: Proxy, upstream: Upstream
+) -> None:
+    is_killed = threading.Event()
+
+    async def until_killed(exchange: Exchange) -> None:
+        first, *others = text_stream(*map(str, range(30)))
+        await exchange.begin_stream()
+        await exchange.chunk(first)
+        while not is_killed.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.02)
+        for piece in others:
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("held", until_killed)
     with ExitStack() as stack:
-        clients = [stack.enter_context(four.open_stream("groq/answers")) for _ in range(24)]
+        clients = [stack.enter_context(four.open_stream("groq/held")) for _ in range(24)]
         heads = [client.recv(65536) for client in clients]
         pids = four.worker_pids()
         assert len(pids) == WORKERS
@@ -80,6 +98,8 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Pr
         victim = max(pids, key=holders.count)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
+        wait_until_gone([victim])
+        is_killed.set()
         for client, holder, head in zip(clients, holders, heads, strict=True):
             assert is_whole(head + read_answer(client)) is (holder != victim)
     four.wait_for_log("Worker ready", WORKERS + 1)
@@ -89,6 +109,7 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(four: Pr
     assert ask(four.port, "groq/answers", stream=True) is None
 
 
+@pytest.mark.row(62)
 def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_lost(four: Proxy) -> None:
     with Load(four.port, "groq/answers") as load:
         load.wait_for_some()
@@ -107,6 +128,7 @@ def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_
     assert not set(four.worker_pids()) & set(pids)
 
 
+@pytest.mark.row(63)
 def test_the_main_process_killed_leaves_no_orphan_and_streams_finish(
     upstream: Upstream, tmp_path: Path
 ) -> None:
@@ -125,6 +147,7 @@ def test_the_main_process_killed_leaves_no_orphan_and_streams_finish(
     assert "the main process is gone" in proxy.log
 
 
+@pytest.mark.row(63)
 def test_there_is_no_process_but_the_main_one_and_the_workers() -> None:
     with running_proxy({}, "--workers", "2") as proxy:
         commands = [command for _, command in children(proxy.process.pid)]

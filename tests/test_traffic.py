@@ -24,6 +24,16 @@ class Request:
     def cut(self, error: ProxyError) -> None:
         self.events.append(f"cut: {error.code}")
 
+
+class Client:
+    """A connection, likewise."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def read_config(self) -> None:
+        self.events.append("read")
+
     def abort(self) -> None:
         self.events.append("aborted")
 
@@ -51,11 +61,13 @@ def test_draining_makes_each_answer_the_last_of_its_connection() -> None:
 
 
 def test_what_is_under_way_can_be_cut_and_broken_off() -> None:
-    traffic, request = Traffic(), Request()
+    traffic, request, client = Traffic(), Request(), Client()
     traffic.begin(request)
+    traffic.connections = {client}
     traffic.cut(ShuttingDown("bye"))
     traffic.abort()
-    assert request.events == ["cut: server_shutting_down", "aborted"]
+    assert request.events == ["cut: server_shutting_down"]
+    assert client.events == ["aborted"]
 
 
 def test_emptied_waits_for_the_last_end() -> None:

@@ -52,6 +52,7 @@ def test_every_split_of_an_answer_gives_the_same() -> None:
         assert connection.is_reusable
 
 
+@pytest.mark.row(33)
 def test_interim_answers_are_skipped() -> None:
     status, body, connection = exchange(
         b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 100 Go on\r\n\r\n" + ANSWER
@@ -83,6 +84,7 @@ def test_an_answer_that_is_cut_is_a_disconnect(answer: bytes) -> None:
         exchange(answer, is_cut=True)
 
 
+@pytest.mark.row(33)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -147,6 +149,7 @@ class Recorder(asyncio.Transport):
         return self.unsent_bytes
 
 
+@pytest.mark.row(36)
 def test_a_slow_reader_holds_its_provider_back() -> None:
     async def run() -> list[str]:
         loop = asyncio.get_running_loop()
@@ -245,6 +248,7 @@ def test_a_large_body_is_not_copied() -> None:
     assert head == b"content-length: 100000\r\n\r\n"
 
 
+@pytest.mark.row(31)
 @pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
 def test_a_compressed_body_is_inflated_once(pack: Callable[[bytes], bytes]) -> None:
     inflater = Inflater()
@@ -253,6 +257,7 @@ def test_a_compressed_body_is_inflated_once(pack: Callable[[bytes], bytes]) -> N
     inflater.end()
 
 
+@pytest.mark.row(31)
 def test_a_bomb_and_a_cut_are_refused() -> None:
     with pytest.raises(errors.UpstreamBadResponse):
         Inflater().feed(gzip.compress(b"\0" * 40_000_000))

@@ -64,14 +64,39 @@ async def body_of(client: UpstreamClient, request: Endpoint, limit_bytes: int = 
         response.close()
 
 
+@pytest.mark.row(1)
 def test_a_closed_port_is_a_connect_error() -> None:
     assert type(failure(get(f"http://127.0.0.1:{free_port()}/"))) is errors.UpstreamConnectFailed
 
 
+@pytest.mark.row(3)
 def test_an_unknown_host_is_a_dns_error() -> None:
     assert type(failure(get("http://no-such-host.invalid/"))) is errors.UpstreamDnsFailed
 
 
+@pytest.mark.row(3)
+def test_a_slow_resolver_takes_the_time_for_a_connection_and_blocks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(*_: Any, **__: Any) -> Any:
+        time.sleep(1.3)
+
+    async def ask(client: UpstreamClient) -> float:
+        asking = asyncio.ensure_future(client.send(get("http://slow.invalid/")))
+        longest_s = 0.0
+        while not asking.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest_s = max(longest_s, time.monotonic() - began)
+        with pytest.raises(errors.UpstreamTimeout):
+            asking.result()
+        return longest_s
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    assert run(ask) < 0.5
+
+
+@pytest.mark.row(2)
 def test_a_full_backlog_is_a_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         address = full.getsockname()
@@ -85,6 +110,7 @@ def test_a_full_backlog_is_a_timeout() -> None:
     assert isinstance(error, errors.UpstreamTimeout)
 
 
+@pytest.mark.row(4)
 def test_plain_http_behind_https_is_a_tls_error() -> None:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -119,6 +145,7 @@ async def served(work: Callable[[int], Awaitable[Any]]) -> Any:
         server.close()
 
 
+@pytest.mark.row(4)
 def test_a_certificate_nobody_vouches_for_is_refused() -> None:
     async def ask(port: int) -> None:
         async with opened() as client:
@@ -153,6 +180,7 @@ def test_a_body_cut_short_is_a_disconnect(upstream: Upstream, answer: bytes) -> 
         run(lambda client: body_of(client, get(f"{upstream.url}/cut")))
 
 
+@pytest.mark.row(33)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -174,6 +202,7 @@ def test_an_answer_that_is_no_http_is_a_bad_response(upstream: Upstream, answer:
     assert caught.value.status == 502
 
 
+@pytest.mark.row(31)
 def test_a_body_past_the_limit_is_refused(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(b"x" * 2000)

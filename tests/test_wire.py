@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ def test_an_escaped_key_is_found() -> None:
     assert b"".join(wire.replace_model(body, old="b", new="c")) == b'{"x":{"model":"a"},"mod\\u0065l":"c"}'
 
 
+@pytest.mark.row(46)
 @pytest.mark.parametrize("body", [b'{"model":"a","model":"b"}', b'{"mod\\u0065l":"a","model":"b"}'])
 def test_two_models_are_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -51,11 +53,46 @@ def test_two_models_are_refused(body: bytes) -> None:
     assert caught.value.param == "model"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":"b","x":' + b"[" * 1010 + b"]" * 1010 + b',"y":"model","model":"b"}',
+        b"{" + b"".join(b'"k%d":1,' % number for number in range(2000)) + b'"x":"model","model":"b"}',
+    ],
+    ids=["too deep", "too many"],
+)
+def test_a_search_that_would_take_long_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.replace_model(body, old="b", new="c")
+
+
+def test_a_long_text_is_no_reason_to_refuse() -> None:
+    rows = '12:30:00, "x", [1, 2], {"a": 1}\n' * 60_000
+    body = json.dumps({"model": "b", "messages": [rows, "\u0000model"]}).encode()
+    assert wire.loads_strict(body)["messages"][0] == rows
+    made = b"".join(wire.replace_model(body, old="b", new="c"))
+    assert made == body.replace(b'"model": "b"', b'"model": "c"')
+
+
+@pytest.mark.row(49)
+@pytest.mark.parametrize("unit", [b"[],", b'"":1,', b"{},", b"1,", b'"a\\\\":1,'])
+def test_more_parts_than_may_be_are_refused_and_many_are_not(unit: bytes) -> None:
+    opening, closing = (b"{", b"}") if b":" in unit else (b"[", b"]")
+    for count, is_taken in ((50_000, True), (800_000, False)):
+        body = b'{"x":' + opening + (unit * count).rstrip(b",") + closing + b"}"
+        if is_taken:
+            assert wire.loads_strict(body)
+            continue
+        with pytest.raises(InvalidRequest, match="too many parts"):
+            wire.loads_strict(body)
+
+
 def test_an_unchanged_name_leaves_the_bytes_alone() -> None:
     body = b'{"model":"a"}'
     assert wire.replace_model(body, old="a", new="a") == (body,)
 
 
+@pytest.mark.row(45, 47, 49, 50)
 @pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'"\\ud83d"', b'"\xff"', b"\xef\xbb\xbf{}", b"[" * 2000])
 def test_what_a_client_sends_is_parsed_strictly(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
@@ -109,3 +146,10 @@ def test_a_model_object_has_openais_fields(created: object, expected: int) -> No
     entry = {"id": "a", "created": created, "extra": [1], "object": "x"}
     made = wire.model_object(entry, id="p/a", owner="p")
     assert made == {"id": "p/a", "object": "model", "created": expected, "owned_by": "p", "extra": [1]}
+
+
+@given(VALUES)
+def test_what_stands_between_strings_is_told_without_parsing(value: Any) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    bare = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", body, flags=re.DOTALL)
+    assert b"".join(wire._outside_texts(body)) == bare

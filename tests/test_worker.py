@@ -88,6 +88,7 @@ def read_answer(client: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.row(64)
 @BOTH_WAYS
 def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way: list[str]) -> None:
     with draining(upstream, way, lame_duck_s=1.5) as proxy, proxy.open_stream("groq/answers") as client:
@@ -116,6 +117,7 @@ def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way
     assert "Traceback" not in proxy.log
 
 
+@pytest.mark.row(65)
 @BOTH_WAYS
 def test_what_is_left_when_the_time_is_over_is_told_and_ends(upstream: Upstream, way: list[str]) -> None:
     async def file(exchange: Exchange) -> None:
@@ -179,19 +181,27 @@ def test_a_second_signal_ends_it_at_once(upstream: Upstream, way: list[str]) -> 
         assert ended(proxy, 5) == 0
 
 
-def test_a_client_that_does_not_read_cannot_hold_the_end_up(upstream: Upstream) -> None:
+@BOTH_WAYS
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_client_that_does_not_read_cannot_hold_the_end_up(
+    upstream: Upstream, way: list[str], is_stream: bool
+) -> None:
     async def flood(exchange: Exchange) -> None:
-        await exchange.stream([frame({"content": "x" * 100_000})] * 1000)
+        if is_stream:
+            await exchange.stream([frame({"content": "x" * 100_000})] * 300)
+        else:
+            await exchange.answer(completion("x" * 20_000_000))
 
     upstream.on("flood", flood)
     with (
-        draining(upstream, ["--workers", "1"], drain_s=60) as proxy,
-        proxy.open_stream("groq/flood") as client,
+        draining(upstream, way, drain_s=60) as proxy,
+        proxy.open_stream("groq/flood", stream=is_stream) as client,
     ):
         client.recv(1000)
         proxy.terminate()
-        proxy.wait_for_log("stopping")
+        wait_until(lambda: is_refused(proxy), 3)
         time.sleep(0.3)
+        assert proxy.process.poll() is None
         proxy.terminate()
         assert ended(proxy, 5) == 0
 
@@ -199,6 +209,7 @@ def test_a_client_that_does_not_read_cannot_hold_the_end_up(upstream: Upstream) 
 # The settings
 
 
+@pytest.mark.row(66)
 def test_settings_that_are_wrong_are_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,6 +256,7 @@ def all_workers_list(proxy: Proxy, *models: str) -> bool:
     return True
 
 
+@pytest.mark.row(75)
 def test_settings_are_read_again_in_all_workers_and_no_request_suffers(upstream: Upstream) -> None:
     upstream.on("answers", answer)
     upstream.on("GET /openai/v1/models", lambda exchange: exchange.answer({"data": []}))

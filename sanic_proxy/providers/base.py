@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.record import RequestRecord
 from sanic_proxy.streaming import Relay, Source
 from sanic_proxy.transport import Body, Upload
+from sanic_proxy.wire import ChunkHead
 
 # What is made anew for each request is not frozen: that would make each field cost a call.
 
@@ -23,8 +25,10 @@ class ChatRequest:
 
     `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
     the provider calls `upstream_model`. `headers` are the client's, keyed by lower-case name.
-    `answer_headers` is the provider's to set: what the client is told beside the answer. A stream's head
-    goes out with its first frame or at the commit; what is set later is not told.
+    `total_at` (loop time) is when the time for all its attempts is over; `head` is what its chunks share,
+    where a provider makes them, however often it is asked. `answer_headers` is the provider's to set:
+    what the client is told beside the answer. A stream's head goes out with its first frame or at the
+    commit; what is set later is not told.
     """
 
     body: bytes
@@ -36,6 +40,8 @@ class ChatRequest:
     record: RequestRecord
 
     include_usage: bool = False
+    total_at: float = math.inf
+    head: ChunkHead | None = None
     answer_headers: Sequence[tuple[str, str]] = ()
 
     def forget_content(self) -> None:
@@ -68,6 +74,8 @@ class Call:
 
     `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
     client's, keyed by lower-case name; `content_type` is that of `body`, None where there is none.
+    `model` is the client's name in a JSON body, where it is to be replaced by the provider's. `total_at`
+    (loop time) ends all attempts; `is_once`: what it does must not be done twice.
     """
 
     method: str
@@ -75,6 +83,9 @@ class Call:
     headers: Mapping[str, str]
     body: Body | Upload = ()
     content_type: str | None = None
+    model: str | None = None
+    total_at: float = math.inf
+    is_once: bool = False
 
 
 class ForwardedAnswer(AnswerSource, Protocol):

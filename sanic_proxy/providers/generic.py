@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -51,6 +52,7 @@ class GenericProvider(ChatProvider):
         self._forwarded = tuple(
             name for name in (*_FORWARDED, *settings.forward_headers) if name not in fixed
         )
+        self._own_headers = frozenset(settings.forward_headers)
         as_json, as_stream = {**fixed, "accept": "application/json"}, {**fixed, "accept": "text/event-stream"}
         self._whole = endpoint(settings, "POST", "/chat/completions", as_json)
         self._streamed = endpoint(settings, "POST", "/chat/completions", as_stream)
@@ -67,7 +69,11 @@ class GenericProvider(ChatProvider):
         body = wire.replace_model(request.body, old=request.model, new=request.upstream_model)
         chat = self._streamed if request.is_streaming else self._whole
         request.forget_content()  # the bytes on their way are all that is kept of it
-        response = await self._client.send(chat, headers=self._headers_up(request.headers), body=body)
+        if request.total_at == math.inf:
+            request.total_at = self._client.deadline(chat)
+        headers = self._headers_up(request.headers)
+        with self._judged(headers):
+            response = await self._client.send(chat, headers=headers, body=body, total_at=request.total_at)
         return Answer(self, request, response)
 
     @override
@@ -110,10 +116,24 @@ class GenericProvider(ChatProvider):
         headers["accept"] = accept if is_header_value(accept) else "*/*"
         if call.content_type is not None:
             headers["content-type"] = call.content_type
-        if isinstance(call.body, Upload):
-            way = self._way(call.method, call.path)
-            return await self._client.upload(way, call.body, headers=headers)
-        return await self._client.send(self._way(call.method, call.path), headers=headers, body=call.body)
+        way = self._way(call.method, call.path)
+        if call.total_at == math.inf:
+            call.total_at = self._client.deadline(way)
+        with self._judged(headers):
+            if isinstance(call.body, Upload):
+                return await self._client.upload(way, call.body, headers=headers)
+            return await self._client.send(
+                way, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
+            )
+
+    @contextmanager
+    def _judged(self, headers: Mapping[str, str]) -> Iterator[None]:
+        """A key that is refused beside a client's own header for it (an organisation, say) may be good."""
+        try:
+            yield
+        except errors.UpstreamAuthFailed as exc:
+            exc.blames_target = self._own_headers.isdisjoint(headers)
+            raise
 
     def _made_way(self, method: str, path: str) -> Endpoint:
         fixed = fixed_headers(self._settings)

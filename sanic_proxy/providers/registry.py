@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.echo import EchoProvider
@@ -36,10 +37,11 @@ def _echo(provider: ProviderSettings, settings: Settings, _client: UpstreamClien
 _BUILDERS: dict[Protocol, _Build] = {"openai": _generic, "straico": _straico, "echo": _echo}
 
 
-def build_providers(settings: Settings, client: UpstreamClient) -> dict[str, ChatProvider]:
-    """The providers that are on, by name and by alias; an alias gives the same object."""
-    providers: dict[str, ChatProvider] = {}
+def build_providers(settings: Settings, client: UpstreamClient) -> dict[str, tuple[ChatProvider, ...]]:
+    """The providers that are on, by name and by alias, once for each key; an alias gives the same objects."""
+    providers: dict[str, tuple[ChatProvider, ...]] = {}
     for provider in settings.providers:
-        built = _BUILDERS[provider.protocol](provider, settings, client)
+        keyed = [provider, *(replace(provider, key=key) for key in provider.spare_keys)]
+        built = tuple(_BUILDERS[each.protocol](each, settings, client) for each in keyed)
         providers |= dict.fromkeys((provider.name, *provider.aliases), built)
     return providers

@@ -56,7 +56,7 @@ def _key_refusal(keys: KeyRing, headers: HeaderFields) -> ProxyError | None:
             "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key` or `api-key`"
         )
     if not keys.opens(presented):
-        return Unauthorized("The API key is not valid for this proxy")
+        return Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
     if (authorization := headers.get("authorization")) is not None:
         keys.remember(authorization)
     return None

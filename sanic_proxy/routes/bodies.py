@@ -20,12 +20,17 @@ def json_object(request: ProxyRequest) -> dict[str, Any]:
     content_type = request.fields.get("content-type", "")
     if content_type != "application/json":
         _check_type(content_type.lower())
-    if request.fields.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMedia("A compressed body is not accepted: send it without content-encoding")
+    check_encoding(request)
     parsed = wire.loads_strict(request.body)
     if not isinstance(parsed, dict):
         raise InvalidRequest("The JSON body must be an object")
     return parsed
+
+
+def check_encoding(request: ProxyRequest) -> None:
+    """Raises UnsupportedMedia for a body that is compressed."""
+    if request.fields.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMedia("A compressed body is not accepted: send it without content-encoding")
 
 
 def _check_type(content_type: str) -> None:

@@ -12,18 +12,19 @@ from typing import Any, cast
 
 from sanic import Blueprint
 
-from sanic_proxy import failures, wire
+from sanic_proxy import failures
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.endpoints import ROWS, Row
-from sanic_proxy.errors import NotFound
+from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.multipart import boundary_of
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
 from sanic_proxy.providers.generic import headers_back, is_header_value
+from sanic_proxy.resilience import attempts
 from sanic_proxy.routes import bodies, documents
-from sanic_proxy.routes.errors import as_proxy_error
+from sanic_proxy.routes.errors import told
 from sanic_proxy.routes.forms import UnsortedForm, pieces_of, too_large
 from sanic_proxy.routes.pump import pump
-from sanic_proxy.routes.targets import named_provider, query_up, unnamed
+from sanic_proxy.routes.targets import named_provider, query_up, told_of, unnamed
 from sanic_proxy.state import state_of
 from sanic_proxy.streaming import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
 from sanic_proxy.transport import Upload
@@ -38,40 +39,39 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
         raise NotFound("There is nothing by that id")
     call = Call(row.method, path + query_up(request), request.fields)
     named = named_provider(request)
-    provider = None if named is None else state_of(request.app).router.named(named)
+    targets = None if named is None else state_of(request.app).router.named(named)
     if request.is_upload and row.body == "form":
-        return await _pass_form(request, row, call, provider)
+        return await _pass_form(request, row, call, targets)
     if row.body != "none" or request.body:
-        provider = _with_json(request, call, provider)
-    if provider is None:
+        targets = _with_json(request, call, targets)
+    if targets is None:
         raise unnamed()
-    return await _answered(request, row, provider, call)
+    return await _answered(request, row, targets, call)
 
 
 # Bodies
 
 
-def _with_json(request: ProxyRequest, call: Call, provider: ChatProvider | None) -> ChatProvider:
-    """Put the JSON body into `call`; the provider is the one given, or the model's."""
+def _with_json(request: ProxyRequest, call: Call, named: attempts.Targets | None) -> attempts.Targets:
+    """Put the JSON body into `call`; its targets are those given, or the model's."""
     fields = bodies.json_object(request)
     call.body, request.body = (request.body,), b""
     call.content_type = "application/json"
     record = request.record
     record.is_streaming = fields.get("stream") is True
-    if provider is not None:
+    if named is not None:
         model = fields.get("model")
         record.model = model[:256] if isinstance(model, str) else None
-        return provider
+        return named
     if "model" not in fields:
         raise unnamed()
-    record.model = model = bodies.text_field(fields, "model")
-    target = state_of(request.app).router.resolve(model)
-    call.body = wire.replace_model(bytes(call.body[0]), old=model, new=target.upstream_model)
-    return target.provider
+    call.model = model = bodies.text_field(fields, "model")
+    record.model = model[:256]
+    return state_of(request.app).router.resolve(model)
 
 
 async def _pass_form(
-    request: ProxyRequest, row: Row, call: Call, provider: ChatProvider | None
+    request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
 ) -> Reply | None:
     limit_bytes = state_of(request.app).settings.max_upload_bytes
     length = request.fields.get("content-length")
@@ -79,17 +79,21 @@ async def _pass_form(
     if size_bytes is not None and size_bytes > limit_bytes:
         raise too_large()
     call.content_type = content_type = request.fields["content-type"]
+    bodies.check_encoding(request)
+    if not is_header_value(content_type) or "content-type" in request.fields.repeated:
+        raise InvalidRequest("The content-type of the form cannot be passed on")
     boundary = boundary_of(content_type)
     async with aclosing(pieces_of(request, limit_bytes)) as pieces:
-        if provider is not None:
+        if named is not None:
             call.body = Upload(pieces, size_bytes)
-            return await _answered(request, row, provider, call)
+            return await _answered(request, row, named, call)
         form = UnsortedForm(pieces, boundary)
         try:
             request.record.model = model = await form.model()
-            target = state_of(request.app).router.resolve(model)
-            call.body = form.upload(target.upstream_model, size_bytes)
-            return await _answered(request, row, target.provider, call)
+            # The model is written once, so only the first of its targets can be asked.
+            targets = state_of(request.app).router.resolve(model)[:1]
+            call.body = form.upload(targets[0].upstream_model, size_bytes)
+            return await _answered(request, row, targets, call)
         finally:
             form.close()
 
@@ -97,71 +101,98 @@ async def _pass_form(
 # Answers
 
 
-async def _answered(request: ProxyRequest, row: Row, provider: ChatProvider, call: Call) -> Reply | None:
+async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
     """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
-    request.record.provider = provider.name
-    opened = _Opened(row, provider, provider.forward(call))
+    record = request.record
+    record.provider = targets[0].provider.name
+    call.is_once = row.is_once
+    opened = _Opened(row, request, targets[0].provider)
+    pending = attempts.forwarded(targets, state_of(request.app).limits, call, record, take=opened.take)
     try:
-        if row.is_completion and request.record.is_streaming:
-            await opened.pump(request)
+        if row.is_completion and record.is_streaming:
+            await opened.pump(pending)
             return None
-        answer = await opened.answered()
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "text/event-stream" and row.answer != "file":
-            await opened.pump(request)
+        answer = await pending
+        if opened.body is not None:
+            return Reply(opened.lines(), opened.body, status=answer.status)
+        if _kind(answer) == "text/event-stream" and row.answer != "file":
+            await opened.pump(pending)
             return None
-        if row.answer == "json" or (row.answer == "media" and kind in {"application/json", "text/html"}):
-            return await _whole(request, row, opened.lines(), answer)
         await _download(request, opened.lines(), answer)
         return None
     finally:
+        pending.close()  # it may not have begun
         opened.close()
 
 
+def _kind(answer: ForwardedAnswer) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 class _Opened:
-    """A call that has been made, and its answer once it is there. Whoever opened it closes it."""
+    """A call that has been made, and its answer once it is there. Whoever opened it closes it.
 
-    def __init__(
-        self, row: Row, provider: ChatProvider, pending: Coroutine[Any, Any, ForwardedAnswer]
-    ) -> None:
+    `first` is the provider that is asked first; its clocks count until another one answers. `body` is a
+    whole answer that has been read and found good.
+    """
+
+    def __init__(self, row: Row, request: ProxyRequest, first: ChatProvider) -> None:
         self._row = row
-        self._provider = provider
-        self._pending = pending
+        self._request = request
+        self._first = first
         self._answer: ForwardedAnswer | None = None
+        self.body: bytes | None = None
 
-    async def answered(self) -> ForwardedAnswer:
-        if self._answer is None:
-            self._answer = await self._pending
-        return self._answer
+    async def take(self, answer: ForwardedAnswer) -> None:
+        """Make `answer` this one's. JSON is read whole: what is none is no success."""
+        kind = _kind(answer)
+        row = self._row
+        is_stream = kind == "text/event-stream" or (row.is_completion and self._request.record.is_streaming)
+        is_json = row.answer == "json" or (
+            row.answer == "media" and kind in {"application/json", "text/html"}
+        )
+        if is_json and not is_stream:
+            body = await answer.read_all()
+            self._check(body)
+            self.body = body
+        self._answer = answer
+
+    def _check(self, body: bytes) -> None:
+        if not body:
+            return
+        parsed = failures.checked_completion(body) if self._row.is_completion else failures.checked(body)
+        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
+            self._request.record.usage = usage
 
     def lines(self) -> str:
         """The header lines that the client gets beside its answer."""
-        return header_lines([*self._headers(), *self._kind()])
+        return header_lines([*self._headers(), *self._described()])
 
     def _headers(self) -> list[tuple[str, str]]:
-        headers = [("x-sanic-proxy-provider", self._provider.name)]
-        if self._answer is not None:
-            headers += headers_back(self._answer.headers)
-        return headers
+        back = [] if self._answer is None else headers_back(self._answer.headers)
+        return [*told_of(self._request.record), *back]
 
-    def _kind(self) -> list[tuple[str, str]]:
+    def _described(self) -> list[tuple[str, str]]:
         upstream = self._answer.headers if self._answer is not None else {}
         kept = [
             (name, upstream[name]) for name in ("content-type", "content-disposition") if name in upstream
         ]
         return [(name, value) for name, value in kept if is_header_value(value)]
 
-    async def pump(self, request: ProxyRequest) -> None:
+    async def pump(self, pending: Coroutine[Any, Any, ForwardedAnswer]) -> None:
+        """Send the events of the answer; `pending` brings it, if it is not here yet."""
         await pump(
-            request,
-            self._frames(request),
-            commit_delay_s=self._provider.commit_delay_s,
-            ping_s=self._provider.ping_s,
+            self._request,
+            self._frames(pending),
+            commit_delay_s=self._first.commit_delay_s,
+            ping_s=self._first.ping_s,
             headers=self._headers,
         )
 
-    async def _frames(self, request: ProxyRequest) -> AsyncGenerator[bytes | Relay, None]:
-        answer = await self.answered()
+    async def _frames(
+        self, pending: Coroutine[Any, Any, ForwardedAnswer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
+        answer = self._answer or await pending
         chat = ChatGuard()
         guard = chat if self._row.is_completion else EventGuard(has_length=answer.has_length)
         try:
@@ -170,22 +201,12 @@ class _Opened:
                     yield part
             answer.let_end()
         finally:
-            request.record.usage = chat.usage
+            self._request.record.usage = chat.usage
             self.close()
 
     def close(self) -> None:
-        self._pending.close()  # it may not have begun
         if self._answer is not None:
             self._answer.close()
-
-
-async def _whole(request: ProxyRequest, row: Row, lines: str, answer: ForwardedAnswer) -> Reply:
-    body = await answer.read_all()
-    if body:
-        parsed = failures.checked_completion(body) if row.is_completion else failures.checked(body)
-        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
-            request.record.usage = usage
-    return Reply(lines, body, status=answer.status)
 
 
 async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) -> None:
@@ -198,7 +219,7 @@ async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) 
     try:
         await relay.run(cast("Sink", request.stream))
     except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off
-        error = as_proxy_error(exc)
+        error = told(request, exc)
         request.record.ended = error.code or error.type
         request.abort()
     finally:

@@ -14,6 +14,7 @@ from sanic.exceptions import MethodNotAllowed, SanicException
 
 from sanic_proxy import errors, wire
 from sanic_proxy.app_types import ProxyRequest
+from sanic_proxy.state import AppState
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +31,14 @@ _SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
 
 def render(request: Request, exception: Exception) -> HTTPResponse:
     """The response for any exception. Registered as the app's error handler."""
-    error = as_proxy_error(exception)
+    error = told(request, exception)
     if not isinstance(exception, errors.ProxyError | SanicException):
         logger.error("request %s failed", getattr(request, "record", None), exc_info=exception)
+    headers = dict(error_headers(error))
     if isinstance(request, ProxyRequest):
         request.record.ended = error.code or error.type
-    headers = dict(error_headers(error))
+        if request.record.route:
+            headers["x-sanic-proxy-route"] = request.record.route
     if isinstance(exception, MethodNotAllowed):
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
     return HTTPResponse(
@@ -44,6 +47,15 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
         headers=headers,
         content_type="application/json",
     )
+
+
+def told(request: Request, exception: BaseException) -> errors.ProxyError:
+    """`exception` as the client is told of it: as one of ours, without a key."""
+    error = as_proxy_error(exception)
+    state: AppState | None = getattr(request.app.ctx, "state", None)
+    if state is not None:
+        error.redact(state.secrets)
+    return error
 
 
 def as_proxy_error(exception: BaseException) -> errors.ProxyError:

@@ -17,7 +17,7 @@ from typing import cast
 
 from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.errors import ProxyError
-from sanic_proxy.routes.errors import as_proxy_error
+from sanic_proxy.routes.errors import told
 from sanic_proxy.streaming import PING, Filler, Relay, Sink, error_frame
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ async def _send(request: ProxyRequest, response: Reply, frame: bytes) -> None:
 
 
 async def _fail(request: ProxyRequest, response: Reply, exc: Exception) -> None:
-    error = as_proxy_error(exc)
+    error = told(request, exc)
     if not isinstance(exc, ProxyError):
         logger.error("stream %s failed", request.record.request_id, exc_info=exc)
     request.record.ended = error.code or error.type

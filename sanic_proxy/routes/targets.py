@@ -7,6 +7,7 @@ from urllib.parse import unquote_plus
 
 from sanic_proxy.app_types import ProxyRequest
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.record import RequestRecord
 
 HEADER = "x-provider"
 PARAMETER = "provider"
@@ -48,6 +49,12 @@ def unnamed() -> InvalidRequest:
         "x-provider or the query parameter provider",
         param="model",
     )
+
+
+def told_of(record: RequestRecord) -> list[tuple[str, str]]:
+    """The headers that say which way a request has gone."""
+    told = [("x-sanic-proxy-provider", record.provider)] if record.provider is not None else []
+    return [*told, ("x-sanic-proxy-route", record.route)] if record.route else told
 
 
 def _query(request: ProxyRequest) -> str:

@@ -38,6 +38,7 @@ def test_a_whole_answer_passes_byte_for_byte(proxy: Proxy, upstream: Upstream) -
     assert "set-cookie" not in reply.headers
 
 
+@pytest.mark.row(48, 58)
 def test_only_the_models_value_changes_on_the_way_up(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(completion())
@@ -102,6 +103,7 @@ def test_frames_come_as_they_are_sent(proxy: Proxy, upstream: Upstream) -> None:
     assert time.monotonic() - started > 0.4
 
 
+@pytest.mark.row(24, 25, 26, 27, 32)
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
@@ -163,6 +165,7 @@ def test_an_upstream_failure_keeps_its_meaning(
     assert reply.headers.get("x-should-retry") == ("false" if hopeless else None)
 
 
+@pytest.mark.row(9, 15, 16, 19)
 @pytest.mark.parametrize(
     "pieces",
     [
@@ -204,6 +207,7 @@ def test_a_broken_stream_ends_with_an_error_frame_and_no_done(
     assert b"[DONE]" not in reply.body
 
 
+@pytest.mark.row(8)
 def test_a_reset_in_the_middle_is_an_error_frame(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
@@ -216,6 +220,7 @@ def test_a_reset_in_the_middle_is_an_error_frame(proxy: Proxy, upstream: Upstrea
     assert json.loads(frames[-1][6:])["error"]["code"] == "upstream_disconnected"
 
 
+@pytest.mark.row(10)
 def test_a_finish_reason_without_done_gets_its_done(proxy: Proxy, upstream: Upstream) -> None:
     pieces = text_stream("a")[:-1]
 
@@ -227,6 +232,7 @@ def test_a_finish_reason_without_done_gets_its_done(proxy: Proxy, upstream: Upst
     assert reply.body == b"".join(pieces) + DONE
 
 
+@pytest.mark.row(11)
 def test_what_comes_after_done_is_dropped(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.stream([*text_stream("a"), frame({"content": "late"})])
@@ -235,6 +241,7 @@ def test_what_comes_after_done_is_dropped(proxy: Proxy, upstream: Upstream) -> N
     assert proxy.stream("groq/after")[0].body == b"".join(text_stream("a"))
 
 
+@pytest.mark.row(13, 18)
 def test_frames_that_break_clients_are_mended_or_dropped(proxy: Proxy, upstream: Upstream) -> None:
     first, *rest = text_stream("a")
     odd = [
@@ -255,6 +262,7 @@ def test_frames_that_break_clients_are_mended_or_dropped(proxy: Proxy, upstream:
     assert reply.status == 200
 
 
+@pytest.mark.row(21)
 def test_a_whole_answer_to_a_streaming_request_is_told_as_a_stream(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(completion("one two"))
@@ -267,6 +275,7 @@ def test_a_whole_answer_to_a_streaming_request_is_told_as_a_stream(proxy: Proxy,
     assert frames[-1] == DONE
 
 
+@pytest.mark.row(21)
 def test_a_stream_labelled_as_json_is_relayed(proxy: Proxy, upstream: Upstream) -> None:
     data = b"".join(text_stream("a", "b"))
 
@@ -280,6 +289,7 @@ def test_a_stream_labelled_as_json_is_relayed(proxy: Proxy, upstream: Upstream) 
     assert proxy.stream("groq/labelled")[0].body == data
 
 
+@pytest.mark.row(7)
 def test_a_whole_answer_that_comes_slowly_is_waited_for_with_beats(proxy: Proxy, upstream: Upstream) -> None:
     body = json.dumps(completion("late")).encode()
 
@@ -294,6 +304,7 @@ def test_a_whole_answer_that_comes_slowly_is_waited_for_with_beats(proxy: Proxy,
     assert frames[-1] == DONE
 
 
+@pytest.mark.row(20, 22, 23)
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
@@ -316,6 +327,7 @@ def test_garbage_with_status_200_is_a_502(proxy: Proxy, upstream: Upstream, body
     assert "html" not in reply.error["message"]
 
 
+@pytest.mark.row(23)
 @pytest.mark.parametrize("kind", ["text/html", "application/json"])
 def test_garbage_instead_of_a_stream_is_a_502(proxy: Proxy, upstream: Upstream, kind: str) -> None:
     async def script(exchange: Exchange) -> None:
@@ -328,6 +340,7 @@ def test_garbage_instead_of_a_stream_is_a_502(proxy: Proxy, upstream: Upstream, 
 # The clocks
 
 
+@pytest.mark.row(5)
 def test_silence_before_the_status_is_a_504(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
@@ -339,6 +352,7 @@ def test_silence_before_the_status_is_a_504(proxy: Proxy, upstream: Upstream) ->
     assert 1.8 < time.monotonic() - started < 3.5
 
 
+@pytest.mark.row(5, 74)
 def test_a_silent_stream_is_kept_alive_and_then_ends_with_an_error(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
@@ -351,6 +365,7 @@ def test_a_silent_stream_is_kept_alive_and_then_ends_with_an_error(proxy: Proxy,
     assert b"[DONE]" not in reply.body
 
 
+@pytest.mark.row(6)
 def test_silence_inside_a_stream_ends_it_with_an_error(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
@@ -366,6 +381,7 @@ def test_silence_inside_a_stream_ends_it_with_an_error(proxy: Proxy, upstream: U
     assert b'"upstream_timeout"' in reply.body
 
 
+@pytest.mark.row(7)
 def test_heartbeats_come_between_frames_and_never_inside_one(proxy: Proxy, upstream: Upstream) -> None:
     first, *rest = text_stream("a")
     second = frame({"content": "b"})
@@ -400,6 +416,7 @@ def test_heartbeats_never_reset_the_total_clock(proxy: Proxy, upstream: Upstream
 # Clients that leave
 
 
+@pytest.mark.row(40)
 @pytest.mark.parametrize("how", ["fin", "rst"])
 def test_a_client_that_leaves_takes_its_upstream_along(proxy: Proxy, upstream: Upstream, how: str) -> None:
     gone: queue.SimpleQueue[float] = queue.SimpleQueue()
@@ -424,6 +441,7 @@ def test_a_client_that_leaves_takes_its_upstream_along(proxy: Proxy, upstream: U
     assert gone.get(timeout=1) - left < 0.5
 
 
+@pytest.mark.row(39)
 @pytest.mark.parametrize("model", ["groq/waits", "straico/waits"])
 @pytest.mark.parametrize("streaming", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6], ids=["at once", "after a beat", "after the commit"])
@@ -445,6 +463,7 @@ def test_a_client_that_leaves_before_the_answer_takes_its_upstream_along(
     assert gone.get(timeout=1) - left < 0.5
 
 
+@pytest.mark.row(35)
 def test_an_idle_connection_that_died_is_replaced_silently(proxy: Proxy, upstream: Upstream) -> None:
     asked: list[int] = []
 
@@ -476,6 +495,7 @@ def test_a_finished_stream_gives_its_connection_back(proxy: Proxy, upstream: Ups
 # Bad requests
 
 
+@pytest.mark.row(45, 46, 47, 49, 50, 52)
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -501,6 +521,7 @@ def test_a_bad_body_is_a_400_that_says_why(proxy: Proxy, body: bytes, param: str
     assert (reply.status, reply.error["type"], reply.error["param"]) == (400, "invalid_request_error", param)
 
 
+@pytest.mark.row(51)
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -533,11 +554,13 @@ def test_a_stream_carries_the_limits_of_its_provider(proxy: Proxy, upstream: Ups
     assert reply.headers["x-upstream-request-id"] == "up-1"
 
 
+@pytest.mark.row(44)
 def test_a_body_past_the_limit_is_a_413(proxy: Proxy) -> None:
     reply = proxy.request("POST", "/v1/chat/completions", b" " * 2_000_001)
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize(
     "model", ["", "nope/x", "a\nb", "groq/", "x" * 300, "echo/none", "groq\x00/x", "ü/x"]
 )

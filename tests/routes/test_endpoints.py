@@ -135,6 +135,7 @@ def test_resources_are_reached_by_their_id(
     assert upstream.requests[-1].body == b""
 
 
+@pytest.mark.row(54)
 @pytest.mark.parametrize("resource", ["..", ".", "a%2fb", "a%20b", "%2e%2e", "a;b", "x" * 300, "a%0d%0ab"])
 def test_an_id_cannot_lead_elsewhere(proxy: Proxy, upstream: Upstream, resource: str) -> None:
     reply = proxy.request("GET", f"/v1/files/{resource}", headers={"x-provider": "groq"})
@@ -532,6 +533,7 @@ def open_files(proxy: Proxy) -> list[str]:
     return [str(target) for target in targets if "(deleted)" in str(target)]
 
 
+@pytest.mark.row(44)
 @pytest.mark.parametrize("named", [True, False], ids=["named", "unnamed"])
 @pytest.mark.parametrize("chunked", [True, False], ids=["chunked", "length"])
 def test_an_upload_past_the_limit_is_a_413(
@@ -556,6 +558,7 @@ def head(path: str, *lines: str) -> bytes:
     return "\r\n".join([*opening, "", ""]).encode()
 
 
+@pytest.mark.row(34)
 def test_an_early_answer_ends_the_upload(small: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         error = {"message": "too long", "type": "invalid_request_error", "param": "file", "code": None}
@@ -592,6 +595,7 @@ def test_a_provider_that_never_answers_an_upload_is_given_up(small: Proxy, upstr
     assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
 
 
+@pytest.mark.row(40)
 def test_a_client_that_leaves_in_the_middle_takes_its_upload_along(small: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
@@ -630,6 +634,64 @@ def test_requests_behind_an_unread_upload_are_served(small: Proxy) -> None:
     answer = small.raw(opening + body + pipelined)
     assert answer.startswith(b"HTTP/1.1 415")
     assert b'{"status":"ok"}' in answer
+
+
+@pytest.mark.parametrize("more", [b"x=\xff; boundary=B", b"boundary=a; boundary=B"])
+def test_a_content_type_that_could_not_go_up_is_refused(small: Proxy, more: bytes) -> None:
+    lines = [b"POST /v1/files?provider=groq HTTP/1.1", b"host: localhost", b"connection: close"]
+    lines += [b"content-type: multipart/form-data; " + more, b"content-length: 1", b"", b"x"]
+    assert small.raw(b"\r\n".join(lines)).startswith(b"HTTP/1.1 400")
+
+
+def test_a_client_that_sends_its_form_too_slowly_is_told_so(
+    shared_upstream: Upstream, upstream: Upstream
+) -> None:
+    says(upstream, f"POST {BASE}/files", {"id": "f"})
+    settings = {**provider_settings(shared_upstream), "SANIC_PROXY_TIMEOUT_TOTAL": "0.5"}
+    with running_proxy(settings) as proxy:
+        body = form(file=b"x" * 1000)
+        opening = head("/v1/files?provider=groq", "content-length: 100000")
+        answer = proxy.raw(opening + body, wait_s=2)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"request_timeout"' in answer
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/audio/speech"])
+def test_a_switch_of_protocols_is_no_success(proxy: Proxy, upstream: Upstream, path: str) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n")
+        exchange.close()
+
+    upstream.on("m", script)
+    assert proxy.request("POST", f"/v1{path}", {"model": "groq/m"}).status == 502
+
+
+def test_an_answer_without_content_has_nothing_behind_its_head(proxy: Proxy, upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    upstream.on(f"GET {BASE}/files/f/content", script)
+    answer = proxy.raw(b"GET /v1/files/f/content?provider=groq HTTP/1.1\r\nhost: localhost\r\n\r\n", 1)
+    assert answer.startswith(b"HTTP/1.1 204")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+def test_a_client_that_reads_on_gets_all_of_its_last_answer(proxy: Proxy, upstream: Upstream) -> None:
+    size = 14_000_000
+    says(upstream, "img", b'{"data": "' + b"A" * size + b'"}')
+    body = b'{"model":"groq/img"}'
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.settimeout(10)
+        lines = ["POST /v1/images/generations HTTP/1.1", "host: localhost", "connection: close"]
+        lines += ["content-type: application/json", f"content-length: {len(body)}", "", ""]
+        client.sendall("\r\n".join(lines).encode() + body)
+        received = 0
+        while piece := client.recv(65536):
+            received += len(piece)
+            time.sleep(len(piece) / 2_000_000)  # it takes 7 s, and Sanic would wait for 5
+    assert received > size
 
 
 # With the official client

@@ -22,6 +22,7 @@ def parsed(answer: bytes) -> tuple[int, dict[str, str], dict[str, object]]:
     return int(status.split()[1]), headers, json.loads(body)["error"]
 
 
+@pytest.mark.row(44, 59)
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
@@ -48,6 +49,7 @@ def test_a_request_that_cannot_be_served_gets_an_error_object(
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", headers["x-request-id"])
 
 
+@pytest.mark.row(59)
 def test_a_wrong_method_names_the_right_ones(proxy: Proxy) -> None:
     assert proxy.request("DELETE", "/v1/models").headers["allow"] == "GET"
     assert proxy.request("GET", "/chat/completions").headers["allow"] == "POST"
@@ -79,6 +81,7 @@ def test_every_finished_request_has_one_line_in_the_log(proxy: Proxy) -> None:
     assert len([other for other in proxy.log.splitlines() if f"id={request_id} " in other]) == 1
 
 
+@pytest.mark.row(54, 76)
 def test_a_model_name_cannot_break_the_log(proxy: Proxy) -> None:
     proxy.chat('a"\r\nforged status=200', headers={"x-request-id": "forged-line"})
     assert r"\r\n" in proxy.log_line("forged-line")
@@ -102,6 +105,7 @@ def test_what_sanic_raises_becomes_an_error_of_ours(exception: Exception, status
     assert error.retryable is (status >= 500)
 
 
+@pytest.mark.row(61)
 def test_a_bug_tells_nothing_outward() -> None:
     error = as_proxy_error(ZeroDivisionError("secret"))
     assert type(error) is ProxyError

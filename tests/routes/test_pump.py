@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -25,6 +26,7 @@ class Client:
         self.breaks_at = breaks_at
         self.cut_by: ProxyError | None = None
         self.sent_at = 0.0
+        self.app = SimpleNamespace(ctx=SimpleNamespace())
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -103,6 +105,7 @@ def test_a_failure_before_the_commit_is_raised() -> None:
     assert client.events == []
 
 
+@pytest.mark.row(61)
 @pytest.mark.parametrize("exc", [UpstreamTimeout("late"), ZeroDivisionError("a bug")])
 def test_a_failure_after_it_is_a_frame_and_a_closed_connection(exc: Exception) -> None:
     *_, close, error, end = events_of(b"a", exc)

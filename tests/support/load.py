@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -114,8 +114,11 @@ def holder_of(client: socket.socket, pids: list[int]) -> int | None:
         fields = line.split()
         if [field[-5:] for field in fields[1:3]] == ends:
             inode = f"socket:[{fields[9]}]"
-    for pid in pids:
-        with suppress(OSError):
-            if any(str(link.readlink()) == inode for link in Path(f"/proc/{pid}/fd").iterdir()):
-                return pid
-    return None
+    return next((pid for pid in pids if inode in set(_open_in(pid))), None)
+
+
+def _open_in(pid: int) -> Iterator[str]:
+    with suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # closed meanwhile
+                yield str(link.readlink())

@@ -19,6 +19,12 @@ from pathlib import Path
 from typing import Any
 
 START_TIMEOUT_S = 30.0
+MIN_SECRET_CHARS = 8
+_SECRET_NAMES = re.compile(r".*_API_KEYS?$|HTTPS?_PROXY$")
+
+
+# All that a session of tests starts: their logs are looked through for keys at its end.
+STARTED: list[Proxy] = []
 
 
 def free_port() -> int:
@@ -33,6 +39,13 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     drop = re.compile(r"SANIC_|.*_API_KEY$|.*_BASE_URL$|HTTPS?_PROXY$|NO_PROXY$", re.IGNORECASE)
     kept = {name: value for name, value in os.environ.items() if not drop.match(name)}
     return {**kept, **settings}
+
+
+def secrets_in(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """What of a proxy's settings nobody may ever read again: keys, and passwords of outbound proxies."""
+    values = [value for name, value in settings.items() if _SECRET_NAMES.match(name)]
+    parts = [part.strip() for value in values for part in re.split(r"[,@]|://", value)]
+    return tuple(part for part in parts if len(part) >= MIN_SECRET_CHARS)
 
 
 @dataclass
@@ -64,6 +77,7 @@ class Proxy:
     directory: Path
     workers: int = 1
     last_log: str = ""
+    secrets: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -97,7 +111,9 @@ class Proxy:
         try:
             connection.request(method, path, data, {**kind, **(headers or {})})
             answer = connection.getresponse()
-            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            reply = Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+            self.check(f"{reply.headers}".encode() + reply.body)
+            return reply
         finally:
             connection.close()
 
@@ -118,7 +134,13 @@ class Proxy:
             with contextlib.suppress(TimeoutError, ConnectionError):
                 while piece := client.recv(65536):
                     received += piece
+            self.check(received)
             return received
+
+    def check(self, data: bytes) -> None:
+        """What leaves the proxy holds none of its keys."""
+        leaked = [secret for secret in self.secrets if secret.encode() in data]
+        assert not leaked, f"{leaked} left the proxy"
 
     def open_stream(self, model: str, **fields: Any) -> socket.socket:
         """Ask for a stream and leave the reading to the caller."""
@@ -194,7 +216,9 @@ def start_proxy(directory: Path, settings: Mapping[str, str], *arguments: str) -
             start_new_session=True,
         )
     workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
-    return Proxy(port, process, log_path, directory, workers)
+    proxy = Proxy(port, process, log_path, directory, workers, secrets=secrets_in(settings))
+    STARTED.append(proxy)
+    return proxy
 
 
 def wait_until_ready(proxy: Proxy) -> None:

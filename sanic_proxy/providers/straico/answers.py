@@ -1,4 +1,4 @@
-"""What Straico answers -> OpenAI's objects. Pure.
+"""What Straico replies -> the parts of an answer. Pure.
 
 Fields vary from model to model, as some answers are relayed raw from the vendor: every one may be
 missing, null, or of another type.
@@ -6,65 +6,92 @@ missing, null, or of another type.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sanic_proxy import failures, wire
 from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.providers.straico.failures import RULES, WARNING
-from sanic_proxy.providers.straico.reading import Reading, read, without_thought
-from sanic_proxy.providers.straico.requests import tool_use, uses_functions
-from sanic_proxy.providers.straico.tools import compact
+from sanic_proxy.providers.straico.tools import ToolCall, compact
 
 _FINISH_REASONS: Mapping[str, str] = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
     "max_output_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "incomplete": "length",
     "content_filter": "content_filter",
     "safety": "content_filter",
     "refusal": "content_filter",
     "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
 }
+# What a vendor says of an answer that it could not bring to an end.
+_FAILURES = frozenset({"error", "insufficient_system_resource"})
+_COST_KEYS = ("price", "words")
 
 _WARNING_RULE = next((rule for rule in RULES if rule.pattern is WARNING), None)
 
+Numbers = dict[str, Any]
 
-def completion(parsed: Any, *, request: Mapping[str, Any], model: str) -> dict[str, Any]:
-    """The chat.completion, with all fields OpenAI requires; `model` is the client's name for it.
 
-    Raises UpstreamBadResponse, or the error that Straico put into a success.
-    """
+@dataclass(slots=True)
+class Reply:
+    """One reply. `text` is the model's own; `calls` came as calls; `cost` has `price` and `words`."""
+
+    id: str
+    created: int
+    finish: str
+    text: str
+    refusal: str | None
+    reasoning: str | None
+    annotations: list[Any]
+    calls: list[ToolCall]
+    usage: Numbers | None
+    cost: dict[str, Numbers]
+
+
+def reply_of(parsed: Any) -> Reply:
+    """Take a reply apart. Raises UpstreamBadResponse, or the error that Straico put into a success."""
     reply = _unwrapped(parsed)
     choice = _first_choice(reply)
-    upstream = choice.get("message")
-    if not isinstance(upstream, dict):
+    message = choice.get("message")
+    if not isinstance(message, dict):
         raise UpstreamBadResponse("The provider's answer has no message")
-    finish = _FINISH_REASONS.get(str(choice.get("finish_reason") or "").lower(), "stop")
-    message, is_calling = _message(upstream, request, is_truncated=finish == "length")
-    if is_calling:
-        finish = "function_call" if "function_call" in message else "tool_calls"
-    made: dict[str, Any] = {
-        "id": reply["id"] if isinstance(reply.get("id"), str) and reply["id"] else wire.new_completion_id(),
-        "object": "chat.completion",
-        "created": _whole(reply.get("created")) or wire.now(),
-        "model": model,
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
-    }
-    if (usage := _usage(reply.get("usage"))) is not None:
-        made["usage"] = usage
-    if extra := {key: reply[key] for key in ("price", "words") if isinstance(reply.get(key), dict)}:
-        made["x_straico"] = extra
-    return made
+    text = _text(message.get("content"))
+    if _WARNING_RULE is not None and WARNING.match(text):
+        raise _WARNING_RULE.error(failures.safe_text(text))
+    annotations = message.get("annotations")
+    finish = str(choice.get("finish_reason") or "").lower()
+    if finish in _FAILURES:
+        raise UpstreamBadResponse("The model failed in the middle of its answer")
+    return Reply(
+        id=_string(reply.get("id")) or wire.new_completion_id(),
+        created=_whole(reply.get("created")) or wire.now(),
+        finish=_FINISH_REASONS.get(finish, "stop"),
+        text=text,
+        refusal=_string(message.get("refusal")),
+        reasoning=_string(message.get("reasoning_content")) or _string(message.get("reasoning")),
+        annotations=annotations if isinstance(annotations, list) else [],
+        calls=list(_calls(message)),
+        usage=_usage(reply.get("usage")),
+        cost={key: reply[key] for key in _COST_KEYS if isinstance(reply.get(key), dict)},
+    )
 
 
 def _unwrapped(parsed: Any) -> Mapping[str, Any]:
-    """The reply itself: v0 wrapped it in `data` and `completion`."""
+    """The reply itself. v0 wraps it in `data` and `completion`, v1 in `data` and `completions`, by model."""
     reply = parsed
-    for key in ("data", "completion"):
-        if isinstance(reply, dict) and "choices" not in reply and isinstance(reply.get(key), dict):
-            outer = reply
-            reply = {**{name: outer[name] for name in ("price", "words") if name in outer}, **outer[key]}
+    for key in ("data", "completions", "completion"):
+        inner = reply.get(key) if isinstance(reply, dict) and "choices" not in reply else None
+        if key == "completions" and isinstance(inner, dict):
+            inner = next(iter(inner.values()), None)  # its key need not be what was asked for
+        if isinstance(inner, dict):
+            reply = {**_cost_around(reply), **inner}
     if not isinstance(reply, dict):
         raise UpstreamBadResponse("The provider's answer is not a chat completion")
     if reply.get("error") or (reply.get("success") is False and "choices" not in reply):
@@ -72,6 +99,12 @@ def _unwrapped(parsed: Any) -> Mapping[str, Any]:
         rule = next((rule for rule in RULES if rule.fits(422, text) or rule.fits(500, text)), None)
         raise rule.error(text) if rule is not None else failures.error_in_band(reply)
     return reply
+
+
+def _cost_around(outer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a wrapper says of the cost; what it says of all models is what one model cost."""
+    found = ((key, outer.get(key, outer.get(f"overall_{key}"))) for key in _COST_KEYS)
+    return {key: value for key, value in found if value is not None}
 
 
 def _first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -82,41 +115,6 @@ def _first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     return choice
 
 
-def _message(
-    upstream: Mapping[str, Any], request: Mapping[str, Any], *, is_truncated: bool
-) -> tuple[dict[str, Any], bool]:
-    """The assistant's message, and whether it calls tools."""
-    text = _text(upstream.get("content"))
-    if _WARNING_RULE is not None and WARNING.match(text):
-        raise _WARNING_RULE.error(failures.safe_text(text))
-    refusal = upstream.get("refusal")
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text,
-        "refusal": refusal if isinstance(refusal, str) and refusal else None,
-    }
-    if isinstance(upstream.get("annotations"), list) and upstream["annotations"]:
-        message["annotations"] = upstream["annotations"]
-    use = tool_use(request)
-    calls = _native_calls(upstream.get("tool_calls"))
-    if calls or use is None:
-        rest, thought = without_thought(text)
-        reading = Reading(rest or (None if calls else ""), (), thought)
-    else:
-        reading = read(text, tools=use.tools, is_truncated=is_truncated)
-        found = reading.calls if use.parallel else reading.calls[:1]
-        calls = [_call(call.name, call.arguments, None) for call in found]
-    message["content"] = reading.content
-    reasoning = upstream.get("reasoning_content") or upstream.get("reasoning") or reading.reasoning
-    if isinstance(reasoning, str) and reasoning:
-        message["reasoning_content"] = reasoning
-    if calls and uses_functions(request):
-        message["function_call"] = calls[0]["function"]
-    elif calls:
-        message["tool_calls"] = calls
-    return message, bool(calls)
-
-
 def _text(content: object) -> str:
     if isinstance(content, list):
         texts = [part.get("text") if isinstance(part, dict) else part for part in content]
@@ -124,27 +122,24 @@ def _text(content: object) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _native_calls(calls: object) -> list[dict[str, Any]]:
-    """Calls that came as calls, in OpenAI's shape."""
-    made = []
-    for call in calls if isinstance(calls, list) else ():
-        function = call.get("function") if isinstance(call, dict) else None
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
+    """Calls that came as calls: `tool_calls`, or the older `function_call`."""
+    entries = message.get("tool_calls")
+    if not isinstance(entries, list) or not entries:
+        entries = [{"function": message.get("function_call")}]
+    for entry in entries:
+        function = entry.get("function") if isinstance(entry, dict) else None
         if isinstance(function, dict) and isinstance(function.get("name"), str):
             arguments = function.get("arguments")
             text = arguments if isinstance(arguments, str) else compact(arguments or {})
-            made.append(_call(function["name"], text or "{}", call.get("id")))
-    return made
+            yield ToolCall(function["name"], text.strip() or "{}", _string(entry.get("id")) or "")
 
 
-def _call(name: str, arguments: str, call_id: object) -> dict[str, Any]:
-    return {
-        "id": call_id if isinstance(call_id, str) and call_id else wire.new_call_id(),
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
-
-
-def _usage(usage: object) -> dict[str, Any] | None:
+def _usage(usage: object) -> Numbers | None:
     """Token counts as integers; None where there are none, as an invented number would be billed."""
     if not isinstance(usage, dict):
         return None
@@ -167,6 +162,24 @@ def _whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if value == value and abs(value) < 2**53 else None  # noqa: PLR0124 - NaN
+
+
+def summed(first: Numbers | None, second: Numbers | None) -> Numbers | None:
+    """The sum of two answers' numbers, key by key, nested ones too."""
+    if first is None or second is None:
+        return second if first is None else first
+    total = {**first, **second}
+    for key in first.keys() & second.keys():
+        one, other = first[key], second[key]
+        if isinstance(one, dict) and isinstance(other, dict):
+            total[key] = summed(one, other)
+        elif _is_number(one) and _is_number(other):
+            total[key] = one + other
+    return total
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def model_list(parsed: Any) -> list[dict[str, Any]]:

@@ -1,10 +1,15 @@
-"""What Straico's own error texts mean. Data."""
+"""What Straico's own error texts mean, as data, and what is wrong with an answer that will not do."""
 
 from __future__ import annotations
 
 import re
 
-from sanic_proxy.errors import InsufficientQuota, ModelNotFound, UpstreamUnavailable
+from sanic_proxy.errors import (
+    InsufficientQuota,
+    ModelNotFound,
+    UpstreamBadResponse,
+    UpstreamUnavailable,
+)
 from sanic_proxy.failures import Rule
 
 # The catch-all for any failure of a vendor: it names moderation, context and load together, so it
@@ -34,3 +39,31 @@ RULES: tuple[Rule, ...] = (
     Rule(_VENDOR_FAILURES, WARNING, UpstreamUnavailable),
     Rule(_VENDOR_FAILURES, re.compile(r"Excessively l", re.IGNORECASE), UpstreamUnavailable),
 )
+
+
+class UnfitAnswer(UpstreamBadResponse):
+    """The model did not do what the request demands, though it was asked twice.
+
+    Each try has cost coins, so clients are told not to try by themselves.
+    """
+
+    retryable = False
+    blames_target = False
+
+
+class ViolatedToolChoice(UnfitAnswer):
+    """No call where there had to be one, or one of another function."""
+
+    code = "upstream_violated_tool_choice"
+
+
+class InvalidArguments(UnfitAnswer):
+    """The arguments of a strict tool's call do not fit its schema."""
+
+    code = "upstream_invalid_arguments"
+
+
+class InvalidJson(UnfitAnswer):
+    """The answer is not the JSON that `response_format` asked for."""
+
+    code = "upstream_invalid_json"

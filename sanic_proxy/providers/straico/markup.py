@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 LEADING_THOUGHT = re.compile(r"\s*+<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
+THOUGHT_END = re.compile(r"</think(?:ing)?>")
 BLANK = re.compile(r"\s*+")
 FENCE = re.compile(r"```[ \t]*([A-Za-z0-9_+-]*)[ \t]*\n?")
 EMPTY_FENCE = re.compile(r"```[A-Za-z0-9_+-]*\s*+```")
@@ -22,7 +23,7 @@ MARKER = re.compile(
     r"(?P<fence>`{3,}|^[ \t]*~{3,})"
     r"|(?P<code>`[^`\n]+`)"
     r"|(?P<thought><think(?:ing)?>)"
-    r"|(?P<orphan></think(?:ing)?>(?=[ \t]*+(?:\n|\Z)|\s*+<))"
+    r"|(?P<orphan></think(?:ing)?>(?=[ \t]*+(?:\n|\Z)|\s*+<|[^\s.,;:!?)\]}'\"`])|^[ \t]*</think(?:ing)?>)"
     r"|(?P<wrapper><tool_calls>|<(?:antml:)?function_calls>|<minimax:tool_call>"
     r"|<\|tool_calls_section_begin\|>|<｜tool▁calls▁begin｜>)"
     r"|(?P<block><tool_call(?:\s[^<>]{0,200})?>)"
@@ -50,7 +51,7 @@ END_OF_KIND = {
     "llama": "<|eom_id|>",
 }
 GLM_NAME = re.compile(r"[^\s<>{}`\"']{1,200}")
-GLM_KEY = re.compile(r"\s*+<arg_key>([^<]{0,500})</arg_key>\s*+<arg_value>")
+GLM_KEY = re.compile(r"\s*+<arg_key>((?:[^<]|<(?!/?arg_)){0,500}+)</arg_key>\s*+<arg_value>")
 QWEN_NAME = re.compile(r"([^<>\n]{1,200})>\s*+")
 QWEN_KEY = re.compile(r"\s*+<parameter=([^<>\n]{1,200})>")
 CLAUDE_NAME = re.compile(r"[\"']([^\"'<>\n]{1,200})[\"']\s*+>\s*+")

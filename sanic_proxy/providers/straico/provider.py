@@ -1,24 +1,44 @@
-"""Straico: no streams, no tools, not quite OpenAI's format. Does the calls; its siblings convert."""
+"""Straico: no streams, no tools, not quite OpenAI's format. Does the calls; its siblings decide."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+import math
+import secrets
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 from typing_extensions import override
 
 from sanic_proxy import replay, wire
-from sanic_proxy.errors import UpstreamBadResponse
-from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
+from sanic_proxy.errors import ProxyError, UpstreamBadResponse
+from sanic_proxy.providers.base import (
+    Answer,
+    AnswerSource,
+    ChatProvider,
+    ChatRequest,
+    ProviderKind,
+    WholeAnswer,
+)
 from sanic_proxy.providers.generic import endpoint, fixed_headers, headers_back
-from sanic_proxy.providers.straico import answers
+from sanic_proxy.providers.straico import answers, judging, parameters
 from sanic_proxy.providers.straico.failures import RULES
-from sanic_proxy.providers.straico.requests import request_body
+from sanic_proxy.providers.straico.judging import Judged
+from sanic_proxy.providers.straico.requests import Plan, plan_of, turns_again
+from sanic_proxy.providers.straico.uploads import Uploads
 from sanic_proxy.settings import ProviderSettings
-from sanic_proxy.streaming import PING, Filler, Relay, beats_until, discard
-from sanic_proxy.upstream import UpstreamClient
+from sanic_proxy.streaming import PING, Filler, FirstFiller, Relay, beats_until, discard
+from sanic_proxy.upstream import UpstreamClient, UpstreamResponse
+
+
+@dataclass(slots=True)
+class _Asked(Answer):
+    """An answer, and what it has to be. The images stay where they were brought to."""
+
+    plan: Plan
+    image_urls: Sequence[str]
 
 
 class StraicoProvider(ChatProvider):
@@ -40,7 +60,10 @@ class StraicoProvider(ChatProvider):
         self._heartbeat_interval_s = heartbeat_interval_s
         headers = {**fixed_headers(settings), "accept": "application/json"}
         self._chat = endpoint(settings, "POST", "/v2/chat/completions", headers, RULES)
+        self._prompt = endpoint(settings, "POST", "/v1/prompt/completion", headers, RULES)
         self._models = endpoint(settings, "GET", "/v2/models", headers, RULES)
+        del headers["content-type"]
+        self._uploads = Uploads(client, endpoint(settings, "POST", "/v0/file/upload", headers, RULES))
 
     @property
     @override
@@ -49,12 +72,36 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        body = wire.dumps(request_body(request.fields, request.upstream_model))
-        return Answer(self, request, await self._client.send(self._chat, body=(body,)))
+        request.answer_headers = _told_of(request)
+        plan = plan_of(request.fields, request.upstream_model)
+        request.forget_content()  # the plan has what is still needed of it
+        if request.total_at == math.inf:
+            request.total_at = self._client.deadline(self._chat)
+        if plan.images:
+            urls = await self._uploads.urls_of(plan.images, request.total_at)
+            plan.images = ()
+            response = await self._ask(plan, plan.turns, urls, total_at=request.total_at)
+        else:
+            urls = []
+            body = wire.dumps(plan.chat_body(plan.turns))
+            if not plan.is_checked:
+                plan.turns = []
+            response = await self._client.send(self._chat, body=(body,), total_at=request.total_at)
+        return _Asked(self, request, response, plan, urls)
+
+    async def _ask(
+        self, plan: Plan, turns: Sequence[dict[str, str]], image_urls: Sequence[str], *, total_at: float
+    ) -> UpstreamResponse:
+        if image_urls:
+            body = plan.prompt_body(turns, image_urls, mark=secrets.token_hex(4))
+            return await self._client.send(self._prompt, body=(wire.dumps(body),), total_at=total_at)
+        return await self._client.send(
+            self._chat, body=(wire.dumps(plan.chat_body(turns)),), total_at=total_at
+        )
 
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
-        completion = await _completion(answer)
+        completion = await self._completion(cast("_Asked", answer))
         headers = [("content-type", "application/json"), *headers_back(answer.source.headers)]
         return WholeAnswer(wire.dumps(completion), [*headers, *_cost_headers(completion)])
 
@@ -62,7 +109,9 @@ class StraicoProvider(ChatProvider):
     async def create_streaming_response(
         self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
     ) -> AsyncGenerator[bytes | Relay, None]:
-        head = wire.ChunkHead(
+        # Before anything is awaited: with a commit delay of 0 the head goes out at once.
+        request.answer_headers = _told_of(request)
+        head = request.head = request.head or wire.ChunkHead(
             id=wire.new_completion_id(),
             model=request.model,
             created=wire.now(),
@@ -70,9 +119,9 @@ class StraicoProvider(ChatProvider):
         )
         initial = replay.initial_frame(head)
         beat = self._beat(head)
-        completing = asyncio.ensure_future(_completed(pending))
+        completing = asyncio.ensure_future(self._completed(pending))
         try:
-            yield Filler(initial)
+            yield FirstFiller(initial)
             async with aclosing(
                 beats_until(completing, beat=beat, interval_s=self._heartbeat_interval_s)
             ) as beats:
@@ -88,6 +137,46 @@ class StraicoProvider(ChatProvider):
             return PING
         return Filler(replay.heartbeat_frame(head, self._heartbeat))
 
+    async def _completed(self, pending: Coroutine[Any, Any, Answer]) -> dict[str, Any]:
+        answer = await pending
+        try:
+            return await self._completion(cast("_Asked", answer))
+        finally:
+            answer.close()
+
+    async def _completion(self, asked: _Asked) -> dict[str, Any]:
+        """The answer; the second one where the first will not do. Raises where neither does."""
+        request, plan = asked.request, asked.plan
+        made = await _judged(asked.source, plan)
+        request.record.usage = made.reply.usage
+        if made.fault is not None and made.fault.complaint is not None:
+            asked.source.close()  # its connection serves the second
+            made = await self._made_again(asked, made, made.fault.complaint)
+            request.record.usage = made.reply.usage
+        if made.fault is not None and made.fault.error is not None:
+            raise made.fault.error
+        return judging.completion(made, model=request.model)
+
+    async def _made_again(self, asked: _Asked, first: Judged, complaint: str) -> Judged:
+        """The answer to a complaint, in what is left of the request's time.
+
+        Where the first is good enough to be handed on, it is, should the second not come.
+        """
+        plan = asked.plan
+        turns = turns_again(plan.turns, judging.answer_of(first.reply, plan), complaint)
+        try:
+            response = await self._ask(plan, turns, asked.image_urls, total_at=asked.source.total_at)
+            try:
+                second = await _judged(response, plan)
+            finally:
+                response.close()
+        except ProxyError as exc:
+            if first.fault is None or first.fault.error is not None:
+                exc.is_final = True  # the first has been paid: nobody is to begin again
+                raise
+            return first
+        return judging.with_cost_of(second, first.reply)
+
     @override
     async def list_models(self) -> list[dict[str, Any]]:
         response = await self._client.send(self._models)
@@ -97,23 +186,16 @@ class StraicoProvider(ChatProvider):
             response.close()
 
 
-async def _completed(pending: Coroutine[Any, Any, Answer]) -> dict[str, Any]:
-    answer = await pending
-    try:
-        return await _completion(answer)
-    finally:
-        answer.close()
-
-
-async def _completion(answer: Answer) -> dict[str, Any]:
-    request = answer.request
-    parsed = wire.loads_tolerant(await answer.source.read_all())
+async def _judged(source: AnswerSource | UpstreamResponse, plan: Plan) -> Judged:
+    parsed = wire.loads_tolerant(await source.read_all())
     if parsed is None:
         raise UpstreamBadResponse("The provider's answer is not valid JSON")
-    completion = answers.completion(parsed, request=request.fields, model=request.model)
-    if isinstance(usage := completion.get("usage"), dict):
-        request.record.usage = usage
-    return completion
+    return judging.judged(answers.reply_of(parsed), plan)
+
+
+def _told_of(request: ChatRequest) -> list[tuple[str, str]]:
+    """The header that says what Straico will not hear of."""
+    return parameters.headers_for(parameters.left_out(request.fields))
 
 
 def _cost_headers(completion: Mapping[str, Any]) -> list[tuple[str, str]]:

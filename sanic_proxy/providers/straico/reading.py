@@ -4,10 +4,7 @@ Strategy: walk the text once from marker to marker, those of all families alike,
 into each other's markup. From an opening marker the JSON is decoded to its own end, so that closing
 tags inside strings do no harm, and the closing tag is then optional. What cannot be read as a call
 of a tool that was offered stays in the text: nothing is lost, and nothing is invented. Markup that
-is quoted in code is no call, unless the fence holds nothing else.
-
-Every search for a closing tag remembers where it found none, so that a text full of openings costs
-no more than its length.
+is quoted in code is no call, unless the fence holds nothing else. Thoughts are taken out on the way.
 """
 
 from __future__ import annotations
@@ -20,7 +17,6 @@ from typing import Any
 from sanic_proxy.providers.straico.calls import Found, Offer, as_arguments
 from sanic_proxy.providers.straico.markup import (
     ATTEMPT,
-    BLANK,
     BRACKETS,
     CALL_FENCES,
     CALL_KINDS,
@@ -31,7 +27,6 @@ from sanic_proxy.providers.straico.markup import (
     EMPTY_FENCE,
     END_OF_KIND,
     FENCE,
-    FENCE_LINE,
     GLM_KEY,
     GLM_NAME,
     KIMI_NAME,
@@ -47,6 +42,7 @@ from sanic_proxy.providers.straico.markup import (
     unpadded,
 )
 from sanic_proxy.providers.straico.repair import Decoded, decode_values
+from sanic_proxy.providers.straico.scanning import Scanner
 from sanic_proxy.providers.straico.tools import Tool, ToolCall, compact
 
 # A model's answer has a few calls; past these bounds a text is not searched any further.
@@ -65,26 +61,39 @@ class Reading:
 
 def without_thought(text: str) -> tuple[str, str | None]:
     """The text after a leading `<think>` block, and the block. One that never ends takes it all."""
-    match = LEADING_THOUGHT.match(text)
-    if match is None:
+    if "<think" not in text:
         return text, None
-    return text[match.end() :].lstrip("\n"), match[1].strip() or None
+    thoughts: list[str] = []
+    position = 0
+    while match := LEADING_THOUGHT.match(text, position):
+        thoughts.append(match[1].strip())
+        position = match.end()
+    return text[position:].lstrip("\n") if position else text, _paragraphs(thoughts)
 
 
 def read(text: str, *, tools: Sequence[Tool], is_truncated: bool) -> Reading:
-    """Find the calls. With `is_truncated` a call that the text's end cuts is not completed."""
+    """Find the calls, and what was thought. With `is_truncated` a call that is cut is not completed.
+
+    Without tools there are no calls, and a text without thoughts is all content.
+    """
     rest, reasoning = without_thought(text)
-    reader = _Reader(rest, Offer(tools), is_truncated=is_truncated)
+    if not tools and "</think" not in rest and "<think" not in rest:
+        return Reading(rest, (), reasoning)
+    reader = _Reader(rest, Offer(tools) if tools else None, is_truncated=is_truncated)
     try:
         calls, prose = reader.walk()
     except RecursionError:
         # A value can be just shallow enough to be decoded and too deep to be written again.
         return Reading(rest, (), reasoning)
-    reasoning = reasoning or reader.thought
+    reasoning = _paragraphs([reasoning or "", *reader.thoughts])
     if not calls and not reader.saw_empty:
-        return Reading(reader.untouched(), (), reasoning)
+        return Reading("".join(prose), (), reasoning)
     content = _joined(prose)
     return Reading(content or (None if calls else ""), tuple(calls), reasoning)
+
+
+def _paragraphs(texts: Sequence[str]) -> str | None:
+    return "\n\n".join(text for text in texts if text) or None
 
 
 def _joined(parts: list[str]) -> str:
@@ -92,20 +101,17 @@ def _joined(parts: list[str]) -> str:
     return EMPTY_FENCE.sub("", "\n\n".join(text for text in texts if text)).strip()
 
 
-class _Reader:
+class _Reader(Scanner):
     """One walk over one text."""
 
-    def __init__(self, text: str, offer: Offer, *, is_truncated: bool) -> None:
-        self.text = text
-        self.offer = offer
+    def __init__(self, text: str, offer: Offer | None, *, is_truncated: bool) -> None:
+        super().__init__(text)
+        self.offer = offer or Offer(())
         self.is_truncated = is_truncated
         self.saw_empty = False
-        self._next: dict[str, tuple[int, int]] = {}
-        self.thought: str | None = None
-        self._answer_start = 0
         self._failures_left = _MAX_FAILURES
         self._closers_left = _MAX_CLOSERS
-        self._readers: Mapping[str, Callable[[re.Match[str]], Found | None]] = {
+        readers: dict[str, Callable[[re.Match[str]], Found | None]] = {
             "wrapper": self._wrapper,
             "block": self._block,
             "function": self._function,
@@ -116,38 +122,41 @@ class _Reader:
             "llama": self._llama,
             "fence": self._fence,
         }
+        self._readers: Mapping[str, Callable[[re.Match[str]], Found | None]] = readers if offer else {}
 
     def walk(self) -> tuple[list[ToolCall], list[str]]:
-        """The calls in order, and the prose between them."""
-        whole = self._bare_json(0, len(self.text.rstrip()))
+        """The calls in order, and the prose between them; prose in one piece where there are none."""
+        whole = self._bare_json(0, len(self.text.rstrip())) if self._readers else None
         if whole is not None:
             return whole.calls, [whole.unread]
         calls: list[ToolCall] = []
         prose: list[str] = []
+        segment: list[str] = []  # prose up to the next call: in pieces where thoughts stood in it
         kept_to = position = 0
         while match := MARKER.search(self.text, position):
-            if match.lastgroup == "orphan" and self.thought is None:
-                # Some models leave out the opening tag: all before the closing one was thought.
-                self.thought = self.text[: match.start()].strip() or None
-                calls, prose = [], []
-                kept_to = position = self._answer_start = self._skip_blank(match.end())
+            if (thought := self.thought_at(match)) is not None:
+                if match.lastgroup == "orphan":
+                    calls, prose, segment = [], [], []
+                elif kept_to < match.start():
+                    segment.append(self.text[kept_to : match.start()])
+                kept_to = position = self.after_thought(thought, segment)
                 continue
-            reader = self._readers.get(match.lastgroup or "")
-            found = reader(match) if reader else None
-            if found is None:
+            if (found := self._found(match)) is None:
                 position = self._after_unread(match)
-                self._failures_left -= reader is not None
                 if self._failures_left < 0:
                     break
                 continue
             calls += found.calls
-            prose += [self.text[kept_to : match.start()], found.unread]
+            prose += ["".join([*segment, self.text[kept_to : match.start()]]), found.unread]
+            segment = []
             kept_to = position = found.end
-        return calls, [*prose, self.text[kept_to:]]
+        return calls, [*prose, "".join([*segment, self.text[kept_to:]])]
 
-    def untouched(self) -> str:
-        """The text as it came, less the thought before an orphaned closing tag."""
-        return self.text[self._answer_start :]
+    def _found(self, match: re.Match[str]) -> Found | None:
+        reader = self._readers.get(match.lastgroup or "")
+        found = reader(match) if reader else None
+        self._failures_left -= found is None and reader is not None
+        return found
 
     def _after_unread(self, match: re.Match[str]) -> int:
         """Where to look on after a marker that is no call: past all that belongs to it.
@@ -155,22 +164,14 @@ class _Reader:
         What stands inside code, a thought, or a call that cannot be read is never a call itself.
         """
         if match.lastgroup == "fence":
-            return self._after_fence(match)
-        if match.lastgroup == "thought":
-            close = self._find("</think", match.end())
-            return self._after_open_thought(match) if close < 0 else close + len("</think")
+            return self.after_fence(match)
         if match.lastgroup not in CALL_KINDS or not self._is_attempt(match):
             return match.end()
         return self._after_attempt(match)
 
-    def _after_open_thought(self, match: re.Match[str]) -> int:
-        """A thought that begins a line and never ends holds the rest; in a line it is a mere word."""
-        before = self.text[max(0, match.start() - 40) : match.start()].rstrip(" \t")
-        return match.end() if before and not before.endswith("\n") else len(self.text)
-
     def _is_attempt(self, match: re.Match[str]) -> bool:
         if match.lastgroup in {"wrapper", "block", "mistral", "llama"}:
-            name = GLM_NAME.match(self.text, self._skip_blank(match.end()))
+            name = GLM_NAME.match(self.text, self.skip_blank(match.end()))
             is_named = (
                 match.lastgroup == "block" and name is not None and self.offer.find(name[0]) is not None
             )
@@ -179,55 +180,18 @@ class _Reader:
 
     def _after_attempt(self, match: re.Match[str]) -> int:
         closer = END_OF_KIND.get(match.lastgroup or "") or closer_of(match[0].split()[0].rstrip(">") + ">")
-        close = self._find(closer, match.end())
+        close = self.find(closer, match.end())
         end = close + len(closer) if close >= 0 else len(self.text)
         # The closing tag may be missing: another call that starts a line is one of its own.
-        again = self._find("\n" + match[0], match.end())
+        again = self.find("\n" + match[0], match.end())
         return min(end, again) if again >= 0 else end
-
-    def _after_fence(self, match: re.Match[str]) -> int:
-        """Past the closing fence. One that never closes holds the rest, unless it is bare: a stray."""
-        mark = match[0].strip()
-        line = self.text[match.end() : self._line_end(match.end())]
-        if mark in line:
-            return match.end() + line.index(mark) + len(mark)
-        close = self._closing_fence(mark, match.end())
-        return close.end() if close else len(self.text) if line.strip() else match.end()
-
-    def _closing_fence(self, mark: str, start: int) -> re.Match[str] | None:
-        lines = FENCE_LINE.finditer(self.text, self._line_end(start))
-        return next((line for line in lines if line[1].startswith(mark)), None)
-
-    def _line_end(self, start: int) -> int:
-        end = self._find("\n", start)
-        return end if end >= 0 else len(self.text)
-
-    def _find(self, mark: str, start: int) -> int:
-        """`text.find`, remembering from where the last search ran and where it ended."""
-        searched_from, found = self._next.get(mark, (len(self.text), -1))
-        if start < searched_from:
-            nearer = self.text.find(mark, start, searched_from + len(mark) - 1)
-            found = nearer if nearer >= 0 else found
-        elif 0 <= found < start:
-            found = self.text.find(mark, start)
-        self._next[mark] = (start, found)
-        return found
-
-    def _skip_blank(self, position: int) -> int:
-        match = BLANK.match(self.text, position)
-        return match.end() if match else position
-
-    def _skip(self, mark: str, position: int) -> int:
-        """After an optional closing mark and the blanks before it."""
-        after = self._skip_blank(position)
-        return after + len(mark) if self.text.startswith(mark, after) else position
 
     # Whole blocks
 
     def _wrapper(self, match: re.Match[str]) -> Found | None:
         """`<tool_calls>` and its like: JSON inside, or single calls of any kind."""
         closer = closer_of(match[0])
-        start = self._skip_blank(match.end())
+        start = self.skip_blank(match.end())
         if self.text.startswith(("[", "{", "`", '"', "\\"), start):
             return self._json(start, closer)
         calls: list[ToolCall] = []
@@ -237,19 +201,19 @@ class _Reader:
             if found is None or found.unread:
                 break
             calls += found.calls
-            position = self._skip_blank(found.end)
+            position = self.skip_blank(found.end)
         closing = CLOSERS.match(self.text, position)
         return Found(calls, closing.end() if closing else position) if calls else None
 
     def _block(self, match: re.Match[str]) -> Found | None:
         """`<tool_call>`: JSON (Qwen), `<function=` (Qwen Coder), or a name and pairs (GLM)."""
-        start = self._skip_blank(match.end())
+        start = self.skip_blank(match.end())
         if self.text.startswith(("{", "[", "`", "\\"), start):
             return self._json(start, "</tool_call>")
         inner = MARKER.match(self.text, start)
         if inner is not None and inner.lastgroup in {"function", "invoke"}:
             found = self._readers[inner.lastgroup](inner)
-            return found and Found(found.calls, self._skip("</tool_call>", found.end))
+            return found and Found(found.calls, self.skip("</tool_call>", found.end))
         return self._glm(start)
 
     def _fence(self, match: re.Match[str]) -> Found | None:
@@ -262,15 +226,15 @@ class _Reader:
         while (found := self._fenced(position)) is not None and not found.unread:
             calls += found.calls
             position = found.end
-        end = self._skip("```", position)
+        end = self.skip("```", position)
         # Without a language a fence is a quotation, unless it is where the answer ends.
-        is_last = self._skip_blank(end) == len(self.text)
+        is_last = self.skip_blank(end) == len(self.text)
         if not calls or end == position or not (opening[1] or is_last):
             return None
         return Found(calls, end)
 
     def _fenced(self, position: int) -> Found | None:
-        start = self._skip_blank(position)
+        start = self.skip_blank(position)
         if self.text.startswith(("{", "["), start):
             return self._bare_json(start, None)
         inner = MARKER.match(self.text, start)
@@ -279,12 +243,12 @@ class _Reader:
 
     def _bare_json(self, start: int, must_end: int | None) -> Found | None:
         """JSON without any marker: only if all of it is calls of tools that were offered."""
-        begin = self._skip_blank(start)
+        begin = self.skip_blank(start)
         if not self.text.startswith(("{", "["), begin):
             return None
         decoded = decode_values(self.text, begin, may_repair=False)
         if decoded is None:
-            close = self._find("```", begin) if must_end is None else must_end
+            close = self.find("```", begin) if must_end is None else must_end
             mended = decode_values(self.text[begin:close], 0, may_repair=True) if close >= 0 else None
             decoded = mended and mended._replace(end=close)
         if decoded is None or (must_end is not None and decoded.end != must_end):
@@ -295,13 +259,13 @@ class _Reader:
     def _json(self, start: int, closer: str) -> Found | None:
         """JSON after a marker, with fence or without, up to an optional closing tag."""
         fence = FENCE.match(self.text, start)
-        begin = self._skip_blank(fence.end()) if fence else start
+        begin = self.skip_blank(fence.end()) if fence else start
         decoded = decode_values(self.text, begin, may_repair=False)
         if decoded is None:
             decoded = self._mended(begin, closer)
             if decoded is None:
                 return None
-        end = self._skip("```", decoded.end) if fence else decoded.end
+        end = self.skip("```", decoded.end) if fence else decoded.end
         brackets = BRACKETS.match(self.text, end)
         if brackets and self.text.startswith(closer, brackets.end()):
             end = brackets.end()
@@ -309,16 +273,16 @@ class _Reader:
         if not found.calls and found.unread:
             return None
         self.saw_empty = self.saw_empty or not found.calls
-        return found._replace(end=self._skip(closer, end))
+        return found._replace(end=self.skip(closer, end))
 
     def _mended(self, begin: int, closer: str) -> Decoded | None:
         """Damaged JSON, up to the closing tag; up to the next one where the first is in a string."""
-        close = self._find(closer, begin)
+        close = self.find(closer, begin)
         if close < 0 and self.is_truncated:
             return None
         decoded = decode_values(self._until(begin, close), 0, may_repair=True, is_closed=close >= 0)
         if close >= 0 and (decoded is None or decoded.unread):
-            later = self._find(closer, close + 1)
+            later = self.find(closer, close + 1)
             longer = (
                 decode_values(self.text[begin:later], 0, may_repair=True, is_closed=True)
                 if later >= 0
@@ -345,7 +309,7 @@ class _Reader:
         tool = self.offer.find(name[0]) if name else None
         if name is None or tool is None:
             return None
-        position = self._skip_blank(name.end())
+        position = self.skip_blank(name.end())
         if self.text.startswith("{", position):
             return self._named_json(tool, position, "</tool_call>")
         arguments: dict[str, Any] = {}
@@ -354,7 +318,7 @@ class _Reader:
             if value is None:
                 return None
             arguments[key[1].strip()] = self.offer.typed(tool, key[1].strip(), unpadded(value[0]))
-            position = self._skip_blank(value[1])
+            position = self.skip_blank(value[1])
         return self._closed(tool, arguments, position, "</tool_call>")
 
     def _function(self, match: re.Match[str]) -> Found | None:
@@ -390,8 +354,8 @@ class _Reader:
     def _skip_list(self, position: int) -> int:
         """Past the `<parameter_list>` some models put around the parameters."""
         for mark in ("<parameter_list>", "</parameter_list>"):
-            position = self._skip(mark, position)
-        return self._skip_blank(position)
+            position = self.skip(mark, position)
+        return self.skip_blank(position)
 
     def _kimi(self, match: re.Match[str]) -> Found | None:
         """`functions.NAME:0`, the argument marker, JSON."""
@@ -399,7 +363,7 @@ class _Reader:
         tool = self.offer.find(name[1]) if name else None
         if name is None or tool is None:
             return None
-        return self._named_json(tool, self._skip_blank(name.end()), "<|tool_call_end|>")
+        return self._named_json(tool, self.skip_blank(name.end()), "<|tool_call_end|>")
 
     def _deepseek(self, match: re.Match[str]) -> Found | None:
         """`function`, separator, NAME, fenced JSON; newer models: NAME, separator, JSON."""
@@ -407,30 +371,30 @@ class _Reader:
         tool = self.offer.find(name[1]) if name else None
         if name is None or tool is None:
             return None
-        fence = FENCE.match(self.text, self._skip_blank(name.end()))
-        start = self._skip_blank(fence.end() if fence else name.end())
+        fence = FENCE.match(self.text, self.skip_blank(name.end()))
+        start = self.skip_blank(fence.end() if fence else name.end())
         return self._named_json(tool, start, "<｜tool▁call▁end｜>")
 
     def _mistral(self, match: re.Match[str]) -> Found | None:
         """An array of calls, or `NAME[ARGS]{...}` and `NAME{...}`."""
-        start = self._skip_blank(match.end())
+        start = self.skip_blank(match.end())
         if self.text.startswith(("[", "{"), start):
             return self._json(start, "[/TOOL_CALLS]")
         name = MISTRAL_NAME.match(self.text, start)
         tool = self.offer.find(name[1]) if name else None
         if name is None or tool is None:
             return None
-        return self._named_json(tool, self._skip_blank(name.end()), "[/TOOL_CALLS]")
+        return self._named_json(tool, self.skip_blank(name.end()), "[/TOOL_CALLS]")
 
     def _llama(self, match: re.Match[str]) -> Found | None:
-        start = self._skip_blank(match.end())
+        start = self.skip_blank(match.end())
         return self._json(start, "<|eom_id|>") if self.text.startswith(("{", "["), start) else None
 
     def _named_json(self, tool: Tool, start: int, closer: str) -> Found | None:
         """The arguments of a call whose name is known, as one JSON object."""
         decoded = decode_values(self.text, start, may_repair=False)
         if decoded is None:
-            close = self._find(closer, start)
+            close = self.find(closer, start)
             if close < 0:
                 return None
             decoded = decode_values(self.text[start:close], 0, may_repair=True, is_closed=True)
@@ -440,7 +404,7 @@ class _Reader:
         arguments = as_arguments(decoded.values[0])
         if arguments is None:
             return None
-        end = self._skip(closer, self._skip("```", decoded.end))
+        end = self.skip(closer, self.skip("```", decoded.end))
         return Found([ToolCall(tool.name, compact(arguments))], end)
 
     def _value(self, start: int, closer: str, followers: tuple[str, ...]) -> tuple[str, int] | None:
@@ -448,19 +412,19 @@ class _Reader:
 
         Values are not escaped, so the closing tag counts only where the markup goes on behind it.
         """
-        first = close = self._find(closer, start)
+        first = close = self.find(closer, start)
         while close >= 0 and self._closers_left > 0:
             self._closers_left -= 1
-            after = self._skip_blank(close + len(closer))
+            after = self.skip_blank(close + len(closer))
             if after == len(self.text) or self.text.startswith(followers, after):
                 return self.text[start:close], close + len(closer)
-            close = self._find(closer, close + 1)
+            close = self.find(closer, close + 1)
         return (self.text[start:first], first + len(closer)) if first >= 0 else None
 
     def _closed(self, tool: Tool, arguments: dict[str, Any], position: int, closer: str) -> Found | None:
         """The call, if its markup ends properly; its end tag may be missing where nothing was cut."""
-        end = self._skip(closer, position)
-        is_at_end = self._skip_blank(position) == len(self.text)
+        end = self.skip(closer, position)
+        is_at_end = self.skip_blank(position) == len(self.text)
         if end == position and (
             self.is_truncated or not (is_at_end or MARKER_OR_CLOSER.match(self.text, position))
         ):

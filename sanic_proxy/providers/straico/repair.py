@@ -39,8 +39,17 @@ def finite(text: str) -> float:
     return value
 
 
+def strict_value(text: str) -> Any:
+    """The one JSON value that `text` is, to the letter of RFC 8259. Raises ValueError."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=finite)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 # Not strict: models write line breaks inside strings as they are.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=finite)
+_STRICT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=finite)
 
 
 class Decoded(NamedTuple):
@@ -68,6 +77,15 @@ def decode_values(text: str, start: int, *, may_repair: bool, is_closed: bool = 
     return _elements(text, start)
 
 
+def value_at(text: str, start: int) -> Decoded | None:
+    """The one value at `start`, to the letter; None where there is none that is whole."""
+    try:
+        value, end = _decoded_at(text, start, _STRICT_DECODER)
+    except (ValueError, RecursionError):
+        return None
+    return Decoded([value], end)
+
+
 def _mended(text: str, repairs: Sequence[Callable[[str], str]]) -> Iterator[str]:
     """Each repair alone, as a needless one can do harm; only then one on top of the other."""
     for repair in repairs:
@@ -92,13 +110,13 @@ def _values(text: str, start: int) -> Decoded | None:
     return Decoded(values, end) if values else None
 
 
-def _decoded_at(text: str, start: int) -> tuple[Any, int]:
+def _decoded_at(text: str, start: int, decoder: json.JSONDecoder = _DECODER) -> tuple[Any, int]:
     """`raw_decode` on growing pieces: its error counts the lines of all that it was given."""
     size = _FIRST_PIECE_CHARS
     while True:
         piece = text[start : start + size]
         try:
-            value, end = _DECODER.raw_decode(piece)
+            value, end = decoder.raw_decode(piece)
         except json.JSONDecodeError as exc:
             is_cut = exc.msg.startswith("Unterminated") or exc.pos > len(piece) - _LONGEST_TOKEN_CHARS
             if not is_cut or start + size >= len(text):

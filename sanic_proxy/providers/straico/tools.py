@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -23,31 +23,42 @@ _NAME_PARTS: tuple[tuple[str, Family], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; `parameters` is a JSON Schema."""
+    """A function the model may call; `parameters` is a JSON Schema.
+
+    With `is_strict` its calls must fit that schema, or there is no answer. `path` is where the client put it.
+    """
 
     name: str
     description: str
     parameters: Mapping[str, Any]
+    is_strict: bool = False
+    path: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool; `arguments` is the text of a JSON object."""
+    """A call of a tool; `arguments` is the text of a JSON object. `id` is the vendor's, where it gave one."""
 
     name: str
     arguments: str
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
     """What one request says of its tools: which, whether it must, and whether several at once.
 
-    `choice` is "auto", "required", or the Tool that must be called.
+    `choice` is "auto", "required", or the Tool that must be called. `is_older`: by `functions`, which are
+    answered with a `function_call`.
     """
 
     tools: tuple[Tool, ...]
     choice: Choice | Tool = "auto"
     parallel: bool = True
+    is_older: bool = False
+
+    def find(self, name: str) -> Tool | None:
+        return next((tool for tool in self.tools if tool.name == name), None)
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""Straico's answers as OpenAI has them."""
+"""Straico's replies, taken apart."""
 
 from __future__ import annotations
 
@@ -7,15 +7,9 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.providers.straico.answers import completion, model_list
+from sanic_proxy.providers.straico.answers import model_list, reply_of, summed
+from sanic_proxy.providers.straico.tools import ToolCall
 from tests.support.upstream import straico_completion
-
-REQUEST: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
-TOOLS = {"tools": [{"type": "function", "function": {"name": "ls", "parameters": {}}}]}
-
-
-def made_of(reply: Any, **request: Any) -> dict[str, Any]:
-    return completion(reply, request={**REQUEST, **request}, model="straico/openai/gpt-4o")
 
 
 def with_message(**message: Any) -> dict[str, Any]:
@@ -24,33 +18,24 @@ def with_message(**message: Any) -> dict[str, Any]:
     return reply
 
 
-def test_all_required_fields_are_there_and_the_model_is_the_clients() -> None:
-    made = made_of(straico_completion("Hi"))
-    assert made["model"] == "straico/openai/gpt-4o"
-    assert made["choices"] == [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": "Hi", "refusal": None},
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ]
-    assert made["x_straico"]["price"]["total"] == 0.05
-    assert (made["object"], made["created"]) == ("chat.completion", 1761655357)
+def test_a_reply_has_its_parts() -> None:
+    reply = reply_of(straico_completion("Hi"))
+    assert (reply.id, reply.created, reply.finish) == ("chatcmpl-upstream", 1761655357, "stop")
+    assert (reply.text, reply.refusal, reply.reasoning, reply.calls) == ("Hi", None, None, [])
+    assert reply.cost["price"]["total"] == 0.05
 
 
 def test_a_bare_reply_gets_what_is_missing() -> None:
-    made = made_of({"choices": [{"message": {"content": "x"}}]})
-    assert isinstance(made["created"], int)
-    assert made["id"].startswith("chatcmpl-")
-    assert "usage" not in made
-    assert "x_straico" not in made
+    reply = reply_of({"choices": [{"message": {"content": "x"}}]})
+    assert isinstance(reply.created, int)
+    assert reply.id.startswith("chatcmpl-")
+    assert (reply.usage, reply.cost) == (None, {})
 
 
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
-        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "error", 7)),
+        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "odd", 7)),
         *((reason, "length") for reason in ("MAX_TOKENS", "model_length", "length")),
         ("SAFETY", "content_filter"),
     ],
@@ -58,7 +43,7 @@ def test_a_bare_reply_gets_what_is_missing() -> None:
 def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
     reply = straico_completion()
     reply["choices"][0]["finish_reason"] = reason
-    assert made_of(reply)["choices"][0]["finish_reason"] == expected
+    assert reply_of(reply).finish == expected
 
 
 @pytest.mark.parametrize(
@@ -66,66 +51,68 @@ def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
     [(None, ""), ("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"), (7, "")],
 )
 def test_content_may_come_in_any_shape(content: object, text: str) -> None:
-    assert made_of(with_message(content=content))["choices"][0]["message"]["content"] == text
+    assert reply_of(with_message(content=content)).text == text
 
 
 def test_usage_may_be_of_floats_and_nulls() -> None:
     reply = straico_completion(
         usage={"prompt_tokens": 3.0, "completion_tokens": None, "total_tokens": float("nan")}
     )
-    assert made_of(reply)["usage"] == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+    assert reply_of(reply).usage == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+
+
+def v1(reply: dict[str, Any], **data: Any) -> dict[str, Any]:
+    """As the prompt endpoint wraps it; the key need not be what was asked for."""
+    bare = {key: value for key, value in reply.items() if key not in ("price", "words")}
+    entry = {"completion": bare, **{key: reply[key] for key in ("price", "words") if "entry" in data}}
+    data.pop("entry", None)
+    return {"success": True, "data": {**data, "completions": {"other/model": entry}}}
+
+
+COST = {"overall_price": {"total": 0.05}, "overall_words": {"total": 6}}
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda r: {"data": r}, lambda r: {"data": {"completion": r}, "success": True}]
+    "wrap",
+    [
+        lambda r: {"data": r},
+        lambda r: {"data": {"completion": r}, "success": True},
+        lambda r: v1(r, **COST),
+        lambda r: v1(r, entry=True),
+        lambda r: v1(r, entry=True, overall_price={"total": 9}, overall_words={"total": 9}),
+    ],
+    ids=["data", "v0", "v1 overall", "v1 inside", "v1 both"],
 )
 def test_wrappers_are_taken_off(wrap: Any) -> None:
-    assert made_of(wrap(straico_completion("Hi")))["choices"][0]["message"]["content"] == "Hi"
+    reply = reply_of(wrap(straico_completion("Hi")))
+    assert reply.text == "Hi"
+    assert (reply.cost["price"]["total"], reply.cost["words"]["total"]) == (0.05, 6)
 
 
-def test_reasoning_is_kept_apart() -> None:
-    message = made_of(with_message(content="<think>hm</think>\nYes"))["choices"][0]["message"]
-    assert (message["content"], message["reasoning_content"]) == ("Yes", "hm")
-    message = made_of(with_message(content="Yes", reasoning="hm"))["choices"][0]["message"]
-    assert message["reasoning_content"] == "hm"
+def test_reasoning_may_come_beside_the_content() -> None:
+    assert reply_of(with_message(content="Yes", reasoning="hm")).reasoning == "hm"
+    assert reply_of(with_message(content="Yes", reasoning_content="hm", reasoning="x")).reasoning == "hm"
 
 
-CALL = '<tool_calls>[{"name":"ls","arguments":{"p":"/"}}]</tool_calls>'
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            {"tool_calls": [{"id": "c1", "index": 0, "function": {"name": "f", "arguments": {"a": 1}}}]},
+            ToolCall("f", '{"a":1}', "c1"),
+        ),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": ""}}]}, ToolCall("f", "{}")),
+        ({"function_call": {"name": "f", "arguments": '{"a": 1}'}}, ToolCall("f", '{"a": 1}')),
+        ({"tool_calls": [], "function_call": {"name": "f"}}, ToolCall("f", "{}")),
+    ],
+)
+def test_calls_may_come_as_calls(message: dict[str, Any], call: ToolCall) -> None:
+    assert reply_of(with_message(content=None, **message)).calls == [call]
 
 
-def test_emulated_calls_become_tool_calls() -> None:
-    choice = made_of(straico_completion(f"Look: {CALL}"), **TOOLS)["choices"][0]
-    assert choice["finish_reason"] == "tool_calls"
-    assert choice["message"]["content"] == "Look:"
-    (call,) = choice["message"]["tool_calls"]
-    assert call["id"].startswith("call_")
-    assert (call["type"], call["function"]) == ("function", {"name": "ls", "arguments": '{"p":"/"}'})
-
-
-def test_without_tools_markup_is_text() -> None:
-    assert made_of(straico_completion(CALL))["choices"][0]["message"]["content"] == CALL
-    none = made_of(straico_completion(CALL), **TOOLS, tool_choice="none")
-    assert none["choices"][0]["message"]["content"] == CALL
-
-
-def test_one_call_where_several_are_not_wanted() -> None:
-    choice = made_of(straico_completion(CALL + CALL), **TOOLS, parallel_tool_calls=False)["choices"][0]
-    assert len(choice["message"]["tool_calls"]) == 1
-
-
-def test_the_older_functions_get_a_function_call() -> None:
-    choice = made_of(straico_completion(CALL), functions=[{"name": "ls"}])["choices"][0]
-    assert choice["finish_reason"] == "function_call"
-    assert choice["message"]["function_call"]["name"] == "ls"
-
-
-def test_native_calls_pass() -> None:
-    calls = [{"id": "c1", "type": "function", "index": 0, "function": {"name": "f", "arguments": {"a": 1}}}]
-    choice = made_of(with_message(content=None, tool_calls=calls))["choices"][0]
-    assert choice["message"]["tool_calls"] == [
-        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
-    ]
-    assert choice["message"]["content"] is None
+@pytest.mark.parametrize("calls", [None, 7, [7], [{}], [{"function": 7}], [{"function": {"name": 7}}]])
+def test_what_is_no_call_is_none(calls: object) -> None:
+    assert reply_of(with_message(content="x", tool_calls=calls)).calls == []
 
 
 WARNING = "**Warning:** It seems we couldn't process your request this time. It may be due to ..."
@@ -138,6 +125,11 @@ WARNING = "**Warning:** It seems we couldn't process your request this time. It 
         ({}, errors.UpstreamBadResponse),
         ({"choices": []}, errors.UpstreamBadResponse),
         ({"choices": [{"message": "x"}]}, errors.UpstreamBadResponse),
+        ({"data": {"completions": {}}}, errors.UpstreamBadResponse),
+        (
+            {"data": {"completions": {"m": {"completion": {"error": "Model not found"}}}}},
+            errors.ModelNotFound,
+        ),
         ({"error": "Token is weird", "success": False}, errors.UpstreamError),
         ({"error": "Model not found", "success": False}, errors.ModelNotFound),
         ({"error": "The daily API limit for spending coins has been reached"}, errors.InsufficientQuota),
@@ -146,10 +138,48 @@ WARNING = "**Warning:** It seems we couldn't process your request this time. It 
 )
 def test_a_success_that_is_none_raises(reply: Any, kind: type[errors.ProxyError]) -> None:
     with pytest.raises(kind):
-        made_of(reply)
+        reply_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "total"),
+    [
+        (None, None, None),
+        ({"a": 1}, None, {"a": 1}),
+        (None, {"a": 1}, {"a": 1}),
+        (
+            {"a": 1, "b": {"c": 2}, "x": "s"},
+            {"a": 0.5, "b": {"c": 3, "d": 1}},
+            {"a": 1.5, "b": {"c": 5, "d": 1}, "x": "s"},
+        ),
+        ({"a": True, "b": 1}, {"a": True, "b": None}, {"a": True, "b": None}),
+    ],
+)
+def test_two_answers_cost_their_sum(first: Any, second: Any, total: Any) -> None:
+    assert summed(first, second) == total
 
 
 def test_models_keep_their_fields() -> None:
     assert model_list({"data": [{"id": "a/b", "word_limit": 3}, {"name": "no id"}]}) == [
         {"id": "a/b", "word_limit": 3}
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"),
+    [
+        ("model_context_window_exceeded", "length"),
+        ("incomplete", "length"),
+        ("PROHIBITED_CONTENT", "content_filter"),
+        ("SPII", "content_filter"),
+        ("MALFORMED_FUNCTION_CALL", "stop"),
+    ],
+)
+def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
+    assert reply_of({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
+
+
+@pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
+def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
+    with pytest.raises(errors.UpstreamBadResponse):
+        reply_of({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import STRAICO_KEY, provider_settings
+from tests.providers.straico.scripted import failing, in_turn, never
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.upstream import DONE, Exchange, Upstream, straico_completion
 
@@ -161,6 +162,198 @@ def test_a_bad_parameter_is_refused_before_straico_sees_it(proxy: Proxy, upstrea
     reply = proxy.chat("straico/x", n=2)
     assert (reply.status, reply.error["param"]) == (400, "n")
     assert upstream.requests == []
+
+
+# What is left out
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_what_is_left_out_is_named(proxy: Proxy, upstream: Upstream, streaming: bool) -> None:
+    answers(upstream, "m", straico_completion("Hi"), after_s=0.8)  # after the commit
+    fields: dict[str, Any] = {"seed": 7, "x-y\r\nset-cookie: z": 1, "top_p": 0.5, "n": 1, "user": None}
+    reply = proxy.chat("straico/m", stream=streaming, **fields)
+    assert reply.status == 200
+    assert reply.headers["x-sanic-proxy-dropped-params"] == "seed,x-y__set-cookie__z,top_p"
+    assert "set-cookie" not in reply.headers
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+def test_without_anything_left_out_there_is_no_such_header(
+    proxy: Proxy, upstream: Upstream, streaming: bool
+) -> None:
+    answers(upstream, "m", straico_completion("Hi"))
+    reply = proxy.chat("straico/m", stream=streaming, temperature=1, stop="x", top_p=1)
+    assert "x-sanic-proxy-dropped-params" not in reply.headers
+
+
+def test_a_stop_cuts_the_answer(proxy: Proxy, upstream: Upstream) -> None:
+    reply = straico_completion("one two three")
+    reply["choices"][0]["finish_reason"] = "length"
+    answers(upstream, "m", reply)
+    choice = proxy.chat("straico/m", stop=[" three", " two"]).json["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("one", "stop")
+    chunks = chunks_of(proxy.stream("straico/m", stop=" two", stream_options={"include_usage": True})[1])
+    assert text_of(chunks) == "one"
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"]["total_tokens"] == 11
+
+
+# Asked once more
+
+MUST: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required"}
+INTEGER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+COUNT = {"type": "json_schema", "json_schema": {"name": "count", "schema": INTEGER, "strict": True}}
+
+
+def function(**more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "ls", "parameters": INTEGER, **more}}
+
+
+def called(n: Any) -> str:
+    return f"<tool_calls>{json.dumps([{'name': 'ls', 'arguments': {'n': n}}])}</tool_calls>"
+
+
+def test_a_call_that_is_missing_is_asked_for_once(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn("I would rather not.", CALL))
+    reply = proxy.chat("straico/m", **MUST)
+    assert reply.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "ls"
+    assert reply.json["usage"] == {"prompt_tokens": 18, "completion_tokens": 4, "total_tokens": 22}
+    assert reply.headers["x-straico-price-total"] == "0.1"
+    assert reply.json["x_straico"]["words"]["total"] == 12
+    first, second = (seen.json["messages"] for seen in upstream.seen("m"))
+    assert second[:-2] == first
+    assert second[-2] == {"role": "assistant", "content": "I would rather not."}
+    assert "You had to call" in second[-1]["content"]
+    assert "completion_tokens=4" in proxy.log_line(reply.headers["x-request-id"])
+
+
+def test_a_stream_is_asked_for_once_more_too(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn("No.", CALL, after_s=0.4))
+    chunks = chunks_of(proxy.stream("straico/m", **MUST, stream_options={"include_usage": True})[1])
+    deltas = [c["choices"][0]["delta"] for c in chunks if c["choices"]]
+    assert [d["tool_calls"][0]["function"]["name"] for d in deltas if "tool_calls" in d] == ["ls"]
+    assert text_of(chunks) == ""
+    assert chunks[-1]["usage"]["total_tokens"] == 22
+    assert chunks[-2]["x_straico"]["words"]["total"] == 12
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("replies", "fields", "code"),
+    [
+        (("No.", "Still no."), MUST, "upstream_violated_tool_choice"),
+        (
+            (called("x"), called("y")),
+            {"tools": [function(strict=True)]},
+            "upstream_invalid_arguments",
+        ),
+        (("No.", '{"n":"x"}'), {"response_format": COUNT}, "upstream_invalid_json"),
+        (("[]", "No."), {"response_format": {"type": "json_object"}}, "upstream_invalid_json"),
+    ],
+)
+def test_twice_in_a_row_is_an_error(
+    proxy: Proxy, upstream: Upstream, replies: Any, fields: Any, code: str, streaming: bool
+) -> None:
+    upstream.on("m", in_turn(*replies))
+    reply = proxy.chat("straico/m", stream=streaming, **fields)
+    assert (reply.status, reply.error["code"]) == (502, code)
+    assert reply.headers["x-should-retry"] == "false"
+    assert len(upstream.seen("m")) == 2
+    assert "completion_tokens=4" in proxy.log_line(reply.headers["x-request-id"])
+
+
+def test_late_in_a_stream_it_is_an_error_frame(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn("No.", "No.", after_s=0.5))
+    reply, frames = proxy.stream("straico/m", response_format=COUNT)
+    assert json.loads(frames[-1][6:])["error"]["code"] == "upstream_invalid_json"
+    assert b"[DONE]" not in reply.body
+    assert b"No." not in b"".join(frames[:-1])
+
+
+def test_arguments_that_still_do_not_fit_are_handed_on(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn(called("x"), called("y")))
+    choice = proxy.chat("straico/m", tools=[function()]).json["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"n":"y"}'
+    assert "is not of type" in upstream.seen("m")[1].json["messages"][-1]["content"]
+
+
+def test_where_the_second_does_not_come_the_first_is_handed_on_if_it_may(
+    proxy: Proxy, upstream: Upstream
+) -> None:
+    upstream.on("m", in_turn(called("x"), failing(429, "slow down")))
+    choice = proxy.chat("straico/m", tools=[function()]).json["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"n":"x"}'
+    upstream.on("m", in_turn("No.", failing(429, "slow down")))
+    reply = proxy.chat("straico/m", **MUST)
+    assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
+
+
+def test_good_answers_are_not_asked_for_again(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn(called("5"), 'Here: ```json\n{"n": 5}\n```', "Just text."))
+    choice = proxy.chat("straico/m", tools=[function(strict=True)]).json["choices"][0]
+    assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"n":5}'
+    choice = proxy.chat("straico/m", response_format=COUNT).json["choices"][0]
+    assert choice["message"]["content"] == '{"n": 5}'
+    assert proxy.chat("straico/m", tools=[function()]).status == 200
+    assert len(upstream.seen("m")) == 3
+
+
+def test_cut_json_is_an_error_at_once(proxy: Proxy, upstream: Upstream) -> None:
+    cut = straico_completion('{"n": 1')
+    cut["choices"][0]["finish_reason"] = "max_tokens"
+    upstream.on("m", in_turn(cut))
+    reply = proxy.chat("straico/m", response_format=COUNT, max_tokens=3)
+    assert (reply.status, reply.error["code"]) == (502, "upstream_invalid_json")
+    assert "max_tokens" in reply.error["message"]
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "{url}/schema.json"}, {"pattern": 7}, []])
+def test_a_bad_schema_is_refused_before_anything_is_sent(
+    proxy: Proxy, upstream: Upstream, schema: Any, streaming: bool
+) -> None:
+    filled = json.loads(json.dumps(schema).replace("{url}", upstream.url))
+    wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": filled}}
+    reply = proxy.chat("straico/m", stream=streaming, response_format=wanted)
+    assert (reply.status, reply.error["param"]) == (400, "response_format")
+    assert upstream.requests == []
+
+
+def test_a_client_that_leaves_takes_the_second_request_along(proxy: Proxy, upstream: Upstream) -> None:
+    async def second(exchange: Exchange) -> None:
+        upstream.left.append("second asked")
+        await exchange.client_leaves()
+        upstream.left.append("second left")
+
+    upstream.left.clear()
+    upstream.on("m", in_turn("No.", second))
+    client = proxy.open_stream("straico/m", **MUST)
+    wait_for(upstream, "second asked")
+    client.close()
+    wait_for(upstream, "second left")
+
+
+def wait_for(upstream: Upstream, mark: str) -> None:
+    for _ in range(300):
+        if mark in upstream.left:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{mark}: only {upstream.left}")
+
+
+@pytest.fixture(scope="module")
+def hurried(shared_upstream: Upstream) -> Iterator[Proxy]:
+    """A proxy whose requests have 1.2 seconds in all."""
+    with running_proxy({**provider_settings(shared_upstream), "SANIC_PROXY_TIMEOUT_TOTAL": "1.2"}) as started:
+        yield started
+
+
+def test_both_answers_share_the_time_of_one_request(hurried: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn("No.", never, after_s=0.7))
+    started = time.monotonic()
+    reply = hurried.chat("straico/m", **MUST)
+    assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
+    assert time.monotonic() - started < 1.6
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico.reading import read
-from sanic_proxy.providers.straico.requests import request_body
 from sanic_proxy.providers.straico.tools import Tool
 
 
@@ -37,8 +35,6 @@ INNER = "<tool_call>get_time</tool_call>"
         f"```\n{CALL}\n```\nThat is how.",
         f"~~~\n{CALL}\n~~~",
         f"````md\n```xml\nfoo\n```\n{CALL}\n````",
-        f"Hi.\n<think>maybe {CALL}",
-        f"Hi.\n<think>maybe {CALL}</think>\nbye",
         '```json\n{"name":"ls","parameters":{"type":"object","properties":{"p":{"type":"string"}}}}\n```',
         '<tool_call>{"name":"ls","arguments":{"p":1e999}}</tool_call>',
     ],
@@ -47,6 +43,20 @@ INNER = "<tool_call>get_time</tool_call>"
 def test_what_a_text_merely_holds_is_not_called(text: str, is_truncated: bool) -> None:
     reading = read(text, tools=TOOLS, is_truncated=is_truncated)
     assert (reading.calls, reading.content) == ((), text)
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (f"Hi.\n<think>maybe {CALL}", "Hi.\n"),
+        (f"Hi.\n<think>maybe {CALL}</think>\nbye", "Hi.\nbye"),
+        (f"<think>maybe {CALL}</think>\nbye", "bye"),
+    ],
+)
+def test_what_is_thought_of_is_not_called(text: str, content: str) -> None:
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert (reading.calls, reading.content) == ((), content)
+    assert reading.reasoning == f"maybe {CALL}"
 
 
 def test_before_an_orphaned_end_of_thought_nothing_is_called() -> None:
@@ -117,10 +127,3 @@ def test_a_megabyte_of_unfinished_calls_is_read_in_linear_time(unit: str) -> Non
     started = time.process_time()
     read(unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
     assert time.process_time() - started < 2
-
-
-@pytest.mark.parametrize("role", [["user"], {}, 7, None])
-def test_a_role_of_any_type_is_refused_by_name(role: object) -> None:
-    with pytest.raises(InvalidRequest) as caught:
-        request_body({"messages": [{"role": role, "content": "x"}]}, "m")
-    assert caught.value.param == "messages.0.role"

@@ -6,19 +6,21 @@ from typing import Any
 
 import pytest
 
+from sanic_proxy import wire
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.requests import request_body, tool_use
-from sanic_proxy.providers.straico.tools import Tool, ToolUse
+from sanic_proxy.providers.straico.requests import plan_of, turns_again
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [
     {"type": "function", "function": {"name": "ls", "description": "list", "parameters": {"type": "object"}}},
     {"type": "function", "function": {"name": "rm", "parameters": {"type": "object"}}},
 ]
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
 
 def body(model: str = "openai/gpt-4o", **fields: Any) -> dict[str, Any]:
-    return request_body({"messages": HELLO, **fields}, model)
+    plan = plan_of({"messages": HELLO, **fields}, model)
+    return plan.chat_body(plan.turns)
 
 
 def roles(made: dict[str, Any]) -> list[str]:
@@ -32,59 +34,6 @@ def test_only_what_straico_knows_is_sent() -> None:
 
 def test_max_completion_tokens_wins() -> None:
     assert body(max_tokens=9, max_completion_tokens=7)["max_tokens"] == 7
-
-
-def test_developer_is_system_and_parts_are_text() -> None:
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    made = request_body(
-        {"messages": [{"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts}]}, "m"
-    )
-    assert made["messages"] == [
-        {"role": "system", "content": "Be brief"},
-        {"role": "user", "content": "a\nb"},
-    ]
-
-
-def test_an_assistant_turn_that_says_nothing_is_left_out() -> None:
-    made = request_body({"messages": [*HELLO, {"role": "assistant", "content": None}, *HELLO]}, "m")
-    assert roles(made) == ["user", "user"]
-
-
-def history(model: str) -> list[dict[str, str]]:
-    calls = [
-        {"id": "call_a", "type": "function", "function": {"name": "ls", "arguments": '{"p":"/"}'}},
-        {"id": "call_b", "type": "function", "function": {"name": "rm", "arguments": "not json"}},
-    ]
-    messages = [
-        {"role": "system", "content": "Be brief"},
-        *HELLO,
-        {"role": "assistant", "content": "Looking.", "tool_calls": calls},
-        {"role": "tool", "tool_call_id": "call_b", "content": "gone"},
-        {"role": "tool", "tool_call_id": "call_a", "content": [{"type": "text", "text": "etc"}]},
-    ]
-    made: list[dict[str, str]] = request_body({"messages": messages, "tools": TOOLS}, model)["messages"]
-    return made
-
-
-@pytest.mark.parametrize("model", ["openai/gpt-4o", "qwen/qwen3", "z-ai/glm-4.6"])
-def test_results_can_be_matched_to_their_calls(model: str) -> None:
-    system, _user, calls, results = history(model)
-    assert system["content"].startswith("Be brief\n\n# Tools")
-    assert calls["content"].startswith("Looking.\n\n<tool_call")
-    assert "call_a" in calls["content"]
-    assert "not json" in calls["content"]
-    assert results["role"] == "user"
-    assert (
-        results["content"].index("call_b")
-        < results["content"].index("gone")
-        < results["content"].index("call_a")
-    )
-
-
-def test_kimi_knows_its_calls_by_name_and_number() -> None:
-    *_, calls, results = history("moonshotai/kimi-k2")
-    assert "functions.ls:0" in calls["content"]
-    assert "## Return of functions.rm:1\ngone" in results["content"]
 
 
 def test_without_a_system_message_the_tools_get_one() -> None:
@@ -110,9 +59,48 @@ def test_one_call_at_a_time_is_said_in_words() -> None:
     assert "at most one call" in body(tools=TOOLS, parallel_tool_calls=False)["messages"][0]["content"]
 
 
-def test_the_older_functions_are_tools_too() -> None:
-    fields = {"functions": [{"name": "ls"}], "function_call": {"name": "ls"}}
-    assert tool_use(fields) == ToolUse((Tool("ls", "", {}),), Tool("ls", "", {}), parallel=False)
+def test_only_the_allowed_tools_are_told() -> None:
+    allowed = {"mode": "required", "tools": [{"type": "function", "name": "rm"}]}
+    made = body(tools=TOOLS, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    told = made["messages"][0]["content"]
+    assert '"rm"' in told
+    assert '"ls"' not in told
+    assert "must call at least one" in told
+
+
+def test_a_format_is_told_in_words_beside_tools() -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
+    told = body(tools=TOOLS, response_format=wanted)["messages"][0]["content"]
+    assert '"integer"' in told
+    assert "Unless you call a function" in told
+    assert "Unless" not in body(response_format=wanted)["messages"][0]["content"]
+
+
+def test_with_images_the_conversation_is_one_message() -> None:
+    parts = [{"type": "text", "text": "See"}, {"type": "image_url", "image_url": {"url": "https://a/b.png"}}]
+    plan = plan_of({"messages": [{"role": "user", "content": parts}], "max_tokens": 5}, "m")
+    assert list(plan.images) == ["https://a/b.png"]
+    assert plan.prompt_body(plan.turns, ["https://a/b.png"], mark="x") == {
+        "models": ["m"],
+        "message": "See\n[image 1]",
+        "images": ["https://a/b.png"],
+        "max_tokens": 5,
+    }
+
+
+def test_a_complaint_follows_the_answer() -> None:
+    turns = [{"role": "user", "content": "a"}]
+    assert turns_again(turns, "b", "c") == [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    ]
+    assert turns_again(turns, " ", "c") == [{"role": "user", "content": "a\n\nc"}]
+    assert turns == [{"role": "user", "content": "a"}]
+
+
+STRICT = {"name": "a", "strict": True, "parameters": {"type": "nonsense"}}
+LARGE = {**STRICT, "parameters": {"properties": {f"p{n}": {} for n in range(15_000)}}}
 
 
 @pytest.mark.parametrize(
@@ -126,26 +114,40 @@ def test_the_older_functions_are_tools_too() -> None:
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 2**40}, "max_tokens"),
         ({"max_completion_tokens": True}, "max_completion_tokens"),
+        ({"stop": []}, "stop"),
         ({"tools": "x"}, "tools"),
-        ({"tools": [{"type": "custom"}]}, "tools.0"),
-        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
-        ({"tools": [{"function": {"name": "a", "parameters": []}}], "x": 1}, None),
-        ({"tools": [{"function": {"name": "a", "parameters": [1]}}]}, "tools.0.function.parameters"),
-        ({"tools": TOOLS, "tool_choice": "maybe"}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": {"function": {"name": "mv"}}}, "tool_choice"),
-        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "yaml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"tools": [*TOOLS, {"function": STRICT}]}, "tools.2.function.parameters"),
+        ({"functions": [STRICT]}, "functions.0.parameters"),
+        (
+            {"tools": [{"function": {**LARGE, "name": f"f{n}"}} for n in range(9)]},
+            "tools.6.function.parameters",
+        ),
         ({"messages": ["x"]}, "messages.0"),
-        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages.0.tool_calls.0"),
-        ({"messages": [{"role": "assistant", "tool_calls": "x"}]}, "messages.0.tool_calls"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: str | None) -> None:
-    if param is None:
-        assert body(**fields)
-        return
+def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         body(**fields)
     assert caught.value.param == param
+
+
+def test_a_schema_that_cannot_be_used_is_no_matter_where_nothing_is_strict() -> None:
+    odd = {"type": "function", "function": {**STRICT, "strict": False}}
+    plan = plan_of({"messages": HELLO, "tools": [odd]}, "m")
+    assert plan.use is not None
+    assert plan.checker_of(plan.use.tools[0]) is None
+
+
+@pytest.mark.parametrize("family", ["gpt", "qwen/x"])
+@pytest.mark.parametrize("where", ["tool", "strict", "format"])
+def test_a_schema_too_deep_to_be_told_is_refused(family: str, where: str) -> None:
+    deep = wire.loads_strict(b"[" * 990 + b"]" * 990)
+    schema = {"type": "object", "default": deep}
+    function = {"name": "f", "parameters": schema, "strict": where == "strict"}
+    more: dict[str, object] = {"tools": [{"type": "function", "function": function}]}
+    if where == "format":
+        more = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
+    with pytest.raises(InvalidRequest):
+        plan_of({"messages": [{"role": "user", "content": "x"}], **more}, family)

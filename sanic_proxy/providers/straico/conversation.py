@@ -1,0 +1,173 @@
+"""OpenAI's messages -> turns of system, user and assistant, as text. Pure.
+
+Calls and results are told in words (`dialects`); where an image stood, a mark with its number is left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.providers.straico import dialects
+from sanic_proxy.providers.straico.images import MAX_IMAGES, PART_KINDS, Image, image_of
+from sanic_proxy.providers.straico.tools import Family
+
+# Tuples: a role may be anything, even what has no hash.
+_SYSTEM_ROLES = ("system", "developer")
+_RESULT_ROLES = ("tool", "function")
+_TEXT_KINDS = ("text", "refusal", "input_text", "output_text")
+
+
+class Conversation:
+    """Turns messages one by one, remembering the images, and which call each result belongs to."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        # By the client's id; ids may be missing, or stand there twice: the oldest waits first.
+        self._waiting: dict[str, deque[dialects.PastCall]] = {}
+        self._answered: dict[str, dialects.PastCall] = {}
+        self._labels: set[str] = set()
+        self._count = 0
+        self.images: list[Image] = []
+
+    def turned(self, messages: list[Any]) -> list[dict[str, str]]:
+        """All messages. Raises InvalidRequest, naming the part that is wrong."""
+        told: list[tuple[str, list[str]]] = []
+        results: list[str] = []
+        was_result = False
+        for index, message in enumerate(messages):
+            path = f"messages.{index}"
+            if not isinstance(message, dict):
+                raise InvalidRequest("A message must be an object", param=path)
+            role = message.get("role")
+            turned_role = _role(role, path)
+            content = self._content(message, path)
+            if role in _RESULT_ROLES and was_result:
+                # Results that belong together make one turn: roles have to alternate for some models.
+                results.append(content or "")
+            elif content is not None:
+                results = [content]
+                told.append((turned_role, results))
+            was_result = role in _RESULT_ROLES
+        return [{"role": role, "content": "\n\n".join(texts)} for role, texts in told]
+
+    def _content(self, message: Mapping[str, Any], path: str) -> str | None:
+        """The text of a message; None for an assistant turn that says nothing."""
+        text = self._text(message.get("content"), f"{path}.content")
+        if message.get("role") in _RESULT_ROLES:
+            return self._result(message, text)
+        if message.get("role") != "assistant":
+            return text
+        calls = [*self._calls(message, path)]
+        if not calls:
+            # Straico answers an empty assistant turn with an error.
+            refusal = message.get("refusal")
+            return text or (refusal if isinstance(refusal, str) and refusal else None)
+        rendered = dialects.render_calls(calls, family=self._family)
+        return f"{text}\n\n{rendered}" if text else rendered
+
+    def _text(self, content: object, path: str) -> str:
+        if content is None:
+            return ""
+        if isinstance(content, str):
+            return content
+        if not isinstance(content, list):
+            raise InvalidRequest("`content` must be a string or a list of parts", param=path)
+        return "\n".join([self._part(part, f"{path}.{index}") for index, part in enumerate(content)])
+
+    def _part(self, part: object, path: str) -> str:
+        if not isinstance(part, dict):
+            raise InvalidRequest("A content part must be an object with a type", param=path)
+        kind = part.get("type")
+        text = part.get("refusal" if kind == "refusal" else "text")
+        if kind in _TEXT_KINDS and isinstance(text, str):
+            return text
+        if isinstance(kind, str) and kind in PART_KINDS:
+            self.images.append(image_of(part, path))
+            if len(self.images) > MAX_IMAGES:
+                raise InvalidRequest(
+                    f"A conversation may hold {MAX_IMAGES} images", param=f"{path}.image_url"
+                )
+            return f"[image {len(self.images)}]"
+        if kind in ("input_audio", "file"):
+            raise InvalidRequest(f"Straico's chat takes text and images, no {kind} parts", param=path)
+        raise InvalidRequest("A content part must be an object with a type and its text", param=path)
+
+    def _calls(self, message: Mapping[str, Any], path: str) -> Iterator[dialects.PastCall]:
+        entries = message.get("tool_calls") or []
+        older = message.get("function_call")
+        if isinstance(older, dict):
+            entries = [{"id": older.get("name"), "function": older}]
+        if not isinstance(entries, list):
+            raise InvalidRequest("`tool_calls` must be a list", param=f"{path}.tool_calls")
+        for index, entry in enumerate(entries):
+            where = f"{path}.tool_calls.{index}"
+            function = entry.get("function") if isinstance(entry, dict) else None
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise InvalidRequest("A tool call needs a function with a name", param=where)
+            arguments = function.get("arguments", "{}")
+            if not isinstance(arguments, str):
+                raise InvalidRequest("The arguments of a tool call must be a string", param=where)
+            yield self._remember(str(entry.get("id") or function["name"]), function["name"], arguments)
+
+    def _remember(self, call_id: str, name: str, arguments: str) -> dialects.PastCall:
+        label = dialects.label_for(call_id, name, self._count, family=self._family)
+        self._count += 1
+        if label in self._labels:
+            label = f"{label}-{self._count}"
+        self._labels.add(label)
+        call = dialects.PastCall(label, name, arguments)
+        self._waiting.setdefault(call_id, deque()).append(call)
+        return call
+
+    def _result(self, message: Mapping[str, Any], text: str) -> str:
+        given = str(message.get("tool_call_id") or message.get("name") or "")
+        call = self._call_of(given) or dialects.PastCall(given, str(message.get("name") or ""), "")
+        return dialects.render_result(call.label, call.name, text, family=self._family)
+
+    def _call_of(self, call_id: str) -> dialects.PastCall | None:
+        """The call a result belongs to: of several with its id, or without any, the first that waits."""
+        waiting = self._waiting.get(call_id)
+        if not call_id:
+            waiting = next(iter(self._waiting.values()), None)
+        if waiting:
+            self._answered[call_id] = waiting.popleft()
+            if not waiting:
+                # Those that wait are looked for from the front: none of them may be empty.
+                del self._waiting[call_id or next(iter(self._waiting))]
+        return self._answered.get(call_id)
+
+
+def _role(role: object, path: str) -> str:
+    if not isinstance(role, str):
+        raise InvalidRequest("`role` must be a string", param=f"{path}.role")
+    if role in _SYSTEM_ROLES:
+        return "system"
+    if role in _RESULT_ROLES:
+        return "user"
+    if role in ("user", "assistant"):
+        return role
+    raise InvalidRequest("`role` must be system, developer, user, assistant or tool", param=f"{path}.role")
+
+
+def with_system(turns: list[dict[str, str]], text: str) -> list[dict[str, str]]:
+    """`text` at the end of the first system turn, or as one of its own."""
+    for turn in turns:
+        if turn["role"] == "system":
+            turn["content"] = f"{turn['content']}\n\n{text}" if turn["content"] else text
+            return turns
+    return [{"role": "system", "content": text}, *turns]
+
+
+def without_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The same for a model that knows no system turns: their text begins the first user turn."""
+    system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    rest = [turn for turn in turns if turn["role"] != "system"]
+    if not system:
+        return rest
+    if rest and rest[0]["role"] == "user":
+        first = {"role": "user", "content": f"{system}\n\n{rest[0]['content']}"}
+        return [first, *rest[1:]]
+    return [{"role": "user", "content": system}, *rest]

@@ -1,0 +1,79 @@
+"""Images that came in requests, brought to Straico. Does the calls; `images` decides what they hold."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sanic_proxy import wire
+from sanic_proxy.providers.straico.images import Image, Upload, multipart, uploaded_url
+from sanic_proxy.upstream import Endpoint, UpstreamClient
+
+MAX_AT_ONCE = 4
+MAX_REMEMBERED = 256
+REMEMBERED_S = 600.0
+
+
+class Uploads:
+    """One worker's uploads, and the addresses of the latest: a conversation repeats its images each turn.
+
+    `endpoint` has no content-type of its own, as each body has another boundary.
+    """
+
+    def __init__(self, client: UpstreamClient, endpoint: Endpoint) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+
+    async def urls_of(self, images: Iterable[Image], total_at: float) -> list[str]:
+        """An address for each image, in order; `total_at` (loop time) ends the wait.
+
+        Raises the error of the first upload that fails; it and a cancellation end the others.
+        """
+        images = list(images)
+        wanted = {image.digest: image for image in images if isinstance(image, Upload)}
+        found = {digest: url for digest in wanted if (url := self._remembered(digest)) is not None}
+        missing = [upload for digest, upload in wanted.items() if digest not in found]
+        if missing:
+            found |= await self._all_uploaded(missing, total_at)
+        return [found[image.digest] if isinstance(image, Upload) else image for image in images]
+
+    async def _all_uploaded(self, uploads: Iterable[Upload], total_at: float) -> Mapping[bytes, str]:
+        turnstile = asyncio.Semaphore(MAX_AT_ONCE)
+
+        async def one(upload: Upload) -> str:
+            async with turnstile:
+                return await self._uploaded(upload, total_at)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {upload.digest: group.create_task(one(upload)) for upload in uploads}
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return {digest: task.result() for digest, task in tasks.items()}
+
+    async def _uploaded(self, upload: Upload, total_at: float) -> str:
+        boundary = secrets.token_hex(24)
+        response = await self._client.send(
+            self._endpoint,
+            headers={"content-type": f"multipart/form-data; boundary={boundary}"},
+            body=multipart(upload, boundary),
+            total_at=total_at,
+        )
+        try:
+            parsed: Any = wire.loads_tolerant(await response.read_all())
+        finally:
+            response.close()
+        url = uploaded_url(parsed)
+        self._known[upload.digest] = url, time.monotonic() + REMEMBERED_S
+        if len(self._known) > MAX_REMEMBERED:
+            self._known.popitem(last=False)
+        return url
+
+    def _remembered(self, digest: bytes) -> str | None:
+        url, until = self._known.get(digest, (None, 0.0))
+        return url if time.monotonic() < until else None

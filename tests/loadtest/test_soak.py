@@ -1,0 +1,85 @@
+"""The soak's judgement: what grows, and what an answer came to."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from loadtest import faults
+from loadtest.raw_client import Ended, ended
+from loadtest.soak.traffic import KINDS, outcome
+from loadtest.soak.trends import BOUNDS, Sample, trend, trends, warm
+
+ERROR = faults.error_body()
+STREAM = b"".join(faults.stream())
+
+
+def samples(per_minute: float, noise: float, minutes: int = 5) -> list[Sample]:
+    """Memory that grows by so much, with noise that is the same each time."""
+    dice = random.Random(1)
+    return [
+        Sample(at, 100 + per_minute * at / 60 + dice.uniform(-noise, noise), 50, 10, 3, 9.0, 2.0, 1.0)
+        for at in range(60 * minutes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("per_minute", "noise", "is_flat"),
+    [(0, 0, True), (0.4, 0.1, True), (2, 0.1, False), (2, 1, False), (-3, 0.1, True), (0, 20, True)],
+)
+def test_what_grows_past_its_bound_and_past_chance_is_not_flat(
+    per_minute: float, noise: float, is_flat: bool
+) -> None:
+    line = trend(samples(per_minute, noise), BOUNDS[0])
+    assert line.is_flat is is_flat
+    assert abs(line.per_minute - per_minute) <= 3 * line.error + 1e-9
+    assert ("flat" in str(line)) is is_flat
+
+
+def test_the_warm_up_does_not_count() -> None:
+    grown = [Sample(at, min(at, 90), 50, 10, 3, 9.0, 2.0, 1.0) for at in range(240)]
+    assert warm(grown)[0].at_s == 90
+    assert len(warm(grown[:60])) == 30
+    assert all(line.is_flat for line in trends(grown))
+
+
+def test_too_few_samples_say_nothing() -> None:
+    assert all(line.is_flat for line in trends(samples(99, 0)[:2]))
+
+
+@pytest.mark.parametrize(
+    ("got", "said"),
+    [
+        (Ended(200, json.dumps(faults.completion()).encode(), True), "whole"),
+        (Ended(200, STREAM, True), "whole"),
+        (Ended(200, STREAM[:-20], True), "quiet"),
+        (Ended(200, STREAM.replace(faults.DONE, b""), True), "quiet"),
+        (Ended(200, STREAM, False), "broken"),
+        (Ended(200, faults.frame() + b"data: " + ERROR + b"\n\n", True), "error"),
+        (Ended(200, STREAM + b"data: " + ERROR + b"\n\n", True), "quiet"),
+        (Ended(502, ERROR, True), "error"),
+        (Ended(502, b'{"error":"x"}', True), "quiet"),
+        (Ended(502, b"<html>", True), "quiet"),
+        (Ended(0, b"", False), "broken"),
+    ],
+)
+def test_an_answer_is_whole_or_told_or_broken(got: Ended, said: str) -> None:
+    assert outcome(got) == said
+
+
+def test_http_says_where_an_answer_ends() -> None:
+    head = b"HTTP/1.1 200 OK\r\n"
+    assert ended(head + b"content-length: 2\r\n\r\nok") == Ended(200, b"ok", True)
+    assert not ended(head + b"content-length: 3\r\n\r\nok").is_clean
+    chunked = head + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n"
+    assert ended(chunked + b"0\r\n\r\n") == Ended(200, b"ok", True)
+    for cut in (chunked, chunked[:-3], chunked + b"0\r\n", chunked + b"5\r\nab"):
+        assert not ended(cut).is_clean
+    assert ended(b"HTTP/1.1 20").status == 0
+
+
+def test_all_kinds_have_a_share_and_an_end() -> None:
+    assert all(kind.weight > 0 and kind.may for kind in KINDS)
+    assert len({kind.name for kind in KINDS}) == len(KINDS)

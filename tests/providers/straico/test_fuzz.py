@@ -1,0 +1,81 @@
+"""Requests and replies that nobody would write: an error of ours, or an answer, and never anything else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanic_proxy import wire
+from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.providers.straico import judging
+from sanic_proxy.providers.straico.answers import reply_of
+from sanic_proxy.providers.straico.parameters import headers_for, left_out
+from sanic_proxy.providers.straico.requests import plan_of, turns_again
+from sanic_proxy.providers.straico.schemas import BadSchema, checker
+from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
+
+
+@given(CONVERSATIONS | st.lists(VALUES, max_size=3), OBJECTS)
+@settings(deadline=None, max_examples=300)
+def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any]) -> None:
+    with suppress(InvalidRequest):
+        fields["messages"] = messages
+        headers_for(left_out(fields))
+        plan = plan_of(fields, "openai/gpt-4o")
+        wire.dumps(plan.chat_body(turns_again(plan.turns, "a", "b")))
+        wire.dumps(plan.prompt_body(plan.turns, ["https://a"], mark="m"))
+
+
+LS = {"name": "ls", "parameters": {"type": "object", "properties": {"p": {"type": "integer"}}}}
+ASKED = st.sampled_from(
+    [
+        {},
+        {"tools": [{"function": LS}]},
+        {"tools": [{"function": {**LS, "strict": True}}], "tool_choice": "required", "stop": "a"},
+        {"functions": [LS], "function_call": {"name": "ls"}},
+        {"response_format": {"type": "json_object"}, "stop": ["}", "1"]},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": LS["parameters"]}}},
+    ]
+)
+MESSAGES = st.dictionaries(KEYS, VALUES, max_size=5) | st.fixed_dictionaries({"content": st.text()})
+REPLIES = VALUES | st.builds(
+    lambda message, finish, more: {**more, "choices": [{"message": message, "finish_reason": finish}]},
+    MESSAGES,
+    WORDS,
+    OBJECTS,
+)
+
+
+@given(REPLIES, ASKED)
+@settings(deadline=None, max_examples=500)
+def test_no_reply_breaks_the_judgement(parsed: Any, fields: dict[str, Any]) -> None:
+    plan = plan_of({"messages": [], **fields}, "openai/gpt-4o")
+    try:
+        reply = reply_of(parsed)
+    except ProxyError:
+        return
+    made = judging.judged(reply, plan)
+    whole = judging.completion(made, model="m")
+    assert isinstance(whole["choices"][0]["message"]["content"], str | None)
+    assert wire.dumps(whole)
+    judging.answer_of(reply, plan)
+
+
+SCHEMA_KEYS = st.sampled_from(
+    ["type", "properties", "items", "enum", "const", "anyOf", "allOf", "$ref", "$defs", "a", "required", "if"]
+)
+SCHEMAS: st.SearchStrategy[Any] = st.recursive(
+    WORDS | st.booleans() | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(SCHEMA_KEYS, inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(SCHEMA_KEYS, SCHEMAS, max_size=4), VALUES)
+@settings(deadline=None, max_examples=500)
+def test_no_schema_breaks_the_checker(schema: dict[str, Any], value: Any) -> None:
+    with suppress(BadSchema):
+        assert checker(schema).fault(value) != ""

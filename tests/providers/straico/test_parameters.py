@@ -1,0 +1,82 @@
+"""Every parameter has its fate, and what is left out is said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.providers.straico.parameters import PARAMETERS, Parameter, headers_for, left_out
+
+README = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+NAMES = [row.name for row in PARAMETERS]
+
+
+def test_every_parameter_of_openais_client_has_one_row() -> None:
+    assert {*CompletionCreateParamsBase.__annotations__, "stream"} == set(NAMES)
+    assert len(NAMES) == len(set(NAMES))
+
+
+@pytest.mark.parametrize("row", PARAMETERS, ids=NAMES)
+def test_the_readme_has_the_row(row: Parameter) -> None:
+    assert f"\n{row.row()}\n" in README
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"n": 1, "logprobs": False, "top_logprobs": 0, "modalities": ["text"], "audio": None},
+        {"top_p": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "store": False},
+        {"seed": None, "unknown": None, "metadata": {}, "service_tier": "auto", "verbosity": "medium"},
+        {"model": "m", "messages": [], "temperature": 2, "max_tokens": 1, "stop": "x", "stream": True},
+        {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "response_format": {}},
+    ],
+)
+def test_what_asks_for_nothing_or_is_done_is_not_left_out(fields: dict[str, Any]) -> None:
+    assert left_out(fields) == []
+
+
+def test_what_is_left_out_is_named_in_the_order_sent() -> None:
+    fields = {"model": "m", "seed": 7, "cache_prompt": True, "top_p": 0.5, "logit_bias": {"1": 2}, "user": ""}
+    assert left_out(fields) == ["seed", "cache_prompt", "top_p", "logit_bias", "user"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n", 2),
+        ("n", 0),
+        ("n", "1"),
+        ("n", True),
+        ("logprobs", True),
+        ("logprobs", 0),
+        ("top_logprobs", 5),
+        ("modalities", ["text", "audio"]),
+        ("modalities", "text"),
+        ("audio", {"voice": "alloy", "format": "mp3"}),
+    ],
+)
+def test_another_shape_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        left_out({name: value})
+    assert caught.value.param == name
+
+
+def test_the_header_is_there_only_if_something_was_left_out() -> None:
+    assert headers_for([]) == []
+    assert headers_for(["seed", "x.y"]) == [("x-sanic-proxy-dropped-params", "seed,x.y")]
+
+
+@given(st.lists(st.text(max_size=80) | st.sampled_from(["a\r\nset-cookie: x", "a,b", ""]), max_size=60))
+def test_no_name_makes_a_header_of_its_own(names: list[str]) -> None:
+    for header, value in headers_for(names):
+        assert header == "x-sanic-proxy-dropped-params"
+        parts = value.split(",")
+        assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", part) for part in parts)
+        assert len(parts) == min(len(names), 32) + (len(names) > 32)

@@ -1,0 +1,39 @@
+"""Answers cut where a stop stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.providers.straico.stops import cut, stops_of
+
+
+@pytest.mark.parametrize(
+    ("stop", "stops"), [(None, ()), ("\n", ("\n",)), (["a", "b"], ("a", "b")), (["x"] * 4, ("x",) * 4)]
+)
+def test_a_stop_is_one_text_or_several(stop: Any, stops: tuple[str, ...]) -> None:
+    assert stops_of({"stop": stop}) == stops
+
+
+@pytest.mark.parametrize("stop", ["", [], [""], ["a", 7], 7, {}, ["x"] * 5, True])
+def test_any_other_stop_is_refused(stop: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        stops_of({"stop": stop})
+    assert caught.value.param == "stop"
+
+
+TEXTS = st.text("ab\n<", max_size=30) | st.text(max_size=10)
+
+
+@given(TEXTS, st.lists(TEXTS.filter(bool), min_size=1, max_size=4))
+def test_nothing_of_a_stop_is_left_and_nothing_before_it_is_lost(text: str, stops: list[str]) -> None:
+    shorter = cut(text, stops)
+    if shorter is None:
+        assert not any(stop in text for stop in stops)
+        return
+    assert not any(stop in shorter for stop in stops)
+    assert any(text.startswith(shorter + stop) for stop in stops)

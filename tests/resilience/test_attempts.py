@@ -1,0 +1,430 @@
+"""Repeats and fallbacks through a real proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import provider_settings
+from tests.support.proxy import Proxy, Reply, free_port, running_proxy
+from tests.support.upstream import (
+    DONE,
+    Exchange,
+    Script,
+    Upstream,
+    completion,
+    frame,
+    straico_completion,
+    text_stream,
+)
+
+# Each test has providers of its own, so that none meets what another has left behind.
+COUNT = 80
+CONFIG = """
+[providers.a{n}]
+base_url = "{url}/a/v1"
+[providers.b{n}]
+base_url = "{url}/b/v1"
+api_key_env = "B_KEYS"
+[providers.dead{n}]
+base_url = "http://127.0.0.1:{port}/v1"
+[models.fast{n}]
+targets = ["a{n}/first", {{ provider = "b{n}", model = "second" }}]
+[models.mixed{n}]
+targets = ["straico/s{n}", "b{n}/second"]
+[models.again{n}]
+targets = ["straico/s{n}", "straico/t{n}"]
+[models.away{n}]
+targets = ["dead{n}/first", "b{n}/second"]
+"""
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def fallback(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    config: Path = tmp_path_factory.mktemp("config") / "proxy.toml"
+    dead = free_port()
+    tables = [CONFIG.format(n=n, url=shared_upstream.url, port=dead) for n in range(COUNT)]
+    config.write_text("".join(tables))
+    settings = {
+        "B_KEYS": "b-one, b-two",
+        "STRAICO_API_KEY": "straico-key",
+        "STRAICO_BASE_URL": shared_upstream.url,
+        "SANIC_PROXY_ROUTER": "on",
+        "SANIC_PROXY_CONFIG": str(config),
+        "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.1",
+        "SANIC_PROXY_STREAM_COMMIT_DELAY": "1",
+        "SANIC_PROXY_TIMEOUT_FIRST_BYTE": "2",
+    }
+    with running_proxy(settings) as started:
+        yield started
+
+
+@pytest.fixture
+def n() -> int:
+    return next(_numbers)
+
+
+def fails(status: int, *headers: tuple[str, str]) -> Script:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(
+            {"error": {"message": "no", "type": "t", "param": None, "code": None}}, status, *headers
+        )
+
+    return script
+
+
+async def answers(exchange: Exchange) -> None:
+    if exchange.seen.json.get("stream"):
+        await exchange.stream(text_stream("Hello"))
+    else:
+        await exchange.answer(completion("Hello"))
+
+
+def in_turn(*scripts: Script) -> Script:
+    """Each request has its own script; the last one stays."""
+    left = list(scripts)
+
+    async def script(exchange: Exchange) -> None:
+        await (left.pop(0) if len(left) > 1 else left[0])(exchange)
+
+    return script
+
+
+def route(reply: Reply) -> str:
+    return plain(reply.headers["x-sanic-proxy-route"])
+
+
+def plain(told: str) -> str:
+    """What is told of a way, without numbers that differ from test to test."""
+    return re.sub(r" \d+ms", "", re.sub(r"\b(a|b|dead)\d+\b", r"\1", told))
+
+
+Ask = Callable[..., tuple[Reply, str]]
+
+
+@pytest.fixture(params=["whole", "streamed"])
+def ask(request: pytest.FixtureRequest, fallback: Proxy) -> Ask:
+    """Ask for an answer, whole or streamed; the reply and its text."""
+
+    def asked(model: str, **fields: Any) -> tuple[Reply, str]:
+        if request.param == "whole":
+            reply = fallback.chat(model, **fields)
+            return reply, reply.json["choices"][0]["message"]["content"] if reply.status == 200 else ""
+        reply, frames = fallback.stream(model, **fields)
+        if reply.status != 200:
+            return reply, ""
+        assert frames[-1] == DONE
+        chunks = [json.loads(frame.partition(b"data: ")[2]) for frame in frames[:-1]]
+        return reply, "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+
+    return asked
+
+
+@pytest.mark.row(28)
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
+def test_one_failure_is_repeated_silently(ask: Ask, upstream: Upstream, n: int, status: int) -> None:
+    upstream.on("m", in_turn(fails(status), answers))
+    reply, text = ask(f"a{n}/m")
+    assert (reply.status, text) == (200, "Hello")
+    assert route(reply) == f"a/m {status}, a/m ok"
+    first, second = upstream.seen("m")
+    assert first.body == second.body
+
+
+@pytest.mark.row(30)
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_what_the_client_has_to_mend_is_not_repeated(
+    ask: Ask, upstream: Upstream, n: int, status: int
+) -> None:
+    upstream.on("m", fails(status))
+    reply, _ = ask(f"a{n}/m")
+    assert reply.status == status
+    assert route(reply) == f"a/m {status}"
+    assert len(upstream.seen("m")) == 1
+
+
+def test_an_answer_that_broke_off_is_not_repeated(ask: Ask, upstream: Upstream, n: int) -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 2")
+        exchange.close()
+
+    upstream.on("cut", cut)
+    assert ask(f"a{n}/cut")[0].status == 502
+    assert len(upstream.seen("cut")) == 1
+
+
+def test_silence_is_not_repeated_as_it_may_be_billed(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    async def silent(exchange: Exchange) -> None:
+        await exchange.client_leaves()
+
+    upstream.on("first", silent)
+    reply = fallback.chat(f"fast{n}")
+    assert (reply.status, route(reply)) == (504, "a/first upstream_timeout")
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.row(1, 28)
+@pytest.mark.parametrize("status", [401, 402, 403, 429, 500, 503])
+def test_the_next_target_answers(ask: Ask, fallback: Proxy, upstream: Upstream, n: int, status: int) -> None:
+    upstream.on("first", fails(status, ("retry-after", "30")))
+    upstream.on("second", answers)
+    reply, text = ask(f"fast{n}")
+    assert (reply.status, text) == (200, "Hello")
+    assert route(reply).endswith(", b/second ok")
+    assert reply.headers["x-sanic-proxy-provider"] == f"b{n}"
+    assert len(upstream.seen("first")) == (2 if status == 500 else 1)
+    line = plain(fallback.log_line(reply.headers["x-request-id"]))
+    assert f'route="a/first {status}' in line
+    assert "provider=b " in line
+
+
+def test_a_target_that_cannot_be_reached_is_passed_over(ask: Ask, upstream: Upstream, n: int) -> None:
+    upstream.on("second", answers)
+    reply, text = ask(f"away{n}")
+    assert text == "Hello"
+    assert route(reply) == "dead/first upstream_connect_error, dead/first upstream_connect_error, b/second ok"
+
+
+def test_the_second_key_is_used_when_the_first_is_refused(ask: Ask, upstream: Upstream, n: int) -> None:
+    async def by_key(exchange: Exchange) -> None:
+        script = answers if exchange.seen.header("authorization") == "Bearer b-two" else fails(401)
+        await script(exchange)
+
+    upstream.on("m", by_key)
+    reply, text = ask(f"b{n}/m")
+    assert text == "Hello"
+    assert route(reply) == "b/m 401, b#2/m ok"
+
+
+@pytest.mark.row(29)
+def test_when_all_fail_the_last_failure_is_told(ask: Ask, upstream: Upstream, n: int) -> None:
+    upstream.on("first", fails(500))
+    upstream.on("second", fails(503, ("retry-after", "7")))
+    reply, _ = ask(f"fast{n}")
+    assert (reply.status, reply.error["code"]) == (503, "upstream_unavailable")
+    assert reply.headers["retry-after"] == "7"
+    assert route(reply) == "a/first 500, a/first 500, b/second 503, b#2/second 503"
+
+
+def test_an_error_inside_a_success_is_a_failure_while_nothing_was_seen(
+    ask: Ask, upstream: Upstream, n: int
+) -> None:
+    async def in_band(exchange: Exchange) -> None:
+        error = {"error": {"message": "overloaded", "code": 503}}
+        if exchange.seen.json.get("stream"):
+            await exchange.stream([b"data: " + json.dumps(error).encode() + b"\n\n"])
+        else:
+            await exchange.answer(error)
+
+    upstream.on("m", in_turn(in_band, answers))
+    reply, text = ask(f"a{n}/m")
+    assert text == "Hello"
+    assert route(reply) == "a/m 503, a/m ok"
+
+
+def test_after_the_first_frame_nothing_is_repeated(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(frame({"content": "Hel"}))
+        await asyncio.sleep(0.05)
+        exchange.close()
+
+    upstream.on("first", cut)
+    upstream.on("second", answers)
+    _, frames = fallback.stream(f"fast{n}")
+    assert b"Hel" in frames[0]
+    assert b"upstream_disconnected" in frames[-1]
+    assert not upstream.seen("second")
+
+
+def test_a_stream_of_heartbeats_alone_is_still_moved(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    async def slowly_no(exchange: Exchange) -> None:
+        await asyncio.sleep(1.2)
+        await fails(500)(exchange)
+
+    upstream.on("first", slowly_no)
+    upstream.on("second", answers)
+    reply, frames = fallback.stream(f"fast{n}")
+    body = reply.body
+    assert body.startswith(b": ping\n")
+    assert frames[-1] == DONE
+    assert b"Hello" in body
+    assert "x-sanic-proxy-route" not in reply.headers  # the head was gone before anything had failed
+    line = plain(fallback.log_line(reply.headers["x-request-id"]))
+    assert 'route="a/first 500, a/first 500, b/second ok"' in line
+
+
+@pytest.mark.parametrize("after_s", [0.0, 1.2], ids=["before the head", "behind heartbeats"])
+@pytest.mark.parametrize("name", ["mixed", "again"])
+def test_an_emulated_stream_that_moves_has_one_beginning(
+    fallback: Proxy, upstream: Upstream, n: int, name: str, after_s: float
+) -> None:
+    async def no(exchange: Exchange) -> None:
+        await asyncio.sleep(after_s)
+        await fails(503, ("retry-after", "60"))(exchange)
+
+    upstream.on(f"s{n}", no)
+    upstream.on("second", answers)
+    upstream.on(f"t{n}", answers)
+    reply, frames = fallback.stream(f"{name}{n}")
+    assert frames[-1] == DONE
+    chunks = [json.loads(frame[6:]) for frame in frames[:-1] if frame.startswith(b"data: ")]
+    own = [chunk for chunk in chunks if chunk["id"] != "chatcmpl-upstream"]
+    assert len({(chunk["id"], chunk["created"]) for chunk in own}) == 1
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in own].count("assistant") == 1
+    assert "Hello" in "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
+    assert reply.headers["x-sanic-proxy-provider"] in {"straico", f"b{n}"}
+
+
+def test_a_client_that_leaves_during_a_wait_ends_it(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    upstream.on("m", fails(429, ("retry-after", "4")))
+    with fallback.open_stream(f"a{n}/m"):
+        until = time.monotonic() + 3
+        while not upstream.seen("m") and time.monotonic() < until:
+            time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(upstream.seen("m")) == 1
+
+
+def test_the_names_are_listed_as_models(fallback: Proxy) -> None:
+    listed = fallback.request("GET", "/v1/models").json["data"]
+    (fast,) = [entry for entry in listed if entry["id"] == "fast0"]
+    assert fast == {"id": "fast0", "object": "model", "created": 0, "owned_by": "sanic-proxy"}
+    assert fallback.request("GET", "/v1/models/fast0").json == fast
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/completions"])
+def test_other_endpoints_are_repeated_and_moved_too(
+    fallback: Proxy, upstream: Upstream, n: int, path: str
+) -> None:
+    async def done(exchange: Exchange) -> None:
+        await exchange.answer({"object": "list", "choices": []})
+
+    upstream.on("first", fails(500))
+    upstream.on("second", done)
+    reply = fallback.request("POST", path, {"model": f"fast{n}"})
+    assert (reply.status, route(reply)) == (200, "a/first 500, a/first 500, b/second ok")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/batches"), ("DELETE", "/files/f"), ("POST", "/batches/b/cancel")]
+)
+def test_what_must_not_be_done_twice_is_not(
+    fallback: Proxy, upstream: Upstream, n: int, method: str, path: str
+) -> None:
+    upstream.on(f"{method} /a/v1{path}", fails(502))
+    body: dict[str, str] | None = {} if path == "/batches" else None
+    reply = fallback.request(method, f"/v1{path}", body, {"x-provider": f"a{n}"})
+    assert (reply.status, route(reply)) == (502, "a 502")
+
+
+def test_what_must_not_be_done_twice_goes_out_on_a_new_connection(
+    fallback: Proxy, upstream: Upstream, n: int
+) -> None:
+    async def dies(exchange: Exchange) -> None:
+        exchange.close()
+
+    async def made(exchange: Exchange) -> None:
+        await exchange.answer({"id": "b", "object": "batch"})
+
+    upstream.on("POST /a/v1/batches", in_turn(made, dies))
+    ask = {"x-provider": f"a{n}"}
+    assert fallback.request("POST", "/v1/batches", {}, ask).status == 200
+    assert fallback.request("POST", "/v1/batches", {}, ask).error["code"] == "upstream_disconnected"
+    assert len(upstream.requests) == 2
+
+
+def test_an_answer_counts_when_it_has_been_read(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", "100"))
+        await exchange.send(b"{")
+        exchange.close()
+
+    async def in_band(exchange: Exchange) -> None:
+        await exchange.answer({"error": {"message": "overloaded", "code": 503}})
+
+    async def good(exchange: Exchange) -> None:
+        await exchange.answer({"object": "list"})
+
+    upstream.on("m", cut)
+    reply = fallback.request("POST", "/v1/embeddings", {"model": f"a{n}/m"})
+    assert (reply.status, route(reply)) == (502, "a/m upstream_disconnected")
+    upstream.on("o", in_turn(in_band, good))
+    reply = fallback.request("POST", "/v1/embeddings", {"model": f"a{n}/o"})
+    assert (reply.status, route(reply)) == (200, "a/o 503, a/o ok")
+
+
+@pytest.fixture
+def breaking(shared_upstream: Upstream) -> Iterator[Proxy]:
+    settings = {**provider_settings(shared_upstream), "SANIC_PROXY_BREAKER": "on"}
+    with running_proxy(settings) as started:
+        yield started
+
+
+@pytest.mark.row(29)
+def test_a_target_that_fails_on_and_on_is_left_alone(breaking: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", fails(500))
+    upstream.on("other", answers)
+    replies = [breaking.chat("groq/m") for _ in range(8)]
+    assert [reply.status for reply in replies] == [502] * 5 + [503] * 3
+    assert replies[-1].error["code"] == "upstream_left_alone"
+    assert 1 <= int(replies[-1].headers["retry-after"]) <= 5
+    assert route(replies[-1]) == "groq/m left_alone"
+    assert len(upstream.seen("m")) == 5
+    assert breaking.chat("groq/other").status == 200
+
+
+def test_a_refused_key_is_left_alone_for_every_model(breaking: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", fails(401))
+    upstream.on("other", answers)
+    assert breaking.chat("groq/m").error["code"] == "upstream_auth_error"
+    assert breaking.chat("groq/other").error["code"] == "upstream_auth_error"
+    assert not upstream.seen("other")
+
+
+def test_a_clients_own_header_does_not_take_the_key_out(
+    shared_upstream: Upstream, upstream: Upstream
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await (fails(401) if exchange.seen.header("openai-organization") else answers)(exchange)
+
+    upstream.on("m", script)
+    settings = {"OPENAI_API_KEY": "o", "OPENAI_BASE_URL": f"{shared_upstream.url}/v1"}
+    with running_proxy(settings) as proxy:
+        assert proxy.chat("openai/m", headers={"openai-organization": "org-x"}).status == 502
+        assert proxy.chat("openai/m").status == 200
+
+
+def test_what_a_client_demands_in_vain_is_not_held_against_the_model(
+    breaking: Proxy, upstream: Upstream
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        cut = straico_completion('{"a')
+        cut["choices"][0]["finish_reason"] = "length"
+        await exchange.answer(cut if b"JSON" in exchange.seen.body else straico_completion("Hello"))
+
+    upstream.on("m", script)
+    for _ in range(6):
+        reply = breaking.chat("straico/m", response_format={"type": "json_object"}, max_tokens=1)
+        assert reply.error["code"] == "upstream_invalid_json"
+    assert breaking.chat("straico/m").status == 200
+
+
+def test_a_second_ask_that_fails_is_not_begun_again(shared_upstream: Upstream, upstream: Upstream) -> None:
+    async def no_json(exchange: Exchange) -> None:
+        await exchange.answer(straico_completion("no json"))
+
+    upstream.on("m", in_turn(no_json, fails(500), no_json))
+    with running_proxy({**provider_settings(shared_upstream), "SANIC_PROXY_ATTEMPTS": "4"}) as proxy:
+        reply = proxy.chat("straico/m", response_format={"type": "json_object"})
+    assert reply.status == 502
+    assert len(upstream.seen("m")) == 2

@@ -1,0 +1,35 @@
+"""Each failure of the catalogue is shown by a test, or somebody owns it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.catalogue import ROWS, Row
+from tests.support.catalogue import WIDTH, numbers_in, table
+from tests.test_upstream_faults import CASES
+
+SHOWN = numbers_in(Path(__file__).parent.rglob("test_*.py")) | {case.row for case in CASES}
+
+
+def test_the_rows_are_numbered_without_gaps() -> None:
+    assert [row.number for row in ROWS] == list(range(1, 78))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.number}")
+def test_a_row_is_shown_or_owned(row: Row) -> None:
+    assert row.number in SHOWN or row.owner
+
+
+def test_no_test_shows_a_row_that_is_none() -> None:
+    assert {row.number for row in ROWS} >= SHOWN
+
+
+def test_the_table_names_the_test_and_says_when_it_failed() -> None:
+    nodes = {8: ["tests/test_a.py::test_b_c[1]", "tests/test_a.py::test_b_c[2]", "tests/test_d.py::test_e"]}
+    lines = table(nodes, {"tests/test_d.py::test_e"})
+    assert lines[7].split("  ")[-1].strip() == "FAILED a: b c +1"
+    assert lines[59].endswith("later: money and limits")
+    assert lines[0].endswith("not in this run")
+    assert max(map(len, lines)) <= WIDTH

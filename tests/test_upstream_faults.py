@@ -1,0 +1,337 @@
+"""What a client sees of each way a provider can fail, through a real proxy: the catalogue, row by row.
+
+Each case says what a whole answer and what a stream come to:
+
+    whole               all of the answer, and its proper end
+    502 some_code       an error with that status
+    cut some_code       what came before, then an error frame and no `[DONE]`
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from loadtest import faults
+from loadtest.faulty_upstream import FaultyUpstream
+from tests.conftest import GROQ_KEY, ONCE
+from tests.support.faulty import DATA, black_hole, faulty_upstream
+from tests.support.proxy import Proxy, Reply, free_port, running_proxy
+
+TEXT = "".join(f"wörd{number} " for number in range(faults.GOOD.words))
+BAD = "502 upstream_bad_response"
+REFUSED = "429 rate_limit_exceeded"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row, a fault, and what comes of it for a whole answer and for a stream ("": not asked for)."""
+
+    row: int
+    fault: str
+    whole: str
+    streamed: str
+
+
+def framed(row: int, fault: str, streamed: str) -> Case:
+    """A fault of frames, which a request for a whole answer does not get to see."""
+    return Case(row, fault, "", streamed)
+
+
+CASES = (
+    Case(1, "mistral/good", "502 upstream_connect_error", "502 upstream_connect_error"),
+    Case(2, "xai/good", "504 upstream_timeout", "cut upstream_timeout"),
+    Case(3, "deepseek/good", "502 upstream_dns_error", "502 upstream_dns_error"),
+    Case(4, "together/good", "502 upstream_tls_error", "502 upstream_tls_error"),
+    Case(4, "fireworks/good", "502 upstream_tls_error", "502 upstream_tls_error"),
+    Case(5, "good;hush=0", "504 upstream_timeout", "cut upstream_timeout"),
+    Case(6, "good;hush=90", "504 upstream_timeout", "cut upstream_timeout"),
+    Case(6, "good;hush=400", "504 upstream_timeout", "cut upstream_timeout"),
+    Case(6, "comments;pause=0.2", "504 upstream_timeout", "cut upstream_timeout"),
+    Case(7, "good;pause=0.3", "whole", "whole"),
+    Case(7, "good;step=40;pause=0.02", "whole", "whole"),
+    Case(8, "good;cut=400;by=rst", "502 upstream_disconnected", "cut upstream_disconnected"),
+    Case(8, "good;cut=0;by=rst", "502 upstream_disconnected", "502 upstream_disconnected"),
+    Case(9, "good;cut=400", "502 upstream_disconnected", "cut upstream_disconnected"),
+    Case(9, "until-close;cut=400", BAD, "cut upstream_disconnected"),
+    framed(9, "half-frame", "cut upstream_disconnected"),
+    framed(9, "no-end", "cut upstream_disconnected"),
+    framed(10, "no-done", "whole"),
+    framed(11, "after-done", "whole"),
+    framed(12, "good;step=1", "whole"),
+    framed(12, "crlf;step=3", "whole"),
+    framed(13, "crlf", "whole"),
+    framed(13, "cr", "whole"),
+    framed(13, "no-space", "whole"),
+    framed(13, "bom", "whole"),
+    framed(13, "ids", "whole"),
+    framed(13, "multi-line", "whole"),
+    framed(13, "with-comments", "whole"),
+    framed(14, "huge-frame", "cut upstream_frame_too_large"),
+    framed(15, "bad-utf8", "cut upstream_bad_frame"),
+    framed(16, "bad-json", "cut upstream_bad_frame"),
+    framed(16, "nan", "cut upstream_bad_frame"),
+    framed(16, "no-object", "cut upstream_bad_frame"),
+    framed(17, "lone-surrogate", "whole"),
+    framed(17, "large-number", "whole"),
+    framed(18, "empty-object", "whole"),
+    framed(18, "no-choices", "whole"),
+    framed(18, "empty-choices", "whole"),
+    framed(18, "null-delta", "whole"),
+    framed(19, "error-frame", "cut scripted"),
+    framed(19, "error-event", "cut scripted"),
+    Case(20, "ok-error", "502 scripted", "502 scripted"),
+    framed(21, "json", "whole"),
+    Case(22, "sse", BAD, ""),
+    Case(23, "captive", BAD, BAD),
+    Case(23, "empty", BAD, BAD),
+    Case(23, "half-json", BAD, BAD),
+    Case(23, "no-completion", BAD, BAD),
+    Case(24, "html;code=400", "400 upstream_bad_request", "400 upstream_bad_request"),
+    Case(24, "foreign;code=422", "422 upstream_bad_request", "422 upstream_bad_request"),
+    Case(25, "status;code=401", "502 upstream_auth_error", "502 upstream_auth_error"),
+    Case(25, "html;code=403", "502 upstream_auth_error", "502 upstream_auth_error"),
+    Case(26, "foreign;code=404", "404 model_not_found", "404 model_not_found"),
+    Case(31, "gzip", "whole", "whole"),
+    Case(31, "gzip;step=3", "whole", "whole"),
+    Case(31, "deflate", "whole", "whole"),
+    Case(31, "gzip-cut", "502 upstream_disconnected", "cut upstream_disconnected"),
+    Case(31, "gzip-lie", BAD, BAD),
+    Case(31, "br", BAD, BAD),
+    Case(31, "bomb", BAD, BAD),
+    Case(32, "redirect", "502 upstream_redirect", "502 upstream_redirect"),
+    *(
+        Case(33, name, BAD, BAD)
+        for name in (
+            *("long-header", "many-headers", "obs-fold", "cl-and-te", "two-lengths", "bad-length"),
+            *("bad-chunk", "bad-status", "no-http", "http2", "switching"),
+        )
+    ),
+    Case(33, "interim", "whole", "whole"),
+    Case(35, "stale", "whole", "whole"),
+    framed(37, "odd-tools", "whole"),
+    framed(38, "usage-mid", "whole"),
+    framed(38, "usage-with-choices", "whole"),
+)
+PARAMETERS = [
+    pytest.param(case, is_streaming, id=f"{case.fault}-{kind}", marks=pytest.mark.row(case.row))
+    for case in CASES
+    for is_streaming, kind, expected in ((False, "whole", case.whole), (True, "streamed", case.streamed))
+    if expected
+]
+
+
+@pytest.fixture(scope="module")
+def faulty() -> Iterator[tuple[FaultyUpstream, Proxy]]:
+    """The faulty upstream and a proxy before it, with providers that cannot be reached beside it."""
+    with (
+        faulty_upstream() as (upstream, port),
+        faulty_upstream("localhost-key-and-cert.pem") as (_, unknown),
+        faulty_upstream("expired-key-and-cert.pem") as (_, expired),
+        black_hole() as hole,
+    ):
+        settings = {
+            "GROQ_API_KEY": GROQ_KEY,
+            "GROQ_BASE_URL": f"http://127.0.0.1:{port}/v1",
+            **unreachable("MISTRAL", f"http://127.0.0.1:{free_port()}/v1"),
+            **unreachable("XAI", f"http://127.0.0.1:{hole}/v1"),
+            **unreachable("DEEPSEEK", "http://no-such-host.invalid/v1"),
+            **unreachable("TOGETHER", f"https://localhost:{unknown}/v1"),
+            **unreachable("FIREWORKS", f"https://localhost:{expired}/v1"),
+            "SSL_CERT_FILE": str(DATA / "expired-cert.pem"),
+            **ONCE,
+            "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.2",
+            "SANIC_PROXY_STREAM_COMMIT_DELAY": "0.5",
+            "SANIC_PROXY_TIMEOUT_CONNECT": "0.7",
+            "SANIC_PROXY_TIMEOUT_FIRST_BYTE": "0.8",
+            "SANIC_PROXY_TIMEOUT_IDLE": "0.6",
+            "SANIC_PROXY_TIMEOUT_TOTAL": "3",
+        }
+        with running_proxy(settings) as proxy:
+            yield upstream, proxy
+        assert "Traceback" not in proxy.log
+
+
+def unreachable(name: str, url: str) -> dict[str, str]:
+    return {f"{name}_API_KEY": f"{name.lower()}-canary-0123456789", f"{name}_BASE_URL": url}
+
+
+def text_of(reply: Reply) -> str:
+    """The text of a whole answer, or of a stream that ends properly."""
+    if "event-stream" not in reply.headers["content-type"]:
+        return str(reply.json["choices"][0]["message"]["content"])
+    *events, last = [part for part in reply.body.replace(b": ping\n", b"").split(b"\n\n") if part]
+    assert last in {b"data: [DONE]", b"data:[DONE]"}
+    chunks = [json.loads(event.removeprefix(b"data:")) for event in events]
+    deltas = [choice.get("delta") or {} for chunk in chunks for choice in chunk["choices"]]
+    return "".join(delta.get("content") or "" for delta in deltas)
+
+
+def outcome(reply: Reply) -> str:
+    """What an answer comes to, in the words of the cases."""
+    if reply.status != 200:
+        return f"{reply.status} {reply.error['code']}"
+    last = reply.body.rstrip(b"\n").rpartition(b"\n")[2]
+    if last.startswith(b'data: {"error"'):
+        assert b"[DONE]" not in reply.body
+        error = json.loads(last[6:])["error"]
+        assert set(error) == {"message", "type", "param", "code"}
+        return f"cut {error['code']}"
+    # Beside the text there may be what the fault has put in: half a surrogate, a word with its usage.
+    assert text_of(reply).replace("\ud83d", "").replace("x", "") == TEXT
+    return "whole"
+
+
+@pytest.mark.parametrize(("case", "is_streaming"), PARAMETERS)
+def test_a_fault_is_told_as_what_it_is(
+    faulty: tuple[FaultyUpstream, Proxy], case: Case, is_streaming: bool
+) -> None:
+    _, proxy = faulty
+    request_id = f"fault-{CASES.index(case)}-{is_streaming}"
+    model = case.fault if "/" in case.fault else f"groq/{case.fault}"
+    reply = proxy.chat(model, stream=is_streaming, headers={"x-request-id": request_id})
+    assert outcome(reply) == (case.streamed if is_streaming else case.whole)
+    assert reply.headers["x-request-id"] == request_id
+    assert b"gsk-leaked" not in reply.body
+    assert not any(mark in reply.body for mark in (b"<html", b"Traceback", b"127.0.0.1", b"localhost"))
+    assert f"status={reply.status} " in proxy.log_line(request_id)
+    assert outcome(proxy.chat("groq/good", stream=is_streaming)) == "whole"
+
+
+@pytest.mark.row(6)
+def test_nothing_of_all_that_is_left_behind(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    """What has been cut or given up is closed by the proxy too, and never asked again."""
+    upstream, proxy = faulty
+    for how in ("fin", "rst"):
+        proxy.chat(f"groq/good;cut=300;by={how}", stream=True)
+    until = time.monotonic() + 2
+    while upstream.open_connections > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert upstream.half_closed == 0
+    assert upstream.open_connections <= 1  # the one that the good answers come on
+    assert not upstream.asked["(on a closed connection)"]
+
+
+@pytest.mark.row(12)
+@pytest.mark.parametrize("play", ["good", "crlf", "multi-line", "lone-surrogate"])
+def test_a_stream_is_the_same_however_it_is_cut(faulty: tuple[FaultyUpstream, Proxy], play: str) -> None:
+    _, proxy = faulty
+    expected = proxy.chat(f"groq/{play}", stream=True).body
+    for step in (1, 2, 3, 5, 17, 64, 1000):
+        assert proxy.chat(f"groq/{play};step={step}", stream=True).body == expected
+
+
+@pytest.mark.row(27)
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("retry-after=7", "7"),
+        ("retry-after=1.2", "2"),
+        ("retry-after=0", "1"),
+        ("retry-after=-5", None),
+        ("retry-after=1000000000", "60"),
+        ("retry-after=soon", None),
+        ("retry-after=Wed, 21 Oct 2099 07:28:00 GMT", "60"),
+        ("retry-after=Wed, 21 Oct 2015 07:28:00 GMT", "1"),
+        ("retry-after=1e9", None),
+        ("retry-after-ms=1500", "2"),
+        ("retry-after-ms=1;retry-after=40", "1"),
+        ("retry-after-ms=nan;retry-after=3", "3"),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("code", [429, 503])
+def test_a_wait_is_passed_on_within_bounds(
+    faulty: tuple[FaultyUpstream, Proxy], fields: str, expected: str | None, code: int
+) -> None:
+    _, proxy = faulty
+    reply = proxy.chat(f"groq/status;code={code};{fields}".rstrip(";"))
+    assert reply.status == code
+    assert reply.headers.get("retry-after") == expected
+
+
+@pytest.mark.row(34)
+@pytest.mark.parametrize("code", [400, 413])
+@pytest.mark.parametrize("size", [10, 300_000, 20_000_000])
+def test_an_answer_that_comes_before_the_request_is_sent_is_passed_on(
+    faulty: tuple[FaultyUpstream, Proxy], code: int, size: int
+) -> None:
+    _, proxy = faulty
+    assert outcome(proxy.chat(f"groq/early;code={code}", padding="x" * size)) == f"{code} scripted"
+
+
+@pytest.mark.row(34)
+def test_a_provider_that_resets_while_it_is_sent_to_is_no_bug(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    _, proxy = faulty
+    reply = proxy.chat("groq/early;code=413;by=rst", padding="x" * 20_000_000)
+    # Whether the provider's answer outruns the reset of its connection is the network's choice.
+    assert outcome(reply) in {"413 scripted", "502 upstream_disconnected"}
+
+
+@pytest.mark.row(36)
+def test_thousands_of_tokens_come_in_order(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    _, proxy = faulty
+    words = 20_000
+    reply = proxy.chat(f"groq/good;words={words}", stream=True)
+    assert text_of(reply) == "".join(f"wörd{number} " for number in range(words))
+
+
+@pytest.mark.row(37)
+def test_odd_deltas_of_tool_calls_keep_their_bytes(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    _, proxy = faulty
+    sent = b"".join(faults.pieces(faults.parse("odd-tools"), is_streaming=True))
+    received = proxy.chat("groq/odd-tools", stream=True).body
+    frames = [part for part in received.split(b"\n\n") if b"tool_calls" in part]
+    assert len(frames) == 5
+    assert all(part in sent for part in frames)
+
+
+@pytest.mark.row(38)
+def test_no_usage_is_made_up(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    _, proxy = faulty
+    body = proxy.chat("groq/good", stream=True, stream_options={"include_usage": True}).body
+    assert b"usage" not in body
+    body = proxy.chat("groq/usage-mid", stream=True, stream_options={"include_usage": True}).body
+    assert body.count(b'"usage"') == 1
+
+
+@pytest.mark.row(32)
+def test_a_redirect_leads_nowhere(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    upstream, proxy = faulty
+    with faulty_upstream() as (elsewhere, port):
+        proxy.chat(f"groq/redirect;to=http://127.0.0.1:{port}/v1/chat/completions")
+        assert elsewhere.connections == 0
+    assert upstream.asked
+
+
+@pytest.mark.row(4)
+def test_a_bad_certificate_is_not_tried_again(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    _, proxy = faulty
+    for provider in ("together", "fireworks"):
+        assert proxy.chat(f"{provider}/good").headers["x-should-retry"] == "false"
+
+
+@pytest.mark.row(6)
+def test_a_broken_answer_breaks_no_other(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    """One client connection, faults and good answers in turn: an error before the answer keeps it."""
+    _, proxy = faulty
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
+    for model in (
+        "groq/good;cut=50",
+        "groq/good",
+        "groq/bad-status",
+        "groq/good",
+        "groq/status",
+        "groq/good",
+    ):
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hi"}]})
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == (200 if model == "groq/good" else 502)
+    connection.close()
