@@ -65,6 +65,7 @@ def two_instances(
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.row(64, 73)
 @needs_nginx
 def test_both_instances_are_restarted_and_no_request_or_stream_is_lost(

@@ -109,6 +109,7 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(
     assert ask(four.port, "groq/answers", stream=True) is None
 
 
+@pytest.mark.slow
 @pytest.mark.row(62)
 def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_lost(four: Proxy) -> None:
     with Load(four.port, "groq/answers") as load:
@@ -161,6 +162,7 @@ def test_a_worker_that_ends_by_itself_is_replaced(four: Proxy) -> None:
     assert "ended with 0" in four.log
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_at_each_start_is_not_started_in_a_hot_loop(upstream: Upstream) -> None:
     with running_proxy(provider_settings(upstream), "--workers", "2") as proxy:
         # The settings have become wrong: a worker that starts now reads them, and ends.

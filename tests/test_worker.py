@@ -256,6 +256,7 @@ def all_workers_list(proxy: Proxy, *models: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.row(75)
 def test_settings_are_read_again_in_all_workers_and_no_request_suffers(upstream: Upstream) -> None:
     upstream.on("answers", answer)

@@ -676,6 +676,7 @@ def test_an_answer_without_content_has_nothing_behind_its_head(proxy: Proxy, ups
     assert answer.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_on_gets_all_of_its_last_answer(proxy: Proxy, upstream: Upstream) -> None:
     size = 14_000_000
     says(upstream, "img", b'{"data": "' + b"A" * size + b'"}')
