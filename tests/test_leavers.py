@@ -122,14 +122,17 @@ def test_clients_that_leave_at_once_leave_nothing_behind(
     upstream, proxy = stormy
     pid = proxy.process.pid
     before = descriptors(pid)
+    # The suite runs beside whatever else a machine does; scripts/test-slow wants the bounds themselves.
+    slack_s = 0.0 if count == 1000 else 0.4
 
     async def storm(round_: int) -> Storm:
         one = Storm(upstream, proxy, f"{how}{is_streaming}{count}.{round_}")
         await one.gather(count, is_streaming=is_streaming)
         assert descriptors(pid) >= before + 2 * count
         closed_s = await one.leave(how)
-        assert closed_s < CLOSED_WITHIN_S + one.lag_s
-        assert one.health_s < HEALTHY_WITHIN_S + one.lag_s
+        # The lag of this process is added twice: it sees the client off, and the upstream's end.
+        assert closed_s < CLOSED_WITHIN_S + slack_s + 2 * one.lag_s
+        assert one.health_s < HEALTHY_WITHIN_S + slack_s + 2 * one.lag_s
         await until(lambda: descriptors(pid) <= before and not upstream.open_connections)
         await until(lambda: told_as_left(proxy, one.name) == count)
         return one
