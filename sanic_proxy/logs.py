@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from typing_extensions import override
 
@@ -30,10 +31,11 @@ def configure(level: str, style: str) -> None:
 
 
 def fill_standard_streams() -> None:
-    """Put /dev/null where standard input, output or error is closed.
+    """Put /dev/null where standard input, output or error is closed, and keep nothing back in the others.
 
     Else the next socket or pipe gets that number: what is meant for the log would go there, and libuv
-    aborts when it closes one of those.
+    aborts when it closes one of those. What a full disk did not take would be tried again with each flush,
+    as multiprocessing does before it starts a worker.
     """
     for number in (0, 1, 2):
         try:
@@ -45,8 +47,17 @@ def fill_standard_streams() -> None:
                 os.close(opened)
             os.set_inheritable(number, True)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # what Python makes of a closed one
+        stream = getattr(sys, name)
+        if stream is None:  # what Python makes of a closed one
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+        elif isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.BufferedWriter):
+            with suppress(OSError):
+                stream.flush()
+            raw = io.FileIO(stream.fileno(), "w", closefd=False)
+            plain = io.TextIOWrapper(
+                cast("io.BufferedWriter", raw), stream.encoding, stream.errors, write_through=True
+            )
+            setattr(sys, name, plain)
 
 
 def say(line: str) -> None:
