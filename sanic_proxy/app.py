@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from typing import Any, NoReturn
 
 from sanic import Request, Sanic
@@ -250,6 +251,8 @@ def _exit_with(problems: list[str]) -> NoReturn:
 
 async def check_settings(app: ProxyApp) -> None:
     """In the main process, before any worker: all problems at once, or the lines that say what is on."""
+    # Until somebody heeds it: unhandled it would end the process, and settings are being read just now.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = _settings_or_exit(app.state.host)
     logs.configure(settings.log_level, settings.log_format)
     for line in startup.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
