@@ -38,11 +38,11 @@ from sanic_proxy.supervisor import StateServer, Supervisor
 from sanic_proxy.traffic import overloaded
 from sanic_proxy.worker import Worker, read_again
 
-# Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
-# for longer than a minute with a 503 of its own.
 # What a form holds in memory while it passes: what nobody has read yet, and what waits for the model's name.
 UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
 BACKLOG = 4096  # connections that wait to be accepted; Sanic's 100 is less than a burst of clients
+# Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
+# for longer than a minute with a 503 of its own.
 KEEP_ALIVE_TIMEOUT_S = 120
 REQUEST_TIMEOUT_S = 60
 # Nothing in the environment begins with it: by default Sanic copies every SANIC_* variable into
@@ -148,8 +148,8 @@ async def _receive(request: ProxyRequest, state: AppState) -> None:
     if request.is_received:
         size_bytes = request.size_bytes
     else:
-        length = request.fields.get("content-length")
-        size_bytes = limit_bytes if length is None else int(length)
+        length = request.declared_bytes
+        size_bytes = limit_bytes if length is None else length
     if request.is_upload:
         hold(request, min(size_bytes, UPLOAD_SHARE_BYTES))
         return

@@ -207,6 +207,12 @@ class ProxyRequest(Request[Any, Any]):
         """httptools's view of the URL, for Sanic's properties of it."""
         return _parsed(self.raw_url)
 
+    @property
+    def declared_bytes(self) -> int | None:
+        """The length that the body is to have; None where it comes in chunks, or there is none."""
+        length = self.fields.get("content-length")
+        return None if length is None else int(length)
+
     def drop_body(self) -> None:
         """Whatever else comes of the body is not kept."""
         self.pieces.clear()

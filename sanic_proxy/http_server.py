@@ -263,8 +263,8 @@ class ProxyHttp(Http):
             url, fields, version, parser.get_method().decode(), protocol.transport, protocol.app
         )
         request.keeps_alive = parser.should_keep_alive()
-        length = fields.get("content-length")
-        if length is not None and int(length) > protocol.request_max_size and not request.is_upload:
+        length = request.declared_bytes
+        if length is not None and length > protocol.request_max_size and not request.is_upload:
             request.failure = _body_too_large()
         return request
 
@@ -640,15 +640,11 @@ class ProxyProtocol(HttpProtocol):
             self._http.is_writable = True
             if self._http.on_writable is not None:
                 self._http.on_writable()
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
+        self._leave_reader()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._reader_timer is not None:
-            self._reader_timer.cancel()
-            self._reader_timer = None
+        self._leave_reader()
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _watch_reader(self) -> None:
@@ -657,6 +653,11 @@ class ProxyProtocol(HttpProtocol):
             wait_s = self.app.config.get("READER_TIMEOUT", READER_TIMEOUT_S)
             left_bytes = _left_bytes(self.transport)
             self._reader_timer = self.loop.call_later(wait_s, self._judge_reader, left_bytes)
+
+    def _leave_reader(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _judge_reader(self, left_bytes: int) -> None:
         if self.transport is None or _left_bytes(self.transport) < left_bytes:

@@ -469,7 +469,7 @@ class Connection(asyncio.Protocol):
         if self.status:
             return  # behind a body; not to be mistaken for what came before it
         key = name.decode("latin-1").lower()
-        if key in _LENGTHS:
+        if key in LENGTHS:
             self.has_length = True
         self.headers[key] = value.decode("latin-1")
 
@@ -498,7 +498,8 @@ class Connection(asyncio.Protocol):
         self.is_reusable = self._parser.should_keep_alive()
 
 
-_LENGTHS = frozenset({"content-length", "transfer-encoding"})
+# With one of these the end of a body can be told from a connection that was cut.
+LENGTHS = frozenset({"content-length", "transfer-encoding"})
 
 
 class _Lingering:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import aiohttp
 
 from sanic_proxy import errors
-from sanic_proxy.transport import Receiver, Way
+from sanic_proxy.transport import LENGTHS, Receiver, Way
 
 
 class Tunnels:
@@ -113,9 +113,6 @@ class _Watched:
         raise StopAsyncIteration
 
 
-_LENGTHS = frozenset({"content-length", "transfer-encoding"})
-
-
 class Tunnelled:
     """An answer through an outbound proxy."""
 
@@ -125,7 +122,7 @@ class Tunnelled:
         self._response = response
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
-        self.has_length = not _LENGTHS.isdisjoint(name.lower() for name in response.headers)
+        self.has_length = not LENGTHS.isdisjoint(name.lower() for name in response.headers)
 
     async def read(self, until: float) -> bytes | None:
         try:

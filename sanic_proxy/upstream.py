@@ -137,12 +137,12 @@ class UpstreamResponse:
         if self._inflater is None and self._exchange is not None:
             body = self._exchange.whole()
             if body is not None:
-                return _bounded(body, len(body), limit_bytes)
+                return bounded(body, len(body), limit_bytes)
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read_some():
             size += len(piece)
-            pieces.append(_bounded(piece, size, limit_bytes))
+            pieces.append(bounded(piece, size, limit_bytes))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def divert(self, receiver: Receiver | None) -> bool:
@@ -174,7 +174,8 @@ class UpstreamResponse:
             self._exchange = None
 
 
-def _bounded(piece: bytes, size_bytes: int, limit_bytes: int) -> bytes:
+def bounded(piece: bytes, size_bytes: int, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+    """`piece` of an answer that comes to `size_bytes` with it. Raises UpstreamBadResponse past the limit."""
     if size_bytes > limit_bytes:
         raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
     return piece

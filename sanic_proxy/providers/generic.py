@@ -26,7 +26,7 @@ from sanic_proxy.providers.base import (
 from sanic_proxy.settings import ProviderSettings
 from sanic_proxy.streaming import ChatGuard, Relay, relayed
 from sanic_proxy.transport import Upload
-from sanic_proxy.upstream import MAX_ANSWER_BYTES, Endpoint, UpstreamClient
+from sanic_proxy.upstream import Endpoint, UpstreamClient, bounded
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
@@ -35,6 +35,10 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
 _RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+")
 _LONGEST_RETURNED = 64
 _WAITS = frozenset({"retry-after", "retry-after-ms"})
+# How an event stream begins, behind a BOM or line ends.
+_BLANKS = b"\xef\xbb\xbf \r\n"
+_STREAMS = (b"data:", b"event:", b":")
+_SURE_BYTES = max(map(len, _STREAMS))
 
 
 class GenericProvider(ChatProvider):
@@ -95,7 +99,7 @@ class GenericProvider(ChatProvider):
         guard = ChatGuard()
         try:
             begun = b""
-            if _media_type(source.headers) == "application/json":
+            if media_type(source.headers) == "application/json":
                 begun = await _until_known(source)
                 if not _looks_like_a_stream(begun):
                     for frame in _told(begun, request):
@@ -117,11 +121,11 @@ class GenericProvider(ChatProvider):
         if call.content_type is not None:
             headers["content-type"] = call.content_type
         way = self._way(call.method, call.path)
-        if call.total_at == math.inf:
-            call.total_at = self._client.deadline(way)
         with self._judged(headers):
             if isinstance(call.body, Upload):
                 return await self._client.upload(way, call.body, headers=headers)
+            if call.total_at == math.inf:
+                call.total_at = self._client.deadline(way)
             return await self._client.send(
                 way, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
             )
@@ -162,12 +166,13 @@ class GenericProvider(ChatProvider):
 
 async def _until_known(source: AnswerSource) -> bytes:
     """What came of a body called JSON, up to where it shows that it is a stream; else all of it."""
-    body = b""
-    while not _looks_like_a_stream(body) and (piece := await source.read_some()):
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
-            raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
-    return body
+    begun = b""
+    while len(begun.lstrip(_BLANKS)) < _SURE_BYTES and (piece := await source.read_some()):
+        begun = bounded(begun + piece, len(begun) + len(piece))
+    if _looks_like_a_stream(begun):
+        return begun
+    rest = await source.read_all()
+    return bounded(begun + rest, len(begun) + len(rest))
 
 
 def _told(body: bytes, request: ChatRequest) -> Iterator[bytes]:
@@ -239,12 +244,13 @@ def _json_type(headers: Mapping[str, str]) -> str:
     return named if is_json else "application/json"
 
 
-def _media_type(headers: Mapping[str, str]) -> str:
+def media_type(headers: Mapping[str, str]) -> str:
+    """A provider's content-type without its parameters, in lower case; "" where it names none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _looks_like_a_stream(body: bytes) -> bool:
-    return body.lstrip(b"\xef\xbb\xbf \r\n").startswith((b"data:", b"event:", b":"))
+    return body.lstrip(_BLANKS).startswith(_STREAMS)
 
 
 def _is_replayable(completion: Mapping[str, Any]) -> bool:

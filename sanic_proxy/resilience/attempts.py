@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from sanic_proxy import wire
 from sanic_proxy.errors import ProxyError
@@ -21,22 +22,31 @@ from sanic_proxy.transport import Upload
 
 Targets = Sequence[Target[ChatProvider]]
 Take = Callable[[ForwardedAnswer], Awaitable[None]]
+T = TypeVar("T")
 
 
 async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
     """The whole answer of the first target that gives one. Raises the last failure."""
-    tries = Tries(targets, limits, request.record)
     body = request.body
+
+    async def ask(target: Target[ChatProvider]) -> WholeAnswer:
+        _aim(request, target, body)
+        answer = await target.provider.send_request(request)
+        try:
+            return await answer.parse()
+        finally:
+            answer.close()
+
+    return await _first_good(Tries(targets, limits, request.record), ask)
+
+
+async def _first_good(tries: Tries[ChatProvider], ask: Callable[[Target[ChatProvider]], Awaitable[T]]) -> T:
+    """What `ask` brings of the first target that does not fail. Raises the last failure."""
     try:
         while True:
             target = tries.next()
-            _aim(request, target, body)
             try:
-                answer = await target.provider.send_request(request)
-                try:
-                    told = await answer.parse()
-                finally:
-                    answer.close()
+                told = await ask(target)
             except ProxyError as exc:
                 if (wait_s := tries.failed(exc)) is None:
                     raise
@@ -96,30 +106,22 @@ async def forwarded(
     bytes are not kept.
     """
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
-    tries = Tries(targets, once, record, may_repeat=not call.is_once)
-    try:
-        while True:
-            target = tries.next()
-            record.provider = target.provider.name
-            aimed = _aimed(call, target)
-            try:
-                answer = await target.provider.forward(aimed)
-                try:
-                    await take(answer)
-                except BaseException:
-                    answer.close()
-                    raise
-            except ProxyError as exc:
-                call.total_at = aimed.total_at
-                if (wait_s := tries.failed(exc)) is None:
-                    raise
-            else:
-                tries.succeeded()
-                return answer
-            if wait_s:
-                await asyncio.sleep(wait_s)
-    finally:
-        tries.let_go()
+
+    async def ask(target: Target[ChatProvider]) -> ForwardedAnswer:
+        record.provider = target.provider.name
+        aimed = _aimed(call, target)
+        try:
+            answer = await target.provider.forward(aimed)
+        finally:
+            call.total_at = aimed.total_at  # the time of the next try ends with this one's
+        try:
+            await take(answer)
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    return await _first_good(Tries(targets, once, record, may_repeat=not call.is_once), ask)
 
 
 def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> None:

@@ -140,8 +140,7 @@ class Tries(Generic[P]):
 
     def broke(self, error: errors.ProxyError) -> None:
         """An answer that had begun has failed: nothing is repeated, but it counts."""
-        target = self._targets[min(self._index, len(self._targets) - 1)]
-        _settle(target, error, time.monotonic(), self._tickets)
+        _settle(self._targets[self._index], error, time.monotonic(), self._tickets)
 
     def let_go(self) -> None:
         """It is over. If a target has not been settled the client has left: it is neither well nor ill."""

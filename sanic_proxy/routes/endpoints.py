@@ -18,7 +18,7 @@ from sanic_proxy.endpoints import ROWS, Row
 from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.multipart import boundary_of
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
-from sanic_proxy.providers.generic import headers_back, is_header_value
+from sanic_proxy.providers.generic import headers_back, is_header_value, media_type
 from sanic_proxy.resilience import attempts
 from sanic_proxy.routes import bodies, documents
 from sanic_proxy.routes.errors import told
@@ -74,8 +74,7 @@ async def _pass_form(
     request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
 ) -> Reply | None:
     limit_bytes = state_of(request.app).settings.max_upload_bytes
-    length = request.fields.get("content-length")
-    size_bytes = None if length is None else int(length)
+    size_bytes = request.declared_bytes
     if size_bytes is not None and size_bytes > limit_bytes:
         raise too_large()
     call.content_type = content_type = request.fields["content-type"]
@@ -115,7 +114,7 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
         answer = await pending
         if opened.body is not None:
             return Reply(opened.lines(), opened.body, status=answer.status)
-        if _kind(answer) == "text/event-stream" and row.answer != "file":
+        if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
             await opened.pump(pending)
             return None
         await _download(request, opened.lines(), answer)
@@ -123,10 +122,6 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
     finally:
         pending.close()  # it may not have begun
         opened.close()
-
-
-def _kind(answer: ForwardedAnswer) -> str:
-    return answer.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class _Opened:
@@ -145,7 +140,7 @@ class _Opened:
 
     async def take(self, answer: ForwardedAnswer) -> None:
         """Make `answer` this one's. JSON is read whole: what is none is no success."""
-        kind = _kind(answer)
+        kind = media_type(answer.headers)
         row = self._row
         is_stream = kind == "text/event-stream" or (row.is_completion and self._request.record.is_streaming)
         is_json = row.answer == "json" or (

@@ -30,7 +30,7 @@ from sanic_proxy.providers.straico.requests import Plan, plan_of, turns_again
 from sanic_proxy.providers.straico.uploads import Uploads
 from sanic_proxy.settings import ProviderSettings
 from sanic_proxy.streaming import PING, Filler, FirstFiller, Relay, beats_until, discard
-from sanic_proxy.upstream import UpstreamClient, UpstreamResponse
+from sanic_proxy.upstream import Endpoint, UpstreamClient, UpstreamResponse
 
 
 @dataclass(slots=True)
@@ -77,27 +77,22 @@ class StraicoProvider(ChatProvider):
         request.forget_content()  # the plan has what is still needed of it
         if request.total_at == math.inf:
             request.total_at = self._client.deadline(self._chat)
-        if plan.images:
-            urls = await self._uploads.urls_of(plan.images, request.total_at)
-            plan.images = ()
-            response = await self._ask(plan, plan.turns, urls, total_at=request.total_at)
-        else:
-            urls = []
-            body = wire.dumps(plan.chat_body(plan.turns))
-            if not plan.is_checked:
-                plan.turns = []
-            response = await self._client.send(self._chat, body=(body,), total_at=request.total_at)
+        urls = await self._uploads.urls_of(plan.images, request.total_at) if plan.images else []
+        plan.images = ()
+        way, body = self._question(plan, plan.turns, urls)
+        if not plan.is_checked:
+            plan.turns = []
+        response = await self._client.send(way, body=(body,), total_at=request.total_at)
         return _Asked(self, request, response, plan, urls)
 
-    async def _ask(
-        self, plan: Plan, turns: Sequence[dict[str, str]], image_urls: Sequence[str], *, total_at: float
-    ) -> UpstreamResponse:
+    def _question(
+        self, plan: Plan, turns: Sequence[dict[str, str]], image_urls: Sequence[str]
+    ) -> tuple[Endpoint, bytes]:
+        """Where `turns` go, and as what: only the older endpoint takes images."""
         if image_urls:
             body = plan.prompt_body(turns, image_urls, mark=secrets.token_hex(4))
-            return await self._client.send(self._prompt, body=(wire.dumps(body),), total_at=total_at)
-        return await self._client.send(
-            self._chat, body=(wire.dumps(plan.chat_body(turns)),), total_at=total_at
-        )
+            return self._prompt, wire.dumps(body)
+        return self._chat, wire.dumps(plan.chat_body(turns))
 
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
@@ -165,7 +160,8 @@ class StraicoProvider(ChatProvider):
         plan = asked.plan
         turns = turns_again(plan.turns, judging.answer_of(first.reply, plan), complaint)
         try:
-            response = await self._ask(plan, turns, asked.image_urls, total_at=asked.source.total_at)
+            way, body = self._question(plan, turns, asked.image_urls)
+            response = await self._client.send(way, body=(body,), total_at=asked.source.total_at)
             try:
                 second = await _judged(response, plan)
             finally:
