@@ -23,20 +23,22 @@ from sanic_ext import Extend
 from sanic_ext.extensions.openapi.extension import OpenAPIExtension
 from typing_extensions import override
 
-from sanic_proxy import __version__, logs, startup
-from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
+from sanic_proxy import __version__
+from sanic_proxy.config.loader import load
+from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ProxyError, ShuttingDown
-from sanic_proxy.http_server import MAX_UNREAD_BYTES, ProxyProtocol
-from sanic_proxy.record import RequestRecord
-from sanic_proxy.routes import admission, chat, endpoints, health, models, pages
-from sanic_proxy.routes.errors import render
-from sanic_proxy.settings import Settings, SettingsError, binding_problem
-from sanic_proxy.settings_loader import load
-from sanic_proxy.spool import MAX_MEMORY_BYTES
+from sanic_proxy.observability import banner, logs
+from sanic_proxy.observability.in_flight import overloaded
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.routes import chat, health, models, pages, passthrough
+from sanic_proxy.server import admission
+from sanic_proxy.server.connection import MAX_UNREAD_BYTES, ProxyProtocol
+from sanic_proxy.server.error_responses import render
+from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
+from sanic_proxy.server.spool import MAX_MEMORY_BYTES
+from sanic_proxy.server.supervisor import StateServer, Supervisor
+from sanic_proxy.server.worker import Worker, read_again
 from sanic_proxy.state import AppState, state_of
-from sanic_proxy.supervisor import StateServer, Supervisor
-from sanic_proxy.traffic import overloaded
-from sanic_proxy.worker import Worker, read_again
 
 # What a form holds in memory while it passes: what nobody has read yet, and what waits for the model's name.
 UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
@@ -217,7 +219,7 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
         }
     )
     made = kind(name, config=config, request_class=ProxyRequest, configure_logging=False)
-    for room in (chat, endpoints, models, health, pages):
+    for room in (chat, passthrough, models, health, pages):
         made.blueprint(room.blueprint)
     Extend(made, extensions=[_OpenAPI], built_in_extensions=False)
     made.error_handler.add(Exception, render)
@@ -255,7 +257,7 @@ async def check_settings(app: ProxyApp) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = _settings_or_exit(app.state.host)
     logs.configure(settings.log_level, settings.log_format)
-    for line in startup.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
+    for line in banner.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
         logs.say(line)
 
 

@@ -9,10 +9,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from sanic_proxy import __version__, startup
+from sanic_proxy import __version__
+from sanic_proxy.config.loader import load
+from sanic_proxy.config.model import HEARTBEATS, PREFIX, Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ProxyError
-from sanic_proxy.settings import HEARTBEATS, PREFIX, Settings, SettingsError, binding_problem
-from sanic_proxy.settings_loader import load
+from sanic_proxy.observability import banner
 from sanic_proxy.state import AppState
 
 
@@ -108,7 +109,7 @@ def print_table(settings: Settings) -> int:
     for provider in settings.providers:
         key = "-" if provider.key is None else str(provider.key)
         print(f"{provider.name:<14}{key:<8}{provider.base_url or '(embedded)'}")
-    for line in startup.start_lines(settings, f"http://{settings.host}:{settings.port}")[2:]:
+    for line in banner.start_lines(settings, f"http://{settings.host}:{settings.port}")[2:]:
         print(line)
     problem = binding_problem(settings, settings.host)
     if problem is not None:

@@ -7,15 +7,15 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sanic_proxy.model_list import ModelList
+from sanic_proxy.config.model import Settings
+from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
-from sanic_proxy.resilience.health import Board
-from sanic_proxy.resilience.targets import Limits
-from sanic_proxy.router import Router
-from sanic_proxy.settings import Settings
-from sanic_proxy.traffic import Traffic
-from sanic_proxy.upstream import UpstreamClient
+from sanic_proxy.routing.breaker import Board
+from sanic_proxy.routing.model_list import ModelList
+from sanic_proxy.routing.router import Router
+from sanic_proxy.routing.targets import Limits
+from sanic_proxy.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
     from typing import Any

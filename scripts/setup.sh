@@ -15,13 +15,13 @@ find_python() {
     return 1
 }
 
-# install NAME FOLDER: make FOLDER hold requirements/NAME.txt and this package, and set $venv to it.
+# install NAME FOLDER: make FOLDER hold scripts/requirements/NAME.txt and this package, and set $venv to it.
 # Does nothing the second time.
 install() {
     local name=$1 wanted stamp
     venv="$root/$2"
     stamp="$venv/.installed"
-    wanted=$(cat "$root/requirements/$name.txt" "$root/requirements/build.txt" "$root/pyproject.toml" | cksum)
+    wanted=$(cat "$root/scripts/requirements/$name.txt" "$root/scripts/requirements/build.txt" "$root/pyproject.toml" | cksum)
     if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
         return
     fi
@@ -32,13 +32,13 @@ install() {
         if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
             exit 0
         fi
-        echo "installing requirements/$name.txt into ${venv##*/}" >&2
+        echo "installing scripts/requirements/$name.txt into ${venv##*/}" >&2
         if [[ ! -x $venv/bin/pip ]]; then
             "$(find_python)" -m venv "$venv"
         fi
         pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
-        "${pip[@]}" --require-hashes -r "$root/requirements/$name.txt"
-        "${pip[@]}" --require-hashes -r "$root/requirements/build.txt"
+        "${pip[@]}" --require-hashes -r "$root/scripts/requirements/$name.txt"
+        "${pip[@]}" --require-hashes -r "$root/scripts/requirements/build.txt"
         "${pip[@]}" --no-deps --no-build-isolation --editable "$root"
         echo "$wanted" >"$stamp"
     ) 9>"$venv/.lock"

@@ -8,13 +8,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanic_proxy import failures, wire
 from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.providers.echo import completion as echoed
-from sanic_proxy.providers.straico.answers import model_list
-from sanic_proxy.record import RequestRecord
-from sanic_proxy.streaming import ChatGuard
+from sanic_proxy.providers.straico.replies import model_list
+from sanic_proxy.streams.stream import ChatGuard
+from sanic_proxy.upstream import error_parser
 from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 
 
@@ -24,13 +25,13 @@ def test_no_request_breaks_the_echo(messages: list[Any], fields: dict[str, Any])
     record = RequestRecord("id", "POST", "/")
     request = ChatRequest(b"", {**fields, "messages": messages}, "echo/echo", "echo", False, {}, record)
     with suppress(InvalidRequest):
-        assert wire.dumps(echoed(request))
+        assert codec.dumps(echoed(request))
 
 
 @given(VALUES)
 @settings(deadline=None)
 def test_no_body_breaks_a_list_or_an_error(body: Any) -> None:
-    for read in (model_list, failures.error_in_band, failures.message_of, failures.error_object):
+    for read in (model_list, error_parser.error_in_band, error_parser.message_of, error_parser.error_object):
         try:
             read(body)
         except ProxyError:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sanic_proxy.catalog import ROWS, Row
-from sanic_proxy.settings import VARIABLES, Variable
+from sanic_proxy.config.catalog import ROWS, Row
+from sanic_proxy.config.model import VARIABLES, Variable
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]

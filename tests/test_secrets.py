@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.settings_loader import load
+from sanic_proxy.config.loader import load
 from tests.conftest import ONCE
 from tests.support.proxy import MIN_SECRET_CHARS, Proxy, running_proxy, secrets_in
 from tests.support.upstream import Exchange, Upstream, completion, frame

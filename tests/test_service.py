@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sanic_proxy.settings_loader import load
-from sanic_proxy.supervisor import MARGIN_S
+from sanic_proxy.config.loader import load
+from sanic_proxy.server.supervisor import MARGIN_S
 from tests.support.nginx import CONF, ROOT
 
 UNIT = (ROOT / "scripts/sanic-proxy.service").read_text("utf-8")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import provider_settings
+from tests.server.test_supervisor import wait_until_gone
 from tests.support.load import Load, can_connect, wait_until
 from tests.support.nginx import needs_nginx, running_nginx, tls_context
 from tests.support.proxy import children, running_proxy, start_proxy
 from tests.support.upstream import Exchange, Upstream, completion, text_stream
 from tests.test_capacity import is_healthy
 from tests.test_rolling_restart import run, two_instances
-from tests.test_supervisor import wait_until_gone
 
 pytestmark = pytest.mark.slow
 

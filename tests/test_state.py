@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sanic_proxy.settings_loader import load
+from sanic_proxy.config.loader import load
 from sanic_proxy.state import AppState, KeyRing
-from sanic_proxy.upstream import UpstreamClient
-from tests.test_traffic import Request
+from sanic_proxy.upstream.client import UpstreamClient
+from tests.observability.test_in_flight import Request
 
 
 def test_a_key_is_compared_whole(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanic_proxy.app import app
-from sanic_proxy.streaming import ChatGuard
+from sanic_proxy.streams.stream import ChatGuard
 
 __all__ = ["app"]
 

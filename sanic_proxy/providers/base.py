@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from sanic_proxy.errors import EndpointNotFound
-from sanic_proxy.record import RequestRecord
-from sanic_proxy.streaming import Relay, Source
-from sanic_proxy.transport import Body, Upload
-from sanic_proxy.wire import ChunkHead
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai.codec import ChunkHead
+from sanic_proxy.streams.stream import Relay, Source
+from sanic_proxy.upstream.connection import Body, Upload
 
 # What is made anew for each request is not frozen: that would make each field cost a call.
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy import errors, replay, wire
+from sanic_proxy import errors
+from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import (
     Answer,
     AnswerSource,
@@ -30,7 +31,8 @@ from sanic_proxy.providers.base import (
     ProviderKind,
     WholeAnswer,
 )
-from sanic_proxy.streaming import Relay
+from sanic_proxy.streams import replay
+from sanic_proxy.streams.stream import Relay
 
 SLOW_START_S = 1.0
 SLOW_STEP_S = 0.25
@@ -54,14 +56,14 @@ class EchoProvider(ChatProvider):
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
         await _BEHAVIOURS.get(request.upstream_model, _unknown)()
-        return Answer(self, request, _Memory(wire.dumps(completion(request))))
+        return Answer(self, request, _Memory(codec.dumps(completion(request))))
 
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
         body = await answer.source.read_all()
         if answer.request.upstream_model == "cut":
             raise errors.UpstreamDisconnected("The echo broke off in the middle of its answer, as asked")
-        answer.request.record.usage = wire.loads_exact(body)["usage"]
+        answer.request.record.usage = codec.loads_exact(body)["usage"]
         return WholeAnswer(body, [("content-type", "application/json")])
 
     @override
@@ -69,8 +71,8 @@ class EchoProvider(ChatProvider):
         self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
     ) -> AsyncGenerator[bytes | Relay, None]:
         answer = await pending
-        made = wire.loads_exact(await answer.source.read_all())
-        head = wire.ChunkHead(
+        made = codec.loads_exact(await answer.source.read_all())
+        head = codec.ChunkHead(
             id=made["id"],
             model=made["model"],
             created=made["created"],
@@ -85,7 +87,7 @@ class EchoProvider(ChatProvider):
             await asyncio.sleep(pause_s)
             if request.upstream_model == "cut" and index >= len(words) // 2:
                 raise errors.UpstreamDisconnected("The echo broke off in the middle of its answer, as asked")
-            yield replay.frame(wire.chunk(head, {"content": word}))
+            yield replay.frame(codec.chunk(head, {"content": word}))
         message["content"] = None  # it has been told word by word
         for frame in replay.answer_frames(head, made):
             yield frame
@@ -170,9 +172,9 @@ def completion(request: ChatRequest) -> dict[str, Any]:
     if call:
         message["tool_calls"] = [call]
     return {
-        "id": wire.new_completion_id(),
+        "id": codec.new_completion_id(),
         "object": "chat.completion",
-        "created": wire.now(),
+        "created": codec.now(),
         "model": request.model,
         "choices": [
             {
@@ -210,11 +212,11 @@ def _text_of(turn: Mapping[str, Any]) -> str:
 def _content(response_format: object, text: str) -> str:
     kind = response_format.get("type") if isinstance(response_format, dict) else None
     if kind == "json_object":
-        return wire.dumps({"echo": text}).decode()
+        return codec.dumps({"echo": text}).decode()
     if kind == "json_schema" and isinstance(response_format, dict):
         wanted = response_format.get("json_schema")
         schema = wanted.get("schema") if isinstance(wanted, dict) else None
-        return wire.dumps(example_of(schema, text)).decode()
+        return codec.dumps(example_of(schema, text)).decode()
     return text
 
 
@@ -234,9 +236,9 @@ def _tool_call(fields: Mapping[str, Any], text: str) -> dict[str, Any] | None:
     if not functions:
         raise errors.InvalidRequest("tool_choice needs tools", param="tool_choice")
     function = functions[0]
-    arguments = wire.dumps(example_of(function.get("parameters"), text)).decode()
+    arguments = codec.dumps(example_of(function.get("parameters"), text)).decode()
     return {
-        "id": wire.new_call_id(),
+        "id": codec.new_call_id(),
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }

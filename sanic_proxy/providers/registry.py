@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from sanic_proxy.config.model import HEARTBEATS, Protocol, ProviderSettings, Settings
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.echo import EchoProvider
-from sanic_proxy.providers.generic import GenericProvider
+from sanic_proxy.providers.openai_compatible import GenericProvider
 from sanic_proxy.providers.straico.provider import StraicoProvider
-from sanic_proxy.settings import HEARTBEATS, Protocol, ProviderSettings, Settings
-from sanic_proxy.upstream import UpstreamClient
+from sanic_proxy.upstream.client import UpstreamClient
 
 _Build = Callable[[ProviderSettings, Settings, UpstreamClient], ChatProvider]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from sanic import Blueprint
 
-from sanic_proxy.app_types import ProxyRequest, Reply, header_lines
 from sanic_proxy.providers.base import ChatRequest
-from sanic_proxy.resilience import attempts
-from sanic_proxy.routes import bodies, documents
-from sanic_proxy.routes.pump import pump
-from sanic_proxy.routes.targets import named_provider, told_of
+from sanic_proxy.routes import openapi
+from sanic_proxy.routing import attempts
+from sanic_proxy.server import bodies
+from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
+from sanic_proxy.server.selection import named_provider, told_of
+from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 
 blueprint = Blueprint("chat")
 
 
-@documents.chat
+@openapi.chat
 async def chat_completions(request: ProxyRequest) -> Reply | None:
     """Create a chat completion, whole or streamed."""
     targets, chat = _targets_and_request(request)
@@ -58,5 +59,5 @@ def _targets_and_request(request: ProxyRequest) -> tuple[attempts.Targets, ChatR
 
 blueprint.add_route(chat_completions, "/v1/chat/completions", methods=["POST"], name="create")
 blueprint.add_route(
-    documents.alias(chat_completions), "/chat/completions", methods=["POST"], name="create_bare"
+    openapi.alias(chat_completions), "/chat/completions", methods=["POST"], name="create_bare"
 )

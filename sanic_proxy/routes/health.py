@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse
 
-from sanic_proxy import wire
-from sanic_proxy.app_types import ProxyRequest
-from sanic_proxy.routes import documents
+from sanic_proxy.openai import codec
+from sanic_proxy.routes import openapi
+from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 
 blueprint = Blueprint("health")
 
 
-@documents.health
+@openapi.health
 async def liveness(request: ProxyRequest) -> HTTPResponse:
     """Say that this worker is alive."""
-    return HTTPResponse(wire.dumps({"status": "ok"}), content_type="application/json")
+    return HTTPResponse(codec.dumps({"status": "ok"}), content_type="application/json")
 
 
-@documents.readiness
+@openapi.readiness
 async def readiness(request: ProxyRequest) -> HTTPResponse:
     """Say whether this worker takes new requests, and if not, why."""
     reasons = not_ready(state_of(request.app))
     body = {"status": "not ready" if reasons else "ready", "not_ready": reasons}
-    return HTTPResponse(wire.dumps(body), status=503 if reasons else 200, content_type="application/json")
+    return HTTPResponse(codec.dumps(body), status=503 if reasons else 200, content_type="application/json")
 
 
 def not_ready(state: AppState) -> list[str]:
@@ -38,6 +38,6 @@ def not_ready(state: AppState) -> list[str]:
 
 _METHODS = ["GET", "HEAD"]  # load balancers ask with either
 blueprint.add_route(liveness, "/health", methods=_METHODS, name="live")
-blueprint.add_route(documents.alias(liveness), "/healthz", methods=_METHODS, name="live_z")
-blueprint.add_route(documents.alias(liveness), "/health/liveliness", methods=_METHODS, name="live_liveliness")
+blueprint.add_route(openapi.alias(liveness), "/healthz", methods=_METHODS, name="live_z")
+blueprint.add_route(openapi.alias(liveness), "/health/liveliness", methods=_METHODS, name="live_liveliness")
 blueprint.add_route(readiness, "/health/readiness", methods=_METHODS, name="ready")

@@ -6,23 +6,23 @@ from urllib.parse import unquote
 
 from sanic import Blueprint, HTTPResponse
 
-from sanic_proxy import wire
-from sanic_proxy.app_types import ProxyRequest
 from sanic_proxy.errors import ModelNotFound
-from sanic_proxy.routes import documents
+from sanic_proxy.openai import codec
+from sanic_proxy.routes import openapi
+from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 
 blueprint = Blueprint("models")
 
 
-@documents.models
+@openapi.models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on."""
     models = await state_of(request.app).models.all()
     return _json({"object": "list", "data": models})
 
 
-@documents.model
+@openapi.model
 async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     """Get one model. Ids may hold slashes and colons."""
     wanted = unquote(model)
@@ -35,10 +35,10 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
 
 
 def _json(value: object) -> HTTPResponse:
-    return HTTPResponse(wire.dumps(value), content_type="application/json")
+    return HTTPResponse(codec.dumps(value), content_type="application/json")
 
 
 blueprint.add_route(list_models, "/v1/models", name="list")
 blueprint.add_route(get_model, "/v1/models/<model:path>", name="get")
-blueprint.add_route(documents.alias(list_models), "/models", name="list_bare")
-blueprint.add_route(documents.alias(get_model), "/models/<model:path>", name="get_bare")
+blueprint.add_route(openapi.alias(list_models), "/models", name="list_bare")
+blueprint.add_route(openapi.alias(get_model), "/models/<model:path>", name="get_bare")

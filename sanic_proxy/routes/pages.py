@@ -8,8 +8,8 @@ from importlib import resources
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
-from sanic_proxy.app_types import ProxyRequest
-from sanic_proxy.routes import documents
+from sanic_proxy.routes import openapi
+from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 
 blueprint = Blueprint("pages")
@@ -31,19 +31,19 @@ _DOCS = _page("docs.html")
 _DOCS_SCRIPT = _page("docs.js")
 
 
-@documents.page
+@openapi.page
 async def index(request: ProxyRequest) -> HTTPResponse:
     """Say what this is, which providers are on, and how to call it."""
     return _html(index_page(state_of(request.app), request.fields.get("host") or "127.0.0.1:8000"))
 
 
-@documents.page
+@openapi.page
 async def docs(request: ProxyRequest) -> HTTPResponse:
     """Show the OpenAPI document."""
     return _html(_DOCS)
 
 
-@documents.page
+@openapi.page
 async def docs_script(request: ProxyRequest) -> HTTPResponse:
     """Read the OpenAPI document in the browser."""
     return HTTPResponse(_DOCS_SCRIPT, content_type="text/javascript; charset=utf-8", headers=_HEADERS)

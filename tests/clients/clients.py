@@ -12,7 +12,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One client; `requirements/clients/<name>.txt` or `.json` pins it, `package` is what it is known by."""
+    """One client, pinned by `scripts/requirements/clients/<name>.txt` or `.json`."""
 
     name: str
     package: str

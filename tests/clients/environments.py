@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.clients.clients import Client
 
 ROOT = Path(__file__).parents[2]
-REQUIREMENTS = ROOT / "requirements" / "clients"
+REQUIREMENTS = ROOT / "scripts" / "requirements" / "clients"
 DRIVERS = Path(__file__).parent / "drivers"
 CACHE = ROOT / ".clients"
 INSTALL_TIMEOUT_S = 900

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from sanic_proxy.config.loader import load
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
-from sanic_proxy.settings_loader import load
-from sanic_proxy.upstream import UpstreamClient
+from sanic_proxy.upstream.client import UpstreamClient
 
 
 def built(directory: Path, **environ: str) -> dict[str, tuple[ChatProvider, ...]]:

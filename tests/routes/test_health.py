@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sanic_proxy.config.loader import load
 from sanic_proxy.routes.health import not_ready
-from sanic_proxy.settings_loader import load
 from sanic_proxy.state import AppState
 from tests.support.proxy import Proxy
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico import dialects
+from sanic_proxy.providers.straico import families
 from sanic_proxy.providers.straico.images import MAX_IMAGES, PART_KINDS, Image, image_of
 from sanic_proxy.providers.straico.tools import Family
 
@@ -26,8 +26,8 @@ class Conversation:
     def __init__(self, family: Family) -> None:
         self._family = family
         # By the client's id; ids may be missing, or stand there twice: the oldest waits first.
-        self._waiting: dict[str, deque[dialects.PastCall]] = {}
-        self._answered: dict[str, dialects.PastCall] = {}
+        self._waiting: dict[str, deque[families.PastCall]] = {}
+        self._answered: dict[str, families.PastCall] = {}
         self._labels: set[str] = set()
         self._count = 0
         self.images: list[Image] = []
@@ -65,7 +65,7 @@ class Conversation:
             # Straico answers an empty assistant turn with an error.
             refusal = message.get("refusal")
             return text or (refusal if isinstance(refusal, str) and refusal else None)
-        rendered = dialects.render_calls(calls, family=self._family)
+        rendered = families.render_calls(calls, family=self._family)
         return f"{text}\n\n{rendered}" if text else rendered
 
     def _text(self, content: object, path: str) -> str:
@@ -95,7 +95,7 @@ class Conversation:
             raise InvalidRequest(f"Straico's chat takes text and images, no {kind} parts", param=path)
         raise InvalidRequest("A content part must be an object with a type and its text", param=path)
 
-    def _calls(self, message: Mapping[str, Any], path: str) -> Iterator[dialects.PastCall]:
+    def _calls(self, message: Mapping[str, Any], path: str) -> Iterator[families.PastCall]:
         entries = message.get("tool_calls") or []
         older = message.get("function_call")
         if isinstance(older, dict):
@@ -112,22 +112,22 @@ class Conversation:
                 raise InvalidRequest("The arguments of a tool call must be a string", param=where)
             yield self._remember(str(entry.get("id") or function["name"]), function["name"], arguments)
 
-    def _remember(self, call_id: str, name: str, arguments: str) -> dialects.PastCall:
-        label = dialects.label_for(call_id, name, self._count, family=self._family)
+    def _remember(self, call_id: str, name: str, arguments: str) -> families.PastCall:
+        label = families.label_for(call_id, name, self._count, family=self._family)
         self._count += 1
         if label in self._labels:
             label = f"{label}-{self._count}"
         self._labels.add(label)
-        call = dialects.PastCall(label, name, arguments)
+        call = families.PastCall(label, name, arguments)
         self._waiting.setdefault(call_id, deque()).append(call)
         return call
 
     def _result(self, message: Mapping[str, Any], text: str) -> str:
         given = str(message.get("tool_call_id") or message.get("name") or "")
-        call = self._call_of(given) or dialects.PastCall(given, str(message.get("name") or ""), "")
-        return dialects.render_result(call.label, call.name, text, family=self._family)
+        call = self._call_of(given) or families.PastCall(given, str(message.get("name") or ""), "")
+        return families.render_result(call.label, call.name, text, family=self._family)
 
-    def _call_of(self, call_id: str) -> dialects.PastCall | None:
+    def _call_of(self, call_id: str) -> families.PastCall | None:
         """The call a result belongs to: of several with its id, or without any, the first that waits."""
         waiting = self._waiting.get(call_id)
         if not call_id:

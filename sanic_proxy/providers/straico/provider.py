@@ -12,8 +12,9 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from sanic_proxy import replay, wire
+from sanic_proxy.config.model import ProviderSettings
 from sanic_proxy.errors import ProxyError, UpstreamBadResponse
+from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import (
     Answer,
     AnswerSource,
@@ -22,15 +23,16 @@ from sanic_proxy.providers.base import (
     ProviderKind,
     WholeAnswer,
 )
-from sanic_proxy.providers.generic import endpoint, fixed_headers, headers_back
-from sanic_proxy.providers.straico import answers, judging, parameters
-from sanic_proxy.providers.straico.failures import RULES
-from sanic_proxy.providers.straico.judging import Judged
-from sanic_proxy.providers.straico.requests import Plan, plan_of, turns_again
+from sanic_proxy.providers.openai_compatible import endpoint, fixed_headers, headers_back
+from sanic_proxy.providers.straico import parameters, replies
+from sanic_proxy.providers.straico.error_rules import RULES
+from sanic_proxy.providers.straico.plan import Plan, plan_of, turns_again
 from sanic_proxy.providers.straico.uploads import Uploads
-from sanic_proxy.settings import ProviderSettings
-from sanic_proxy.streaming import PING, Filler, FirstFiller, Relay, beats_until, discard
-from sanic_proxy.upstream import Endpoint, UpstreamClient, UpstreamResponse
+from sanic_proxy.providers.straico.validation import validator
+from sanic_proxy.providers.straico.validation.validator import Judged
+from sanic_proxy.streams import replay
+from sanic_proxy.streams.stream import PING, Filler, FirstFiller, Relay, beats_until, discard
+from sanic_proxy.upstream.client import Endpoint, UpstreamClient, UpstreamResponse
 
 
 @dataclass(slots=True)
@@ -91,14 +93,14 @@ class StraicoProvider(ChatProvider):
         """Where `turns` go, and as what: only the older endpoint takes images."""
         if image_urls:
             body = plan.prompt_body(turns, image_urls, mark=secrets.token_hex(4))
-            return self._prompt, wire.dumps(body)
-        return self._chat, wire.dumps(plan.chat_body(turns))
+            return self._prompt, codec.dumps(body)
+        return self._chat, codec.dumps(plan.chat_body(turns))
 
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
         completion = await self._completion(cast("_Asked", answer))
         headers = [("content-type", "application/json"), *headers_back(answer.source.headers)]
-        return WholeAnswer(wire.dumps(completion), [*headers, *_cost_headers(completion)])
+        return WholeAnswer(codec.dumps(completion), [*headers, *_cost_headers(completion)])
 
     @override
     async def create_streaming_response(
@@ -106,10 +108,10 @@ class StraicoProvider(ChatProvider):
     ) -> AsyncGenerator[bytes | Relay, None]:
         # Before anything is awaited: with a commit delay of 0 the head goes out at once.
         request.answer_headers = _told_of(request)
-        head = request.head = request.head or wire.ChunkHead(
-            id=wire.new_completion_id(),
+        head = request.head = request.head or codec.ChunkHead(
+            id=codec.new_completion_id(),
             model=request.model,
-            created=wire.now(),
+            created=codec.now(),
             include_usage=request.include_usage,
         )
         initial = replay.initial_frame(head)
@@ -127,7 +129,7 @@ class StraicoProvider(ChatProvider):
         finally:
             await discard(completing)
 
-    def _beat(self, head: wire.ChunkHead) -> Filler:
+    def _beat(self, head: codec.ChunkHead) -> Filler:
         if self._heartbeat is None:
             return PING
         return Filler(replay.heartbeat_frame(head, self._heartbeat))
@@ -150,7 +152,7 @@ class StraicoProvider(ChatProvider):
             request.record.usage = made.reply.usage
         if made.fault is not None and made.fault.error is not None:
             raise made.fault.error
-        return judging.completion(made, model=request.model)
+        return validator.completion(made, model=request.model)
 
     async def _made_again(self, asked: _Asked, first: Judged, complaint: str) -> Judged:
         """The answer to a complaint, in what is left of the request's time.
@@ -158,7 +160,7 @@ class StraicoProvider(ChatProvider):
         Where the first is good enough to be handed on, it is, should the second not come.
         """
         plan = asked.plan
-        turns = turns_again(plan.turns, judging.answer_of(first.reply, plan), complaint)
+        turns = turns_again(plan.turns, validator.answer_of(first.reply, plan), complaint)
         try:
             way, body = self._question(plan, turns, asked.image_urls)
             response = await self._client.send(way, body=(body,), total_at=asked.source.total_at)
@@ -171,22 +173,22 @@ class StraicoProvider(ChatProvider):
                 exc.is_final = True  # the first has been paid: nobody is to begin again
                 raise
             return first
-        return judging.with_cost_of(second, first.reply)
+        return validator.with_cost_of(second, first.reply)
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
         response = await self._client.send(self._models)
         try:
-            return answers.model_list(wire.loads_tolerant(await response.read_all()))
+            return replies.model_list(codec.loads_tolerant(await response.read_all()))
         finally:
             response.close()
 
 
 async def _judged(source: AnswerSource | UpstreamResponse, plan: Plan) -> Judged:
-    parsed = wire.loads_tolerant(await source.read_all())
+    parsed = codec.loads_tolerant(await source.read_all())
     if parsed is None:
         raise UpstreamBadResponse("The provider's answer is not valid JSON")
-    return judging.judged(answers.reply_of(parsed), plan)
+    return validator.judged(replies.reply_of(parsed), plan)
 
 
 def _told_of(request: ChatRequest) -> list[tuple[str, str]]:

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sanic_proxy import wire
+from sanic_proxy.openai import codec
 from sanic_proxy.providers.straico.images import Image, Upload, multipart, uploaded_url
-from sanic_proxy.upstream import Endpoint, UpstreamClient
+from sanic_proxy.upstream.client import Endpoint, UpstreamClient
 
 MAX_AT_ONCE = 4
 MAX_REMEMBERED = 256
@@ -65,7 +65,7 @@ class Uploads:
             total_at=total_at,
         )
         try:
-            parsed: Any = wire.loads_tolerant(await response.read_all())
+            parsed: Any = codec.loads_tolerant(await response.read_all())
         finally:
             response.close()
         url = uploaded_url(parsed)

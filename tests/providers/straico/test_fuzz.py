@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sanic_proxy import wire
 from sanic_proxy.errors import InvalidRequest, ProxyError
-from sanic_proxy.providers.straico import judging
-from sanic_proxy.providers.straico.answers import reply_of
+from sanic_proxy.openai import codec
 from sanic_proxy.providers.straico.parameters import headers_for, left_out
-from sanic_proxy.providers.straico.requests import plan_of, turns_again
-from sanic_proxy.providers.straico.schemas import BadSchema, checker
+from sanic_proxy.providers.straico.plan import plan_of, turns_again
+from sanic_proxy.providers.straico.replies import reply_of
+from sanic_proxy.providers.straico.validation import validator
+from sanic_proxy.providers.straico.validation.schemas import BadSchema, checker
 from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
 
 
@@ -25,8 +25,8 @@ def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any])
         fields["messages"] = messages
         headers_for(left_out(fields))
         plan = plan_of(fields, "openai/gpt-4o")
-        wire.dumps(plan.chat_body(turns_again(plan.turns, "a", "b")))
-        wire.dumps(plan.prompt_body(plan.turns, ["https://a"], mark="m"))
+        codec.dumps(plan.chat_body(turns_again(plan.turns, "a", "b")))
+        codec.dumps(plan.prompt_body(plan.turns, ["https://a"], mark="m"))
 
 
 LS = {"name": "ls", "parameters": {"type": "object", "properties": {"p": {"type": "integer"}}}}
@@ -57,11 +57,11 @@ def test_no_reply_breaks_the_judgement(parsed: Any, fields: dict[str, Any]) -> N
         reply = reply_of(parsed)
     except ProxyError:
         return
-    made = judging.judged(reply, plan)
-    whole = judging.completion(made, model="m")
+    made = validator.judged(reply, plan)
+    whole = validator.completion(made, model="m")
     assert isinstance(whole["choices"][0]["message"]["content"], str | None)
-    assert wire.dumps(whole)
-    judging.answer_of(reply, plan)
+    assert codec.dumps(whole)
+    validator.answer_of(reply, plan)
 
 
 SCHEMA_KEYS = st.sampled_from(

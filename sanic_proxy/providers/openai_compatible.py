@@ -1,0 +1,271 @@
+"""A provider that speaks OpenAI's protocol: bytes in, bytes out. One class, a row each."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from functools import lru_cache
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy import errors
+from sanic_proxy.config.model import ProviderSettings
+from sanic_proxy.openai import codec
+from sanic_proxy.providers.base import (
+    Answer,
+    AnswerSource,
+    Call,
+    ChatProvider,
+    ChatRequest,
+    ForwardedAnswer,
+    ProviderKind,
+    WholeAnswer,
+)
+from sanic_proxy.streams import replay
+from sanic_proxy.streams.stream import ChatGuard, Relay, relayed
+from sanic_proxy.upstream import error_parser
+from sanic_proxy.upstream.client import Endpoint, UpstreamClient, bounded
+from sanic_proxy.upstream.connection import Upload
+from sanic_proxy.upstream.error_parser import Rule
+
+# What every provider gets of a client's headers; a row adds those its vendor understands.
+_FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
+# What a client gets of a provider's headers, besides content-type and the rate limits.
+_RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+")
+_LONGEST_RETURNED = 64
+_WAITS = frozenset({"retry-after", "retry-after-ms"})
+# How an event stream begins, behind a BOM or line ends.
+_BLANKS = b"\xef\xbb\xbf \r\n"
+_STREAMS = (b"data:", b"event:", b":")
+_SURE_BYTES = max(map(len, _STREAMS))
+
+
+class GenericProvider(ChatProvider):
+    """Requests pass with only the model's value changed, answers with nothing changed."""
+
+    def __init__(
+        self, settings: ProviderSettings, client: UpstreamClient, *, heartbeat_interval_s: float
+    ) -> None:
+        self.name = settings.name
+        self.commit_delay_s = settings.commit_delay_s
+        self._settings = settings
+        self._client = client
+        self.ping_s = heartbeat_interval_s
+        fixed = fixed_headers(settings)
+        self._forwarded = tuple(
+            name for name in (*_FORWARDED, *settings.forward_headers) if name not in fixed
+        )
+        self._own_headers = frozenset(settings.forward_headers)
+        as_json, as_stream = {**fixed, "accept": "application/json"}, {**fixed, "accept": "text/event-stream"}
+        self._whole = endpoint(settings, "POST", "/chat/completions", as_json)
+        self._streamed = endpoint(settings, "POST", "/chat/completions", as_stream)
+        self._models = endpoint(settings, "GET", settings.models_path or "", as_json)
+        self._way = lru_cache(maxsize=256)(self._made_way)
+
+    @property
+    @override
+    def provider_kind(self) -> ProviderKind:
+        return "native"
+
+    @override
+    async def send_request(self, request: ChatRequest) -> Answer:
+        body = codec.replace_model(request.body, old=request.model, new=request.upstream_model)
+        chat = self._streamed if request.is_streaming else self._whole
+        request.forget_content()  # the bytes on their way are all that is kept of it
+        if request.total_at == math.inf:
+            request.total_at = self._client.deadline(chat)
+        headers = self._headers_up(request.headers)
+        with self._judged(headers):
+            response = await self._client.send(chat, headers=headers, body=body, total_at=request.total_at)
+        return Answer(self, request, response)
+
+    @override
+    async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
+        body = await answer.source.read_all()
+        completion = error_parser.checked_completion(body)
+        if isinstance(usage := completion.get("usage"), dict):
+            answer.request.record.usage = usage
+        headers = headers_back(answer.source.headers)
+        return WholeAnswer(body, [("content-type", _json_type(answer.source.headers)), *headers])
+
+    @override
+    async def create_streaming_response(
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
+        answer = await pending
+        source = answer.source
+        request.answer_headers = headers_back(source.headers)
+        guard = ChatGuard()
+        try:
+            begun = b""
+            if media_type(source.headers) == "application/json":
+                begun = await _until_known(source)
+                if not _looks_like_a_stream(begun):
+                    for frame in _told(begun, request):
+                        yield frame
+                    return
+            async with aclosing(relayed(source, guard, begun)) as parts:
+                async for part in parts:
+                    yield part
+            source.let_end()
+        finally:
+            request.record.usage = guard.usage or request.record.usage
+            answer.close()
+
+    @override
+    async def forward(self, call: Call) -> ForwardedAnswer:
+        headers = self._headers_up(call.headers)
+        accept = call.headers.get("accept", "*/*")
+        headers["accept"] = accept if is_header_value(accept) else "*/*"
+        if call.content_type is not None:
+            headers["content-type"] = call.content_type
+        way = self._way(call.method, call.path)
+        with self._judged(headers):
+            if isinstance(call.body, Upload):
+                return await self._client.upload(way, call.body, headers=headers)
+            if call.total_at == math.inf:
+                call.total_at = self._client.deadline(way)
+            return await self._client.send(
+                way, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
+            )
+
+    @contextmanager
+    def _judged(self, headers: Mapping[str, str]) -> Iterator[None]:
+        """A key that is refused beside a client's own header for it (an organisation, say) may be good."""
+        try:
+            yield
+        except errors.UpstreamAuthFailed as exc:
+            exc.blames_target = self._own_headers.isdisjoint(headers)
+            raise
+
+    def _made_way(self, method: str, path: str) -> Endpoint:
+        fixed = fixed_headers(self._settings)
+        fixed.pop("content-type")
+        return endpoint(self._settings, method, path, fixed)
+
+    def _headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: value
+            for name in self._forwarded
+            if (value := client.get(name)) is not None and is_header_value(value)
+        }
+
+    @override
+    async def list_models(self) -> list[dict[str, Any]]:
+        settings = self._settings
+        if settings.models or settings.models_path is None:
+            return [{"id": model} for model in settings.models]
+        response = await self._client.send(self._models)
+        try:
+            entries = codec.model_entries(codec.loads_tolerant(await response.read_all()))
+        finally:
+            response.close()
+        return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]
+
+
+async def _until_known(source: AnswerSource) -> bytes:
+    """What came of a body called JSON, up to where it shows that it is a stream; else all of it."""
+    begun = b""
+    while len(begun.lstrip(_BLANKS)) < _SURE_BYTES and (piece := await source.read_some()):
+        begun = bounded(begun + piece, len(begun) + len(piece))
+    if _looks_like_a_stream(begun):
+        return begun
+    rest = await source.read_all()
+    return bounded(begun + rest, len(begun) + len(rest))
+
+
+def _told(body: bytes, request: ChatRequest) -> Iterator[bytes]:
+    """A whole answer to a request for a stream, told as one."""
+    completion = error_parser.checked_completion(body)
+    if not _is_replayable(completion):
+        raise errors.UpstreamBadResponse("The provider answered a streaming request with something else")
+    head = _head_of(completion, request)
+    yield replay.initial_frame(head)
+    yield from replay.answer_frames(head, completion)
+
+
+def endpoint(
+    settings: ProviderSettings,
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    rules: Sequence[Rule] = (),
+) -> Endpoint:
+    """One of a provider's endpoints, with its clocks and the way to it."""
+    return Endpoint(
+        method=method,
+        url=settings.base_url + path,
+        headers=headers,
+        timeouts=settings.timeouts,
+        proxy=settings.proxy,
+        rules=rules,
+    )
+
+
+def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
+    """The headers of every request to one provider: its key, the row's own, and no compression."""
+    headers = {"content-type": "application/json", "accept-encoding": "identity"}
+    if settings.key is not None:
+        headers["authorization"] = f"Bearer {settings.key.reveal()}"
+    return {**headers, **dict(settings.headers)}
+
+
+def is_header_value(value: str) -> bool:
+    """Whether a value can be passed on in a header."""
+    return _HEADER_VALUE.fullmatch(value) is not None
+
+
+def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
+    """What a client gets of a provider's headers: its limits, its timing, its request id."""
+    back = []
+    for name, value in upstream.items():
+        key = _returned_as(name) if len(name) <= _LONGEST_RETURNED else None
+        if key is not None and is_header_value(value):
+            back.append((key, value))
+    if not _WAITS.isdisjoint(upstream) and (wait_s := error_parser.retry_after_s(upstream)) is not None:
+        back.append(("retry-after", str(wait_s)))
+    return back
+
+
+@lru_cache(maxsize=1024)
+def _returned_as(name: str) -> str | None:
+    """The name under which a provider's header comes back; None: it stays here."""
+    key = name.lower()
+    if key in {"x-request-id", "request-id"}:
+        return "x-upstream-request-id"
+    return key if _RETURNED.fullmatch(key) else None
+
+
+def _json_type(headers: Mapping[str, str]) -> str:
+    """A provider's own words for JSON; what it calls otherwise is JSON too, as it was read as such."""
+    named = headers.get("content-type", "application/json")
+    is_json = named.lower().startswith("application/json") and is_header_value(named)
+    return named if is_json else "application/json"
+
+
+def media_type(headers: Mapping[str, str]) -> str:
+    """A provider's content-type without its parameters, in lower case; "" where it names none."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _looks_like_a_stream(body: bytes) -> bool:
+    return body.lstrip(_BLANKS).startswith(_STREAMS)
+
+
+def _is_replayable(completion: Mapping[str, Any]) -> bool:
+    choices = completion["choices"]
+    return len(choices) == 1 and isinstance(choices[0], dict) and isinstance(choices[0].get("message"), dict)
+
+
+def _head_of(completion: Mapping[str, Any], request: ChatRequest) -> codec.ChunkHead:
+    created = completion.get("created")
+    return codec.ChunkHead(
+        id=str(completion.get("id") or codec.new_completion_id()),
+        model=str(completion.get("model") or request.model),
+        created=created if isinstance(created, int) else codec.now(),
+        include_usage=request.include_usage,
+    )

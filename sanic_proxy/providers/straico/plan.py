@@ -1,0 +1,146 @@
+"""A chat request as OpenAI has it -> what Straico is asked, and what is asked of its answer. Pure.
+
+Straico knows the roles system, user and assistant, text, one model, `temperature` and `max_tokens`; with
+images it knows no roles either. All else is told in words, or done to the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.providers.straico import families
+from sanic_proxy.providers.straico.choices import tool_use
+from sanic_proxy.providers.straico.conversation import Conversation, with_system, without_system
+from sanic_proxy.providers.straico.images import Image
+from sanic_proxy.providers.straico.parameters import left_out
+from sanic_proxy.providers.straico.prompt import prompt_of
+from sanic_proxy.providers.straico.stops import stops_of
+from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, family_of
+from sanic_proxy.providers.straico.validation import formats
+from sanic_proxy.providers.straico.validation.formats import Format, format_of
+from sanic_proxy.providers.straico.validation.schemas import BadSchema, Checker, checker
+
+# Models that refuse the role `system`: its text goes into the first user turn.
+_WITHOUT_SYSTEM = frozenset({"claude-haiku-4-5-5"})
+# Strict schemas are compiled before anything is sent: what one request may ask for of that.
+_MAX_STRICT_PARTS = 100_000
+
+
+@dataclass(slots=True)
+class Plan:
+    """One request: the turns the model reads, and what its answer has to be."""
+
+    model: str
+    family: Family
+    turns: list[dict[str, str]]
+    images: Sequence[Image] = ()
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    use: ToolUse | None = None
+    stops: tuple[str, ...] = ()
+    wanted: Format | None = None
+    _checkers: dict[str, Checker | None] = field(default_factory=dict)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether an answer can be wrong, so that the model would be asked once more."""
+        return self.use is not None or self.wanted is not None
+
+    def checker_of(self, tool: Tool) -> Checker | None:
+        """What checks the arguments of a tool; None where its schema says nothing or cannot be used."""
+        if tool.name not in self._checkers:
+            try:
+                self._checkers[tool.name] = checker(tool.parameters) if tool.parameters else None
+            except BadSchema:
+                self._checkers[tool.name] = None
+        return self._checkers[tool.name]
+
+    def with_strict_checkers(self, use: ToolUse) -> None:
+        """Compile the schemas of strict tools. Raises InvalidRequest: their calls must be checked."""
+        size = 0
+        for tool in use.tools:
+            if not tool.is_strict or not tool.parameters:
+                continue
+            try:
+                self._checkers[tool.name] = compiled = checker(tool.parameters)
+            except BadSchema as exc:
+                message = f"The schema of the strict function {tool.name!r} cannot be used: {exc}"
+                raise InvalidRequest(message, param=f"{tool.path}.parameters") from None
+            size += compiled.size
+            if size > _MAX_STRICT_PARTS:
+                message = "The schemas of the strict functions are too large, taken together"
+                raise InvalidRequest(message, param=f"{tool.path}.parameters")
+
+    def chat_body(self, turns: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """The body for `POST /v2/chat/completions`."""
+        return {"model": self.model, "messages": turns, **self.numbers}
+
+    def prompt_body(
+        self, turns: Sequence[dict[str, str]], image_urls: Sequence[str], *, mark: str
+    ) -> dict[str, Any]:
+        """The body for `POST /v1/prompt/completion`, which takes images but no roles."""
+        message = prompt_of(turns, mark=mark)
+        return {"models": [self.model], "message": message, "images": [*image_urls], **self.numbers}
+
+
+def plan_of(fields: Mapping[str, Any], upstream_model: str) -> Plan:
+    """Convert a request. Raises InvalidRequest, naming the parameter."""
+    try:
+        return _planned(fields, upstream_model)
+    except RecursionError:
+        # What tells a schema in words goes down as deep as it does.
+        raise InvalidRequest("A schema in the request is nested too deeply") from None
+
+
+def _planned(fields: Mapping[str, Any], upstream_model: str) -> Plan:
+    left_out(fields)  # it refuses what would change the answer's shape
+    family = family_of(upstream_model)
+    use, wanted = tool_use(fields), format_of(fields)
+    conversation = Conversation(family)
+    turns = conversation.turned(fields["messages"])
+    if use is not None:
+        turns = with_system(turns, families.instructions(use, family=family))
+    if wanted is not None:
+        turns = with_system(turns, formats.instructions(wanted, may_call=use is not None))
+    if upstream_model.lower() in _WITHOUT_SYSTEM:
+        turns = without_system(turns)
+    plan = Plan(
+        upstream_model, family, turns, conversation.images, _numbers(fields), use, stops_of(fields), wanted
+    )
+    if use is not None:
+        plan.with_strict_checkers(use)
+    return plan
+
+
+def _numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+    numbers: dict[str, Any] = {}
+    temperature = fields.get("temperature")
+    if temperature is not None:
+        if not _is_number(temperature) or not 0 <= temperature <= 2:
+            raise InvalidRequest("`temperature` must be a number from 0 to 2", param="temperature")
+        numbers["temperature"] = temperature
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit = fields.get(name)
+        if limit is None:
+            continue
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit < 2**31:
+            raise InvalidRequest(f"`{name}` must be a whole number above 0", param=name)
+        numbers.setdefault("max_tokens", limit)
+    return numbers
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def turns_again(turns: Sequence[dict[str, str]], answer: str, complaint: str) -> list[dict[str, str]]:
+    """The conversation with an answer that will not do, and a turn that says so."""
+    if answer.strip():
+        return [*turns, {"role": "assistant", "content": answer}, {"role": "user", "content": complaint}]
+    if turns and turns[-1]["role"] == "user":
+        # Straico answers an empty assistant turn with an error, and some models want turns to alternate.
+        last = {"role": "user", "content": f"{turns[-1]['content']}\n\n{complaint}"}
+        return [*turns[:-1], last]
+    return [*turns, {"role": "user", "content": complaint}]

@@ -1,0 +1,188 @@
+"""What Straico replies -> the parts of an answer. Pure.
+
+Fields vary from model to model, as some answers are relayed raw from the vendor: every one may be
+missing, null, or of another type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sanic_proxy.errors import UpstreamBadResponse
+from sanic_proxy.openai import codec
+from sanic_proxy.providers.straico.error_rules import RULES, WARNING
+from sanic_proxy.providers.straico.tools import ToolCall, compact
+from sanic_proxy.upstream import error_parser
+
+_FINISH_REASONS: Mapping[str, str] = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "max_output_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "incomplete": "length",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+    "refusal": "content_filter",
+    "recitation": "content_filter",
+    "blocklist": "content_filter",
+    "prohibited_content": "content_filter",
+    "spii": "content_filter",
+}
+# What a vendor says of an answer that it could not bring to an end.
+_FAILURES = frozenset({"error", "insufficient_system_resource"})
+_COST_KEYS = ("price", "words")
+
+_WARNING_RULE = next((rule for rule in RULES if rule.pattern is WARNING), None)
+
+Numbers = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Reply:
+    """One reply. `text` is the model's own; `calls` came as calls; `cost` has `price` and `words`."""
+
+    id: str
+    created: int
+    finish: str
+    text: str
+    refusal: str | None
+    reasoning: str | None
+    annotations: list[Any]
+    calls: list[ToolCall]
+    usage: Numbers | None
+    cost: dict[str, Numbers]
+
+
+def reply_of(parsed: Any) -> Reply:
+    """Take a reply apart. Raises UpstreamBadResponse, or the error that Straico put into a success."""
+    reply = _unwrapped(parsed)
+    choice = _first_choice(reply)
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise UpstreamBadResponse("The provider's answer has no message")
+    text = _text(message.get("content"))
+    if _WARNING_RULE is not None and WARNING.match(text):
+        raise _WARNING_RULE.error(error_parser.safe_text(text))
+    annotations = message.get("annotations")
+    finish = str(choice.get("finish_reason") or "").lower()
+    if finish in _FAILURES:
+        raise UpstreamBadResponse("The model failed in the middle of its answer")
+    return Reply(
+        id=_string(reply.get("id")) or codec.new_completion_id(),
+        created=_whole(reply.get("created")) or codec.now(),
+        finish=_FINISH_REASONS.get(finish, "stop"),
+        text=text,
+        refusal=_string(message.get("refusal")),
+        reasoning=_string(message.get("reasoning_content")) or _string(message.get("reasoning")),
+        annotations=annotations if isinstance(annotations, list) else [],
+        calls=list(_calls(message)),
+        usage=_usage(reply.get("usage")),
+        cost={key: reply[key] for key in _COST_KEYS if isinstance(reply.get(key), dict)},
+    )
+
+
+def _unwrapped(parsed: Any) -> Mapping[str, Any]:
+    """The reply itself. v0 wraps it in `data` and `completion`, v1 in `data` and `completions`, by model."""
+    reply = parsed
+    for key in ("data", "completions", "completion"):
+        inner = reply.get(key) if isinstance(reply, dict) and "choices" not in reply else None
+        if key == "completions" and isinstance(inner, dict):
+            inner = next(iter(inner.values()), None)  # its key need not be what was asked for
+        if isinstance(inner, dict):
+            reply = {**_cost_around(reply), **inner}
+    if not isinstance(reply, dict):
+        raise UpstreamBadResponse("The provider's answer is not a chat completion")
+    if reply.get("error") or (reply.get("success") is False and "choices" not in reply):
+        text = error_parser.safe_text(error_parser.message_of(reply))
+        rule = next((rule for rule in RULES if rule.fits(422, text) or rule.fits(500, text)), None)
+        raise rule.error(text) if rule is not None else error_parser.error_in_band(reply)
+    return reply
+
+
+def _cost_around(outer: Mapping[str, Any]) -> dict[str, Any]:
+    """What a wrapper says of the cost; what it says of all models is what one model cost."""
+    found = ((key, outer.get(key, outer.get(f"overall_{key}"))) for key in _COST_KEYS)
+    return {key: value for key, value in found if value is not None}
+
+
+def _first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = reply.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        raise UpstreamBadResponse("The provider's answer has no choices")
+    return choice
+
+
+def _text(content: object) -> str:
+    if isinstance(content, list):
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
+    """Calls that came as calls: `tool_calls`, or the older `function_call`."""
+    entries = message.get("tool_calls")
+    if not isinstance(entries, list) or not entries:
+        entries = [{"function": message.get("function_call")}]
+    for entry in entries:
+        function = entry.get("function") if isinstance(entry, dict) else None
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            arguments = function.get("arguments")
+            text = arguments if isinstance(arguments, str) else compact(arguments or {})
+            yield ToolCall(function["name"], text.strip() or "{}", _string(entry.get("id")) or "")
+
+
+def _usage(usage: object) -> Numbers | None:
+    """Token counts as integers; None where there are none, as an invented number would be billed."""
+    if not isinstance(usage, dict):
+        return None
+    prompt, completed = _whole(usage.get("prompt_tokens")), _whole(usage.get("completion_tokens"))
+    if prompt is None and completed is None:
+        return None
+    total = _whole(usage.get("total_tokens"))
+    counted = {
+        "prompt_tokens": prompt or 0,
+        "completion_tokens": completed or 0,
+        "total_tokens": (prompt or 0) + (completed or 0) if total is None else total,
+    }
+    details = {
+        key: value for key, value in usage.items() if key.endswith("_details") and isinstance(value, dict)
+    }
+    return {**counted, **details}
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if value == value and abs(value) < 2**53 else None  # noqa: PLR0124 - NaN
+
+
+def summed(first: Numbers | None, second: Numbers | None) -> Numbers | None:
+    """The sum of two answers' numbers, key by key, nested ones too."""
+    if first is None or second is None:
+        return second if first is None else first
+    total = {**first, **second}
+    for key in first.keys() & second.keys():
+        one, other = first[key], second[key]
+        if isinstance(one, dict) and isinstance(other, dict):
+            total[key] = summed(one, other)
+        elif _is_number(one) and _is_number(other):
+            total[key] = one + other
+    return total
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def model_list(parsed: Any) -> list[dict[str, Any]]:
+    """The models of `GET /v2/models`, whatever their type, with all that Straico says of them."""
+    return codec.model_entries(parsed)

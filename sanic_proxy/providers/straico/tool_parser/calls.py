@@ -1,0 +1,107 @@
+"""Decoded values -> calls of the tools that were offered, in any of the shapes models write. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from sanic_proxy.providers.straico.tool_parser.coercion import coerce
+from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, decode_values
+from sanic_proxy.providers.straico.tools import Tool, ToolCall, compact
+
+_NAME_KEYS = ("name", "tool_name", "tool", "function")
+_ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
+_CALL_KEYS = frozenset({*_NAME_KEYS, "id", "type", "index"})
+_ORDINAL = re.compile(r":\d+\Z")
+
+
+class Found(NamedTuple):
+    """Calls read, the text position after them, and what of their markup could not be read."""
+
+    calls: list[ToolCall]
+    end: int
+    unread: str = ""
+
+
+class Offer:
+    """The tools that a client offered."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+
+    def find(self, name: str) -> Tool | None:
+        """The offered tool of that name, with or without what models put around names."""
+        bare = name.strip().strip("\"'")
+        for candidate in (bare, _ORDINAL.sub("", bare)):
+            for prefix in ("", "functions.", "default_api.", "tools."):
+                if candidate.startswith(prefix) and candidate[len(prefix) :] in self._tools:
+                    return self._tools[candidate[len(prefix) :]]
+        return None
+
+    @staticmethod
+    def typed(tool: Tool, key: str, text: str) -> Any:
+        properties = tool.parameters.get("properties")
+        schema = properties.get(key) if isinstance(properties, dict) else None
+        return coerce(text, schema, tool.parameters)
+
+    def calls_in(self, decoded: Decoded, *, is_tagged: bool = True) -> Found:
+        calls: list[ToolCall] = []
+        unread: list[str] = [decoded.unread] if decoded.unread else []
+        for value in _flat(decoded.values):
+            call = self._call_of(value, is_tagged=is_tagged)
+            if call is None:
+                unread.append(value if isinstance(value, str) else compact(value))
+            else:
+                calls.append(call)
+        return Found(calls, decoded.end, "\n".join(unread))
+
+    def _call_of(self, value: object, *, is_tagged: bool) -> ToolCall | None:
+        """A call from an object in any of the shapes models write."""
+        if not isinstance(value, dict):
+            return None
+        inner = value.get("function")
+        if isinstance(inner, dict):
+            return self._call_of(inner, is_tagged=is_tagged)
+        name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
+        tool = self.find(name) if name is not None else None
+        if tool is None:
+            return None
+        key = next((key for key in _ARGUMENT_KEYS if key in value), None)
+        if key is None:
+            # Without a key for them the arguments stand beside the name, or there are none.
+            beside = {name: value[name] for name in value if name not in _CALL_KEYS}
+            known = tool.parameters.get("properties")
+            is_known = not beside or (isinstance(known, dict) and beside.keys() <= known.keys())
+            given: object = beside if is_tagged and is_known else []
+        else:
+            given = [] if key == "parameters" and _is_schema(value[key], tool) else value[key]
+        arguments = as_arguments(given)
+        return None if arguments is None else ToolCall(tool.name, compact(arguments))
+
+
+def _is_schema(given: object, tool: Tool) -> bool:
+    """Whether a tool's description is repeated, rather than the tool called."""
+    return isinstance(given, dict) and given.get("type") == "object" and given == tool.parameters
+
+
+def as_arguments(value: object) -> dict[str, Any] | None:
+    """Arguments as an object; a string is taken for JSON once more."""
+    if isinstance(value, str):
+        if not value.strip():
+            return {}
+        decoded = decode_values(value, 0, may_repair=True)
+        if decoded is None or decoded.unread or len(decoded.values) != 1:
+            return None
+        value = decoded.values[0]
+    return value if isinstance(value, dict) else {} if value is None else None
+
+
+def _flat(values: Sequence[object]) -> Iterator[object]:
+    for value in values:
+        if isinstance(value, list):
+            yield from value
+        elif isinstance(value, dict) and isinstance(value.get("tool_calls"), list):
+            yield from value["tool_calls"]
+        else:
+            yield value

@@ -1,0 +1,174 @@
+"""Text that lost its type on the way -> a value of the type a JSON Schema names. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sanic_proxy.providers.straico.tool_parser.json_repair import finite
+
+_MAX_REFS = 8
+_MAX_DEPTH = 100
+_MAX_LOOKS = 50_000
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "number": (int, float),
+    "object": (dict,),
+    "array": (list,),
+    "null": (type(None),),
+}
+
+
+def coerce(text: str, schema: object, root: Mapping[str, Any]) -> Any:
+    """The value of a parameter written as bare text.
+
+    Where a string may stand the text is kept to the letter, blanks included; without a type it is
+    what it parses to, if that is no string. `root` is where `$ref`s point into.
+    """
+    schema = _resolved(schema, root)
+    if (exact := _from_enum(text, schema)) is not None:
+        return exact
+    types = _types(schema, root)
+    if "string" in types:
+        return None if "null" in types and text.strip() == "null" else text
+    try:
+        value = json.loads(_pythonic(text.strip()), strict=False, parse_constant=_refuse, parse_float=finite)
+    except (ValueError, RecursionError):
+        return text
+    if not types:
+        return text if isinstance(value, str) else value
+    return value if any(_is_a(value, kind) for kind in types) else text
+
+
+def mended(value: Any, schema: object, root: Mapping[str, Any] | None = None) -> Any:
+    """`value` with the strings decoded that stand where the schema wants no string: "5" for an integer.
+
+    For JSON that does not fit its schema; what has no type in it stays as it is, and so does what would
+    take too long to look through.
+    """
+    base = schema if root is None and isinstance(schema, dict) else root or {}
+    looks = itertools.count()
+    try:
+        return _mended(value, schema, base, 0, looks)
+    except _TooLong:
+        return value
+
+
+class _TooLong(Exception):
+    """More branches than a worker has time for."""
+
+
+def _mended(value: Any, schema: object, root: Mapping[str, Any], depth: int, looks: Iterator[int]) -> Any:
+    if depth > _MAX_DEPTH:
+        return value
+    if isinstance(value, str):
+        types = _types(_resolved(schema, root), root)
+        made = coerce(value, schema, root) if types and "string" not in types else value
+        return made if isinstance(made, str) else _mended(made, schema, root, depth + 1, looks)
+    if isinstance(value, dict):
+        return {
+            key: _mended(inner, _member(schema, key, root, looks), root, depth + 1, looks)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list):
+        return [
+            _mended(inner, _item(schema, place, root, looks), root, depth + 1, looks)
+            for place, inner in enumerate(value)
+        ]
+    return value
+
+
+def _member(schema: object, key: str, root: Mapping[str, Any], looks: Iterator[int]) -> object:
+    """The schema of a member: the first of its branches that knows it."""
+    other: object = None
+    for branch in _branches(schema, root, looks):
+        properties = branch.get("properties")
+        if isinstance(properties, dict) and key in properties:
+            return properties[key]
+        if other is None and isinstance(branch.get("additionalProperties"), dict):
+            other = branch["additionalProperties"]
+    return other
+
+
+def _item(schema: object, place: int, root: Mapping[str, Any], looks: Iterator[int]) -> object:
+    for branch in _branches(schema, root, looks):
+        for positions in (branch.get("prefixItems"), branch.get("items")):
+            if isinstance(positions, list) and place < len(positions):
+                return positions[place]
+        if isinstance(branch.get("items"), dict):
+            return branch["items"]
+    return None
+
+
+def _branches(schema: object, root: Mapping[str, Any], looks: Iterator[int]) -> Iterator[Mapping[str, Any]]:
+    """The schema, and those beside each other in it. Raises _TooLong when there have been too many."""
+    resolved = _resolved(schema, root)
+    yield resolved
+    for key in ("allOf", "anyOf", "oneOf"):
+        branches = resolved.get(key)
+        for branch in branches if isinstance(branches, list) else ():
+            if next(looks) > _MAX_LOOKS:
+                raise _TooLong
+            yield _resolved(branch, root)
+
+
+def _pythonic(text: str) -> str:
+    """`True` and `None` are what models write for `true` and `null`."""
+    return {"True": "true", "False": "false", "None": "null"}.get(text, text)
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def _from_enum(text: str, schema: Mapping[str, Any]) -> Any:
+    values = schema.get("enum", [schema["const"]] if "const" in schema else [])
+    if not isinstance(values, list):
+        return None
+    return next((value for value in values if value is not None and _spelled(value) == text.strip()), None)
+
+
+def _spelled(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _types(schema: Mapping[str, Any], root: Mapping[str, Any]) -> frozenset[str]:
+    types = _named_types(schema)
+    for key in ("anyOf", "oneOf", "allOf"):
+        branches = schema.get(key)
+        for branch in branches if isinstance(branches, list) else ():
+            types |= _named_types(_resolved(branch, root))
+    return types
+
+
+def _named_types(schema: Mapping[str, Any]) -> frozenset[str]:
+    named = schema.get("type")
+    names = named if isinstance(named, list) else [named]
+    types = frozenset(name for name in names if isinstance(name, str))
+    return types | {"null"} if types and schema.get("nullable") is True else types
+
+
+def _resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
+    for _ in range(_MAX_REFS):
+        if not isinstance(schema, dict):
+            return {}
+        reference = schema.get("$ref")
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            return schema
+        schema = _at(root, reference[2:].split("/"))
+    return {}
+
+
+def _at(root: object, path: list[str]) -> object:
+    for key in path:
+        root = root.get(key) if isinstance(root, dict) else None
+    return root
+
+
+def _is_a(value: object, kind: str) -> bool:
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return isinstance(value, _KINDS.get(kind, ()))

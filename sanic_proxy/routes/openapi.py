@@ -1,0 +1,205 @@
+"""What the OpenAPI document says of each route. sanic-ext builds the document from these."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from sanic_ext import openapi
+from sanic_ext.extensions.openapi.builders import OperationStore
+
+from sanic_proxy.openai.endpoints import Row
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": "string", "nullable": True},
+                "code": {"type": "string", "nullable": True},
+            },
+        }
+    },
+}
+_MODEL: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "object", "created", "owned_by"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string", "enum": ["model"]},
+        "created": {"type": "integer"},
+        "owned_by": {"type": "string"},
+    },
+}
+_MODELS: dict[str, Any] = {
+    "type": "object",
+    "required": ["object", "data"],
+    "properties": {
+        "object": {"type": "string", "enum": ["list"]},
+        "data": {"type": "array", "items": _MODEL},
+    },
+}
+_CHAT_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": {
+        "model": {"type": "string", "description": "provider/model", "example": "echo/echo"},
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {"role": {"type": "string"}},
+            },
+            "example": [{"role": "user", "content": "Hello"}],
+        },
+        "stream": {"type": "boolean", "default": False},
+    },
+    "additionalProperties": True,
+}
+_COMPLETION: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "object", "created", "model", "choices"],
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "items": {"type": "object"}},
+        "usage": {"type": "object"},
+    },
+}
+_STATUS: dict[str, Any] = {
+    "type": "object",
+    "required": ["status"],
+    "properties": {"status": {"type": "string"}},
+}
+
+
+_NAMED = "The provider, where the model's name is not to choose it; `?provider=` says the same"
+_CALL_ERRORS: dict[int, str] = {
+    400: "The request is wrong, or the provider is not configured",
+    401: "No valid key",
+    403: "The origin or host is not allowed",
+    404: "No such model, or the provider has no such endpoint",
+    413: "The body is too large",
+    415: "The body's type is not one that is read",
+    429: "The provider's limit is reached",
+    502: "The provider failed",
+    503: "The provider is overloaded",
+    504: "The provider did not answer in time",
+}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _documented(
+    summary: str,
+    tag: str,
+    success: tuple[str, dict[str, Any]],
+    *,
+    body: dict[str, Any] | None = None,
+    is_call: bool = False,
+    errors: dict[int, str],
+) -> Callable[[Handler], Handler]:
+    """What sanic-ext's `openapi.definition` notes of a handler, noted without it.
+
+    It looks at type hints for each part of each schema, which took a tenth of the start; and around a
+    handler with a body it puts a coroutine that would run with each request.
+    """
+    text, content = success
+    responses: dict[str, Any] = {"200": {"description": text, "content": content}}
+    for status, said in errors.items():
+        responses[str(status)] = {"description": said, "content": _json(_ERROR)}
+
+    def document(handler: Handler) -> Handler:
+        operation = OperationStore()[handler]  # type: ignore[no-untyped-call]
+        operation.describe(summary)
+        operation.tag(tag)
+        operation.responses = responses
+        if body is not None:
+            operation.requestBody = {"required": True, "content": body}
+        if is_call:
+            operation.parameter("x-provider", str, "header", required=False, description=_NAMED)
+        return handler
+
+    return document
+
+
+chat = _documented(
+    "Create a chat completion",
+    "chat",
+    (
+        "The completion; with `stream: true` its chunks as server-sent events, ended by `data: [DONE]`",
+        {**_json(_COMPLETION), "text/event-stream": {"schema": {"type": "string"}}},
+    ),
+    body=_json(_CHAT_REQUEST),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
+
+
+def endpoint(row: Row) -> Callable[[Handler], Handler]:
+    """What is said of an endpoint that passes through."""
+    body: dict[str, Any] | None = None
+    if row.body == "json":
+        body = _json({"type": "object", "additionalProperties": True})
+    elif row.body == "form":
+        body = {"multipart/form-data": {"schema": {"type": "object", "additionalProperties": True}}}
+    answer = _json({"type": "object"}) if row.answer == "json" else {"*/*": {"schema": {"type": "string"}}}
+    return _documented(
+        row.summary,
+        row.path.split("/")[1],
+        ("The provider's answer", answer),
+        body=body,
+        is_call=True,
+        errors=_CALL_ERRORS,
+    )
+
+
+models = _documented(
+    "List the models",
+    "models",
+    ("The models of all providers that are on", _json(_MODELS)),
+    errors={
+        401: "No valid key",
+        403: "The origin or host is not allowed",
+        502: "The only provider failed",
+    },
+)
+model = _documented(
+    "Get one model",
+    "models",
+    ("The model", _json(_MODEL)),
+    errors={401: "No valid key", 403: "The origin or host is not allowed", 404: "No such model"},
+)
+health = _documented("Is the worker alive", "health", ("It is", _json(_STATUS)), errors={})
+readiness = _documented(
+    "Does the worker take requests",
+    "health",
+    ("It does", _json(_STATUS)),
+    errors={},
+)
+page = openapi.exclude()
+
+
+def alias(handler: Handler) -> Handler:
+    """The same handler for a second path, which the document leaves out: it lists each route once."""
+
+    @openapi.exclude()
+    @functools.wraps(handler)
+    async def same(*args: Any, **kwargs: Any) -> Any:
+        return await handler(*args, **kwargs)
+
+    return cast("Handler", same)

@@ -1,0 +1,242 @@
+"""The endpoints that pass through, a row each, by one handler.
+
+The provider is named by the model (as in chats), the header `x-provider` or `?provider=`. Forms with
+files are sent on while they come, what is no JSON comes back as it comes: no file is held in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any, cast
+
+from sanic import Blueprint
+
+from sanic_proxy.errors import InvalidRequest, NotFound
+from sanic_proxy.http1.multipart import boundary_of
+from sanic_proxy.openai.endpoints import ROWS, Row
+from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
+from sanic_proxy.providers.openai_compatible import headers_back, is_header_value, media_type
+from sanic_proxy.routes import openapi
+from sanic_proxy.routing import attempts
+from sanic_proxy.server import bodies
+from sanic_proxy.server.error_responses import told
+from sanic_proxy.server.forms import UnsortedForm, pieces_of, too_large
+from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
+from sanic_proxy.server.selection import named_provider, query_up, told_of, unnamed
+from sanic_proxy.server.streaming import pump
+from sanic_proxy.state import state_of
+from sanic_proxy.streams.stream import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
+from sanic_proxy.upstream import error_parser
+from sanic_proxy.upstream.connection import Upload
+
+blueprint = Blueprint("endpoints")
+
+
+async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = None) -> Reply | None:
+    """Answer a request to the endpoint of `row`."""
+    path = row.path_for(resource_id)
+    if path is None:
+        raise NotFound("There is nothing by that id")
+    call = Call(row.method, path + query_up(request), request.fields)
+    named = named_provider(request)
+    targets = None if named is None else state_of(request.app).router.named(named)
+    if request.is_upload and row.body == "form":
+        return await _pass_form(request, row, call, targets)
+    if row.body != "none" or request.body:
+        targets = _with_json(request, call, targets)
+    if targets is None:
+        raise unnamed()
+    return await _answered(request, row, targets, call)
+
+
+# Bodies
+
+
+def _with_json(request: ProxyRequest, call: Call, named: attempts.Targets | None) -> attempts.Targets:
+    """Put the JSON body into `call`; its targets are those given, or the model's."""
+    fields = bodies.json_object(request)
+    call.body, request.body = (request.body,), b""
+    call.content_type = "application/json"
+    record = request.record
+    record.is_streaming = fields.get("stream") is True
+    if named is not None:
+        model = fields.get("model")
+        record.model = model[:256] if isinstance(model, str) else None
+        return named
+    if "model" not in fields:
+        raise unnamed()
+    call.model = model = bodies.text_field(fields, "model")
+    record.model = model[:256]
+    return state_of(request.app).router.resolve(model)
+
+
+async def _pass_form(
+    request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
+) -> Reply | None:
+    limit_bytes = state_of(request.app).settings.max_upload_bytes
+    size_bytes = request.declared_bytes
+    if size_bytes is not None and size_bytes > limit_bytes:
+        raise too_large()
+    call.content_type = content_type = request.fields["content-type"]
+    bodies.check_encoding(request)
+    if not is_header_value(content_type) or "content-type" in request.fields.repeated:
+        raise InvalidRequest("The content-type of the form cannot be passed on")
+    boundary = boundary_of(content_type)
+    async with aclosing(pieces_of(request, limit_bytes)) as pieces:
+        if named is not None:
+            call.body = Upload(pieces, size_bytes)
+            return await _answered(request, row, named, call)
+        form = UnsortedForm(pieces, boundary)
+        try:
+            request.record.model = model = await form.model()
+            # The model is written once, so only the first of its targets can be asked.
+            targets = state_of(request.app).router.resolve(model)[:1]
+            call.body = form.upload(targets[0].upstream_model, size_bytes)
+            return await _answered(request, row, targets, call)
+        finally:
+            form.close()
+
+
+# Answers
+
+
+async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
+    """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
+    record = request.record
+    record.provider = targets[0].provider.name
+    call.is_once = row.is_once
+    opened = _Opened(row, request, targets[0].provider)
+    pending = attempts.forwarded(targets, state_of(request.app).limits, call, record, take=opened.take)
+    try:
+        if row.is_completion and record.is_streaming:
+            await opened.pump(pending)
+            return None
+        answer = await pending
+        if opened.body is not None:
+            return Reply(opened.lines(), opened.body, status=answer.status)
+        if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
+            await opened.pump(pending)
+            return None
+        await _download(request, opened.lines(), answer)
+        return None
+    finally:
+        pending.close()  # it may not have begun
+        opened.close()
+
+
+class _Opened:
+    """A call that has been made, and its answer once it is there. Whoever opened it closes it.
+
+    `first` is the provider that is asked first; its clocks count until another one answers. `body` is a
+    whole answer that has been read and found good.
+    """
+
+    def __init__(self, row: Row, request: ProxyRequest, first: ChatProvider) -> None:
+        self._row = row
+        self._request = request
+        self._first = first
+        self._answer: ForwardedAnswer | None = None
+        self.body: bytes | None = None
+
+    async def take(self, answer: ForwardedAnswer) -> None:
+        """Make `answer` this one's. JSON is read whole: what is none is no success."""
+        kind = media_type(answer.headers)
+        row = self._row
+        is_stream = kind == "text/event-stream" or (row.is_completion and self._request.record.is_streaming)
+        is_json = row.answer == "json" or (
+            row.answer == "media" and kind in {"application/json", "text/html"}
+        )
+        if is_json and not is_stream:
+            body = await answer.read_all()
+            self._check(body)
+            self.body = body
+        self._answer = answer
+
+    def _check(self, body: bytes) -> None:
+        if not body:
+            return
+        parsed = (
+            error_parser.checked_completion(body) if self._row.is_completion else error_parser.checked(body)
+        )
+        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
+            self._request.record.usage = usage
+
+    def lines(self) -> str:
+        """The header lines that the client gets beside its answer."""
+        return header_lines([*self._headers(), *self._described()])
+
+    def _headers(self) -> list[tuple[str, str]]:
+        back = [] if self._answer is None else headers_back(self._answer.headers)
+        return [*told_of(self._request.record), *back]
+
+    def _described(self) -> list[tuple[str, str]]:
+        upstream = self._answer.headers if self._answer is not None else {}
+        kept = [
+            (name, upstream[name]) for name in ("content-type", "content-disposition") if name in upstream
+        ]
+        return [(name, value) for name, value in kept if is_header_value(value)]
+
+    async def pump(self, pending: Coroutine[Any, Any, ForwardedAnswer]) -> None:
+        """Send the events of the answer; `pending` brings it, if it is not here yet."""
+        await pump(
+            self._request,
+            self._frames(pending),
+            commit_delay_s=self._first.commit_delay_s,
+            ping_s=self._first.ping_s,
+            headers=self._headers,
+        )
+
+    async def _frames(
+        self, pending: Coroutine[Any, Any, ForwardedAnswer]
+    ) -> AsyncGenerator[bytes | Relay, None]:
+        answer = self._answer or await pending
+        chat = ChatGuard()
+        guard = chat if self._row.is_completion else EventGuard(has_length=answer.has_length)
+        try:
+            async with aclosing(relayed(answer, guard)) as parts:
+                async for part in parts:
+                    yield part
+            answer.let_end()
+        finally:
+            self._request.record.usage = chat.usage
+            self.close()
+
+    def close(self) -> None:
+        if self._answer is not None:
+            self._answer.close()
+
+
+async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) -> None:
+    """Send an answer on as it comes. A broken one breaks the connection: there is no other way to say so."""
+    length = answer.headers.get("content-length", "")
+    is_sized = length.isascii() and length.isdigit() and "content-encoding" not in answer.headers
+    response = Reply(lines, status=answer.status)
+    request.begin(response, b"", int(length) if is_sized else None)
+    relay = Relay(answer, Passage())
+    try:
+        await relay.run(cast("Sink", request.stream))
+    except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off
+        error = told(request, exc)
+        request.record.ended = error.code or error.type
+        request.abort()
+    finally:
+        request.record.sent(relay.sent_bytes)
+
+
+# Routes
+
+
+def _handler(row: Row) -> Callable[..., Coroutine[Any, Any, Reply | None]]:
+    async def handler(request: ProxyRequest, resource_id: str | None = None) -> Reply | None:
+        return await pass_on(request, row, resource_id)
+
+    handler.__name__ = row.name
+    return openapi.endpoint(row)(handler)
+
+
+for _row in ROWS:
+    _path = _row.path.replace("<id>", "<resource_id:str>")
+    _made = _handler(_row)
+    blueprint.add_route(_made, f"/v1{_path}", methods=[_row.method], name=_row.name)
+    blueprint.add_route(openapi.alias(_made), _path, methods=[_row.method], name=f"{_row.name}_bare")

@@ -1,0 +1,679 @@
+"""HTTP/1.1 from the clients: Sanic's connection, parsed by llhttp and answered in one write.
+
+Strategy: Sanic stays the server: its workers, listeners and router, its task and timer per connection,
+its way to end. What is replaced is what costs most there: the head parsed in Python, which is also the
+part that takes malformed requests for good ones, and a head formatted header by header. llhttp is
+Node's parser, strict where Sanic's is not: a request whose length two servers could read differently
+never gets past it.
+
+Bytes are parsed as they come, ahead of the handler: whole requests wait in a queue, the body of the
+one under way in its request. Sanic's `http.*` signals are not sent from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import math
+import struct
+import termios
+from asyncio import CancelledError
+from collections import deque
+from contextlib import suppress
+from http import HTTPStatus
+from time import monotonic
+from typing import Any
+
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
+from sanic.exceptions import (
+    BadRequest,
+    ExpectationFailed,
+    PayloadTooLarge,
+    RequestCancelled,
+    RequestTimeout,
+    SanicException,
+    ServerError,
+)
+from sanic.http import Http, Stage
+from sanic.http.http1 import HTTP_CONTINUE
+from sanic.server.protocols.http_protocol import HttpProtocol
+from typing_extensions import override
+
+from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
+from sanic_proxy.state import state_of
+
+logger = logging.getLogger(__name__)
+
+# Pipelined requests that wait behind the one under way; with more the connection is not read from.
+MAX_QUEUED = 16
+MAX_WAITING_BYTES = 64 * 1024  # of the body of one of them
+# Of a body that is read piece by piece: what has come and nobody has read.
+MAX_UNREAD_BYTES = 256 * 1024
+# After an early answer a client still sends its body. Closing at once would reset the connection, and
+# the client might lose the answer: what comes is dropped, for so long and so much.
+LINGER_S = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+# Few clients read before they have sent all of a file; nginx gives them as long.
+LINGER_UPLOAD_S = 30.0
+# A client that takes nothing for so long is dropped, unless the settings say otherwise.
+READER_TIMEOUT_S = 60.0
+# Larger bodies are not copied behind their head.
+MAX_JOINED_BYTES = 32 * 1024
+
+# Reading a member of an enumeration costs as much as a call.
+_IDLE, _REQUEST, _HANDLER, _RESPONSE = Stage.IDLE, Stage.REQUEST, Stage.HANDLER, Stage.RESPONSE
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
+_BODILESS = frozenset({204, 304})
+_FRAMING = ("content-length", "transfer-encoding")
+
+
+class ProxyHttp(Http):
+    """One connection's requests and answers, in turn."""
+
+    __slots__ = (
+        "_declined",
+        "_failure",
+        "_fields",
+        "_head_bytes",
+        "_incoming",
+        "_is_held",
+        "_is_in_head",
+        "_is_in_parts",
+        "_parser",
+        "_queue",
+        "_read_bytes",
+        "_url",
+        "_waiter",
+        "is_writable",
+        "loop",
+        "on_writable",
+        "sent_at",
+    )  # fmt: skip
+
+    def __init__(self, protocol: ProxyProtocol) -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        self.loop: asyncio.AbstractEventLoop = protocol.loop
+        self._parser = HttpRequestParser(self)
+        self._queue: deque[ProxyRequest] = deque()
+        self._incoming: ProxyRequest | None = None
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._declined: HeaderFields | None = None
+        self.on_writable: Any = None
+        self.is_writable = True  # whether the client keeps up
+        self.sent_at = monotonic()
+        self.request: Any
+        self.response: Any
+        self.response_func: Any
+        self.exception: Any
+        self.init_for_request()  # type: ignore[no-untyped-call]
+        self._read_bytes = 0
+        self._is_held = False
+        self._is_in_parts = True
+        self.on_message_begin()
+        self._is_in_head = False
+
+    # Bytes from the client
+
+    def received(self, data: bytes) -> None:
+        """Parse what has come, and wake whoever waits for it."""
+        if self._failure is not None:
+            return
+        protocol = self.protocol
+        if self.stage is _IDLE:
+            self.stage = _REQUEST
+            protocol._time = monotonic()
+        elif self.stage is not _REQUEST:
+            # The time for a head runs from its first byte: one byte now and then does not renew it.
+            protocol._time = monotonic()
+        fields, incoming = self._fields, self._incoming
+        size_bytes = -1 if incoming is None else incoming.size_bytes
+        self._read_bytes = len(data)
+        self._feed(data)
+        if incoming is not None and incoming is self._incoming:
+            is_body = incoming.size_bytes > size_bytes
+        else:
+            is_body = not (self._is_in_head and self._fields is fields)
+        if not is_body:
+            # All of it belongs to a head, or to what stands between the pieces of a body: the parser
+            # gathers it, however long it is.
+            self._head_bytes += len(data)
+            if self._head_bytes > self.HEADER_MAX_SIZE:
+                self._fail(_head_too_large())
+        if len(self._queue) > MAX_QUEUED:
+            self._hold()
+        if self.stage is _REQUEST and not self._has_begun():
+            self.stage = _IDLE  # a line end too many behind the last request
+        self._wake()
+
+    def _has_begun(self) -> bool:
+        """Whether something of a next request is here."""
+        return bool(self._queue) or self._is_in_head or self._failure is not None
+
+    def _hold(self) -> None:
+        """Read no more until there is room again: `_let_come` says when."""
+        if not self._is_held and self.protocol.transport is not None:
+            self._is_held = True
+            self.protocol.transport.pause_reading()
+
+    def _let_come(self) -> None:
+        """Read again, unless more requests wait than may."""
+        if self._is_held and len(self._queue) <= MAX_QUEUED and self.protocol.transport is not None:
+            self._is_held = False
+            self.protocol.transport.resume_reading()
+
+    def _feed(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        try:
+            while rest:
+                try:
+                    self._parser.feed_data(rest)
+                    return
+                except HttpParserUpgrade as upgrade:
+                    rest = memoryview(rest)[upgrade.args[0] :]
+                    self._decline_upgrade()
+        except HttpParserCallbackError:
+            logger.exception("a callback of the parser failed")
+            self._fail(ServerError("The request could not be read"))
+        except HttpParserError:
+            self._fail(BadRequest("The request is not valid HTTP"))
+
+    def _fail(self, failure: Exception) -> None:
+        """Nothing after this can be read: what is under way fails, or the next request does."""
+        if self._failure is None:
+            self._failure = failure
+            if self._incoming is not None:
+                self._incoming.failure = failure
+                self._incoming = None
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _bytes(self) -> asyncio.Future[None]:
+        """Done when something has come. One waits at a time."""
+        self._waiter = self.loop.create_future()
+        return self._waiter
+
+    def _decline_upgrade(self) -> None:
+        """Read a request on as if it had not asked for another protocol, as the standard allows.
+
+        Java's client asks for HTTP/2 on each plain connection, its body behind it; llhttp would take
+        that body for the other protocol's. Another parser is told what decides where the body ends, the
+        headers are those that have been read.
+        """
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        if method == b"CONNECT":
+            raise HttpParserError("the proxy is no tunnel")
+        fields, url = self._fields, self._url
+        framing = [(name, fields[name]) for name in _FRAMING if name in fields]
+        if "close" in fields.get("connection", "").lower():
+            framing.append(("connection", "close"))
+        self._parser = HttpRequestParser(self)
+        self._declined = fields
+        head = f"{method.decode()} {url.decode('latin-1')} HTTP/{version}\r\n{header_lines(framing)}\r\n"
+        self._parser.feed_data(head.encode("latin-1"))
+
+    # llhttp's callbacks: they may not raise
+
+    def on_message_begin(self) -> None:
+        self._is_in_head = True
+        self._url = b""
+        self._fields = HeaderFields()
+        self._head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._is_in_head:  # what comes behind a body is not to be mistaken for what came before it
+            self._fields.add(name, value)
+        else:
+            self._head_bytes += len(name) + len(value)
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        self._is_in_head = False
+        if self._failure is not None or parser.should_upgrade():
+            return
+        if self._declined is not None:
+            self._fields, self._declined = self._declined, None
+        try:
+            request = self._request_of(parser)
+        except SanicException as exc:
+            self._fail(exc)
+            return
+        self._incoming = request
+        self._queue.append(request)
+
+    def _request_of(self, parser: HttpRequestParser) -> ProxyRequest:
+        version = parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise BadRequest("The proxy speaks HTTP/1.1")
+        url, fields = self._url, self._fields
+        if not url.isascii():
+            raise BadRequest("The URL may only hold ASCII characters")
+        is_exact = self._head_bytes or self._read_bytes > self.HEADER_MAX_SIZE  # else it cannot be too large
+        if is_exact and len(url) + fields.size_chars > self.HEADER_MAX_SIZE:
+            raise _head_too_large()
+        protocol = self.protocol
+        request = ProxyRequest(
+            url, fields, version, parser.get_method().decode(), protocol.transport, protocol.app
+        )
+        request.keeps_alive = parser.should_keep_alive()
+        length = request.declared_bytes
+        if length is not None and length > protocol.request_max_size and not request.is_upload:
+            request.failure = _body_too_large()
+        return request
+
+    def on_body(self, data: bytes) -> None:
+        request = self._incoming
+        if request is None:
+            return
+        request.size_bytes += len(data)
+        if request.failure is not None:
+            return
+        request.pieces.append(data)
+        self._head_bytes = 0
+        if request.size_bytes > MAX_WAITING_BYTES and request is not self.request is not None:
+            self._hold()  # it waits behind another one
+        if request.is_upload:
+            # Whoever reads it piece by piece sets its limit.
+            request.unread_bytes += len(data)
+            if request.unread_bytes > MAX_UNREAD_BYTES:
+                self._hold()
+        elif request.size_bytes > self.request_max_size:
+            request.failure = _body_too_large()
+            request.pieces.clear()
+
+    def on_message_complete(self) -> None:
+        if self._incoming is not None:
+            self._incoming.is_received = True
+            self._incoming = None
+
+    # One request after the other
+
+    @override
+    async def http1(self) -> None:
+        """Serve the connection until it ends, or may not be used again."""
+        try:
+            while self.keep_alive:
+                self.init_for_request()  # type: ignore[no-untyped-call]
+                self.stage = _REQUEST if self._has_begun() else _IDLE
+                await self._serve()
+                if self.request is not None and not self.request.is_received:
+                    await self._drop_body(self.request)
+                self._clear()
+                self._let_come()  # what held the reading back may have been a body that nobody read
+        finally:
+            # The parser holds this object and this the parser: what has come of an upload that was
+            # given up would stay until the collector runs.
+            if self._failure is None:
+                self._failure = ServerError("The connection is over")
+            for request in (self._incoming, *self._queue):
+                if request is not None:
+                    request.pieces.clear()
+            self._incoming = None
+            self._queue.clear()
+            del self._parser
+
+    def _clear(self) -> None:
+        """Let go of the request and its answer."""
+        if self.request is not None:
+            self.request.stream = None
+        if self.response is not None:
+            self.response.stream = None
+        self.request = self.response = None
+
+    async def _serve(self) -> None:
+        try:
+            request = await self._next_request()
+            self.stage = _HANDLER
+            await self.protocol.request_handler(request)
+            if self.stage is not _IDLE:
+                await self._finish()
+        except CancelledError as exc:
+            if self.stage is _IDLE:
+                raise
+            await self._cancelled(exc)
+        except Exception as exc:  # noqa: BLE001 - the border: the app turns it into an answer
+            await self.error_response(exc)
+
+    async def _finish(self) -> None:
+        if self.stage is _HANDLER:
+            raise ServerError("The handler produced no response")
+        if self.stage is _RESPONSE:
+            await self.response.send(end_stream=True)
+
+    async def _next_request(self) -> ProxyRequest:
+        while not self._queue:
+            if self._failure is not None:
+                self.keep_alive = False
+                raise self._failure
+            await self._bytes()
+        request = self._queue.popleft()
+        protocol = self.protocol
+        if self._is_held and request.unread_bytes <= MAX_UNREAD_BYTES:
+            self._let_come()
+        request.stream = self
+        request.conn_info = protocol.conn_info
+        self.request = request
+        if "expect" in request.fields:
+            self._meet(request)
+        has_body = request.pieces or not request.is_received or request.failure is not None
+        self.request_body = b"pending" if has_body else b""
+        self.head_only = request.method == "HEAD"
+        self.keep_alive = request.keeps_alive
+        # HTTP/1.0 has no chunks: an answer without length ends with its connection.
+        self._is_in_parts = request.version != "1.0"
+        self.response_func = self.http1_response_header
+        protocol.state["requests_count"] += 1
+        return request
+
+    def _meet(self, request: ProxyRequest) -> None:
+        if request.fields["expect"].lower() == "100-continue":
+            self.expecting_continue = not request.is_received
+        else:
+            request.failure = ExpectationFailed("The proxy meets no expectation but 100-continue")
+
+    async def _cancelled(self, exc: CancelledError) -> None:
+        """The client left, a time-out struck, or the worker stops: as Sanic does it."""
+        self.keep_alive = False
+        if not self.protocol.transport:
+            return
+        is_lost = self.protocol.conn_info is not None and self.protocol.conn_info.lost
+        failure = RequestCancelled() if is_lost else (self.exception or exc)
+        self.exception = None
+        await self.error_response(failure)  # type: ignore[arg-type]
+
+    async def _drop_body(self, request: ProxyRequest) -> None:
+        """Take the rest of a body that the handler left, or give the connection up."""
+        if self._failure is not None or not request.responded or self.expecting_continue:
+            self.keep_alive = False  # broken, or never asked for
+            return
+        request.drop_body()
+        self._let_come()
+        limit = math.inf if request.is_upload else request.size_bytes + LINGER_BYTES
+        try:
+            async with asyncio.timeout(LINGER_UPLOAD_S if request.is_upload else LINGER_S):
+                while not request.is_received and self._failure is None and request.size_bytes < limit:
+                    await self._bytes()
+        except TimeoutError:
+            pass
+        if not request.is_received:
+            self.keep_alive = False
+
+    @override
+    def create_empty_request(self) -> None:
+        """What an error is answered to where no request could be read."""
+        protocol = self.protocol
+        request = ProxyRequest(b"*", HeaderFields(), "1.1", "NONE", protocol.transport, protocol.app)
+        request.stream = self
+        request.is_received = True
+        self.request = request
+        self.response_func = self.http1_response_header
+
+    # Bodies
+
+    @override
+    async def read(self) -> bytes | None:
+        """The next piece of the body under way; None at its end."""
+        request: ProxyRequest = self.request
+        if not request.is_received and not request.pieces:
+            await self._ask_for_body()
+        while not request.pieces:
+            if request.failure is not None:
+                self.keep_alive = False
+                raise request.failure
+            if request.is_received:
+                self.request_body = None
+                return None
+            await self._wait_for_body()
+        data = request.take_body()
+        self._let_come()
+        return data
+
+    async def read_all(self) -> bytes:
+        """The whole body, bounded by the request's size limit."""
+        request: ProxyRequest = self.request
+        if not request.is_received:
+            await self._ask_for_body()
+            while not request.is_received and request.failure is None:
+                await self._wait_for_body()
+        if request.failure is not None:
+            self.keep_alive = False
+            raise request.failure
+        self.request_body = None
+        return request.take_body()
+
+    async def _ask_for_body(self) -> None:
+        if self.expecting_continue and self.request.failure is None:
+            self.expecting_continue = False
+            await self._write(HTTP_CONTINUE)
+
+    async def _wait_for_body(self) -> None:
+        try:
+            async with asyncio.timeout(self.protocol.request_timeout):
+                await self._bytes()
+        except TimeoutError:
+            self.keep_alive = False
+            raise RequestTimeout("The request's body did not arrive in time") from None
+
+    # Answers
+
+    @override
+    async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
+        """Send an answer's head, with its body or the first part of it."""
+        response = self.response
+        if not data and response.body:
+            data, end_stream = response.body, True
+        head = self._head(response, self._framing(response.status, len(data), end_stream))
+        if self.head_only or response.status in _BODILESS:
+            data, end_stream = b"", True
+        elif not end_stream:
+            data = self._part(data, end_stream)
+        self.response_func = None if end_stream else self.http1_response_chunked
+        if len(data) <= MAX_JOINED_BYTES:
+            await self._write(head + data)
+        else:
+            await self._write(head)
+            await self._write(data)
+        self.stage = _IDLE if end_stream else _RESPONSE
+
+    async def reply(self, response: Reply) -> None:
+        """Send a whole answer: what `response.send` does, in one step where the client keeps up."""
+        data = response.body or b""
+        if self.head_only or response.status in _BODILESS or len(data) > MAX_JOINED_BYTES:
+            await response.send(end_stream=True)
+            return
+        head = self._head(response, f"content-length: {len(data)}\r\n")
+        self.response_func = None
+        if not self.is_writable:
+            await self.protocol._can_write.wait()
+        self._push(head + data)
+        self.stage = _IDLE
+
+    def begin(self, data: bytes, size_bytes: int | None = None) -> None:
+        """Send a streamed answer's head and its first part (may be empty), without waiting.
+
+        With `size_bytes`, what all parts will come to, they go out as they are.
+        """
+        if size_bytes is None:
+            framing = self._framing(self.response.status, 0, end_stream=False)
+        else:
+            framing = f"content-length: {size_bytes}\r\n"
+            self._is_in_parts = False
+        head = self._head(self.response, framing)
+        self.response_func = self.http1_response_chunked
+        self.stage = _RESPONSE
+        self._push(head + self._part(data, end_stream=False))
+
+    def _head(self, response: Any, framing: str) -> bytes:
+        if self.expecting_continue or not framing:
+            # Whether a body still comes is the client's choice; and one without length ends with the
+            # connection.
+            self.keep_alive = False
+        status = response.status
+        return (
+            f"{_STATUS_LINES.get(status) or f'HTTP/1.1 {status} Unknown'}\r\n"
+            f"{response.lines if isinstance(response, Reply) else _lines_of(response)}"
+            f"{self.request.answer_lines}"
+            f"{framing}"
+            f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n\r\n"
+        ).encode("utf-8", "surrogateescape")
+
+    def _framing(self, status: int, size_bytes: int, end_stream: bool) -> str:
+        if end_stream and status not in _BODILESS:
+            return f"content-length: {size_bytes}\r\n"
+        is_chunked = status not in _BODILESS and self._is_in_parts
+        return "transfer-encoding: chunked\r\n" if is_chunked else ""
+
+    @override
+    async def http1_response_chunked(self, data: bytes, end_stream: bool) -> None:
+        """Send a further part of an answer without length."""
+        await self._write(self._part(data, end_stream))
+        if end_stream:
+            self.response_func = None
+            self.stage = _IDLE
+
+    def _part(self, data: bytes, end_stream: bool) -> bytes:
+        """A part of an answer without length, as it goes over the wire."""
+        if not self._is_in_parts or self.response.status in _BODILESS:
+            return data
+        part = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        return part + b"0\r\n\r\n" if end_stream else part
+
+    async def _write(self, data: bytes) -> None:
+        protocol = self.protocol
+        if not self.is_writable:
+            await protocol._can_write.wait()
+        if protocol.transport is None or protocol.transport.is_closing():
+            raise RequestCancelled
+        self._push(data)
+
+    def push(self, data: bytes) -> bool:
+        """Send a part of a streamed answer that has begun, at once; False while the client is slow."""
+        return self._push(self._part(data, end_stream=False))
+
+    def push_last(self, data: bytes) -> None:
+        """Send the last part of a streamed answer, and its end with it."""
+        self.response_func = None
+        self.stage = _IDLE
+        self._push(self._part(data, end_stream=True))
+
+    def _push(self, data: bytes) -> bool:
+        protocol = self.protocol
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            return False  # the handler is about to be cancelled
+        transport.write(data)
+        self.sent_at = protocol._time = monotonic()
+        return self.is_writable
+
+
+def _head_too_large() -> PayloadTooLarge:
+    return PayloadTooLarge("The request's head is larger than the proxy accepts")
+
+
+def _body_too_large() -> PayloadTooLarge:
+    return PayloadTooLarge("The request is larger than the proxy accepts")
+
+
+def _lines_of(response: Any) -> str:
+    """The header lines of any of Sanic's responses; length and framing are the connection's."""
+    headers = response.headers
+    if response.content_type is not None:
+        headers.setdefault("content-type", response.content_type)
+    return header_lines(
+        (name, str(value))
+        for name, value in headers.items()
+        if name.lower() not in {"content-length", "transfer-encoding", "connection"}
+    )
+
+
+class ProxyProtocol(HttpProtocol):
+    """Sanic's connection with the parser above."""
+
+    HTTP_CLASS = ProxyHttp
+    __slots__ = ("_reader_timer",)
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        self._http: ProxyHttp | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
+        super().connection_made(transport)  # type: ignore[no-untyped-call]
+        state_of(self.app).traffic.connections = self.connections
+        self._setup_connection()
+
+    def read_config(self) -> None:
+        """Take over what has changed in the app's configuration since the connection was made."""
+        config = self.app.config
+        self.request_max_size = config.REQUEST_MAX_SIZE
+        self.response_timeout = config.RESPONSE_TIMEOUT
+        if self._http is not None:
+            self._http.request_max_size = self.request_max_size
+
+    @override
+    def _setup_connection(self, *args: Any, **kwargs: Any) -> None:
+        # Sanic's task calls this too; the first bytes may come before it runs.
+        if self._http is None:
+            super()._setup_connection(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self._http is not None:
+            self._http.received(data)
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()  # type: ignore[no-untyped-call]
+        if self._http is not None:
+            self._http.is_writable = False
+        self._watch_reader()
+
+    @override
+    def resume_writing(self) -> None:
+        super().resume_writing()  # type: ignore[no-untyped-call]
+        if self._http is not None:
+            self._http.is_writable = True
+            if self._http.on_writable is not None:
+                self._http.on_writable()
+        self._leave_reader()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._leave_reader()
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+
+    def _watch_reader(self) -> None:
+        """Look again later whether the client has taken anything of what waits for it."""
+        if self.transport is not None:
+            wait_s = self.app.config.get("READER_TIMEOUT", READER_TIMEOUT_S)
+            left_bytes = _left_bytes(self.transport)
+            self._reader_timer = self.loop.call_later(wait_s, self._judge_reader, left_bytes)
+
+    def _leave_reader(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _judge_reader(self, left_bytes: int) -> None:
+        if self.transport is None or _left_bytes(self.transport) < left_bytes:
+            self._watch_reader()
+            return
+        request = self._http.request if self._http is not None else None
+        if isinstance(request, ProxyRequest):
+            request.record.ended = "client_stalled"
+        self.transport.abort()
+
+
+def _left_bytes(transport: asyncio.Transport) -> int:
+    """What the client has not taken yet, the kernel's part included: that alone may be megabytes."""
+    left_bytes = transport.get_write_buffer_size()
+    with suppress(OSError, ValueError):  # not every system can say
+        number = transport.get_extra_info("socket").fileno()
+        waiting: int = struct.unpack("i", fcntl.ioctl(number, termios.TIOCOUTQ, b"\0\0\0\0"))[0]
+        left_bytes += waiting
+    return left_bytes

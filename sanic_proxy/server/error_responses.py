@@ -1,0 +1,84 @@
+"""Every error that leaves the proxy before an answer has begun, in OpenAI's shape.
+
+The one place where an exception becomes a response. What is not a ProxyError and not Sanic's is a
+bug of ours: logged with its traceback, answered with the request id and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from sanic import HTTPResponse, Request
+from sanic.exceptions import MethodNotAllowed, SanicException
+
+from sanic_proxy import errors
+from sanic_proxy.openai import codec
+from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.state import AppState
+
+logger = logging.getLogger(__name__)
+
+_SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
+    400: ("The request is not valid HTTP", "bad_request"),
+    404: ("There is no such route", "not_found"),
+    405: ("The route does not take this method", "method_not_allowed"),
+    408: ("The request did not arrive in time", "request_timeout"),
+    413: ("The request is larger than the proxy accepts", "request_too_large"),
+    417: ("The proxy meets no expectation but 100-continue", "expectation_failed"),
+    503: ("The proxy could not answer in time", "server_timeout"),
+}
+
+
+def render(request: Request, exception: Exception) -> HTTPResponse:
+    """The response for any exception. Registered as the app's error handler."""
+    error = told(request, exception)
+    if not isinstance(exception, errors.ProxyError | SanicException):
+        logger.error("request %s failed", getattr(request, "record", None), exc_info=exception)
+    headers = dict(error_headers(error))
+    if isinstance(request, ProxyRequest):
+        request.record.ended = error.code or error.type
+        if request.record.route:
+            headers["x-sanic-proxy-route"] = request.record.route
+    if isinstance(exception, MethodNotAllowed):
+        headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
+    return HTTPResponse(
+        codec.dumps({"error": error.as_object()}),
+        status=error.status,
+        headers=headers,
+        content_type="application/json",
+    )
+
+
+def told(request: Request, exception: BaseException) -> errors.ProxyError:
+    """`exception` as the client is told of it: as one of ours, without a key."""
+    error = as_proxy_error(exception)
+    state: AppState | None = getattr(request.app.ctx, "state", None)
+    if state is not None:
+        error.redact(state.secrets)
+    return error
+
+
+def as_proxy_error(exception: BaseException) -> errors.ProxyError:
+    """`exception` as one of ours."""
+    if isinstance(exception, errors.ProxyError):
+        return exception
+    if isinstance(exception, SanicException):
+        return _from_sanic(exception)
+    return errors.ProxyError("The proxy failed; its log has the details under the request id")
+
+
+def error_headers(error: errors.ProxyError) -> list[tuple[str, str]]:
+    headers = []
+    if error.retry_after_s is not None:
+        headers.append(("retry-after", str(error.retry_after_s)))
+    if not error.retryable:
+        headers.append(("x-should-retry", "false"))
+    return headers
+
+
+def _from_sanic(exception: SanicException) -> errors.ProxyError:
+    status = exception.status_code or 500
+    text, code = _SANIC_TEXTS.get(status, ("The request cannot be served", "bad_request"))
+    kind = errors.ClientError if status < 500 else errors.ProxyError
+    return kind(text, status=status, code=code)

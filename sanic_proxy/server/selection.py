@@ -1,0 +1,61 @@
+"""Which provider a request names besides its model: the header `x-provider`, or `?provider=`."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote_plus
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.server.request import ProxyRequest
+
+HEADER = "x-provider"
+PARAMETER = "provider"
+
+# What may go into an upstream's path: RFC 3986's query, escapes included.
+_QUERY = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]]*")
+
+
+def named_provider(request: ProxyRequest) -> str | None:
+    """The provider's name; None where the model has to say. Raises InvalidRequest for two different ones."""
+    if HEADER not in request.fields and b"?" not in request.raw_url:
+        return None
+    names = set(_parameters(request))
+    if HEADER in request.fields:
+        names.add(request.fields[HEADER])
+    if len(names) > 1 or HEADER in request.fields.repeated:
+        raise InvalidRequest("The request names more than one provider", param=HEADER)
+    return names.pop() if names else None
+
+
+def _parameters(request: ProxyRequest) -> list[str]:
+    pairs = [pair.partition("=") for pair in _query(request).split("&")]
+    return [unquote_plus(value) for key, _, value in pairs if unquote_plus(key) == PARAMETER]
+
+
+def query_up(request: ProxyRequest) -> str:
+    """The query with its `?`, without what was meant for the proxy; "" if nothing is left."""
+    pairs = [pair for pair in _query(request).split("&") if pair]
+    kept = "&".join(pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != PARAMETER)
+    if not _QUERY.fullmatch(kept):
+        raise InvalidRequest("The query holds characters that must be escaped")
+    return f"?{kept}" if kept else ""
+
+
+def unnamed() -> InvalidRequest:
+    """The error for a request that leaves its provider open."""
+    return InvalidRequest(
+        "The request names no provider: do it by the model's prefix (`groq/whisper-large-v3`), by the header "
+        "x-provider or the query parameter provider",
+        param="model",
+    )
+
+
+def told_of(record: RequestRecord) -> list[tuple[str, str]]:
+    """The headers that say which way a request has gone."""
+    told = [("x-sanic-proxy-provider", record.provider)] if record.provider is not None else []
+    return [*told, ("x-sanic-proxy-route", record.route)] if record.route else told
+
+
+def _query(request: ProxyRequest) -> str:
+    return request.raw_url.partition(b"?")[2].partition(b"#")[0].decode("ascii", "replace")

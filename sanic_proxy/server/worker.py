@@ -1,0 +1,248 @@
+"""The life of a worker: it opens what it needs, reads settings again, and ends in good order.
+
+Strategy of the end: on SIGTERM everything goes on, but readiness says no and each answer is its
+connection's last (the lame duck: whoever sends requests has to notice first). Then Sanic is told to
+stop: it closes the listener and the idle connections and waits for the rest. When the time for that
+is over, what is left gets an error frame or a 503. SIGINT leaves the lame duck out, for nobody waits
+for a person at a terminal; SIGQUIT leaves out the rest, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from sanic.server import runners
+
+from sanic_proxy.config.loader import load
+from sanic_proxy.config.model import Settings, SettingsError, binding_problem
+from sanic_proxy.errors import ShuttingDown
+from sanic_proxy.observability import logs
+from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.server.supervisor import DRAINING
+from sanic_proxy.state import AppState, state_of
+
+if TYPE_CHECKING:
+    from sanic import Sanic
+
+logger = logging.getLogger(__name__)
+
+# For the last words to clients that are slow to take them, and for closing; after that Sanic aborts.
+LAST_WORDS_S = 12.0
+# The same where somebody is in a hurry.
+HURRY_S = 2.0
+# What Sanic still does between the last listener and running the loop takes no time of the loop's.
+SOON_S = 0.05
+# Nobody needs more, and containers often allow a thousand million.
+MAX_DESCRIPTORS = 1_048_576
+
+
+def read_again(old: Settings, host: str) -> Settings | None:
+    """The settings as they are now; None where they are wrong, with a line in the log for each problem."""
+    try:
+        settings = _loaded(host)
+    except SettingsError as exc:
+        for problem in exc.problems:
+            logger.error("the settings stay as they were: %s", problem)  # noqa: TRY400 - no bug
+        return None
+    for name in ("host", "port", "workers"):
+        if getattr(settings, name) != getattr(old, name):
+            logger.warning("SANIC_PROXY_%s has changed: that takes a restart", name.upper())
+    return settings
+
+
+def _loaded(host: str) -> Settings:
+    try:
+        settings = load()
+    except (OSError, ValueError) as exc:  # a file that cannot be read, or is no text
+        raise SettingsError([f"a file cannot be read ({type(exc).__name__})"]) from exc
+    problem = binding_problem(settings, host)
+    if problem is not None:
+        raise SettingsError([problem])
+    return settings
+
+
+def _host_of(app: Sanic[Any, Any]) -> str:
+    """Where the worker listens. Where there is a main process, it has told the socket, but not the name."""
+    if app.state.host:
+        return app.state.host
+    sock = app.state.server_info[0].settings.get("sock")
+    return "localhost" if sock is None else str(sock.getsockname()[0])  # None: a socket in the file system
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as it may be allowed to."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _leave_signals_alone(*_: object, **__: object) -> None:
+    """In place of Sanic's function: it ignores signals for a moment, and then they stop the loop at once."""
+    os.environ["SANIC_WORKER_PROCESS"] = "true"
+
+
+class Worker:
+    """One worker's life. Made in its event loop, before it serves."""
+
+    def __init__(self, app: Sanic[Any, Any], settings: Settings) -> None:
+        self._app = app
+        self._loop = asyncio.get_running_loop()
+        self._is_alone = not os.environ.get("SANIC_WORKER_NAME")
+        self._closing: asyncio.TimerHandle | None = None
+        self._may_stop = False
+        self._has_to_close = False
+        self._is_closing = False
+        self._is_hurried = False
+        self._retiring: set[asyncio.Task[None]] = set()
+        raise_descriptor_limit()
+        self._use(AppState(settings))
+        # What is here now stays until the end: the collector need not look at it with each full run.
+        gc.freeze()
+        runners._setup_system_signals = _leave_signals_alone
+        self._catch(signal.SIGHUP, self.reload)
+        self._catch(signal.SIGQUIT, self.hurry)
+        self._catch(signal.SIGTERM, self._told, signal.SIGTERM)
+        self._catch(signal.SIGINT, self._told, signal.SIGINT)
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+
+    @property
+    def _traffic(self) -> Traffic:
+        return state_of(self._app).traffic
+
+    # The settings
+
+    def _use(self, state: AppState) -> None:
+        settings = state.settings
+        logs.configure(settings.log_level, settings.log_format)
+        totals = [provider.timeouts.total_s for provider in settings.providers]
+        self._app.config.update(
+            {
+                "REQUEST_MAX_SIZE": settings.max_body_bytes,
+                "RESPONSE_TIMEOUT": max(totals, default=0) + 60,
+                "READER_TIMEOUT": settings.client_timeout_s,
+                # Sanic would cut a client that still reads 5 s after the last write; one that reads nothing
+                # is dropped by the connection itself.
+                "GRACEFUL_TCP_CLOSE_TIMEOUT": max(totals, default=0) + 60,
+                "GRACEFUL_SHUTDOWN_TIMEOUT": settings.ending.drain_s + LAST_WORDS_S,
+            }
+        )
+        self._app.ctx.state = state
+        for connection in state.traffic.connections:
+            connection.read_config()
+
+    def reload(self) -> None:
+        """Read the settings again, for the requests that come from now on."""
+        old = state_of(self._app)
+        settings = read_again(old.settings, _host_of(self._app))
+        if settings is None:
+            return
+        gc.unfreeze()  # or what is to go would stay
+        self._use(AppState(settings, old.traffic))
+        retiring = self._loop.create_task(old.retire())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retired)
+
+    def _retired(self, task: asyncio.Task[None]) -> None:
+        self._retiring.discard(task)
+        gc.collect()  # some 10 ms; the collector itself would come to it much later
+        if not self._retiring:
+            gc.freeze()
+
+    # The end
+
+    def _catch(self, number: int, callback: Callable[..., None], *args: object) -> None:
+        """Have `callback` called in the loop. The loop's own handlers lose what comes while it does not run.
+
+        Sanic runs it again and again: at the start, at the end, and a tenth of a second at a time.
+        """
+        loop = self._loop
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(callback, *args)
+
+        signal.signal(number, note)
+
+    def _told(self, number: signal.Signals) -> None:
+        if self._is_alone and self._traffic.is_draining:
+            self.hurry()
+            return
+        if self._is_alone:
+            logger.info("stopping: %s", number.name)
+        lame_duck_s = state_of(self._app).settings.ending.lame_duck_s
+        self.leave(lame_duck_s if number == signal.SIGTERM else 0.0)
+
+    def _orphaned(self, sentinel: int) -> None:
+        self._loop.remove_reader(sentinel)
+        logger.error("the main process is gone: finishing what is under way")
+        self.leave(0.0)  # the next one wants the port
+
+    def leave(self, lame_duck_s: float) -> None:
+        """Stop in `lame_duck_s`, or sooner if that has been said before."""
+        if not self._traffic.is_draining:
+            self._traffic.drain()
+            self._confirm()
+        if self._is_closing:
+            return  # a second stop of the loop would break Sanic's wait off
+        if self._closing is None or lame_duck_s == 0:
+            if self._closing is not None:
+                self._closing.cancel()
+            self._closing = self._loop.call_later(lame_duck_s, self._close)
+
+    def serving(self) -> None:
+        """Sanic is about to run the loop for good. Stopped before that, it would go on as if nothing was."""
+        self._loop.call_later(SOON_S, self._runs)
+
+    def _runs(self) -> None:
+        self._may_stop = True
+        if self._has_to_close:
+            self._close()
+
+    def _confirm(self) -> None:
+        """Tell the main process that it need not say so again."""
+        try:
+            if not self._is_alone:
+                self._app.multiplexer.state[DRAINING] = True
+        except (OSError, EOFError):
+            return  # it is gone
+
+    def _close(self) -> None:
+        self._has_to_close = True
+        if self._may_stop and not self._is_closing:
+            self._is_closing = True
+            self._app.stop(terminate=False)
+
+    def closing(self) -> None:
+        """Sanic is about to close the listener."""
+        self._is_closing = True
+        self._traffic.drain()
+        drain_s = 0.0 if self._is_hurried else state_of(self._app).settings.ending.drain_s
+        self._loop.call_later(drain_s, self._cut)
+
+    def hurry(self) -> None:
+        """Stop now: what is under way is told, and ends."""
+        self._is_hurried = True
+        self.leave(0.0)
+        self._cut()
+        self._loop.call_later(HURRY_S, self._traffic.abort)
+
+    def _cut(self) -> None:
+        self._traffic.cut(ShuttingDown("The proxy is shutting down: the answer could not be finished"))
+
+    async def aclose(self) -> None:
+        """After Sanic has stopped; the handlers it cancelled may still be in their `finally`."""
+        for retiring in self._retiring:
+            retiring.cancel()
+        await state_of(self._app).aclose()

@@ -1,0 +1,368 @@
+"""The HTTP client to the providers, directly or through an outbound proxy.
+
+Strategy: direct connections are `transport`'s, as they carry nearly every request; what goes through an
+outbound proxy goes through `tunnels`. Both look alike from here on: a status of 300 or more raises for
+every kind of answer alike, and whoever holds an UpstreamResponse closes it. Closing before the end of
+the body closes the connection, so that the provider sees the client go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sanic_proxy import errors
+from sanic_proxy.upstream.connection import (
+    Body,
+    Connection,
+    Exchange,
+    Inflater,
+    Pool,
+    Receiver,
+    Target,
+    Upload,
+    Way,
+    request_head,
+    request_pieces,
+    target_of,
+)
+from sanic_proxy.upstream.error_parser import Rule, error_from_answer
+
+if TYPE_CHECKING:
+    from sanic_proxy.config.model import PoolLimits, Secret, Timeouts
+    from sanic_proxy.upstream.outbound_proxy import Tunnels
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+ERROR_BODY_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method and URL of a provider, and what all requests to it share: built once, used for each.
+
+    `url` and `headers` come from settings, never from a client.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(repr=False)  # one of them is the key
+    timeouts: Timeouts
+    proxy: Secret | None = None
+    rules: Sequence[Rule] = ()
+    target: Target = field(init=False, repr=False)
+    head: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        target = target_of(self.url)
+        object.__setattr__(self, "target", target)
+        object.__setattr__(self, "head", request_head(self.method, target, self.headers))
+
+
+NO_HEADERS: Mapping[str, str] = {}
+
+
+class UpstreamResponse:
+    """The status and headers of an answer, and its body as it comes."""
+
+    __slots__ = (
+        "_exchange",
+        "_heard_at",
+        "_idle_s",
+        "_inflater",
+        "_now",
+        "has_length",
+        "headers",
+        "stall_s",
+        "status",
+        "total_at",
+    )
+
+    def __init__(
+        self, exchange: Exchange, *, now: Callable[[], float], idle_s: float, total_at: float
+    ) -> None:
+        self._exchange: Exchange | None = exchange
+        self._now = now
+        self._idle_s = idle_s
+        self._heard_at = self._now()
+        self.total_at = total_at
+        self.status = exchange.status
+        self.headers = exchange.headers
+        self.has_length = exchange.has_length
+        self.stall_s = math.inf
+        encoding = exchange.headers.get("content-encoding")
+        self._inflater = None if encoding is None else _inflater(encoding)
+
+    async def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """The next bytes; b"" at the end; None if there were none for `wait_s` seconds.
+
+        Raises UpstreamTimeout (idle, total), UpstreamDisconnected, UpstreamBadResponse.
+        """
+        while True:
+            limit_at = self.due_at(self._heard_at)
+            until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
+            data = await self._exchange.read(until) if self._exchange is not None else b""
+            now = self._now()
+            if now >= self.total_at or (data is None and now >= limit_at):
+                raise self.overdue(now)
+            if data is None:
+                return None
+            self._heard_at = now
+            if self._inflater is None:
+                return data
+            if not data:
+                self._inflater.end()
+                return data
+            if content := self._inflater.feed(data):
+                return content
+
+    def due_at(self, heard_at: float) -> float:
+        """When the idle or the total clock strikes, if nothing has come since `heard_at`; loop time."""
+        return min(heard_at + self._idle_s, self.total_at)
+
+    def overdue(self, now: float) -> errors.UpstreamTimeout:
+        """The error for the clock that has struck."""
+        if now >= self.total_at:
+            return errors.UpstreamTimeout("The provider's answer took longer than allowed")
+        return errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
+
+    async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+        """The whole body. Raises as `read_some`, and UpstreamBadResponse past `limit_bytes` (decoded)."""
+        if self._inflater is None and self._exchange is not None:
+            body = self._exchange.whole()
+            if body is not None:
+                return bounded(body, len(body), limit_bytes)
+        pieces: list[bytes] = []
+        size = 0
+        while piece := await self.read_some():
+            size += len(piece)
+            pieces.append(bounded(piece, size, limit_bytes))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def divert(self, receiver: Receiver | None) -> bool:
+        """Hand the rest of the body to `receiver` as it comes; False where it can only be asked for.
+
+        From then on the receiver watches the clocks, by `due_at`.
+        """
+        return self._exchange is not None and self._inflater is None and self._exchange.divert(receiver)
+
+    def pause(self) -> None:
+        """Stop reading a diverted body, so that the provider waits."""
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume(self) -> None:
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def let_end(self) -> None:
+        """The content is complete: the connection waits for the end of the body by itself."""
+        if self._exchange is not None:
+            self._exchange.linger()
+            self._exchange = None
+
+    def close(self) -> None:
+        """Give the connection back if the body has ended, else close it. Safe to call twice."""
+        if self._exchange is not None:
+            self._exchange.end()
+            self._exchange = None
+
+
+def bounded(piece: bytes, size_bytes: int, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+    """`piece` of an answer that comes to `size_bytes` with it. Raises UpstreamBadResponse past the limit."""
+    if size_bytes > limit_bytes:
+        raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
+    return piece
+
+
+def _inflater(encoding: str) -> Inflater | None:
+    kind = encoding.strip().lower()
+    if kind in {"", "identity"}:
+        return None
+    if kind in {"gzip", "x-gzip", "deflate"}:
+        return Inflater()
+    raise errors.UpstreamBadResponse("The provider compressed its answer in a way that was not asked for")
+
+
+class UpstreamClient:
+    """One worker's connections to all providers. Opened in its loop, closed after its last stream."""
+
+    def __init__(self, limits: PoolLimits, ssl_cert_file: str | None) -> None:
+        # Asked for once: before Python 3.12 each call of get_running_loop asks the kernel for the pid.
+        self._now = asyncio.get_running_loop().time
+        self._cert_file = ssl_cert_file
+        self._pool = Pool(limits, lambda: self.tls_context)
+        if ssl_cert_file is not None:
+            _ = self.tls_context  # a file that is none is told at the start
+        self._tunnels: Tunnels | None = None
+
+    @cached_property
+    def tls_context(self) -> ssl.SSLContext:
+        """Made when it is first needed: reading all the world's authorities takes a while."""
+        return ssl.create_default_context(cafile=self._cert_file)
+
+    async def aclose(self) -> None:
+        self._pool.close()
+        if self._tunnels is not None:
+            await self._tunnels.aclose()
+
+    def deadline(self, endpoint: Endpoint) -> float:
+        """When the time for a whole request is over that begins now; loop time."""
+        return self._now() + endpoint.timeouts.total_s
+
+    async def send(
+        self,
+        endpoint: Endpoint,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        body: Body = (),
+        total_at: float = math.inf,
+        is_fresh: bool = False,
+    ) -> UpstreamResponse:
+        """Send, and wait for the status. `headers` are those of this request alone, checked.
+
+        `total_at` (loop time) is the end of what the client's request began earlier. `is_fresh` asks for a
+        new connection: a dead idle one would have the request sent twice. Raises a ProxyError for a failure
+        or a status >= 300.
+        """
+        now = self._now()
+        clocks = endpoint.timeouts
+        total_at = min(total_at, now + clocks.total_s)
+        until = min(now + clocks.first_byte_s, total_at)
+        exchange: Exchange
+        if endpoint.proxy is None:
+            exchange = await self._direct(
+                endpoint, request_pieces(endpoint.head, headers.items(), body), until, is_fresh=is_fresh
+            )
+        else:
+            exchange = await self._tunnel(endpoint, endpoint.proxy, headers, b"".join(body), until)
+        return await self._answer(exchange, endpoint, total_at)
+
+    async def upload(
+        self, endpoint: Endpoint, upload: Upload, *, headers: Mapping[str, str] = NO_HEADERS
+    ) -> UpstreamResponse:
+        """As `send`, with a body that is sent while it comes, and so never a second time.
+
+        The time to the first byte counts from the body's end. Raises what reading the body raises, too.
+        """
+        total_at = self._now() + endpoint.timeouts.total_s
+        exchange: Exchange
+        if endpoint.proxy is None:
+            exchange = await self._uploaded(endpoint, upload, headers, total_at)
+        else:
+            size = {} if upload.size_bytes is None else {"content-length": str(upload.size_bytes)}
+            exchange = await self._tunnel(
+                endpoint, endpoint.proxy, {**headers, **size}, upload.pieces, total_at
+            )
+        return await self._answer(exchange, endpoint, total_at)
+
+    async def _answer(self, exchange: Exchange, endpoint: Endpoint, total_at: float) -> UpstreamResponse:
+        idle_s = endpoint.timeouts.idle_s
+        try:
+            answer = UpstreamResponse(exchange, now=self._now, idle_s=idle_s, total_at=total_at)
+            answer.stall_s = endpoint.timeouts.stall_s
+        except errors.ProxyError:
+            exchange.end()
+            raise
+        if 200 <= answer.status < 300:
+            return answer
+        try:
+            raise await _failure_of(answer, endpoint.rules)
+        finally:
+            answer.close()
+
+    async def _uploaded(
+        self, endpoint: Endpoint, upload: Upload, headers: Mapping[str, str], total_at: float
+    ) -> Connection:
+        # Always a new connection: what has been read of the body could not be sent again if an idle
+        # one turned out to be dead.
+        clocks = endpoint.timeouts
+        connection = await self._pool.connect(endpoint.target.origin, clocks.connect_s)
+        connection.begin_upload(upload.head(endpoint.head, headers.items()))
+        sending = asyncio.ensure_future(connection.upload(upload, clocks.idle_s))
+        answering = asyncio.ensure_future(connection.head(total_at))
+        try:
+            await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                sending.result()
+                await asyncio.wait({answering}, timeout=clocks.first_byte_s)
+            is_answered = answering.done() and answering.result()
+        except BaseException:
+            connection.close()
+            raise
+        finally:
+            # An answer may come before the whole body is there: what is still to come is not wanted.
+            has_sent = sending.done()
+            sending.cancel()
+            answering.cancel()
+            await asyncio.gather(sending, answering, return_exceptions=True)
+        if not is_answered:
+            connection.close()
+            if not has_sent:
+                raise errors.ClientError(
+                    "The upload did not arrive in time", status=408, code="request_timeout"
+                )
+            raise errors.UpstreamTimeout("The provider did not answer in time")
+        return connection
+
+    async def _direct(self, endpoint: Endpoint, pieces: Body, until: float, *, is_fresh: bool) -> Connection:
+        origin = endpoint.target.origin
+        connection = None if is_fresh else self._pool.idle(origin)
+        is_new = connection is None
+        while True:
+            if connection is None:
+                connection = await self._pool.connect(origin, endpoint.timeouts.connect_s)
+            try:
+                connection.send(pieces)
+                if await connection.head(until):
+                    return connection
+            except errors.UpstreamDisconnected:
+                # A provider may close an idle connection just as a request goes out on it. Not a
+                # byte of an answer came, so a second try on a new connection is safe.
+                if is_new or connection.has_answered:
+                    raise
+                connection, is_new = None, True
+                continue
+            except BaseException:
+                connection.close()  # cancelled too: the provider must see that nobody waits
+                raise
+            connection.close()
+            raise errors.UpstreamTimeout("The provider did not answer in time")
+
+    async def _tunnel(
+        self,
+        endpoint: Endpoint,
+        proxy: Secret,
+        headers: Mapping[str, str],
+        body: bytes | AsyncIterator[bytes],
+        until: float,
+    ) -> Exchange:
+        if self._tunnels is None:
+            # Here, as aiohttp takes a tenth of a second and ten megabytes, which only those pay who
+            # go out through a proxy.
+            from sanic_proxy.upstream.outbound_proxy import Tunnels  # noqa: PLC0415
+
+            self._tunnels = Tunnels(self.tls_context)
+        return await self._tunnels.send(
+            endpoint.method,
+            endpoint.url,
+            headers={**endpoint.headers, **headers},
+            body=body,
+            way=Way(proxy.reveal(), endpoint.timeouts.connect_s, until, endpoint.timeouts.first_byte_s),
+        )
+
+
+async def _failure_of(answer: UpstreamResponse, rules: Sequence[Rule]) -> errors.ProxyError:
+    """The error for an answer with a failure status, whether or not its body can be read."""
+    body = b""
+    with suppress(errors.UpstreamError, TimeoutError):
+        async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
+            while len(body) < MAX_ERROR_BYTES and (piece := await answer.read_some()):
+                body += piece
+    return error_from_answer(answer.status, answer.headers, body[:MAX_ERROR_BYTES], rules=rules)

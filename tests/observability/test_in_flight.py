@@ -1,0 +1,115 @@
+"""What a worker has under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from sanic_proxy.config.model import Capacity
+from sanic_proxy.errors import Overloaded, ProxyError, ShuttingDown
+from sanic_proxy.observability.in_flight import Traffic
+
+
+class Request:
+    """A request that notes what is done to it."""
+
+    def __init__(self) -> None:
+        self.held_bytes = 0
+        self.events: list[str] = []
+
+    def end_connection(self) -> None:
+        self.events.append("last on its connection")
+
+    def cut(self, error: ProxyError) -> None:
+        self.events.append(f"cut: {error.code}")
+
+
+class Client:
+    """A connection, likewise."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def read_config(self) -> None:
+        self.events.append("read")
+
+    def abort(self) -> None:
+        self.events.append("aborted")
+
+
+def test_a_request_counts_from_its_begin_to_its_end() -> None:
+    traffic, first, second = Traffic(), Request(), Request()
+    traffic.begin(first)
+    traffic.begin(second)
+    assert len(traffic.requests) == 2
+    traffic.end(first)
+    traffic.end(first)
+    assert traffic.requests == {second}
+
+
+def test_draining_makes_each_answer_the_last_of_its_connection() -> None:
+    traffic, before, after, ended = Traffic(), Request(), Request(), Request()
+    traffic.begin(ended)
+    traffic.end(ended)
+    traffic.begin(before)
+    assert before.events == []
+    traffic.drain()
+    traffic.begin(after)
+    assert before.events == after.events == ["last on its connection"]
+    assert ended.events == []
+
+
+def test_what_is_under_way_can_be_cut_and_broken_off() -> None:
+    traffic, request, client = Traffic(), Request(), Client()
+    traffic.begin(request)
+    traffic.connections = {client}
+    traffic.cut(ShuttingDown("bye"))
+    traffic.abort()
+    assert request.events == ["cut: server_shutting_down"]
+    assert client.events == ["aborted"]
+
+
+def test_emptied_waits_for_the_last_end() -> None:
+    async def waits() -> None:
+        traffic, request = Traffic(), Request()
+        await traffic.emptied()
+        traffic.begin(request)
+        waiting = asyncio.ensure_future(traffic.emptied())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        traffic.end(request)
+        await asyncio.wait_for(waiting, 1)
+
+    asyncio.run(waits())
+
+
+def test_bodies_count_while_their_requests_do_and_no_longer() -> None:
+    traffic, first, second = Traffic(), Request(), Request()
+    traffic.limit(Capacity(concurrent=0, bytes_in_flight=100))
+    traffic.hold(first, 60)
+    with pytest.raises(Overloaded) as refused:
+        traffic.hold(second, 50)
+    assert (refused.value.status, refused.value.retry_after_s, refused.value.retryable) == (503, 1, True)
+    traffic.hold(first, 40)
+    traffic.hold(second, 50)
+    assert traffic.body_bytes == 90
+    traffic.end(first)
+    traffic.end(first)
+    traffic.end(second)
+    assert traffic.body_bytes == 0
+
+
+def test_a_body_that_turns_out_smaller_is_never_refused() -> None:
+    traffic, request = Traffic(), Request()
+    traffic.hold(request, 100)
+    traffic.limit(Capacity(concurrent=0, bytes_in_flight=10))
+    traffic.hold(request, 50)
+    assert traffic.body_bytes == 50
+
+
+def test_without_a_limit_everything_is_taken() -> None:
+    traffic = Traffic()
+    traffic.limit(Capacity(concurrent=0, bytes_in_flight=0))
+    traffic.hold(Request(), 2**60)
+    assert traffic.max_requests > 10**9

@@ -1,0 +1,155 @@
+"""The codec, and the model's bytes replaced in place."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanic_proxy.errors import InvalidRequest, UpstreamBadResponse
+from sanic_proxy.openai import codec
+
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text() | st.sampled_from(["model", '"model"', '"model":"x"', "\\", "{"]),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.just("model"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.text().filter(lambda key: key != "model"), VALUES, max_size=4),
+    st.dictionaries(st.text().filter(lambda key: key != "model"), VALUES, max_size=4),
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_only_the_models_value_changes(
+    before: dict[str, Any], after: dict[str, Any], old: str, indent: int | None, ascii_only: bool
+) -> None:
+    fields = {**before, "model": old, **after}
+    body = json.dumps(fields, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    made = b"".join(codec.replace_model(body, old=old, new="the-new-name"))
+    value = json.dumps(old, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assert json.loads(made.decode("utf-8", "surrogatepass")) == {**fields, "model": "the-new-name"}
+    assert len(made) == len(body) - len(value) + len(b'"the-new-name"') or old == "the-new-name"
+
+
+def test_an_escaped_key_is_found() -> None:
+    body = b'{"x":{"model":"a"},"mod\\u0065l":"b"}'
+    assert b"".join(codec.replace_model(body, old="b", new="c")) == b'{"x":{"model":"a"},"mod\\u0065l":"c"}'
+
+
+@pytest.mark.row(46)
+@pytest.mark.parametrize("body", [b'{"model":"a","model":"b"}', b'{"mod\\u0065l":"a","model":"b"}'])
+def test_two_models_are_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        codec.replace_model(body, old="b", new="c")
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":"b","x":' + b"[" * 1010 + b"]" * 1010 + b',"y":"model","model":"b"}',
+        b"{" + b"".join(b'"k%d":1,' % number for number in range(2000)) + b'"x":"model","model":"b"}',
+    ],
+    ids=["too deep", "too many"],
+)
+def test_a_search_that_would_take_long_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        codec.replace_model(body, old="b", new="c")
+
+
+def test_a_long_text_is_no_reason_to_refuse() -> None:
+    rows = '12:30:00, "x", [1, 2], {"a": 1}\n' * 60_000
+    body = json.dumps({"model": "b", "messages": [rows, "\u0000model"]}).encode()
+    assert codec.loads_strict(body)["messages"][0] == rows
+    made = b"".join(codec.replace_model(body, old="b", new="c"))
+    assert made == body.replace(b'"model": "b"', b'"model": "c"')
+
+
+@pytest.mark.row(49)
+@pytest.mark.parametrize("unit", [b"[],", b'"":1,', b"{},", b"1,", b'"a\\\\":1,'])
+def test_more_parts_than_may_be_are_refused_and_many_are_not(unit: bytes) -> None:
+    opening, closing = (b"{", b"}") if b":" in unit else (b"[", b"]")
+    for count, is_taken in ((50_000, True), (800_000, False)):
+        body = b'{"x":' + opening + (unit * count).rstrip(b",") + closing + b"}"
+        if is_taken:
+            assert codec.loads_strict(body)
+            continue
+        with pytest.raises(InvalidRequest, match="too many parts"):
+            codec.loads_strict(body)
+
+
+def test_an_unchanged_name_leaves_the_bytes_alone() -> None:
+    body = b'{"model":"a"}'
+    assert codec.replace_model(body, old="a", new="a") == (body,)
+
+
+@pytest.mark.row(45, 47, 49, 50)
+@pytest.mark.parametrize("body", [b"", b"{", b"NaN", b'"\\ud83d"', b'"\xff"', b"\xef\xbb\xbf{}", b"[" * 2000])
+def test_what_a_client_sends_is_parsed_strictly(body: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        codec.loads_strict(body)
+
+
+@pytest.mark.parametrize("body", [b'{"a":"\\ud83d"}', b'\xef\xbb\xbf{"a":1}', b'{"a":"\xff"}', b'{"a":NaN}'])
+def test_what_a_provider_sends_is_parsed_tolerantly(body: bytes) -> None:
+    assert "a" in codec.loads_tolerant(body)
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100_000])
+def test_what_is_no_json_at_all_is_none(body: bytes) -> None:
+    assert codec.loads_tolerant(body) is None
+
+
+def test_what_is_passed_on_must_be_json() -> None:
+    assert codec.loads_exact(b'{"a":"\\ud83d"}') == {"a": "\ud83d"}
+    for body in (b"NaN", b"{", b"[-Infinity]", b'"\xff"', b"[" * 100_000):
+        with pytest.raises(ValueError):  # noqa: PT011 - any of them
+            codec.loads_exact(body)
+
+
+def test_a_lone_surrogate_is_written_as_its_escape() -> None:
+    assert codec.dumps({"a": "\ud83d/é", "b": 2**70}) == b'{"a":"\\ud83d/\\u00e9","b":1180591620717411303424}'
+    assert codec.dumps({"a": "é"}) == '{"a":"é"}'.encode()
+
+
+def test_chunks_hold_every_required_field() -> None:
+    head = codec.ChunkHead(id="i", model="m", created=1, include_usage=False)
+    assert codec.chunk(head, {"content": "x"}) == {
+        "id": "i",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": "x"}, "logprobs": None, "finish_reason": None}],
+    }
+    with_usage = codec.ChunkHead(id="i", model="m", created=1, include_usage=True)
+    assert codec.chunk(with_usage, {})["usage"] is None
+
+
+def test_a_list_of_models_may_be_bare() -> None:
+    assert codec.model_entries([{"id": "a"}, {"id": 7}, "x"]) == [{"id": "a"}]
+    for body in (None, {}, {"data": "x"}, "x"):
+        with pytest.raises(UpstreamBadResponse):
+            codec.model_entries(body)
+
+
+@pytest.mark.parametrize(("created", "expected"), [(5, 5), (5.9, 5), (None, 0), ("5", 0), (True, 0)])
+def test_a_model_object_has_openais_fields(created: object, expected: int) -> None:
+    entry = {"id": "a", "created": created, "extra": [1], "object": "x"}
+    made = codec.model_object(entry, id="p/a", owner="p")
+    assert made == {"id": "p/a", "object": "model", "created": expected, "owned_by": "p", "extra": [1]}
+
+
+@given(VALUES)
+def test_what_stands_between_strings_is_told_without_parsing(value: Any) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    bare = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", body, flags=re.DOTALL)
+    assert b"".join(codec._outside_texts(body)) == bare

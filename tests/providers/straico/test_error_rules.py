@@ -1,0 +1,64 @@
+"""Straico's error texts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sanic_proxy import errors
+from sanic_proxy.providers.straico.error_rules import RULES
+from sanic_proxy.upstream.error_parser import error_from_answer
+
+CATCH_ALL = "**Warning:** It seems we couldn't process your request this time. Context length: 131000"
+
+
+def error(status: int, text: str) -> errors.ProxyError:
+    body = json.dumps({"error": text, "success": False}).encode()
+    return error_from_answer(status, {}, body, rules=RULES)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "kind"),
+    [
+        (422, "The daily API limit for spending coins has been reached", errors.InsufficientQuota),
+        (400, "The number of images will exceed the daily generation limit", errors.InsufficientQuota),
+        (422, "Model not found: nope/nope", errors.ModelNotFound),
+        (422, "temperature is wrong", errors.UpstreamRefusedRequest),
+        (500, "**Warning:** It seems we couldn't process your request this time", errors.UpstreamUnavailable),
+        (500, "Excessively large context for the LLM", errors.UpstreamUnavailable),
+        (500, "boom", errors.UpstreamError),
+        (401, "Token is not valid", errors.UpstreamAuthFailed),
+        (404, "no", errors.ModelNotFound),
+        (429, "Daily limit of 50,000 coins", errors.InsufficientQuota),
+        (422, "API spending limit has been reached", errors.InsufficientQuota),
+        (404, "", errors.ModelNotFound),
+        (502, "**Warning:** It seems we couldn’t process your request", errors.UpstreamUnavailable),
+    ],
+)
+def test_a_text_means_what_it_means(status: int, text: str, kind: type[errors.ProxyError]) -> None:
+    assert type(error(status, text)) is kind
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (422, "Token limit exceeded for this model"),
+        (422, "context length limit exceeded"),
+        (400, "max_tokens limit exceeded"),
+        (429, "Rate limit exceeded, retry in a second"),
+        (403, "Rate limit reached"),
+    ],
+)
+def test_a_limit_that_is_no_quota_is_not_called_one(status: int, text: str) -> None:
+    assert not isinstance(error(status, text), errors.InsufficientQuota)
+
+
+def test_waiting_does_not_help_against_the_daily_limit() -> None:
+    quota = error(422, "You have reached your daily coin limit")
+    assert (quota.status, quota.code, quota.retryable) == (429, "insufficient_quota", False)
+
+
+def test_the_catch_all_keeps_its_text() -> None:
+    unavailable = error(500, CATCH_ALL)
+    assert (unavailable.status, unavailable.message) == (503, CATCH_ALL)

@@ -1,0 +1,44 @@
+"""What models are told. That it is read back is shown in test_reading."""
+
+from __future__ import annotations
+
+import pytest
+
+from sanic_proxy.providers.straico.families import PastCall, instructions, render_calls, render_result
+from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse
+
+LS = Tool("ls", "List files", {"type": "object", "properties": {"p": {"type": "string"}}})
+MARKS: dict[Family, str] = {
+    "json": "<tool_calls>",
+    "qwen": "<tool_call>",
+    "z-ai": "<arg_key>",
+    "moonshotai": "<|tool_calls_section_begin|>",
+}
+
+
+@pytest.mark.parametrize("family", list(MARKS))
+def test_the_instructions_show_the_familys_markup(family: Family) -> None:
+    text = instructions(ToolUse((LS,)), family=family)
+    assert MARKS[family] in text
+    assert '"List files"' in text
+    assert "several calls" in text
+
+
+def test_what_must_be_called_is_said() -> None:
+    assert "must call at least one" in instructions(ToolUse((LS,), "required"), family="json")
+    assert "must call the function ls" in instructions(ToolUse((LS,), LS), family="json")
+    assert "at most one call" in instructions(ToolUse((LS,), parallel=False), family="json")
+
+
+def test_a_value_that_glm_cannot_hold_is_written_as_json() -> None:
+    plain = render_calls([PastCall("c", "ls", '{"p":"/"}')], family="z-ai")
+    odd = render_calls([PastCall("c", "ls", '{"p":"</arg_value>"}')], family="z-ai")
+    assert "<arg_value>/</arg_value>" in plain
+    assert '"</arg_value>"' in odd
+
+
+@pytest.mark.parametrize("family", list(MARKS))
+def test_a_result_names_its_call(family: Family) -> None:
+    text = render_result("call_1", "ls", "etc", family=family)
+    assert "call_1" in text
+    assert "etc" in text

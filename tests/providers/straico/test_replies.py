@@ -1,0 +1,185 @@
+"""Straico's replies, taken apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sanic_proxy import errors
+from sanic_proxy.providers.straico.replies import model_list, reply_of, summed
+from sanic_proxy.providers.straico.tools import ToolCall
+from tests.support.upstream import straico_completion
+
+
+def with_message(**message: Any) -> dict[str, Any]:
+    reply = straico_completion()
+    reply["choices"][0]["message"] = message
+    return reply
+
+
+def test_a_reply_has_its_parts() -> None:
+    reply = reply_of(straico_completion("Hi"))
+    assert (reply.id, reply.created, reply.finish) == ("chatcmpl-upstream", 1761655357, "stop")
+    assert (reply.text, reply.refusal, reply.reasoning, reply.calls) == ("Hi", None, None, [])
+    assert reply.cost["price"]["total"] == 0.05
+
+
+def test_a_bare_reply_gets_what_is_missing() -> None:
+    reply = reply_of({"choices": [{"message": {"content": "x"}}]})
+    assert isinstance(reply.created, int)
+    assert reply.id.startswith("chatcmpl-")
+    assert (reply.usage, reply.cost) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "odd", 7)),
+        *((reason, "length") for reason in ("MAX_TOKENS", "model_length", "length")),
+        ("SAFETY", "content_filter"),
+    ],
+)
+def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
+    reply = straico_completion()
+    reply["choices"][0]["finish_reason"] = reason
+    assert reply_of(reply).finish == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [(None, ""), ("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"), (7, "")],
+)
+def test_content_may_come_in_any_shape(content: object, text: str) -> None:
+    assert reply_of(with_message(content=content)).text == text
+
+
+def test_usage_may_be_of_floats_and_nulls() -> None:
+    reply = straico_completion(
+        usage={"prompt_tokens": 3.0, "completion_tokens": None, "total_tokens": float("nan")}
+    )
+    assert reply_of(reply).usage == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+
+
+def v1(reply: dict[str, Any], **data: Any) -> dict[str, Any]:
+    """As the prompt endpoint wraps it; the key need not be what was asked for."""
+    bare = {key: value for key, value in reply.items() if key not in ("price", "words")}
+    entry = {"completion": bare, **{key: reply[key] for key in ("price", "words") if "entry" in data}}
+    data.pop("entry", None)
+    return {"success": True, "data": {**data, "completions": {"other/model": entry}}}
+
+
+COST = {"overall_price": {"total": 0.05}, "overall_words": {"total": 6}}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda r: {"data": r},
+        lambda r: {"data": {"completion": r}, "success": True},
+        lambda r: v1(r, **COST),
+        lambda r: v1(r, entry=True),
+        lambda r: v1(r, entry=True, overall_price={"total": 9}, overall_words={"total": 9}),
+    ],
+    ids=["data", "v0", "v1 overall", "v1 inside", "v1 both"],
+)
+def test_wrappers_are_taken_off(wrap: Any) -> None:
+    reply = reply_of(wrap(straico_completion("Hi")))
+    assert reply.text == "Hi"
+    assert (reply.cost["price"]["total"], reply.cost["words"]["total"]) == (0.05, 6)
+
+
+def test_reasoning_may_come_beside_the_content() -> None:
+    assert reply_of(with_message(content="Yes", reasoning="hm")).reasoning == "hm"
+    assert reply_of(with_message(content="Yes", reasoning_content="hm", reasoning="x")).reasoning == "hm"
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        (
+            {"tool_calls": [{"id": "c1", "index": 0, "function": {"name": "f", "arguments": {"a": 1}}}]},
+            ToolCall("f", '{"a":1}', "c1"),
+        ),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": ""}}]}, ToolCall("f", "{}")),
+        ({"function_call": {"name": "f", "arguments": '{"a": 1}'}}, ToolCall("f", '{"a": 1}')),
+        ({"tool_calls": [], "function_call": {"name": "f"}}, ToolCall("f", "{}")),
+    ],
+)
+def test_calls_may_come_as_calls(message: dict[str, Any], call: ToolCall) -> None:
+    assert reply_of(with_message(content=None, **message)).calls == [call]
+
+
+@pytest.mark.parametrize("calls", [None, 7, [7], [{}], [{"function": 7}], [{"function": {"name": 7}}]])
+def test_what_is_no_call_is_none(calls: object) -> None:
+    assert reply_of(with_message(content="x", tool_calls=calls)).calls == []
+
+
+WARNING = "**Warning:** It seems we couldn't process your request this time. It may be due to ..."
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        ([], errors.UpstreamBadResponse),
+        ({}, errors.UpstreamBadResponse),
+        ({"choices": []}, errors.UpstreamBadResponse),
+        ({"choices": [{"message": "x"}]}, errors.UpstreamBadResponse),
+        ({"data": {"completions": {}}}, errors.UpstreamBadResponse),
+        (
+            {"data": {"completions": {"m": {"completion": {"error": "Model not found"}}}}},
+            errors.ModelNotFound,
+        ),
+        ({"error": "Token is weird", "success": False}, errors.UpstreamError),
+        ({"error": "Model not found", "success": False}, errors.ModelNotFound),
+        ({"error": "The daily API limit for spending coins has been reached"}, errors.InsufficientQuota),
+        (straico_completion(WARNING), errors.UpstreamUnavailable),
+    ],
+)
+def test_a_success_that_is_none_raises(reply: Any, kind: type[errors.ProxyError]) -> None:
+    with pytest.raises(kind):
+        reply_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "total"),
+    [
+        (None, None, None),
+        ({"a": 1}, None, {"a": 1}),
+        (None, {"a": 1}, {"a": 1}),
+        (
+            {"a": 1, "b": {"c": 2}, "x": "s"},
+            {"a": 0.5, "b": {"c": 3, "d": 1}},
+            {"a": 1.5, "b": {"c": 5, "d": 1}, "x": "s"},
+        ),
+        ({"a": True, "b": 1}, {"a": True, "b": None}, {"a": True, "b": None}),
+    ],
+)
+def test_two_answers_cost_their_sum(first: Any, second: Any, total: Any) -> None:
+    assert summed(first, second) == total
+
+
+def test_models_keep_their_fields() -> None:
+    assert model_list({"data": [{"id": "a/b", "word_limit": 3}, {"name": "no id"}]}) == [
+        {"id": "a/b", "word_limit": 3}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"),
+    [
+        ("model_context_window_exceeded", "length"),
+        ("incomplete", "length"),
+        ("PROHIBITED_CONTENT", "content_filter"),
+        ("SPII", "content_filter"),
+        ("MALFORMED_FUNCTION_CALL", "stop"),
+    ],
+)
+def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
+    assert reply_of({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
+
+
+@pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
+def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
+    with pytest.raises(errors.UpstreamBadResponse):
+        reply_of({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})

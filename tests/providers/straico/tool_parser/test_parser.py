@@ -1,0 +1,316 @@
+"""Tool calls in the text of models: the vectors, damage, and text that means harm."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanic_proxy.providers.straico.families import PastCall, label_for, render_calls
+from sanic_proxy.providers.straico.tool_parser.parser import Reading, read, without_thought
+from sanic_proxy.providers.straico.tools import Family, Tool, compact
+from tests.support.odd import JSON
+
+VECTORS = json.loads((Path(__file__).parents[3] / "vectors" / "straico_tool_calls.json").read_text("utf-8"))
+FAMILIES: tuple[Family, ...] = ("json", "qwen", "z-ai", "moonshotai")
+
+
+def tool(name: str, **parameters: Any) -> Tool:
+    properties = {key: {"type": kind} if isinstance(kind, str) else kind for key, kind in parameters.items()}
+    return Tool(name, "", {"type": "object", "properties": properties})
+
+
+TOOLS = [
+    tool("get_weather", city="string", note="string"),
+    tool("get_time", tz="string"),
+    tool("get_forecast", city="string", days="integer", hourly="boolean"),
+    tool("read_file", path="string"),
+    tool("write_file", path="string", text="string"),
+    tool("edit", path="string", new="string"),
+    tool("grep", pattern="string"),
+    tool("search", q="string"),
+    tool("run_shell", cmd="string", timeout="integer"),
+    tool("ls", p="string"),
+    tool("view", path="string"),
+    tool("lookup_zip", zip="string"),
+    tool("tag_files", paths={"type": "array", "items": {"type": "string"}}),
+]
+
+
+def calls_in(text: str, *, is_truncated: bool = False) -> list[tuple[str, Any]]:
+    reading = read(text, tools=TOOLS, is_truncated=is_truncated)
+    return [(call.name, json.loads(call.arguments)) for call in reading.calls]
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=[vector["id"] for vector in VECTORS])
+def test_vector(vector: dict[str, Any]) -> None:
+    is_truncated = vector["upstream_finish_reason"] == "length"
+    expected = vector["expect"]
+    reading = read(vector["text"], tools=TOOLS if vector["tools"] else [], is_truncated=is_truncated)
+    assert [[call.name, json.loads(call.arguments)] for call in reading.calls] == expected["calls"]
+    assert reading.content == expected["content"]
+
+
+# The markup of other families
+
+NS = "antml" + ":"
+WEATHER = [("get_weather", {"city": "Bonn"})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name":"get_weather","arguments":{"city":"Bonn"}}</tool_call>',
+        '<tool_call>{"name":"get_weather","parameters":{"city":"Bonn"}}</tool_call>',
+        '<tool_call>{"tool":"get_weather","args":{"city":"Bonn"}}',
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Bonn</arg_value></tool_call>",
+        '<tool_call id="c1">get_weather\n<arg_key>city</arg_key>\n<arg_value>Bonn</arg_value>\n</tool_call>',
+        '<tool_call>get_weather\n{"city":"Bonn"}\n</tool_call>',
+        f'<{NS}function_calls>\n<{NS}invoke name="get_weather">\n'
+        f'<{NS}parameter name="city">Bonn</{NS}parameter>\n'
+        f"</{NS}invoke>\n</{NS}function_calls>",
+        '<minimax:tool_call><invoke name="get_weather"><parameter name="city">Bonn</parameter></invoke>'
+        "</minimax:tool_call>",
+        "<function=get_weather><parameter=city>Bonn</parameter></function>",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
+        '```json\n{"city":"Bonn"}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city":"Bonn"}<｜tool▁call▁end｜>'
+        "<｜tool▁calls▁end｜>",
+        '[TOOL_CALLS][{"name":"get_weather","arguments":{"city":"Bonn"}}]',
+        '[TOOL_CALLS]get_weather[ARGS]{"city":"Bonn"}',
+        '<|python_tag|>{"name":"get_weather","parameters":{"city":"Bonn"}}',
+        '{"tool_calls":[{"type":"function","function":{"name":"get_weather","arguments":"{\\"city\\":\\"Bonn\\"}"}}]}',
+        '<tool_calls>[{"name":"default_api.get_weather","input":{"city":"Bonn"}}]</tool_calls>',
+        '<tool_calls>\n<tool_call>{"name":"get_weather","arguments":{"city":"Bonn"}}</tool_call>\n</tool_calls>',
+        '```json\n{"name":"get_weather","arguments":{"city":"Bonn"}}\n```',
+        '<think>I could write <tool_call>{"name":"ls"}</tool_call></think>'
+        '<tool_call>{"name":"get_weather","arguments":{"city":"Bonn"}}</tool_call>',
+    ],
+)
+def test_every_family_is_read_whatever_was_asked_for(text: str) -> None:
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert [(call.name, json.loads(call.arguments)) for call in reading.calls] == WEATHER
+    assert reading.content is None
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '<tool_calls>[{"name":"get_weather","arguments":{"city":"Bonn"},}]</tool_calls>',
+        '<tool_calls>[{"name":"get_weather","arguments":{"city":"Bonn",}},]</tool_calls>',
+        '<tool_calls>[{\\"name\\":\\"get_weather\\",\\"arguments\\":{\\"city\\":\\"Bonn\\"}}]</tool_calls>',
+        '<tool_calls>\\[\\{"name":"get_weather","arguments":\\{"city":"Bonn"\\}\\}\\]</tool_calls>',
+        '<tool_calls>[{"function",\n"name":"get_weather","arguments":{"city":"Bonn"}}]</tool_calls>'.replace(
+            '{"function",', '{\n"function",'
+        ),
+        '<tool_calls>[{"name":"get_weather","arguments": {\\"city\\":\\"Bonn\\"}"}]</tool_calls>',
+        '<tool_calls>[{"name":"get_weather","arguments":{"city":"Bonn"}}',
+        '<tool_calls>[{"name":"get_weather","arguments":{"city":"Bonn"}}</tool_calls>',
+        '<tool_call>\n```json\n{"name":"get_weather","arguments":{"city":"Bonn"}}\n```\n</tool_call>',
+    ],
+)
+def test_damage_that_models_do_is_repaired(damaged: str) -> None:
+    assert calls_in(damaged) == WEATHER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Use `<tool_call>{"name":"ls"}</tool_call>` to list.',
+        'An example:\n```python\nprint("<tool_call>{\\"name\\":\\"ls\\"}</tool_call>")\n```\nDone.',
+        '<tool_call>{"name":"rm_rf","arguments":{}}</tool_call>',
+        '```json\n{"name":"Ada","age":36}\n```',
+        '{"city":"Bonn"}',
+        '[{"name":"get_time"},{"name":"unknown"}]',
+        "<tool_call>get_weather<arg_key>city</arg_key><arg_value>Bo",
+        '<tool_calls>[{"name":"get_weather","arguments":{"city":NaN}}]</tool_calls>',
+    ],
+)
+def test_what_is_no_call_stays_in_the_text(text: str) -> None:
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert reading.calls == ()
+    assert reading.content == text
+
+
+def test_a_call_that_cannot_be_read_stays_and_the_others_count() -> None:
+    text = '<tool_calls>[{"name":"get_time","arguments":{}},{"name":"nope","arguments":{"a":1}}]</tool_calls>'
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert [call.name for call in reading.calls] == ["get_time"]
+    assert reading.content is not None
+    assert "nope" in reading.content
+
+
+def test_a_torn_call_after_a_whole_one_is_not_completed() -> None:
+    whole = '<tool_call>{"name":"get_time","arguments":{}}</tool_call>'
+    torn = '<tool_call>{"name":"write_file","arguments":{"path":"a","te'
+    reading = read(whole + torn, tools=TOOLS, is_truncated=True)
+    assert [call.name for call in reading.calls] == ["get_time"]
+    assert reading.content == torn
+
+
+def test_whitespace_in_values_is_kept() -> None:
+    text = "<function=edit><parameter=path>\na.py\n</parameter>"
+    text += "<parameter=new>\n    def f():\n\n        pass\n\n</parameter>"
+    assert calls_in(text + "</function>") == [
+        ("edit", {"path": "a.py", "new": "    def f():\n\n        pass\n"})
+    ]
+
+
+def test_numbers_past_64_bits_survive() -> None:
+    reading = read(
+        '<tool_call>{"name":"ls","arguments":{"p":123456789012345678901234567890}}',
+        tools=TOOLS,
+        is_truncated=False,
+    )
+    assert reading.calls[0].arguments == '{"p":123456789012345678901234567890}'
+
+
+@pytest.mark.parametrize(
+    ("text", "rest", "thought"),
+    [
+        ("<think>a\nb</think>\n\nc", "c", "a\nb"),
+        ("<think>never ends", "", "never ends"),
+        ("<think></think>c", "c", None),
+        ("<think>a</think>\n<thinking>b</thinking>c", "c", "a\n\nb"),
+        ("no <think>a</think>", "no <think>a</think>", None),
+    ],
+)
+def test_a_leading_thought_is_taken_out(text: str, rest: str, thought: str | None) -> None:
+    assert without_thought(text) == (rest, thought)
+
+
+@pytest.mark.parametrize("tools", [[], TOOLS], ids=["without tools", "with tools"])
+@pytest.mark.parametrize(
+    ("text", "content", "thought"),
+    [
+        ("<think>a</think>b", "b", "a"),
+        ("a <think>b</think> c", "a  c", "b"),
+        ("A\n\n<think>b</think>\n\nC", "A\n\nC", "b"),
+        ("<think>a</think>B\n<thinking>c</thinking>\nD", "B\nD", "a\n\nc"),
+        ("A\n<think>never ends", "A\n", "never ends"),
+        ("It never <think> ends", "It never <think> ends", None),
+        ("I thought so.\n</think>\n\nYes.", "Yes.", "I thought so."),
+        ("I thought so.</think>Yes.", "Yes.", "I thought so."),
+        ("I thought so.\n</think>Yes.", "Yes.", "I thought so."),
+        ("The tag </think> ends it.", "The tag </think> ends it.", None),
+        ("Write `<think>` and `</think>`.", "Write `<think>` and `</think>`.", None),
+        ("```xml\n<think>a</think>\n```\nb", "```xml\n<think>a</think>\n```\nb", None),
+        ("<think>see ```\ncode\n```</think>b", "b", "see ```\ncode\n```"),
+        ("<thinker>a</thinker>", "<thinker>a</thinker>", None),
+        ("a\n<think>b</thinker>c", "a\n<think>b</thinker>c", None),
+        ("", "", None),
+    ],
+)
+def test_thoughts_are_reasoning_wherever_they_stand(
+    text: str, content: str, thought: str | None, tools: list[Tool]
+) -> None:
+    assert read(text, tools=tools, is_truncated=False) == (Reading(content, (), thought))
+
+
+def test_a_thought_inside_an_argument_is_none() -> None:
+    text = '<tool_call>{"name":"ls","arguments":{"p":"<think>a</think>"}}</tool_call><think>b</think>'
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert json.loads(reading.calls[0].arguments) == {"p": "<think>a</think>"}
+    assert (reading.content, reading.reasoning) == (None, "b")
+
+
+def test_without_tools_markup_is_text() -> None:
+    text = '<tool_call>{"name":"ls"}</tool_call> <think>a</think>'
+    assert read(text, tools=[], is_truncated=False) == Reading(text.replace("<think>a</think>", ""), (), "a")
+
+
+def test_a_glm_key_may_hold_a_bracket() -> None:
+    text = "<tool_call>search\n<arg_key>a<b</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
+    assert calls_in(text) == [("search", {"a<b": 1})]
+
+
+WORDS = st.text(alphabet=st.characters(exclude_characters="<`~", exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(st.tuples(WORDS, WORDS), max_size=5), WORDS, st.sampled_from(["think", "thinking"]))
+def test_thoughts_and_text_are_told_apart(pairs: list[tuple[str, str]], last: str, tag: str) -> None:
+    said = "".join(f"x{before}.\n<{tag}>{thought}</{tag}>\n" for before, thought in pairs) + f"x{last}"
+    reading = read(said, tools=[], is_truncated=False)
+    assert reading.content == "".join(f"x{before}.\n" for before, _ in pairs) + f"x{last}"
+    wanted = [thought.strip() for _, thought in pairs if thought.strip()]
+    assert reading.reasoning == ("\n\n".join(wanted) or None)
+
+
+# Generated
+
+MARKUP = st.sampled_from(
+    [
+        "</tool_call>",
+        "<tool_call>",
+        "</tool_calls>",
+        "```",
+        "<|tool_call_end|>",
+        "</arg_value>",
+        "<arg_key>",
+        "\\n",
+        '"',
+        "{",
+        "]",
+    ]
+)
+TEXTS = st.lists(st.text(max_size=20) | MARKUP, max_size=4).map("".join)
+ANY = Tool("any", "", {"type": "object", "properties": {"text": {"type": "string"}, "other": {}}})
+
+
+@given(st.sampled_from(FAMILIES), st.lists(st.tuples(TEXTS, JSON), min_size=1, max_size=3))
+@settings(deadline=None)
+def test_what_is_rendered_is_read_back(family: Family, given_arguments: list[tuple[str, Any]]) -> None:
+    wanted = [{"text": text, "list": [value]} for text, value in given_arguments]
+    past = [
+        PastCall(label_for(f"call_{index}", "any", index, family=family), "any", compact(arguments))
+        for index, arguments in enumerate(wanted)
+    ]
+    reading = read("Sure.\n\n" + render_calls(past, family=family), tools=[ANY], is_truncated=False)
+    assert [json.loads(call.arguments) for call in reading.calls] == wanted
+    assert reading.content == "Sure."
+
+
+@given(TEXTS | st.text(), st.booleans())
+@settings(deadline=None)
+def test_no_text_raises(text: str, is_truncated: bool) -> None:
+    read(text, tools=TOOLS, is_truncated=is_truncated)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="<[{`|\\")))
+def test_text_without_markup_stays_as_it_is(text: str) -> None:
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert (reading.content, reading.calls) == (text, ())
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<tool_call>",
+        "<tool_calls>[",
+        '<tool_call>{"name":',
+        "[",
+        '{"a":',
+        '<invoke name="get_time"><parameter name="tz">',
+        "<tool_call>get_time<arg_key>tz</arg_key><arg_value>",
+        "```json\n[",
+        "`",
+        "<think>",
+        "<think></think>",
+        "a<think></think>",
+        "</think>",
+        "<think>\n</thinker",
+        "<function=get_time><parameter=tz>",
+        "[TOOL_CALLS]",
+        "<tool_call>get_time<arg_key>tz</arg_key><arg_value></arg_value>x",
+    ],
+)
+def test_a_megabyte_of_markup_is_read_in_linear_time(unit: str) -> None:
+    started = time.process_time()
+    read("x " + unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
+    read(unit * (1_000_000 // len(unit)), tools=[], is_truncated=False)
+    assert time.process_time() - started < 3

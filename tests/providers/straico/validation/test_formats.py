@@ -1,0 +1,183 @@
+"""The JSON in a model's answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.providers.straico.validation.formats import Format, Found, format_of, instructions, json_in
+from tests.support.odd import JSON
+
+OBJECT = Format(None, "", None)
+
+
+def of_schema(schema: dict[str, Any]) -> Format:
+    made = format_of(
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
+    )
+    assert made is not None
+    return made
+
+
+COUNT = of_schema({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"n":1}', '{"n":1}'),
+        (' {"n": 1}\n', '{"n": 1}'),
+        ('```json\n{"n": 1}\n```', '{"n": 1}'),
+        ('```\n{"n": 1}', '{"n": 1}'),
+        ('Here it is:\n\n{"n": 1}\n\nHope it helps!', '{"n": 1}'),
+        ('Sure [1]: {"n": 1}', '{"n": 1}'),
+        ('e.g. {"m": 2} but {"n": 1}', '{"n": 1}'),
+        ('An example: ```json\n{"m":0,"x":"longer"}\n``` and ```json\n{"n":1}\n```', '{"n":1}'),
+        ('"{\\"n\\": 1}"', '{"n":1}'),
+        ('Of {these}, [note]: {"n": 1}', '{"n": 1}'),
+        ('{"m": [{"n": 1}, oops]}', None),
+        ('{\\"n\\": 1}', '{"n":1}'),
+        ('{"n": 1,}', '{"n":1}'),
+        ("```json\n{'n': 1}\n```", None),
+        ('{"n": 1', '{"n":1}'),
+        ('{"n": "1"}', '{"n":1}'),
+        ('{"n": 12345678901234567890123}', '{"n": 12345678901234567890123}'),
+        ('{"n": "x"}', None),
+        ('{"n": NaN}', None),
+        ("", None),
+        ("No.", None),
+    ],
+)
+def test_the_json_is_found(text: str, found: str | None) -> None:
+    assert json_in(text, text, COUNT).text == found
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[1]", "it is no JSON object"),
+        ("No.", "it holds no JSON"),
+        ('{"a": "x\ny"}', None),
+        ('{"a": "<think>b</think>"}', None),
+    ],
+)
+def test_without_a_schema_any_object_will_do(text: str, fault: str | None) -> None:
+    found = json_in(text, text, OBJECT)
+    assert found.fault == fault
+    if found.text is not None:
+        assert isinstance(json.loads(found.text), dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"n": 1}', '{"n": 1}'),
+        ('```json\n{"n": 1}', '{"n": 1}'),
+        ('{"n": 1', None),
+        ('{"m": [{"n": 1}, {"n"', None),
+        ('So: {"n": 1}', None),
+    ],
+)
+def test_of_a_cut_answer_nothing_is_completed(text: str, found: str | None) -> None:
+    assert json_in(text, text, COUNT, is_cut=True).text == found
+
+
+def test_a_fault_names_the_place() -> None:
+    assert json_in('{"n": "x"}', '{"n": "x"}', COUNT) == Found(None, 'at /n: "x" is not of type "integer"')
+
+
+def test_a_schema_may_want_no_object() -> None:
+    assert json_in("```\n7\n```", "```\n7\n```", of_schema({"type": "integer"})).text == "7"
+
+
+@pytest.mark.parametrize("wanted", [None, {"type": "text"}])
+def test_text_is_no_format(wanted: object) -> None:
+    assert format_of({"response_format": wanted}) is None
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        7,
+        {},
+        {"type": "yaml"},
+        {"type": ["text"]},
+        {"type": "json_schema"},
+        {"type": "json_schema", "json_schema": {"name": "a"}},
+        {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}},
+        {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "http://127.0.0.1:1/"}}},
+    ],
+)
+def test_a_format_that_cannot_be_made_is_refused(wanted: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        format_of({"response_format": wanted})
+    assert caught.value.param == "response_format"
+
+
+def test_the_schema_is_told_with_its_name() -> None:
+    schema = {"type": "object"}
+    named = {"name": "person", "description": "who it is", "schema": schema, "strict": True}
+    made = format_of({"response_format": {"type": "json_schema", "json_schema": named}})
+    assert made is not None
+    told = instructions(made, may_call=False)
+    assert "(person: who it is)" in told
+    assert '"type": "object"' in told
+    assert "one JSON object" in instructions(OBJECT, may_call=False)
+
+
+OBJECTS = st.dictionaries(st.text(max_size=8), JSON, max_size=4)
+INDENTS = st.sampled_from([None, 2])
+PROSE = st.text(alphabet=st.characters(exclude_characters="{[`", exclude_categories=["Cs"]), max_size=30)
+WRAPPINGS = st.sampled_from(
+    [
+        "{json}",
+        "{before}\n{json}\n{after}",
+        "```json\n{json}\n```",
+        "{before}\n```\n{json}\n```\n{after}",
+        "```\n{json}",
+    ]
+)
+
+
+@given(OBJECTS, INDENTS, st.booleans(), WRAPPINGS, PROSE, PROSE)
+@settings(deadline=None)
+def test_json_is_read_back_out_of_any_wrapping(
+    value: dict[str, Any], indent: int | None, is_ascii: bool, wrapping: str, before: str, after: str
+) -> None:
+    written = json.dumps(value, indent=indent, ensure_ascii=is_ascii)
+    if not is_ascii and "\ud800" <= max(written, default="") <= "\udfff":
+        written = json.dumps(value, indent=indent)
+    text = wrapping.replace("{before}", before).replace("{after}", after).replace("{json}", written)
+    if "```" in written and "```" in wrapping:
+        return  # a fence inside of a fence ends it; then what is found need not be all
+    found = json_in(text, text, OBJECT)
+    assert found.text is not None
+    assert json.loads(found.text) == value
+
+
+@given(
+    st.text() | st.lists(st.sampled_from(['{"', '":', "}", "[", "]", "```", '\\"', ",", "1"])).map("".join)
+)
+@settings(deadline=None)
+def test_what_is_found_is_always_valid(text: str) -> None:
+    found = json_in(text, text, OBJECT)
+    if found.text is not None:
+        assert isinstance(json.loads(found.text), dict)
+    else:
+        assert found.fault
+
+
+@pytest.mark.parametrize("unit", ["{", "[", '{"a":', '"', "```", "{}", "\\", '{"a":1},', "[{", '{"a":"\\"'])
+@pytest.mark.parametrize("wanted", [OBJECT, COUNT], ids=["object", "schema"])
+def test_half_a_megabyte_is_read_in_linear_time(unit: str, wanted: Format) -> None:
+    text = "x " + unit * (500_000 // len(unit))
+    started = time.process_time()
+    json_in(text, text, wanted)
+    json_in(text[2:], text[2:], wanted)
+    assert time.process_time() - started < 3

@@ -1,0 +1,91 @@
+"""The list of models, without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
+
+import pytest
+from typing_extensions import override
+
+from sanic_proxy.errors import ProxyError, UpstreamConnectFailed
+from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
+from sanic_proxy.routing import model_list
+from sanic_proxy.routing.model_list import ModelList
+
+
+class Scripted(ChatProvider):
+    """A provider that only lists models, or fails to."""
+
+    def __init__(self, name: str, *answers: list[str] | ProxyError) -> None:
+        self.name = name
+        self.answers = list(answers)
+        self.asked = 0
+
+    @property
+    @override
+    def provider_kind(self) -> ProviderKind:
+        return "native"
+
+    @override
+    async def list_models(self) -> list[dict[str, Any]]:
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if isinstance(answer, ProxyError):
+            raise answer
+        return [{"id": model} for model in answer]
+
+    @override
+    async def send_request(self, request: ChatRequest) -> Answer:
+        raise NotImplementedError
+
+    @override
+    async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
+        raise NotImplementedError
+
+    @override
+    def create_streaming_response(
+        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
+    ) -> AsyncGenerator[bytes, None]:
+        raise NotImplementedError
+
+
+def ids(models: ModelList) -> list[str]:
+    return [entry["id"] for entry in asyncio.run(models.all())]
+
+
+def test_ids_carry_the_providers_name_where_they_must() -> None:
+    assert ids(ModelList([Scripted("a", ["x/y"])], prefixed=True)) == ["a/x/y"]
+    assert ids(ModelList([Scripted("a", ["x/y"])], prefixed=False)) == ["x/y"]
+
+
+def test_a_list_is_fetched_once_while_it_is_fresh() -> None:
+    provider = Scripted("a", ["x"])
+    models = ModelList([provider], prefixed=False)
+
+    async def several() -> None:
+        await asyncio.gather(*(models.all() for _ in range(5)))
+
+    asyncio.run(several())
+    assert provider.asked == 1
+
+
+def test_a_stale_list_is_better_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_list, "TTL_S", 0.0)
+    provider = Scripted("a", ["x"], UpstreamConnectFailed("down"))
+    models = ModelList([provider], prefixed=False)
+    assert ids(models) == ["x"]
+    assert ids(models) == ["x"]
+    assert ids(models) == ["x"]
+    assert provider.asked == 2
+
+
+def test_a_single_provider_that_is_down_is_an_error() -> None:
+    with pytest.raises(UpstreamConnectFailed):
+        ids(ModelList([Scripted("a", UpstreamConnectFailed("down"))], prefixed=False))
+
+
+def test_one_of_several_that_is_down_is_left_out() -> None:
+    down = Scripted("b", UpstreamConnectFailed("down"))
+    assert ids(ModelList([Scripted("a", ["x"]), down], prefixed=True)) == ["a/x"]

@@ -1,0 +1,124 @@
+"""Model names -> providers."""
+
+from __future__ import annotations
+
+import pytest
+
+from sanic_proxy.config.model import ModelSettings, ProviderOff
+from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
+from sanic_proxy.routing.router import Router
+
+OFF = (ProviderOff("openai", "OPENAI_API_KEY"), ProviderOff("google", "GOOGLE_API_KEY", ("gemini",)))
+
+
+def router(*names: str, is_on: bool = True) -> Router[str]:
+    return Router({name: [name] for name in names}, OFF, is_on=is_on, embedded=frozenset({"echo"}))
+
+
+def resolved(model: str, *names: str, is_on: bool = True) -> tuple[str, str]:
+    (target,) = router(*names, is_on=is_on).resolve(model)
+    return target.provider, target.upstream_model
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ("groq/llama-3.1-70b", ("groq", "llama-3.1-70b")),
+        ("GROQ/Llama", ("groq", "Llama")),
+        ("groq/openai/gpt-oss", ("groq", "openai/gpt-oss")),
+        ("groq:llama", ("groq", "llama")),
+        ("Groq:openai/gpt-oss:free", ("groq", "openai/gpt-oss:free")),
+        ("groq/llama:8b", ("groq", "llama:8b")),
+        ("straico/openai/gpt-4o", ("straico", "openai/gpt-4o")),
+        ("claude-haiku-4-5-5", ("straico", "claude-haiku-4-5-5")),
+        ("llama:8b", ("straico", "llama:8b")),
+        ("openai:gpt-4o", ("straico", "openai:gpt-4o")),
+        ("echo/echo", ("echo", "echo")),
+    ],
+)
+def test_the_prefix_names_the_provider_and_is_cut_off(model: str, expected: tuple[str, str]) -> None:
+    assert resolved(model, "groq", "straico", "echo") == expected
+
+
+def test_off_everything_is_straicos_unchanged() -> None:
+    assert resolved("openai/gpt-4o", "straico", "groq", is_on=False) == ("straico", "openai/gpt-4o")
+    with pytest.raises(ProviderNotConfigured, match="STRAICO_API_KEY"):
+        resolved("openai/gpt-4o", "groq", is_on=False)
+
+
+def test_without_prefix_the_only_provider_is_meant() -> None:
+    assert resolved("llama", "groq") == ("groq", "llama")
+    assert resolved("llama", "groq", "echo") == ("groq", "llama")
+
+
+@pytest.mark.parametrize("names", [(), ("echo",), ("groq", "xai")])
+def test_without_prefix_and_single_provider_it_says_what_to_set(names: tuple[str, ...]) -> None:
+    with pytest.raises(ProviderNotConfigured, match="STRAICO_API_KEY"):
+        resolved("llama", *names)
+
+
+def test_an_unknown_prefix_names_the_known_ones() -> None:
+    with pytest.raises(ModelNotFound, match="groq, xai"):
+        resolved("gorq/llama", "groq", "xai")
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"), [("openai/x", "OPENAI_API_KEY"), ("Gemini/x", "GOOGLE_API_KEY")]
+)
+def test_a_known_provider_without_key_names_its_variable(model: str, variable: str) -> None:
+    with pytest.raises(ProviderNotConfigured, match=variable):
+        resolved(model, "groq")
+
+
+@pytest.mark.row(54)
+@pytest.mark.parametrize(
+    "model", ["", "groq/", "groq:", "/x", "a\nb", "groq/\x00", "x" * 257, "groq/a\u2028"]
+)
+def test_a_name_that_cannot_be_one_is_not_found(model: str) -> None:
+    with pytest.raises(ModelNotFound):
+        resolved(model, "groq")
+
+
+def test_a_name_of_ones_own_stands_for_targets_in_order() -> None:
+    models = [ModelSettings("fast", (("groq", "llama"), ("xai", "grok")))]
+    made = Router(
+        {"groq": ["groq", "groq"], "xai": ["xai"]}, OFF, is_on=True, embedded=frozenset(), models=models
+    )
+    targets = made.resolve("fast")
+    assert [(target.provider, target.upstream_model) for target in targets] == [
+        ("groq", "llama"),
+        ("groq", "llama"),
+        ("xai", "grok"),
+    ]
+    assert [target.label for target in targets] == ["groq/llama", "groq#2/llama", "xai/grok"]
+    assert targets[0].health is not targets[1].health
+
+
+def test_what_is_known_of_a_target_is_known_under_every_name_of_it() -> None:
+    models = [ModelSettings("fast", (("groq", "llama"),))]
+    made = Router({"groq": ["groq"]}, OFF, is_on=True, embedded=frozenset(), models=models)
+    (fast,), (direct,) = made.resolve("fast"), made.resolve("groq/llama")
+    (other,) = made.resolve("groq/other")
+    assert fast.health is direct.health is not other.health
+    assert fast.key_health is direct.key_health is other.key_health
+
+
+def test_a_provider_may_be_named_whatever_the_model() -> None:
+    (target,) = router("groq", "xai").named(" XAI ", "openai/gpt")
+    assert (target.provider, target.upstream_model) == ("xai", "openai/gpt")
+    with pytest.raises(ClientError, match="groq, xai"):
+        router("groq", "xai").named("nope")
+    with pytest.raises(ProviderNotConfigured, match="OPENAI_API_KEY"):
+        router("groq").named("openai")
+
+
+def test_a_provider_that_is_named_without_a_model_is_another_thing_than_its_key() -> None:
+    (target,) = router("groq").named("groq")
+    assert target.health is not target.key_health
+    assert target.label == "groq"
+
+
+@pytest.mark.parametrize("model", ["", "a\nb", "x" * 300])
+def test_a_model_is_checked_whoever_names_the_provider(model: str) -> None:
+    with pytest.raises(ModelNotFound):
+        router("groq").named("groq", model)

@@ -1,0 +1,666 @@
+"""HTTP/1.1 from the clients: what is understood, what is refused, and in which order it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import queue
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from sanic.exceptions import BadRequest, PayloadTooLarge, RequestTimeout
+from sanic.http import Stage
+
+from sanic_proxy.app import app
+from sanic_proxy.server.connection import MAX_QUEUED, MAX_UNREAD_BYTES, ProxyHttp, ProxyProtocol
+from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
+from tests.conftest import provider_settings
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.upstream import Exchange, Upstream, frame, text_stream
+
+BODY = json.dumps({"model": "echo/echo", "messages": [{"role": "user", "content": "Hello"}]}).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+REQUEST = HEAD + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n%x;x=y\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n"
+CLOSE = HEALTH + b"connection: close\r\n\r\n"
+
+
+def statuses(answer: bytes) -> list[int]:
+    return [int(part[:3]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+
+
+# Through a real proxy
+
+
+@pytest.mark.parametrize("request_bytes", [REQUEST, CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_request_in_pieces_is_the_same_request(proxy: Proxy, request_bytes: bytes, size: int) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(request_bytes), size):
+            client.sendall(request_bytes[start : start + size])
+        client.sendall(CLOSE)
+        received = b""
+        while piece := client.recv(65536):
+            received += piece
+    assert statuses(received) == [200, 200]
+    assert b'"content":"Hello"' in received
+
+
+def test_pipelined_requests_are_answered_in_their_order(proxy: Proxy) -> None:
+    count = 3 * MAX_QUEUED
+    pieces = [HEALTH + b"x-request-id: r%d\r\n\r\n" % index for index in range(count)]
+    received = proxy.raw(b"".join(pieces) + CLOSE)
+    ids = [
+        line[len(b"x-request-id: r") :]
+        for line in received.split(b"\r\n")
+        if line.startswith(b"x-request-id: r")
+    ]
+    assert ids == [b"%d" % index for index in range(count)]
+
+
+def test_a_request_behind_a_stream_waits_for_its_end(proxy: Proxy) -> None:
+    body = BODY.replace(b'"model"', b'"stream":true,"model"')
+    received = proxy.raw(HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body) + CLOSE)
+    assert statuses(received) == [200, 200]
+    assert received.index(b"[DONE]") < received.rindex(b"HTTP/1.1 200")
+
+
+@pytest.mark.row(58)
+def test_a_request_that_asks_for_http_2_is_served_as_it_is(proxy: Proxy) -> None:
+    # Java's client sends this in front of each body.
+    asks = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+    asking = HEAD + asks + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+    received = proxy.raw(asking + asking + CLOSE)
+    assert statuses(received) == [200, 200, 200]
+    assert received.count(b'"content":"Hello"') == 2
+    websocket = HEALTH + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    assert statuses(proxy.raw(websocket + CLOSE)) == [200, 200]
+
+
+@pytest.mark.row(56)
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"content-length : 5\r\n\r\nhello",
+        b"transfer-encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"content-length: 5\r\ncontent-length: 6\r\n\r\nhello",
+        b"content-length: 5\r\ncontent-length: 5\r\n\r\nhello",
+        b"content-length: 2, 2\r\n\r\nhi",
+        b"content-length: +2\r\n\r\nhi",
+        b"content-length: 0x2\r\n\r\nhi",
+        b"content-length: \xef\xbc\x92\r\n\r\nhi",
+        b"transfer-encoding: identity\r\n\r\nhello",
+        b"transfer-encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+        b"transfer-encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n 2 \r\nhi\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n2\r\nhiXX0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n2;a\nb\r\nhi\r\n0\r\n\r\n",
+        b"x: a\nb: c\r\n\r\n",
+        b"x: a\rb\r\n\r\n",
+        b"x: a\x00b\r\n\r\n",
+        b"no colon\r\n\r\n",
+        b": empty name\r\n\r\n",
+        b"x y: z\r\n\r\n",
+    ],
+)
+def test_what_two_servers_could_read_differently_is_refused(proxy: Proxy, head: bytes) -> None:
+    """Row 56 of the smuggling corpus: an error, the connection's end, and never a second answer."""
+    received = proxy.raw(HEAD + head + CLOSE)
+    assert statuses(received) == [400]
+    assert b"connection: close\r\n" in received
+
+
+@pytest.mark.row(56)
+@pytest.mark.parametrize(
+    "refused",
+    [
+        HEALTH + b"x: " + b"y" * 9000 + b"\r\n\r\n",
+        b"GET http://a:99999999/ HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        HEALTH + b"connection: upgrade\r\nupgrade: h2c\r\nx: " + b"y" * 9000 + b"\r\n\r\n",
+    ],
+    ids=["head too large", "bad url", "head too large, upgrade"],
+)
+def test_nothing_behind_a_refused_head_is_answered(proxy: Proxy, refused: bytes) -> None:
+    (status,) = statuses(proxy.raw(refused + HEALTH + b"\r\n" + CLOSE))
+    assert status in {400, 413}
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\nhiXX", b"2\r\nhi\r\n0\r\nx: " + b"y" * 9000])
+def test_an_early_answer_is_the_only_one(proxy: Proxy, body: bytes) -> None:
+    head = b"POST /nothing HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+    assert statuses(proxy.raw(head + body)) == [404]
+
+
+def test_a_flood_of_upgrades_costs_little(proxy: Proxy) -> None:
+    one = HEALTH + b"connection: upgrade\r\nupgrade: a\r\n\r\n"
+    started = time.monotonic()
+    assert statuses(proxy.raw(one * 1000 + CLOSE)) == [200] * 1001
+    assert time.monotonic() - started < 5
+    assert "Traceback" not in proxy.log
+
+
+@pytest.mark.row(57, 58)
+def test_asking_for_an_upgrade_changes_nothing_else(proxy: Proxy) -> None:
+    asks = b"connection: close, upgrade\r\nupgrade: h2c\r\n"
+    assert b"connection: close\r\n" in proxy.raw(HEALTH + asks + b"\r\n")
+    assert statuses(proxy.raw(HEALTH + b"host: evil.example\r\n" + asks + b"\r\n")) == [400]
+    assert statuses(proxy.raw(b"GET /health HTTP/1.1\r\nhost: localhost, evil\r\n\r\n" + CLOSE)) == [400, 200]
+
+
+@pytest.mark.row(44)
+def test_a_body_too_large_is_refused_even_when_all_of_it_waited(proxy: Proxy) -> None:
+    body = BODY.replace(b'"model"', b'"stream":true,"model"')
+    first = HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    large = HEAD + b"transfer-encoding: chunked\r\n\r\n" + 25 * (b"%x\r\n%b\r\n" % (99_999, b"x" * 99_999))
+    assert statuses(proxy.raw(first + large + b"0\r\n\r\n")) == [200, 413]
+
+
+def test_an_expectation_that_cannot_be_met_is_logged(proxy: Proxy) -> None:
+    proxy.raw(HEAD + b"x-request-id: expects\r\nexpect: 200-ok\r\ncontent-length: 2\r\n\r\n{}")
+    assert "status=417" in proxy.log_line("expects")
+
+
+def test_an_old_client_gets_its_stream_without_chunks(proxy: Proxy) -> None:
+    body = BODY.replace(b'"model"', b'"stream":true,"model"')
+    received = proxy.raw(HEAD.replace(b"1.1", b"1.0") + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+    head, _, rest = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"connection: close" in head
+    assert rest.startswith(b"data: {")
+    assert rest.endswith(b"data: [DONE]\n\n")
+
+
+def test_uploads_that_are_given_up_leave_nothing_behind(proxy: Proxy) -> None:
+    def rss_kib() -> int:
+        status = Path(f"/proc/{proxy.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0])
+
+    before = rss_kib()
+    for _ in range(40):
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+            client.sendall(HEAD + b"content-length: 1999999\r\n\r\n" + b"x" * 1_900_000)
+    proxy.request("GET", "/health")
+    assert rss_kib() - before < 20_000
+
+
+@pytest.mark.row(42)
+def test_a_client_that_never_reads_does_not_keep_its_provider(upstream: Upstream) -> None:
+    gone: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await exchange.chunk(frame({"content": "x" * 10_000}))
+        gone.put(time.monotonic())
+
+    upstream.on("held", script)
+    settings = {
+        **provider_settings(upstream),
+        "SANIC_PROXY_TIMEOUT_TOTAL": "1",
+        "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.1",
+    }
+    with running_proxy(settings) as proxy, proxy.open_stream("groq/held"):
+        started = time.monotonic()
+        assert gone.get(timeout=8) - started < 5
+
+
+@pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1"])
+def test_another_protocol_version_is_refused(proxy: Proxy, version: bytes) -> None:
+    assert statuses(proxy.raw(b"GET /health %b\r\nhost: localhost\r\n\r\n" % version)) == [400]
+
+
+def test_a_tunnel_is_refused(proxy: Proxy) -> None:
+    assert statuses(proxy.raw(b"CONNECT h:443 HTTP/1.1\r\nhost: h:443\r\n\r\n")) == [400]
+
+
+def test_an_old_client_gets_an_answer_that_ends_with_its_connection(proxy: Proxy) -> None:
+    received = proxy.raw(b"GET /health HTTP/1.0\r\nhost: localhost\r\n\r\n")
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close\r\n" in received
+
+
+def test_the_answer_to_head_has_no_body(proxy: Proxy) -> None:
+    received = proxy.raw(b"HEAD /health HTTP/1.1\r\nhost: localhost\r\n\r\n" + CLOSE)
+    first, second = received.split(b"HTTP/1.1 ")[1:]
+    assert first.endswith(b"\r\n\r\n")
+    assert second.endswith(b'{"status":"ok"}')
+    lengths = [line for line in received.split(b"\r\n") if line.startswith(b"content-length")]
+    assert lengths[0] == lengths[1]
+
+
+def test_a_client_that_waits_is_told_to_go_on(proxy: Proxy) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
+        assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(BODY)
+        assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_client_that_waits_in_vain_is_not_waited_for(proxy: Proxy) -> None:
+    waits = b"POST /nothing HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n"
+    started = time.monotonic()
+    received = proxy.raw(waits)
+    assert statuses(received) == [404]
+    assert b"connection: close\r\n" in received
+    assert time.monotonic() - started < 1
+
+
+def test_a_body_behind_an_early_answer_is_read_away(proxy: Proxy) -> None:
+    body = b"x" * 1_000_000
+    early = b"POST /nothing HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(body)
+    assert statuses(proxy.raw(early + body + CLOSE)) == [404, 200]
+
+
+def test_a_client_that_sends_too_much_still_reads_why(proxy: Proxy) -> None:
+    body = b"x" * 6_000_000
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        client.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body))
+        client.sendall(body)  # a reset in the middle of this would lose the answer
+        assert client.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.row(44)
+def test_too_much_in_chunks_is_noticed_on_the_way(proxy: Proxy) -> None:
+    chunk = b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000)
+    received = proxy.raw(HEAD + b"transfer-encoding: chunked\r\n\r\n" + 30 * chunk + b"0\r\n\r\n")
+    assert statuses(received) == [413]
+
+
+@pytest.mark.row(36)
+def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstream: Upstream) -> None:
+    piece = frame({"content": "x" * 10_000})
+    count = 4_000
+    written: list[int] = []
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        for index in range(count):
+            await exchange.chunk(piece)
+            written.append(index)
+        await exchange.chunk(b"".join(text_stream("end")))
+        await exchange.end_stream()
+
+    upstream.on("fast", script)
+    with socket.create_connection(("127.0.0.1", proxy.port)) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.settimeout(10)
+        body = BODY.replace(b'"model":"echo/echo"', b'"stream":true,"model":"groq/fast"').replace(
+            b'"model": "echo/echo"', b'"stream":true,"model":"groq/fast"'
+        )
+        client.sendall(HEAD + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
+        received = bytearray(client.recv(1000))
+        time.sleep(0.5)
+        held_at = len(written)
+        assert held_at < count  # it waits, as nobody reads
+        time.sleep(0.3)
+        assert len(written) == held_at
+        while piece_read := client.recv(1 << 20):
+            received += piece_read
+    assert received.count(b"x" * 10_000) == count
+    assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+@pytest.mark.row(42)
+def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await exchange.chunk(frame({"content": "x" * 100_000}))
+        upstream.left.append("unread")
+
+    upstream.left.clear()
+    upstream.on("endless", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    body = BODY.replace(b"echo/echo", b"groq/endless").replace(b"{", b'{"stream":true,', 1)
+    head = HEAD + b"x-request-id: unread-1\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with running_proxy(settings) as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.sendall(head + body)
+        assert "ended=client_stalled" in proxy.log_line("unread-1", wait_s=5)
+        until = time.monotonic() + 3
+        while not upstream.left and time.monotonic() < until:
+            time.sleep(0.01)
+        assert upstream.left == ["unread"]
+
+
+@pytest.mark.row(42)
+def test_a_client_that_takes_a_little_now_and_then_is_not_dropped(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b'{"choices": [], "x": "' + b"x" * 6_000_000 + b'"}')
+
+    upstream.on("large", script)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    body = BODY.replace(b"echo/echo", b"groq/large")
+    with running_proxy(settings) as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.connect(("127.0.0.1", proxy.port))
+        client.settimeout(5)
+        client.sendall(HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        received = 0
+        while piece := client.recv(400_000):
+            received += len(piece)
+            time.sleep(0.05)
+    assert received > 6_000_000
+
+
+# On a connection of its own
+
+
+class Wire:
+    """A connection without a network: what Sanic's protocol is to it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.app = app
+        self.transport: Any = self
+        self.conn_info = SimpleNamespace(lost=False)
+        self.state = {"requests_count": 0}
+        self.request_max_size = 100
+        self.request_timeout = 0.05
+        self.recv_buffer = bytearray()
+        self.request_class = ProxyRequest
+        self.written = b""
+        self.request_handler: Any = None
+        self.is_reading = True
+        self._time = 0.0
+        self._can_write = asyncio.Event()
+        self._can_write.set()
+
+    async def send(self, data: bytes) -> None:
+        self.written += data
+
+    receive_more = send
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def reads(self) -> bool:
+        return self.is_reading
+
+    def pause_reading(self) -> None:
+        self.is_reading = False
+
+    def resume_reading(self) -> None:
+        self.is_reading = True
+
+
+def on_a_wire(work: Any) -> Any:
+    async def run() -> Any:
+        wire = Wire()
+        http = ProxyHttp(cast("ProxyProtocol", wire))
+        http.set_header_max_size(8192)
+        return await work(wire, http)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.row(43)
+def test_a_head_has_to_come_within_its_time_however_it_trickles() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(b"G")
+        began = wire._time
+        assert began > 0
+        assert http.stage is Stage.REQUEST
+        wire._time = began - 50  # as if 50 s had passed
+        http.received(b"E")
+        assert wire._time == began - 50
+
+    on_a_wire(work)
+
+
+@pytest.mark.row(43)
+def test_a_body_that_stalls_is_given_up() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEAD + b"content-length: 50\r\n\r\nhalf")
+        await http._next_request()
+        with pytest.raises(RequestTimeout):
+            await http.read_all()
+        assert not http.keep_alive
+
+    on_a_wire(work)
+
+
+def test_a_body_can_be_read_piece_by_piece() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEAD + b"content-length: 8\r\n\r\nab")
+        await http._next_request()
+        assert await http.read() == b"ab"
+        wire.loop.call_later(0.01, http.received, b"cd")
+        assert await http.read() == b"cd"
+        http.received(b"ef")
+        http.received(b"gh")
+        assert await http.read() == b"efgh"
+        assert await http.read() is None
+
+    on_a_wire(work)
+
+
+def test_an_upload_that_nobody_reads_is_not_gathered() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        form = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x")
+        http.received(form + b"content-length: %d\r\n\r\n" % (4 * MAX_UNREAD_BYTES))
+        await http._next_request()
+        http.received(b"x" * MAX_UNREAD_BYTES)
+        assert wire.reads()
+        http.received(b"x")
+        assert not wire.reads()
+        assert len(await http.read() or b"") == MAX_UNREAD_BYTES + 1
+        assert wire.reads()
+
+    on_a_wire(work)
+
+
+def test_a_body_that_breaks_on_the_way_fails_its_reader() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+        await http._next_request()
+        assert await http.read() == b"ab"
+        http.received(b"zz\r\n")
+        with pytest.raises(BadRequest):
+            await http.read()
+
+    on_a_wire(work)
+
+
+@pytest.mark.parametrize("pieces", [[b"x: " + b"y" * 9000 + b"\r\n\r\n"], [b"x: y\r\n" * 100] * 20])
+def test_a_head_past_the_limit_is_refused_whole_or_in_pieces(pieces: list[bytes]) -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(b"GET / HTTP/1.1\r\n")
+        for piece in pieces:
+            http.received(piece)
+        with pytest.raises(PayloadTooLarge):
+            await http._next_request()
+
+    on_a_wire(work)
+
+
+@pytest.mark.parametrize(
+    "more", [b"0\r\nx: " + b"y" * 9000, b"0\r\n" + b"x: y\r\n" * 2000, b"2;" + b"x" * 9000]
+)
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_what_stands_between_and_behind_the_pieces_of_a_body_is_limited(more: bytes, size: int) -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
+        await http._next_request()
+        for start in range(0, len(more), size):
+            http.received(more[start : start + size])
+        with pytest.raises(PayloadTooLarge):
+            await http.read_all()
+
+    on_a_wire(work)
+
+
+def test_a_header_behind_the_body_is_none_of_the_requests() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        trailer = b"0\r\nauthorization: Bearer stolen\r\n\r\n"
+        http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n" + trailer)
+        request = await http._next_request()
+        assert await http.read_all() == b"ab"
+        assert "authorization" not in request.fields
+
+    on_a_wire(work)
+
+
+def test_a_large_body_waits_outside_while_another_request_is_under_way() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        wire.request_max_size = 10**6
+        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.received(HEALTH + b"\r\n")
+        await http._next_request()
+        http.received(HEAD + b"content-length: 200000\r\n\r\n")
+        assert wire.reads()
+        http.received(b"x" * 100_000)
+        assert not wire.reads()
+        request = await http._next_request()
+        assert wire.reads()
+        http.received(b"x" * 100_000)
+        assert wire.reads()
+        await request.receive_body()
+        assert len(request.body) == 200_000
+
+    on_a_wire(work)
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        (b"/a?b=c", "/a"),
+        (b"/a#b", "/a"),
+        (b"//a/../b%2f", "//a/../b%2f"),
+        (b"http://h/a?b", "/a"),
+        (b"http://h", "/"),
+        (b"*", "*"),
+    ],
+)
+def test_a_path_is_taken_as_it_stands(url: bytes, path: str) -> None:
+    request = ProxyRequest(url, HeaderFields(), "1.1", "GET", None, app)
+    assert request.path == path
+
+
+def test_a_line_end_too_many_is_no_request() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(b"\r\n")
+        assert http.stage.name == "IDLE"
+        http.received(b"G")
+        assert http.stage.name == "REQUEST"
+
+    on_a_wire(work)
+
+
+def test_a_body_that_came_with_its_expectation_needs_no_leave() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\nab")
+        await http._next_request()
+        assert await http.read_all() == b"ab"
+        assert wire.written == b""
+        assert not http.expecting_continue
+
+    on_a_wire(work)
+
+
+def test_what_a_client_sends_is_nothing_that_it_was_sent() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEALTH + b"\r\n")
+        request = await http._next_request()
+        sent_at = request.sent_at
+        http.received(b"\r\n")
+        assert request.sent_at == sent_at
+
+    on_a_wire(work)
+
+
+def test_an_answer_is_under_way_until_its_end_is_written() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEALTH + b"\r\n")
+        request = await http._next_request()
+        http.stage = Stage.HANDLER
+        request.begin(Reply(""), b"a")
+        wire._can_write.clear()
+        http.is_writable = False
+        ending = asyncio.ensure_future(http.response.send(b"b", end_stream=True))
+        await asyncio.sleep(0)
+        assert http.stage is Stage.RESPONSE
+        wire._can_write.set()
+        await ending
+        assert http.stage.name == "IDLE"
+        assert wire.written.endswith(b"1\r\nb\r\n0\r\n\r\n")
+
+    on_a_wire(work)
+
+
+def test_a_cancelled_connection_serves_no_other_request() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        started: list[str] = []
+
+        async def handler(request: ProxyRequest) -> None:
+            started.append(request.path)
+            wire.transport = cast("Any", None)
+            await asyncio.sleep(10)
+
+        wire.request_handler = handler
+        http.received(b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
+        serving = asyncio.ensure_future(http.http1())
+        await asyncio.sleep(0.01)
+        serving.cancel()
+        await asyncio.wait({serving}, timeout=1)
+        assert serving.done()
+        assert started == ["/a"]
+
+    on_a_wire(work)
+
+
+def test_too_many_pipelined_requests_stop_the_reading() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        for _ in range(MAX_QUEUED + 2):
+            http.received(HEALTH + b"\r\n")
+        assert not wire.reads()
+        await http._next_request()
+        assert not wire.reads()
+        await http._next_request()
+        assert wire.reads()
+
+    on_a_wire(work)
+
+
+def test_an_answer_is_one_write_and_nothing_breaks_its_head() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        http.received(HEALTH + b"x-request-id: r\r\n\r\n")
+        request = await http._next_request()
+        http.stage = Stage.HANDLER
+        request.answer(Reply(header_lines([("a", "b\r\nc: d")]), b"body"))
+        await http.response.send(end_stream=True)
+        assert wire.written == (
+            b"HTTP/1.1 200 OK\r\na: bc: d\r\nx-request-id: r\r\ncontent-length: 4\r\n"
+            b"connection: keep-alive\r\n\r\nbody"
+        )
+
+    on_a_wire(work)
+
+
+def test_headers_sent_twice_are_joined_and_named() -> None:
+    fields = HeaderFields()
+    for name, value in ((b"A", b"1"), (b"b", b"2"), (b"a", b"3")):
+        fields.add(name, value)
+    assert fields == {"a": "1, 3", "b": "2"}
+    assert fields.repeated == {"a"}
+
+
+def test_the_app_serves_with_this_connection() -> None:
+    settings = app._helper(host="127.0.0.1", port=1)
+    assert settings["protocol"] is ProxyProtocol
+    assert settings["backlog"] >= 1024

@@ -1,0 +1,223 @@
+"""The main process: its workers come back, and do not outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from sanic_proxy.server.supervisor import LONGEST_WAIT_S, _Ward
+from tests.conftest import provider_settings
+from tests.support.load import Load, ask, can_connect, holder_of, wait_until
+from tests.support.proxy import Proxy, children, running_proxy, start_proxy, wait_until_ready
+from tests.support.upstream import DONE, Exchange, Upstream, completion, text_stream
+
+WORKERS = 4
+
+
+async def answer(exchange: Exchange) -> None:
+    """A whole answer, or a stream of a second and a half."""
+    if exchange.seen.json.get("stream"):
+        await exchange.stream(text_stream(*map(str, range(30))), pause_s=0.05)
+    else:
+        await exchange.answer(completion())
+
+
+@pytest.fixture
+def four(upstream: Upstream) -> Iterator[Proxy]:
+    upstream.on("answers", answer)
+    with running_proxy(provider_settings(upstream), "--workers", str(WORKERS)) as proxy:
+        yield proxy
+
+
+def is_gone(pid: int) -> bool:
+    """Ended, or a zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    wait_until(lambda: all(map(is_gone, pids)))
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    received = b""
+    while piece := client.recv(65536):
+        received += piece
+    return received
+
+
+def read_answer(client: socket.socket) -> bytes:
+    """Until an answer in chunks has ended, or its connection."""
+    received = b""
+    while not received.endswith(b"\r\n0\r\n\r\n") and (piece := client.recv(65536)):
+        received += piece
+    return received
+
+
+def is_whole(received: bytes) -> bool:
+    """Whether a stream was seen to its end."""
+    return received.endswith(DONE + b"\r\n0\r\n\r\n")
+
+
+@pytest.mark.row(62)
+def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(
+    four: Proxy, upstream: Upstream
+) -> None:
+    is_killed = threading.Event()
+
+    async def until_killed(exchange: Exchange) -> None:
+        first, *others = text_stream(*map(str, range(30)))
+        await exchange.begin_stream()
+        await exchange.chunk(first)
+        while not is_killed.is_set():  # noqa: ASYNC110 - another thread sets it
+            await asyncio.sleep(0.02)
+        for piece in others:
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("held", until_killed)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(four.open_stream("groq/held")) for _ in range(24)]
+        heads = [client.recv(65536) for client in clients]
+        pids = four.worker_pids()
+        assert len(pids) == WORKERS
+        holders = [holder_of(client, pids) for client in clients]
+        victim = max(pids, key=holders.count)
+        os.kill(victim, signal.SIGKILL)
+        killed = time.monotonic()
+        wait_until_gone([victim])
+        is_killed.set()
+        for client, holder, head in zip(clients, holders, heads, strict=True):
+            assert is_whole(head + read_answer(client)) is (holder != victim)
+    four.wait_for_log("Worker ready", WORKERS + 1)
+    assert time.monotonic() - killed < 5
+    assert len(four.worker_pids()) == WORKERS
+    assert "was killed by signal 9" in four.log
+    assert ask(four.port, "groq/answers", stream=True) is None
+
+
+@pytest.mark.slow
+@pytest.mark.row(62)
+def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_lost(four: Proxy) -> None:
+    with Load(four.port, "groq/answers") as load:
+        load.wait_for_some()
+        pids = four.worker_pids()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        wait_until_gone(pids)
+        assert ask(four.port, "groq/answers") is None
+        assert time.monotonic() - killed < 5
+        load.wait_for_some()
+    # Each thread had one under way, and may have lost another to a worker that was killed a moment later;
+    # what came after waited in the listener's queue.
+    assert len(load.failures) <= 12, load.failures
+    four.wait_for_log("Worker ready", 2 * WORKERS)
+    assert not set(four.worker_pids()) & set(pids)
+
+
+@pytest.mark.row(63)
+def test_the_main_process_killed_leaves_no_orphan_and_streams_finish(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.on("answers", answer)
+    proxy = start_proxy(tmp_path, provider_settings(upstream), "--workers", "2")
+    wait_until_ready(proxy)
+    others = [pid for pid, _ in children(proxy.process.pid)]
+    with proxy.open_stream("groq/answers") as client:
+        received = client.recv(65536)
+        proxy.process.kill()
+        proxy.process.wait()
+        assert wait_until(lambda: not can_connect(proxy.port)) < 2
+        received += read_to_end(client)
+    assert received.count(DONE) == 1
+    wait_until_gone(others)
+    assert "the main process is gone" in proxy.log
+
+
+@pytest.mark.row(63)
+def test_there_is_no_process_but_the_main_one_and_the_workers() -> None:
+    with running_proxy({}, "--workers", "2") as proxy:
+        commands = [command for _, command in children(proxy.process.pid)]
+    # The third ends with the main process, whatever becomes of that.
+    assert sorted("resource_tracker" in command for command in commands) == [False, False, True]
+
+
+def test_a_worker_that_ends_by_itself_is_replaced(four: Proxy) -> None:
+    os.kill(four.worker_pids()[0], signal.SIGTERM)
+    four.wait_for_log("Worker ready", WORKERS + 1)
+    assert "ended with 0" in four.log
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_at_each_start_is_not_started_in_a_hot_loop(upstream: Upstream) -> None:
+    with running_proxy(provider_settings(upstream), "--workers", "2") as proxy:
+        # The settings have become wrong: a worker that starts now reads them, and ends.
+        (proxy.directory / ".env").write_text("SANIC_PROXY_LOG_FORMAT=song\n")
+        os.kill(proxy.worker_pids()[0], signal.SIGKILL)
+        proxy.wait_for_log("as it died 3 times in a row", wait_s=20)
+        assert proxy.log.count("it is started again") == 3
+        assert proxy.request("GET", "/health").status == 200
+        (proxy.directory / ".env").write_text("")
+        proxy.wait_for_log("Worker ready", 3, wait_s=20)
+
+
+def test_a_proxy_whose_workers_cannot_start_ends_with_1(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'spawn_main' in ' '.join(sys.orig_argv): os._exit(3)\n"
+    )
+    path = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    proxy = start_proxy(tmp_path, {"PYTHONPATH": path}, "--workers", "2")
+    assert proxy.process.wait(20) == 1
+    assert "a worker could not be started" in proxy.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_the_start_is_heeded(tmp_path: Path, number: signal.Signals) -> None:
+    for delay_s in (0.0, 0.1, 0.4):
+        proxy = start_proxy(tmp_path, {}, "--workers", "2")
+        proxy.wait_for_log("providers on")
+        others = children(proxy.process.pid)
+        time.sleep(delay_s)
+        proxy.process.send_signal(number)
+        began = time.monotonic()
+        # Before there is anything to stop in good order, the signal ends the process by itself.
+        assert proxy.process.wait(10) in {0, -number}, proxy.log
+        assert time.monotonic() - began < 5
+        wait_until_gone([pid for pid, _ in others])
+        assert not can_connect(proxy.port)
+
+
+def test_the_waits_before_a_new_start_grow_and_are_bounded() -> None:
+    ward = _Ward(process=None, started_at=100.0)  # type: ignore[arg-type]
+    waits = [ward.wait_s(101.0) for _ in range(10)]
+    assert waits[:5] == [0.0, 0.5, 1.0, 2.0, 4.0]
+    assert waits[-1] == LONGEST_WAIT_S
+    ward.is_serving = True
+    assert ward.wait_s(200.0) == 0.0
+
+
+def test_what_workers_share_needs_no_process() -> None:
+    code = (
+        "import os; from sanic_proxy.server.supervisor import StateServer\n"
+        "from tests.support.proxy import children\n"
+        "server = StateServer(); shared = server.dict(); shared['a'] = {'state': 'ACKED'}\n"
+        "print(dict(shared.items()), children(os.getpid()))\n"
+        "server.shutdown()"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "{'a': {'state': 'ACKED'}} []\n"

@@ -1,0 +1,91 @@
+"""Frames, however the network cuts them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanic_proxy.errors import FrameTooLarge
+from sanic_proxy.streams import sse
+
+PLAIN = b'data: {"a":1}\n\ndata:{"b":"\xc3\xbc\xf0\x9f\x98\x80"}\n\ndata: [DONE]\n\n'
+ODD = (
+    b'\xef\xbb\xbf: hi\r\n\r\ndata: {"a":\r\ndata: 1}\r\n\r\n'
+    b'id: 7\r\nevent: error\r\nretry: 1\r\ndata: {"b":2}\r\n\r\n'
+    b": ping\n\ndata: x\r\rdata:\n\ndata: [DONE]\n\n"
+)
+
+
+def frames_of(data: bytes, cuts: list[int]) -> list[sse.Frame]:
+    splitter = sse.FrameSplitter()
+    found = []
+    edges = [0, *sorted(cuts), len(data)]
+    for start, end in itertools.pairwise(edges):
+        found += splitter.feed(data[start:end])
+    return found
+
+
+@pytest.mark.row(12)
+@pytest.mark.parametrize("data", [PLAIN, ODD], ids=["plain", "odd"])
+def test_every_split_gives_the_same_frames(data: bytes) -> None:
+    whole = frames_of(data, [])
+    for cut in range(len(data) + 1):
+        assert frames_of(data, [cut]) == whole
+    assert frames_of(data, list(range(len(data)))) == whole
+
+
+@given(st.lists(st.integers(0, len(ODD)), max_size=20))
+def test_any_number_of_splits_gives_the_same_frames(cuts: list[int]) -> None:
+    assert frames_of(ODD, cuts) == frames_of(ODD, [])
+
+
+def test_plain_frames_keep_their_bytes() -> None:
+    assert b"".join(frame.raw for frame in frames_of(PLAIN, [])) == PLAIN
+
+
+@pytest.mark.row(13)
+def test_odd_frames_become_one_data_line() -> None:
+    frames = frames_of(ODD, [])
+    assert [frame.raw for frame in frames] == [
+        b'data: {"a": 1}\n\n',
+        b'data: {"b":2}\n\n',
+        b"data: x\n\n",
+        b"data: [DONE]\n\n",
+    ]
+    assert frames[1].event == b"error"
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
+def test_any_bytes_are_split_the_same_way_however_cut(data: bytes, cuts: list[int]) -> None:
+    inside = [cut for cut in cuts if cut <= len(data)]
+    assert frames_of(data, inside) == frames_of(data, [])
+
+
+def test_the_unfinished_tail_is_pending() -> None:
+    splitter = sse.FrameSplitter()
+    assert splitter.feed(b"data: a\n\ndata: b") == [sse.Frame(b"data: a\n\n", b"a")]
+    assert splitter.pending == b"data: b"
+
+
+@pytest.mark.row(14)
+def test_a_frame_past_the_limit_is_refused() -> None:
+    splitter = sse.FrameSplitter()
+    for _ in range(16):
+        assert splitter.feed(b"x" * 1024 * 1024) == []
+    with pytest.raises(FrameTooLarge):
+        splitter.feed(b"x")
+
+
+def test_line_ends_without_end_are_not_kept() -> None:
+    splitter = sse.FrameSplitter()
+    for _ in range(10):
+        assert splitter.feed(b"\n" * 10_001) == []
+        assert len(splitter._tail) < 2
+    assert splitter.feed(b"data: a\n\n") == [sse.Frame(b"data: a\n\n", b"a")]
+
+
+def test_encode_makes_one_frame() -> None:
+    assert frames_of(sse.encode(b"{}"), []) == [sse.Frame(b"data: {}\n\n", b"{}")]

@@ -1,0 +1,508 @@
+"""Heartbeats, and the guard on a stream's end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from sanic_proxy import errors
+from sanic_proxy.streams import stream
+from sanic_proxy.streams.stream import PING, ChatGuard, Filler, Relay, beats_until
+from tests.support.upstream import DONE, frame, text_stream
+
+
+def fed(*pieces: bytes) -> tuple[bytes, ChatGuard]:
+    guard = ChatGuard()
+    return b"".join(guard.feed(piece) for piece in pieces), guard
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 64, 100_000])
+def test_a_proper_stream_passes_whole(size: int) -> None:
+    data = b"".join(text_stream("Hello ", "wörld"))
+    out, guard = fed(*(data[i : i + size] for i in range(0, len(data), size)))
+    assert out == data
+    assert guard.is_done
+    assert guard.end() == b""
+
+
+def test_what_follows_done_is_dropped() -> None:
+    out, guard = fed(*text_stream("a"), frame({"content": "late"}))
+    assert guard.is_done
+    assert out.startswith(b"".join(text_stream("a")))
+
+
+@pytest.mark.row(9)
+def test_a_cut_at_any_byte_before_the_finish_is_no_end() -> None:
+    data = b"".join(text_stream("a")[:-2])
+    for end in range(len(data)):
+        guard = fed(data[:end])[1]
+        with pytest.raises(errors.UpstreamError):
+            guard.end()
+
+
+def test_a_finish_reason_is_an_end_and_gets_its_done() -> None:
+    assert fed(*text_stream("a")[:-1])[1].end() == DONE
+
+
+def test_a_last_frame_may_lack_its_blank_line() -> None:
+    last = frame(finish="stop")
+    assert fed(frame({"content": "a"}), last[:-2])[1].end() == last + DONE
+    assert fed(frame(finish="stop"), b"data: [DONE]")[1].end() == DONE
+
+
+def test_no_event_stream_at_all_is_a_bad_response() -> None:
+    with pytest.raises(errors.UpstreamBadResponse):
+        fed(b"<html>")[1].end()
+    with pytest.raises(errors.UpstreamBadResponse):
+        fed()[1].end()
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"),
+    [
+        (b"data: {\n\n", errors.UpstreamBadFrame),
+        (b"data: [1]\n\n", errors.UpstreamBadFrame),
+        (b'data: {"choices":[],"x":NaN}\n\n', errors.UpstreamBadFrame),
+        (b'data: {"choices":["\xff"]}\n\n', errors.UpstreamBadFrame),
+        (b'data: {"error":{"message":"no","type":"t"}}\n\n', errors.UpstreamReportedError),
+        (b'event: error\ndata: {"message":"no"}\n\n', errors.UpstreamError),
+        (b'data: {"error":{"message":"no","code":429}}\n\n', errors.RateLimited),
+        (b'data: {"error":{"message":"no","code":"invalid_api_key"}}\n\n', errors.UpstreamAuthFailed),
+    ],
+)
+def test_a_bad_frame_ends_the_stream_after_the_good_ones(bad: bytes, kind: type[Exception]) -> None:
+    good = frame({"content": "a"})
+    out, guard = fed(good + bad + frame({"content": "b"}))
+    assert out == good
+    assert isinstance(guard.failure, kind)
+
+
+@pytest.mark.row(18)
+@pytest.mark.parametrize("odd", [b"{}", b'{"choices":null}', b'{"usage":{"total_tokens":3}}'])
+def test_a_frame_without_choices_is_dropped(odd: bytes) -> None:
+    assert fed(b"data: " + odd + b"\n\n")[0] == b""
+
+
+@pytest.mark.row(17, 18)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b'{"choices":[]}',
+        b'{"choices":[{"delta":null}]}',
+        b'{"choices":[{"x":"\\ud83d","n":99999999999999999999}]}',
+    ],
+)
+def test_a_frame_that_clients_take_passes(odd: bytes) -> None:
+    assert fed(b"data: " + odd + b"\n\n")[0] == b"data: " + odd + b"\n\n"
+
+
+@pytest.mark.row(38)
+def test_usage_is_read_as_it_passes() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert fed(frame(usage=usage))[1].usage == usage
+
+
+def test_beats_come_until_the_wait_is_over() -> None:
+    async def count() -> int:
+        pending = asyncio.ensure_future(asyncio.sleep(0.05))
+        return len([beat async for beat in beats_until(pending, beat=PING, interval_s=0.02)])
+
+    assert asyncio.run(count()) in {1, 2}
+
+
+def test_no_beat_comes_when_there_is_nothing_to_wait_for() -> None:
+    async def beats() -> list[Filler]:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return [beat async for beat in beats_until(done, beat=PING, interval_s=0.01)]
+
+    assert asyncio.run(beats()) == []
+
+
+def test_an_error_frame_has_all_four_keys() -> None:
+    made = stream.error_frame(errors.UpstreamTimeout("late"))
+    assert json.loads(made[6:])["error"] == {
+        "message": "late",
+        "type": "server_error",
+        "param": None,
+        "code": "upstream_timeout",
+    }
+
+
+# Frames that pass unlooked-at are those that pass when looked at one by one
+
+PARTS = st.sampled_from(
+    [
+        frame({"content": "a"}),
+        frame(finish="stop"),
+        frame(usage={"total_tokens": 3}),
+        DONE,
+        b'data: {"choices":[]}\n\n',
+        b"data: {}\n\n",
+        b'data:{"choices":[]}\n\n',
+        b'data: {"choices":[1,{"finish_reason":"length"}],"usage":{"a":1}}\n\n',
+        b'data: {"error":{"message":"no"}}\n\n',
+        b'event: error\ndata: {"message":"no"}\n\n',
+        b"data: {nope}\n\n",
+        b"data: [1]\n\n",
+        b'data: {"choices":\ndata: []}\n\n',
+        b"data: \n\n",
+        b"data: \xff\n\n",
+        b": ping\n\n",
+        b"\n",
+        b"\r\n",
+        b"data: ",
+        b"id: 1\n",
+        b"\xef\xbb\xbf",
+    ]
+)
+
+
+def seen(guard: ChatGuard, out: bytes) -> tuple[object, ...]:
+    return out, guard.is_done, type(guard.failure), guard.usage, guard._finished, guard._has_begun
+
+
+@pytest.mark.row(12)
+@given(st.lists(PARTS, max_size=8))
+@settings(max_examples=1000, deadline=None)
+def test_a_stream_is_judged_the_same_however_it_is_cut(parts: list[bytes]) -> None:
+    data = b"".join(parts)
+    whole, part_by_part, byte_by_byte = ChatGuard(), ChatGuard(), ChatGuard()
+    out = whole.feed(data)
+    assert seen(part_by_part, b"".join(map(part_by_part.feed, parts))) == seen(whole, out)
+    pieces = (data[i : i + 1] for i in range(len(data)))
+    assert seen(byte_by_byte, b"".join(map(byte_by_byte.feed, pieces))) == seen(whole, out)
+
+
+# The relay
+
+
+class Client:
+    """What a relay sends to: a client who may be slow."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.on_writable: Callable[[], None] | None = None
+        self.sent: list[bytes] = []
+        self.is_slow = False
+        self.has_ended = False
+
+    def push(self, data: bytes) -> bool:
+        self.sent.append(data)
+        return not self.is_slow
+
+    def push_last(self, data: bytes) -> None:
+        self.sent.append(data)
+        self.has_ended = True
+
+
+class Provider(stream.Source):
+    """What a relay takes from: bytes that come by themselves, or have to be asked for."""
+
+    stall_s = math.inf
+
+    def __init__(
+        self, *pieces: bytes, comes: bool = True, idle_s: float = 5.0, stall_s: float = math.inf
+    ) -> None:
+        self.stall_s = stall_s
+        self.pieces = list(pieces)
+        self.comes = comes
+        self.idle_s = idle_s
+        self.receiver: Relay | None = None
+        self.events: list[str] = []
+
+    @override
+    async def read_some(self, wait_s: float | None = None) -> bytes | None:
+        await asyncio.sleep(0)
+        return self.pieces.pop(0) if self.pieces else b""
+
+    @override
+    def divert(self, receiver: Relay | None) -> bool:
+        self.receiver = receiver if self.comes else None
+        return self.comes
+
+    @override
+    def pause(self) -> None:
+        self.events.append("pause")
+
+    @override
+    def resume(self) -> None:
+        self.events.append("resume")
+
+    @override
+    def due_at(self, heard_at: float) -> float:
+        return heard_at + self.idle_s
+
+
+def relayed(
+    work: Callable[[Client, Provider, asyncio.Task[None]], Awaitable[object]], provider: Provider
+) -> Client:
+    async def run() -> Client:
+        client = Client()
+        running = asyncio.ensure_future(Relay(provider, ChatGuard()).run(client))
+        await asyncio.sleep(0)
+        await work(client, provider, running)
+        assert provider.receiver is None
+        assert client.on_writable is None
+        return client
+
+    return asyncio.run(run())
+
+
+def test_a_relay_moves_frames_in_the_turn_they_come_in() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        for count, piece in enumerate(text_stream("a", "b")[:-1], 1):
+            provider.receiver.received(piece)
+            assert len(client.sent) == count
+        provider.receiver.received(DONE)
+        assert client.has_ended
+        await running
+
+    assert b"".join(relayed(work, Provider()).sent) == b"".join(text_stream("a", "b"))
+
+
+@pytest.mark.row(36)
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_slow_client_holds_the_provider(comes: bool) -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        client.is_slow = True
+        for piece in text_stream("a")[:1] if comes else []:
+            assert provider.receiver is not None
+            provider.receiver.received(piece)
+        await asyncio.sleep(0.05)
+        held = len(client.sent)
+        assert provider.events == ["pause"]
+        assert held == 1
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        assert provider.events == ["pause", "resume"]
+        if (receiver := provider.receiver) is not None:
+            for piece in text_stream("a")[1:]:
+                receiver.received(piece)
+        await running
+
+    client = relayed(work, Provider(*text_stream("a"), comes=comes))
+    assert b"".join(client.sent) == b"".join(text_stream("a"))
+
+
+def test_the_time_a_client_takes_is_not_the_providers() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        client.is_slow = True
+        provider.receiver.received(frame({"content": "a"}))
+        await asyncio.sleep(0.2)
+        assert not running.done()
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        with pytest.raises(errors.UpstreamTimeout):
+            await running
+
+    assert not relayed(work, Provider(idle_s=0.08)).has_ended
+
+
+EMPTY = frame({"role": "assistant", "content": ""})
+PROGRESS = [
+    frame({"content": "a"}),
+    frame({"reasoning_content": "a"}),
+    frame({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+    frame(finish="stop"),
+    frame(choices=[{"index": 0, "text": "a", "finish_reason": None}]),
+]
+
+
+@pytest.mark.parametrize(
+    ("piece", "is_progress"),
+    [
+        *((piece, True) for piece in PROGRESS),
+        (DONE, True),
+        (EMPTY, False),
+        (frame({}), False),
+        (frame({"content": None, "refusal": None, "tool_calls": []}), False),
+        (frame(choices=[]), False),
+        (EMPTY + PROGRESS[0], True),
+        (frame(choices=[None, {"delta": None}]), False),
+    ],
+)
+def test_what_brings_something_is_progress(piece: bytes, is_progress: bool) -> None:
+    assert ChatGuard().has_progress(piece) is is_progress
+
+
+@pytest.mark.row(6)
+def test_a_stream_that_brings_nothing_is_given_up() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        while not running.done():
+            provider.receiver.received(EMPTY + b": keep-alive\n\n")
+            await asyncio.sleep(0.01)
+        with pytest.raises(errors.UpstreamStalled):
+            await running
+
+    began = time.monotonic()
+    relayed(work, Provider(stall_s=0.2))
+    assert 0.19 < time.monotonic() - began < 1
+
+
+def test_a_little_progress_is_enough() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        for piece in PROGRESS[:3]:
+            for _ in range(8):
+                provider.receiver.received(EMPTY)
+                await asyncio.sleep(0.01)
+            provider.receiver.received(piece)
+        assert not running.done()
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.2)).has_ended
+
+
+def test_frames_that_were_taken_on_trust_count() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        await asyncio.sleep(0.08)
+        provider.receiver.received(PROGRESS[0])
+        for _ in range(16):
+            await asyncio.sleep(0.02)
+            provider.receiver.received(b": keep-alive\n\n")
+        assert not running.done()  # 0.4 s have not passed since the frame
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.42)).has_ended
+
+
+def test_a_source_that_is_asked_can_stall_as_well() -> None:
+    class Chatty(Provider):
+        @override
+        async def read_some(self, wait_s: float | None = None) -> bytes | None:
+            await asyncio.sleep(0.01)
+            return b": keep-alive\n\n"
+
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        with pytest.raises(errors.UpstreamStalled):
+            await running
+
+    relayed(work, Chatty(comes=False, stall_s=0.1))
+
+
+def choice(index: int, finish: str | None = None) -> bytes:
+    return frame(choices=[{"index": index, "delta": {"content": "a"}, "finish_reason": finish}])
+
+
+def test_each_of_several_answers_has_its_own_end() -> None:
+    cut = ChatGuard()
+    cut.feed(choice(0) + choice(1) + choice(0, "stop"))
+    with pytest.raises(errors.UpstreamDisconnected):
+        cut.end()
+    whole = ChatGuard()
+    whole.feed(choice(0) + choice(1) + choice(1, "stop") + choice(0, "stop"))
+    assert whole.end() == DONE
+
+
+@pytest.mark.parametrize(
+    ("data", "is_whole"),
+    [
+        (b'data: {"type":"a.done"}\n\n: bye\n\n', True),
+        (b"data: [DONE]\n\n", True),
+        (b'data: {"type":"a.delta","delta":"write [DONE] and"}\n\n', False),
+        (b'data: {"type":"a.delta"}\n\n', False),
+        (b"", False),
+    ],
+)
+def test_without_length_only_an_event_ends_a_stream(data: bytes, is_whole: bool) -> None:
+    guard = stream.EventGuard(has_length=False)
+    assert guard.feed(data) == data
+    if is_whole:
+        assert guard.end() == b""
+    else:
+        with pytest.raises(errors.UpstreamDisconnected):
+            guard.end()
+
+
+def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        assert provider.receiver is not None
+        client.is_slow = True
+        provider.receiver.received(PROGRESS[0])
+        await asyncio.sleep(0.4)
+        assert not running.done()
+        client.is_slow = False
+        assert client.on_writable is not None
+        client.on_writable()
+        provider.receiver.received(PROGRESS[3] + DONE)
+        await running
+
+    assert relayed(work, Provider(stall_s=0.2)).has_ended
+
+
+@pytest.mark.row(6)
+def test_comments_before_the_first_frame_are_no_progress() -> None:
+    class Chatty(Provider):
+        @override
+        async def read_some(self, wait_s: float | None = None) -> bytes | None:
+            await asyncio.sleep(0.01)
+            return b": keep-alive\n\n"
+
+    async def run() -> None:
+        async for _ in stream.relayed(Chatty(stall_s=0.1), ChatGuard()):
+            raise AssertionError
+
+    with pytest.raises(errors.UpstreamStalled):
+        asyncio.run(run())
+
+
+@pytest.mark.parametrize("comes", [True, False])
+@pytest.mark.parametrize(
+    ("pieces", "kind"),
+    [
+        ([frame({"content": "a"})], errors.UpstreamDisconnected),
+        ([frame({"content": "a"}), b"data: {nope}\n\n"], errors.UpstreamBadFrame),
+        ([frame(finish="stop")], None),
+    ],
+    ids=["cut", "bad frame", "no done"],
+)
+def test_a_relay_ends_as_its_stream_does(
+    comes: bool, pieces: list[bytes], kind: type[Exception] | None
+) -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        if provider.receiver is not None:
+            receiver = provider.receiver
+            for piece in pieces:
+                receiver.received(piece)
+            receiver.ended(None)
+            receiver.received(DONE)  # too late
+        if kind is None:
+            await running
+        else:
+            with pytest.raises(kind):
+                await running
+        assert client.has_ended == (kind is None)
+
+    client = relayed(work, Provider(*pieces, comes=comes))
+    assert client.sent == [pieces[0]] if kind else [pieces[0], DONE]
+
+
+def test_a_relay_whose_client_left_takes_nothing_more() -> None:
+    async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
+        receiver = provider.receiver
+        assert receiver is not None
+        running.cancel()
+        receiver.received(frame({"content": "late"}))
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        receiver.received(DONE)
+        receiver.ended(errors.UpstreamDisconnected("cut"))
+
+    relayed(work, Provider())

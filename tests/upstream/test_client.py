@@ -1,0 +1,353 @@
+"""The client to the providers: its errors, its pool, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_proxy import errors
+from sanic_proxy.config.model import PoolLimits, Secret, Timeouts
+from sanic_proxy.upstream.client import Endpoint, UpstreamClient
+from sanic_proxy.upstream.connection import Upload
+from tests.support.proxy import free_port
+from tests.support.upstream import Exchange, Upstream
+
+CLOCKS = Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=3)
+LIMITS = PoolLimits(idle_per_host=2, idle_timeout_s=15, tcp_keepalive_s=90)
+
+
+@asynccontextmanager
+async def opened(limits: PoolLimits = LIMITS, cafile: str | None = None) -> AsyncIterator[UpstreamClient]:
+    client = UpstreamClient(limits, cafile)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def get(url: str, **changes: Any) -> Endpoint:
+    fields: dict[str, Any] = {
+        "method": "GET",
+        "url": url,
+        "headers": {"accept-encoding": "identity"},
+    }
+    return Endpoint(**{**fields, "timeouts": CLOCKS, **changes})
+
+
+def run(work: Callable[[UpstreamClient], Awaitable[Any]], cafile: str | None = None) -> Any:
+    async def opened_run() -> Any:
+        async with opened(cafile=cafile) as client:
+            return await work(client)
+
+    return asyncio.run(opened_run())
+
+
+def failure(request: Endpoint, cafile: str | None = None) -> errors.ProxyError:
+    with pytest.raises(errors.ProxyError) as caught:
+        run(lambda client: client.send(request), cafile)
+    return caught.value
+
+
+async def body_of(client: UpstreamClient, request: Endpoint, limit_bytes: int = 1000) -> bytes:
+    response = await client.send(request)
+    try:
+        return await response.read_all(limit_bytes)
+    finally:
+        response.close()
+
+
+@pytest.mark.row(1)
+def test_a_closed_port_is_a_connect_error() -> None:
+    assert type(failure(get(f"http://127.0.0.1:{free_port()}/"))) is errors.UpstreamConnectFailed
+
+
+@pytest.mark.row(3)
+def test_an_unknown_host_is_a_dns_error() -> None:
+    assert type(failure(get("http://no-such-host.invalid/"))) is errors.UpstreamDnsFailed
+
+
+@pytest.mark.row(3)
+def test_a_slow_resolver_takes_the_time_for_a_connection_and_blocks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def slow(*_: Any, **__: Any) -> Any:
+        time.sleep(1.3)
+
+    async def ask(client: UpstreamClient) -> float:
+        asking = asyncio.ensure_future(client.send(get("http://slow.invalid/")))
+        longest_s = 0.0
+        while not asking.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.005)
+            longest_s = max(longest_s, time.monotonic() - began)
+        with pytest.raises(errors.UpstreamTimeout):
+            asking.result()
+        return longest_s
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    assert run(ask) < 0.5
+
+
+@pytest.mark.row(2)
+def test_a_full_backlog_is_a_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        error = failure(get(f"http://127.0.0.1:{address[1]}/"))
+        for filler in fillers:
+            filler.close()
+    assert isinstance(error, errors.UpstreamTimeout)
+
+
+@pytest.mark.row(4)
+def test_plain_http_behind_https_is_a_tls_error() -> None:
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, opened() as client:
+            await client.send(get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
+
+    with pytest.raises(errors.UpstreamTlsFailed):
+        asyncio.run(ask())
+
+
+# A certificate for localhost that no authority vouches for, made for these tests.
+CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost-cert.pem"
+KEY_AND_CERTIFICATE = Path(__file__).parents[1] / "data" / "localhost-key-and-cert.pem"
+
+
+async def served(work: Callable[[int], Awaitable[Any]]) -> Any:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(KEY_AND_CERTIFICATE)
+    server = await asyncio.start_server(answer, "localhost", 0, ssl=context, family=socket.AF_INET)
+    try:
+        return await work(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+
+
+@pytest.mark.row(4)
+def test_a_certificate_nobody_vouches_for_is_refused() -> None:
+    async def ask(port: int) -> None:
+        async with opened() as client:
+            await client.send(get(f"https://localhost:{port}/"))
+
+    with pytest.raises(errors.UpstreamTlsFailed):
+        asyncio.run(served(ask))
+
+
+def test_ssl_cert_file_vouches_for_its_own() -> None:
+    async def ask(port: int) -> bytes:
+        async with opened(cafile=str(CERTIFICATE)) as client:
+            return await body_of(client, get(f"https://localhost:{port}/"))
+
+    assert asyncio.run(served(ask)) == b"ok"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n",
+    ],
+)
+def test_a_body_cut_short_is_a_disconnect(upstream: Upstream, answer: bytes) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(answer)
+        exchange.close()
+
+    upstream.on("GET /cut", script)
+    with pytest.raises(errors.UpstreamDisconnected):
+        run(lambda client: body_of(client, get(f"{upstream.url}/cut")))
+
+
+@pytest.mark.row(33)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nab",
+    ],
+    ids=["no http", "header flood", "two lengths", "no gzip"],
+)
+def test_an_answer_that_is_no_http_is_a_bad_response(upstream: Upstream, answer: bytes) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(answer)
+        exchange.close()
+
+    upstream.on("GET /bad", script)
+    with pytest.raises(errors.UpstreamError) as caught:
+        run(lambda client: body_of(client, get(f"{upstream.url}/bad")))
+    assert caught.value.status == 502
+
+
+@pytest.mark.row(31)
+def test_a_body_past_the_limit_is_refused(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b"x" * 2000)
+
+    upstream.on("GET /large", script)
+    with pytest.raises(errors.UpstreamBadResponse):
+        run(lambda client: body_of(client, get(f"{upstream.url}/large")))
+
+
+def test_a_wait_without_bytes_gives_none_and_loses_none(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", "2"))
+        await asyncio.sleep(0.15)
+        await exchange.send(b"ok")
+
+    async def read(client: UpstreamClient) -> list[bytes | None]:
+        response = await client.send(get(f"{upstream.url}/late"))
+        pieces = [await response.read_some(0.05)]
+        while pieces[-1] != b"":
+            pieces.append(await response.read_some(0.05))
+        response.close()
+        return pieces
+
+    upstream.on("GET /late", script)
+    pieces = run(read)
+    assert pieces[0] is None
+    assert b"".join(piece for piece in pieces if piece) == b"ok"
+
+
+def test_idle_connections_past_the_limit_are_closed_oldest_first(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)
+        await exchange.answer(b"ok")
+
+    async def ask(client: UpstreamClient) -> int:
+        await asyncio.gather(*(body_of(client, get(f"{upstream.url}/pool")) for _ in range(6)))
+        await asyncio.sleep(0.05)
+        return upstream.open_connections
+
+    upstream.on("GET /pool", script)
+    before = upstream.open_connections
+    assert run(ask) - before == LIMITS.idle_per_host
+
+
+def test_connections_in_use_are_not_limited(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await asyncio.sleep(0.2)
+        await exchange.answer(b"ok")
+
+    async def ask(client: UpstreamClient) -> float:
+        started = time.monotonic()
+        await asyncio.gather(*(body_of(client, get(f"{upstream.url}/many")) for _ in range(150)))
+        return time.monotonic() - started
+
+    upstream.on("GET /many", script)
+    assert run(ask) < 1
+
+
+# Uploads
+
+
+async def pieces_of(*pieces: bytes | Exception) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        if isinstance(piece, Exception):
+            raise piece
+        await asyncio.sleep(0)
+        yield piece
+
+
+def post(upstream: Upstream, path: str, *, tunnelled: bool = False) -> Endpoint:
+    kind = {"accept-encoding": "identity", "content-type": "multipart/form-data; boundary=x"}
+    if tunnelled:
+        return get(f"http://lab.invalid{path}", method="POST", headers=kind, proxy=Secret(upstream.url))
+    return get(f"{upstream.url}{path}", method="POST", headers=kind)
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+@pytest.mark.parametrize("size_bytes", [None, 8])
+def test_an_upload_goes_out_as_it_comes(upstream: Upstream, size_bytes: int | None, tunnelled: bool) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(b"got " + exchange.seen.body)
+
+    upstream.on("*", script)
+
+    async def work(client: UpstreamClient) -> bytes:
+        endpoint = post(upstream, "/up", tunnelled=tunnelled)
+        answer = await client.upload(endpoint, Upload(pieces_of(b"ab", b"cdef", b"gh"), size_bytes))
+        try:
+            return await answer.read_all()
+        finally:
+            answer.close()
+
+    assert run(work) == b"got abcdefgh"
+    seen = upstream.requests[-1]
+    assert seen.header("content-length") == (None if size_bytes is None else "8")
+    assert seen.header("transfer-encoding") == ("chunked" if size_bytes is None else None)
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+def test_an_upload_that_fails_on_our_side_says_why(upstream: Upstream, tunnelled: bool) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.client_leaves()
+        upstream.left.append("failed")
+
+    path = "http://lab.invalid/up" if tunnelled else "/up"
+    upstream.left.clear()
+    upstream.on_head(f"POST {path}", script)
+
+    async def work(client: UpstreamClient) -> None:
+        upload = Upload(pieces_of(b"ab", errors.BodyTooLarge("too large")), None)
+        with pytest.raises(errors.BodyTooLarge):
+            await client.upload(post(upstream, "/up", tunnelled=tunnelled), upload)
+        for _ in range(100):
+            if upstream.left:
+                return
+            await asyncio.sleep(0.01)
+
+    run(work)
+    assert upstream.left == ["failed"]
+
+
+def test_a_connection_is_used_again_only_after_a_whole_upload(upstream: Upstream) -> None:
+    async def early(exchange: Exchange) -> None:
+        await exchange.answer(b"early")
+        await exchange.client_leaves()
+
+    async def whole(exchange: Exchange) -> None:
+        await exchange.answer(b"whole")
+
+    async def never() -> AsyncIterator[bytes]:
+        yield b"ab"
+        await asyncio.sleep(10)
+
+    upstream.on_head("POST /early", early)
+    upstream.on("POST /whole", whole)
+
+    async def work(client: UpstreamClient) -> list[int]:
+        for path, pieces in (("/early", never()), ("/whole", pieces_of(b"x")), ("/whole", pieces_of(b"x"))):
+            answer = await client.upload(post(upstream, path), Upload(pieces, None))
+            assert await answer.read_all() == path[1:].encode()
+            answer.close()
+        await body_of(client, get(f"{upstream.url}/whole", method="POST"))
+        return [seen.connection for seen in upstream.requests]
+
+    upstream.on("POST /whole", whole)
+    early_at, first, second, last = run(work)
+    assert len({early_at, first, second}) == 3
+    assert last == second
