@@ -12,6 +12,8 @@
     │   ├── BodyTooLarge             413 request_too_large
     │   ├── UnsupportedMedia         415 unsupported_media_type
     │   └── UpstreamRefusedRequest   4xx, in the words of the provider
+    │       ├── ContextLengthExceeded 400 context_length_exceeded: another model may have room
+    │       └── ContentFiltered      the provider's content filter refused the prompt
     ├── RateLimited                  429 rate_limit_exceeded
     │   └── InsufficientQuota        429 insufficient_quota: waiting does not help
     ├── UpstreamError                502: the provider, or the way to it, failed
@@ -27,8 +29,10 @@
     │   │   ├── FrameTooLarge        502 upstream_frame_too_large
     │   │   └── UpstreamRedirect     502 upstream_redirect
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
+    │   │   └── UpstreamAccessDenied 502 upstream_access_denied: the key is valid, but not for this
+    │   ├── UpstreamRejected         4xx that concerns the target (498, 424, a retired model), status kept
     │   ├── UpstreamUnavailable      503 upstream_unavailable
-    │   │   └── TargetLeftAlone      503 upstream_left_alone
+    │   │   └── CircuitOpen          503 upstream_circuit_open
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
     ├── Overloaded                   503 server_overloaded: this worker has enough to do
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
@@ -40,8 +44,8 @@ the header `x-should-retry: false` (obeyed by the OpenAI SDKs) where it is false
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypedDict
 
 REDACTED = "[redacted]"
 
@@ -59,8 +63,10 @@ class ProxyError(Exception):
     """The base: catch it to catch everything this proxy raises on purpose.
 
     `message` is read by the client: it says what happened and what to do, and never holds a
-    key, a prompt or a stack trace. `retry_after_s` is in whole seconds, already clamped.
-    `upstream_status` is the status that a provider answered with, where it did.
+    key, a prompt or a stack trace. `retry_after_s` is the Retry-After the client gets, in whole seconds,
+    already clamped; `wait_s` is the provider's own figure, unclamped. `upstream_status` is the status that
+    a provider answered with, where it did. `details` are further fields of the provider's error object,
+    bounded and redacted; `headers` are what of its response headers comes back with the error.
     """
 
     status: int = 500
@@ -84,7 +90,10 @@ class ProxyError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.wait_s: float | None = None
         self.upstream_status: int | None = None
+        self.details: Mapping[str, Any] = {}
+        self.headers: Sequence[tuple[str, str]] = ()
         if code is not None:
             self.code = code
         if status is not None:
@@ -267,6 +276,15 @@ class UpstreamAuthFailed(UpstreamError):
     retryable = False
 
 
+class UpstreamAccessDenied(UpstreamAuthFailed):
+    """The provider accepts the key, but not for this model, endpoint or region.
+
+    The provider's sentence reaches the client, as only it says what to do (verify the organization, say).
+    """
+
+    code = "upstream_access_denied"
+
+
 class UpstreamUnavailable(UpstreamError):
     """The provider says that it is overloaded or down."""
 
@@ -274,10 +292,10 @@ class UpstreamUnavailable(UpstreamError):
     code = "upstream_unavailable"
 
 
-class TargetLeftAlone(UpstreamUnavailable):
-    """The provider has failed so often that it is not asked for a moment."""
+class CircuitOpen(UpstreamUnavailable):
+    """The target failed so often that no request is sent to it for a moment."""
 
-    code = "upstream_left_alone"
+    code = "upstream_circuit_open"
 
 
 class UpstreamReportedError(UpstreamError):
@@ -295,6 +313,29 @@ class UpstreamReportedError(UpstreamError):
 
 class UpstreamRefusedRequest(ClientError):
     """The provider finds the client's request wrong (a 4xx that concerns the request)."""
+
+    def __init__(self, error: ErrorObject, *, status: int) -> None:
+        super().__init__(error["message"], param=error["param"])
+        self.type = error["type"]
+        self.code = error["code"]
+        self.status = status
+
+
+class ContextLengthExceeded(UpstreamRefusedRequest):
+    """The prompt is longer than the model's context window."""
+
+
+class ContentFiltered(UpstreamRefusedRequest):
+    """The provider's content filter refused the prompt."""
+
+
+class UpstreamRejected(UpstreamError):
+    """A 4xx that is not surely the client's fault: it concerns the target, and another one may answer.
+
+    The client gets the provider's own status and words where no target answers.
+    """
+
+    retryable = False
 
     def __init__(self, error: ErrorObject, *, status: int) -> None:
         super().__init__(error["message"], param=error["param"])

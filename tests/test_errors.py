@@ -9,7 +9,9 @@ from sanic_proxy import errors
 ALL = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ProxyError)
 ]
-PLAIN = [kind for kind in ALL if kind not in {errors.UpstreamReportedError, errors.UpstreamRefusedRequest}]
+# These take the provider's error object instead of a message.
+FROM_PROVIDER = (errors.UpstreamReportedError, errors.UpstreamRefusedRequest, errors.UpstreamRejected)
+PLAIN = [kind for kind in ALL if not issubclass(kind, FROM_PROVIDER)]
 
 
 @pytest.mark.parametrize("kind", PLAIN)

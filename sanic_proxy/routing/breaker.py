@@ -139,7 +139,7 @@ class Health:
         if self._opened_by is not None:
             kind, message = self._opened_by
             return kind(message)
-        return errors.TargetLeftAlone(
+        return errors.CircuitOpen(
             "The provider has failed repeatedly and is left alone for a moment", retry_after_s=min(60, wait_s)
         )
 

@@ -97,7 +97,7 @@ class Tries(Generic[P]):
                 self._on_target += 1
                 self._total += 1
                 return target
-            self._note(target, "left_alone", None)
+            self._note(target, "circuit_open", None)
             self._go_on()
         # What a target has said is worth more than that another one is left alone.
         try:

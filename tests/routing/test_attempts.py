@@ -376,9 +376,9 @@ def test_a_target_that_fails_on_and_on_is_left_alone(breaking: Proxy, upstream: 
     upstream.on("other", answers)
     replies = [breaking.chat("groq/m") for _ in range(8)]
     assert [reply.status for reply in replies] == [502] * 5 + [503] * 3
-    assert replies[-1].error["code"] == "upstream_left_alone"
+    assert replies[-1].error["code"] == "upstream_circuit_open"
     assert 1 <= int(replies[-1].headers["retry-after"]) <= 5
-    assert route(replies[-1]) == "groq/m left_alone"
+    assert route(replies[-1]) == "groq/m circuit_open"
     assert len(upstream.seen("m")) == 5
     assert breaking.chat("groq/other").status == 200
 

@@ -79,7 +79,7 @@ def test_open_it_refuses_until_one_probe_is_let_through() -> None:
     health = Health()
     fail(health, 5)
     refusal = health.admit(100 + OPEN_S - 0.1)
-    assert isinstance(refusal, errors.TargetLeftAlone)
+    assert isinstance(refusal, errors.CircuitOpen)
     assert refusal.retry_after_s is not None
     assert health.admit(100 + OPEN_S) is None
     assert health.admit(100 + OPEN_S) is not None  # one at a time

@@ -90,7 +90,7 @@ def test_a_refused_key_is_out_for_every_model() -> None:
     assert way(record) == "a/m 401 Nms, b/m ok Nms"
     later: Tries[str] = Tries([first, second], Limits(), record)
     assert later.next() is second
-    assert record.route.endswith("a/m left_alone")
+    assert record.route.endswith("a/m circuit_open")
 
 
 def test_where_all_are_left_alone_it_is_said_why() -> None:
@@ -99,7 +99,7 @@ def test_where_all_are_left_alone_it_is_said_why() -> None:
         once: Tries[str] = Tries([target], Limits(1, 1), record)
         once.next()
         assert once.failed(status(500)) is None
-    with pytest.raises(errors.TargetLeftAlone):
+    with pytest.raises(errors.CircuitOpen):
         way_on.next()
 
 
