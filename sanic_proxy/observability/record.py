@@ -11,6 +11,7 @@ from typing import Any
 class RequestRecord:
     """Filled in on the request's way, read once at its end. Holds no content and no key.
 
+    `client_id` tells clients apart (the same for every request with one key; empty where no keys are set).
     `ended` says why it did: "complete", an error's code, or "client_left". `route` lists the targets that
     were asked, why each was left, and after how many milliseconds.
     """
@@ -18,6 +19,7 @@ class RequestRecord:
     request_id: str
     method: str
     path: str
+    client_id: str = ""
     started: float = field(default_factory=time.monotonic)
     provider: str | None = None
     model: str | None = None
