@@ -93,7 +93,7 @@ def test_lines_that_cannot_be_written_are_counted_and_told_of_when_it_works_agai
 
 def test_closed_standard_streams_are_filled() -> None:
     code = (
-        "import os; from sanic_proxy.logs import fill_standard_streams\n"
+        "import os; from sanic_proxy.observability.logs import fill_standard_streams\n"
         "for number in (0, 1, 2): os.close(number)\n"
         "fill_standard_streams()\n"
         "assert all(os.readlink(f'/proc/self/fd/{number}') == '/dev/null' for number in (0, 1, 2))\n"
