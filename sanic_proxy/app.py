@@ -10,6 +10,8 @@ import asyncio
 import logging
 import os
 import signal
+import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from sanic import Request, Sanic
@@ -52,6 +54,14 @@ REQUEST_TIMEOUT_S = 60
 _NO_ENVIRONMENT = "\0"
 
 
+_WORKER_FLAGS = frozenset({"-w", "--workers", "--fast", "--single-process"})
+
+
+def _flag_names() -> list[str]:
+    """The flags on the command line. Sanic's default number of workers looks like `--workers 1`."""
+    return [argument.partition("=")[0] for argument in sys.argv[1:]]
+
+
 class _OpenAPI(OpenAPIExtension):  # type: ignore[no-untyped-call]
     """sanic-ext's document, without its pages; the line it says on start looks for one of them."""
 
@@ -64,6 +74,19 @@ class _OpenAPI(OpenAPIExtension):  # type: ignore[no-untyped-call]
 
 class ProxyApp(Sanic[Any, Any]):
     """Sanic with a door in front of its router and a record behind every request."""
+
+    @override
+    def prepare(
+        self, host: str | None = None, port: int | None = None, *, workers: int = 1, **options: Any
+    ) -> None:
+        """Sanic's; what neither a flag nor a caller has named comes from the settings."""
+        with suppress(SettingsError):  # reported when the main process starts
+            settings = load()
+            if options.get("sock") is None and not options.get("unix"):
+                host, port = host or settings.host, port or settings.port
+            if workers == 1 and settings.workers and not _WORKER_FLAGS.intersection(_flag_names()):
+                workers = settings.workers
+        super().prepare(host, port, workers=workers, **options)
 
     @override
     def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
@@ -257,7 +280,7 @@ async def check_settings(app: ProxyApp) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     settings = _settings_or_exit(app.state.host)
     logs.configure(settings.log_level, settings.log_format)
-    for line in banner.start_lines(settings, f"http://{app.state.host}:{app.state.port}"):
+    for line in banner.start_lines(settings):
         logs.say(line)
 
 

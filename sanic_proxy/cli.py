@@ -7,31 +7,54 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sanic_proxy import __version__
 from sanic_proxy.config.loader import load
-from sanic_proxy.config.model import HEARTBEATS, PREFIX, Settings, SettingsError, binding_problem
+from sanic_proxy.config.model import HEARTBEATS, Settings, SettingsError, binding_problem
+from sanic_proxy.config.secret import Secret
+from sanic_proxy.config.variables import PREFIX
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability import banner
 from sanic_proxy.state import AppState
 
+_EXAMPLES = """\
+examples:
+  sanic-proxy serve                                  start with the settings of the environment and .env
+  sanic-proxy serve --port 9000 --workers 4
+  sanic-proxy serve --config proxy.toml --router
+  sanic-proxy check                                  report every problem, list the providers
+  sanic-proxy models                                 the models that clients can name, as JSON
+
+exit status: 0; 1 if the settings are wrong or a provider failed; 2 if the command line is wrong"""
+
+# Flags that stand for a setting, by the variable they set.
+_FLAGS = ("host", "port", "workers", "heartbeat_char", "log_level", "config")
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; exits with its status."""
-    options = _parser().parse_args(arguments)
-    _apply_flags(options)
+    parser = _parser()
+    options, further = parser.parse_known_args(arguments)
+    if further and options.run is not serve_proxy:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    flags = _apply_flags(options)
     try:
-        settings = load()
+        settings = load(flags=flags)
     except SettingsError as exc:
         for problem in exc.problems:
             sys.stderr.write(f"sanic-proxy: {problem}\n")
         sys.exit(1)
-    sys.exit(options.run(settings))
+    sys.exit(options.run(settings, further))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sanic-proxy", description="An OpenAI-compatible LLM gateway.")
+    parser = argparse.ArgumentParser(
+        prog="sanic-proxy",
+        description="An OpenAI-compatible LLM gateway: the model's name picks the provider.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"sanic-proxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -44,47 +67,90 @@ def _parser() -> argparse.ArgumentParser:
         help="the model's prefix picks the provider",
     )
 
-    serve = commands.add_parser("serve", parents=[common], help="start the proxy")
-    serve.add_argument("--host", help="address to listen on (127.0.0.1)")
-    serve.add_argument("--port", help="port to listen on (8000)")
-    serve.add_argument("--workers", help="worker processes (one per core)")
-    serve.add_argument("--heartbeat-char", choices=list(HEARTBEATS), help="what Straico's heartbeats carry")
-    serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
-    serve.set_defaults(run=serve_proxy)
-
-    models = commands.add_parser("models", parents=[common], help="print the models of all providers as JSON")
-    models.set_defaults(run=print_models)
-
-    check = commands.add_parser(
-        "check", parents=[common], help="check the settings and print the provider table"
+    serve = _command(
+        commands, common, "serve", serve_proxy, "start the proxy", "sanic-proxy serve --port 9000"
     )
-    check.set_defaults(run=print_table)
+    serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", help="port to listen on (default: 8000)")
+    serve.add_argument("--workers", help="worker processes (default: one per core)")
+    serve.add_argument("--heartbeat-char", choices=list(HEARTBEATS), help="content of Straico's heartbeats")
+    serve.add_argument("--log-level", help="debug, info, warning or error (default: info)")
+
+    _command(
+        commands,
+        common,
+        "models",
+        print_models,
+        "print the models of all providers as JSON",
+        "sanic-proxy models --config proxy.toml",
+    )
+    _command(
+        commands,
+        common,
+        "check",
+        print_table,
+        "check the settings, and print providers, keys (last four characters) and model names",
+        "SANIC_PROXY_CONFIG=proxy.toml sanic-proxy check",
+    )
     return parser
 
 
-def _apply_flags(options: argparse.Namespace) -> None:
-    """Flags become environment variables: they win over all else there, and workers inherit them."""
-    for name in ("host", "port", "workers", "heartbeat_char", "log_level", "config"):
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    common: argparse.ArgumentParser,
+    name: str,
+    run: Callable[[Settings, Sequence[str]], int],
+    text: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        parents=[common],
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example: {example}",
+    )
+    command.set_defaults(run=run)
+    return command
+
+
+def _apply_flags(options: argparse.Namespace) -> dict[str, str]:
+    """Flags become environment variables: they win over all else, and workers inherit them.
+
+    Returns the flag that set each variable, for messages.
+    """
+    flags: dict[str, str] = {}
+    for name in _FLAGS:
         value = getattr(options, name, None)
         if value is not None:
             os.environ[PREFIX + name.upper()] = value
+            flags[name.upper()] = f"--{name.replace('_', '-')}"
     if options.router is not None:
         os.environ[PREFIX + "ROUTER"] = "on" if options.router else "off"
+    return flags
 
 
-def serve_proxy(settings: Settings) -> int:
-    """Replace this process with Sanic's own command, so that there is one way to start."""
-    command = [sys.executable, "-m", "sanic", "sanic_proxy.app"]
-    command += [
-        f"--host={settings.host}",
-        f"--port={settings.port}",
-        f"--workers={settings.workers}",
-    ]
+def serve_proxy(settings: Settings, further: Sequence[str] = ()) -> int:
+    """Replace this process with Sanic's own command, so that there is one way to start.
+
+    `further` are arguments of Sanic's, such as `--dev`.
+    """
+    command = [sys.executable, "-m", "sanic", "sanic_proxy.app", *_address(settings, further)]
+    if not any(
+        argument.startswith(("--workers", "-w", "--single-process", "--fast")) for argument in further
+    ):
+        command.append(f"--workers={settings.worker_count}")
     sys.stdout.flush()
-    os.execv(sys.executable, command)  # noqa: S606 - our own interpreter, no shell
+    os.execv(sys.executable, [*command, *further])  # noqa: S606 - our own interpreter, no shell
 
 
-def print_models(settings: Settings) -> int:
+def _address(settings: Settings, further: Sequence[str]) -> list[str]:
+    if any(argument.startswith(("--unix", "-u")) for argument in further):
+        return []
+    return [f"--host={settings.host}", f"--port={settings.port}"]
+
+
+def print_models(settings: Settings, further: Sequence[str] = ()) -> int:
     """The models as `GET /v1/models` would list them."""
     try:
         listed = asyncio.run(_models(settings))
@@ -103,16 +169,27 @@ async def _models(settings: Settings) -> list[dict[str, object]]:
         await state.aclose()
 
 
-def print_table(settings: Settings) -> int:
-    """What `serve` would start with; 1 if it would refuse."""
-    print(f"{'provider':<14}{'key':<8}base URL")
+def print_table(settings: Settings, further: Sequence[str] = ()) -> int:
+    """What `serve` would start with; 1 if it would refuse. Of keys only the last characters are shown."""
+    print(f"{'provider':<14}{'keys':<24}base URL")
     for provider in settings.providers:
-        key = "-" if provider.key is None else str(provider.key)
-        print(f"{provider.name:<14}{key:<8}{provider.base_url or '(embedded)'}")
-    for line in banner.start_lines(settings, f"http://{settings.host}:{settings.port}")[2:]:
+        print(f"{provider.name:<14}{_keys_text(provider.keys):<24}{provider.base_url or '(embedded)'}")
+    for model in settings.models:
+        print(f"model {model.name}: {', '.join('/'.join(target) for target in model.targets)}")
+    off = ", ".join(f"{entry.name} ({entry.variable})" for entry in settings.providers_off)
+    print(f"off, and the variable that turns each on: {off or 'none'}")
+    for line in (banner.router_line(settings), banner.access_line(settings), *settings.warnings):
         print(line)
+    if not settings.is_open:
+        print(f"client keys: {_keys_text(settings.api_keys)}")
     problem = binding_problem(settings, settings.host)
     if problem is not None:
         sys.stderr.write(f"sanic-proxy: {problem}\n")
         return 1
     return 0
+
+
+def _keys_text(keys: Sequence[Secret]) -> str:
+    """How many keys there are, and how they end."""
+    hints = ", ".join(key.hint for key in keys)
+    return f"{len(keys)}: {hints}" if len(keys) > 1 else hints or "-"

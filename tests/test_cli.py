@@ -11,6 +11,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from sanic_proxy import __version__
 from tests.support.proxy import clean_environment, free_port
 
@@ -33,7 +35,7 @@ def test_check_prints_the_table_without_keys(tmp_path: Path) -> None:
     done = run(tmp_path, "check", GROQ_API_KEY=KEY, HTTPS_PROXY=f"http://{KEY}@proxy")
     assert done.returncode == 0
     assert "https://api.groq.com/openai/v1" in done.stdout
-    assert "****" in done.stdout
+    assert f"...{KEY[-4:]}" in done.stdout
     assert KEY not in done.stdout + done.stderr
 
 
@@ -61,8 +63,37 @@ def test_models_of_a_provider_that_is_down_are_a_failure(tmp_path: Path) -> None
 
 def test_flags_win_over_the_environment(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("[proxy]\ntimeout_idle = 'wrong'\n")
-    assert "router off" in run(tmp_path, "check", "--no-router", SANIC_PROXY_ROUTER="on").stdout
+    done = run(tmp_path, "check", "--no-router", SANIC_PROXY_ROUTER="on", STRAICO_API_KEY=KEY)
+    assert "router off" in done.stdout
     assert run(tmp_path, "check", "--config", "a.toml").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["serve", "--help"], ["check", "--help"], ["models", "--help"]]
+)
+def test_help_has_a_description_and_an_example(tmp_path: Path, arguments: list[str]) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 0
+    assert "example" in done.stdout
+    assert "sanic-proxy" in done.stdout.split("example")[1]
+
+
+def test_check_lists_keys_models_and_what_is_off(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[models.fast]\ntargets = ['groq/m']\n")
+    done = run(
+        tmp_path, "check", "--config", "a.toml", GROQ_API_KEY=f"{KEY},{KEY}-second", SANIC_PROXY_API_KEYS=KEY
+    )
+    assert f"2: ...{KEY[-4:]}, ...cond" in done.stdout
+    assert "model fast: groq/m" in done.stdout
+    assert "straico (STRAICO_API_KEY)" in done.stdout
+    assert KEY not in done.stdout
+
+
+def test_a_wrong_flag_is_named_as_the_flag(tmp_path: Path) -> None:
+    done = run(tmp_path, "serve", "--port", "x")
+    assert done.returncode == 1
+    assert "--port: expected a whole number" in done.stderr
+    assert run(tmp_path, "check", "--prot", "1").returncode == 2
 
 
 def test_the_version_is_told(tmp_path: Path) -> None:
@@ -70,32 +101,66 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 2
 
 
-def test_serve_starts_the_proxy_with_its_flags(tmp_path: Path) -> None:
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "sanic_proxy",
-        "serve",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--log-level",
-        "error",
-    ]
-    with (tmp_path / "log").open("wb") as log:
-        env = clean_environment({"SANIC_PROXY_LAME_DUCK_SECONDS": "0"})
+def serve_once(directory: Path, port: int, *arguments: str, workers: int = 1, **settings: str) -> str:
+    """Start a proxy, wait until it answers on `port` and has `workers`, stop it. Returns its log."""
+    with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            command, cwd=tmp_path, env=env, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, *arguments],
+            cwd=directory,
+            env=clean_environment({"SANIC_PROXY_LAME_DUCK_SECONDS": "0", **settings}),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         assert answer(f"http://127.0.0.1:{port}/health") == {"status": "ok"}
+        until = time.monotonic() + 30
+        while (directory / "log").read_text().count("Worker ready") < workers and time.monotonic() < until:
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return (directory / "log").read_text()
+
+
+_SANIC = ("-m", "sanic", "sanic_proxy.app")
+_SERVE = ("-m", "sanic_proxy", "serve")
+_FROM_TOML = {
+    ".env": "SANIC_PROXY_CONFIG=a.toml\nSANIC_PROXY_WORKERS=2\n",
+    "a.toml": "[proxy]\nport = PORT\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        ((*_SERVE, "--port", "PORT", "--workers", "1", "--log-level", "info"), {}),
+        ((*_SERVE, "--single-process"), {".env": "SANIC_PROXY_PORT=PORT\n"}),
+        (_SANIC, {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_HOST=127.0.0.1\n"}),
+        ((*_SANIC, "--workers", "1"), _FROM_TOML),
+    ],
+    ids=["flags", "dotenv", "sanic", "toml"],
+)
+def test_every_way_to_start_takes_the_address_from_the_settings(
+    tmp_path: Path, arguments: tuple[str, ...], files: dict[str, str]
+) -> None:
+    port = free_port()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text.replace("PORT\n", f"{port}\n"))
+    serve_once(tmp_path, port, *(str(port) if argument == "PORT" else argument for argument in arguments))
+
+
+@pytest.mark.parametrize(("flags", "expected"), [((), 2), (("--workers", "1"), 1)])
+def test_the_number_of_workers_comes_from_the_settings_unless_a_flag_says(
+    tmp_path: Path, flags: tuple[str, ...], expected: int
+) -> None:
+    port = free_port()
+    settings = {"SANIC_PROXY_PORT": str(port), "SANIC_PROXY_WORKERS": "2"}
+    log = serve_once(tmp_path, port, *_SANIC, *flags, workers=expected, **settings)
+    assert log.count("Worker ready") == expected
 
 
 def answer(url: str) -> object:

@@ -1,4 +1,4 @@
-"""The providers that already speak OpenAI's protocol, a row each. Knows no settings and no network."""
+"""All providers that ship with the proxy, a row each. Knows no settings and no network."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One provider: where it is, which variable holds its key, and what it wants besides.
+    """One provider: its protocol, its address, the variable with its key, and what it needs besides.
 
-    `base_url` is such that `/chat/completions` follows it; None for a local server, which is on only
-    when its address is set. `docs` is the vendor's page that says so.
+    `protocol` names the class that speaks to it. `base_url` is such that `/chat/completions` follows it; None
+    for a local server, which is on only when its address is set, such as `example_url`. `serves_any_name`:
+    its own model ids look like prefixed ones (`openai/gpt-4o`), so while it is on the router is off by
+    default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
+    `docs` is the vendor's page with these facts.
     """
 
     name: str
     base_url: str | None
     key_variable: str | None
+    protocol: str = "openai"
     key_required: bool = True
     aliases: tuple[str, ...] = ()
     other_key_variables: tuple[str, ...] = ()
@@ -23,6 +27,10 @@ class Row:
     models_path: str | None = "/models"
     models: tuple[str, ...] = ()
     model_prefix: str = ""
+    commit_delay_s: float = 10.0
+    example_url: str = ""
+    serves_any_name: bool = False
+    is_embedded: bool = False
     docs: str = ""
 
     @property
@@ -31,12 +39,23 @@ class Row:
         return f"{self.name.upper().replace('-', '_')}_BASE_URL"
 
 
-def _local(name: str, docs: str) -> Row:
+def _local(name: str, port: int, docs: str) -> Row:
     """A server on one's own machine: its key, if it was started with one, is optional."""
-    return Row(name, None, f"{name.upper()}_API_KEY", key_required=False, docs=docs)
+    example = f"http://127.0.0.1:{port}/v1"
+    return Row(name, None, f"{name.upper()}_API_KEY", key_required=False, example_url=example, docs=docs)
 
 
 ROWS: tuple[Row, ...] = (
+    Row(
+        "straico",
+        "https://api.straico.com",
+        "STRAICO_API_KEY",
+        protocol="straico",
+        models_path="/v2/models",
+        commit_delay_s=3.0,
+        serves_any_name=True,
+        docs="documenter.getpostman.com/view/5900072/2s9YyzddrR",
+    ),
     Row(
         "openai",
         "https://api.openai.com/v1",
@@ -145,8 +164,9 @@ ROWS: tuple[Row, ...] = (
         models_path=None,  # not among the endpoints of the compatibility API
         docs="docs.cohere.com/docs/compatibility-api",
     ),
-    _local("ollama", "docs.ollama.com/api/openai-compatibility"),
-    _local("vllm", "docs.vllm.ai/en/latest/serving/openai_compatible_server"),
-    _local("lmstudio", "lmstudio.ai/docs/developer/openai-compat"),
-    _local("llamacpp", "github.com/ggml-org/llama.cpp/tree/master/tools/server"),
+    _local("ollama", 11434, "docs.ollama.com/api/openai-compatibility"),
+    _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server"),
+    _local("lmstudio", 1234, "lmstudio.ai/docs/developer/openai-compat"),
+    _local("llamacpp", 8080, "github.com/ggml-org/llama.cpp/tree/master/tools/server"),
+    Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True),
 )

@@ -1,4 +1,4 @@
-"""What the proxy is told from outside, as one frozen object. `settings_loader` reads it."""
+"""The settings as one frozen object. Each field that is read from outside declares its variable here."""
 
 from __future__ import annotations
 
@@ -6,14 +6,27 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn
+from typing import Literal
 
-from typing_extensions import override
-
-PREFIX = "SANIC_PROXY_"
+from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
+from sanic_proxy.config.variables import (
+    PREFIX,
+    Choice,
+    Duration,
+    Flag,
+    HostList,
+    Integer,
+    Keys,
+    OriginList,
+    Origins,
+    Size,
+    Text,
+    Variable,
+    setting,
+    variables_of,
+)
 
 Switch = Literal["auto", "on", "off"]
-Protocol = Literal["openai", "straico", "echo"]
 
 HEARTBEATS: Mapping[str, str] = {
     "": "",
@@ -22,37 +35,7 @@ HEARTBEATS: Mapping[str, str] = {
     "wj": "\u2060",
     "comment": "",
 }
-MIN_SECRET_CHARS = 8
-STRAICO_BASE_URL = "https://api.straico.com"
-
-
-class Secret:
-    """A value that is only read on purpose: it cannot be printed, compared by guess, pickled or dumped."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """The value itself, for the header or comparison it is needed in."""
-        return self._value
-
-    @override
-    def __repr__(self) -> str:
-        return "Secret(****)"
-
-    @override
-    def __str__(self) -> str:
-        return "****"
-
-    @override
-    def __format__(self, spec: str) -> str:
-        return format("****", spec)
-
-    @override
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Secret cannot be copied, pickled or dumped")
+_SWITCH = Choice(("auto", "on", "off"))
 
 
 class SettingsError(Exception):
@@ -63,51 +46,89 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
+def default_workers() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Independent clocks, in seconds. The proxy's own heartbeats reset none of them.
+    """Independent clocks of one request, in seconds. The proxy's own heartbeats reset none of them.
 
     `idle_s` is silence; `stall_s` is a stream without progress, whatever else it brings.
     """
 
-    connect_s: float
-    first_byte_s: float
-    idle_s: float
-    total_s: float
-    stall_s: float = 120.0
+    connect_s: float = setting("TIMEOUT_CONNECT", Duration(), 5.0, "time to connect to a provider")
+    first_byte_s: float = setting(
+        "TIMEOUT_FIRST_BYTE", Duration(), 300.0, "time from the request to the provider's first byte"
+    )
+    idle_s: float = setting("TIMEOUT_IDLE", Duration(), 120.0, "longest silence inside an answer")
+    total_s: float = setting(
+        "TIMEOUT_TOTAL", Duration(), 600.0, "time for the whole request, all attempts together"
+    )
+    stall_s: float = setting(
+        "TIMEOUT_STALL",
+        Duration(),
+        120.0,
+        "longest time a stream may bring nothing but comments and empty deltas",
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLimits:
-    """What is kept of connections that nobody uses; those in use are not limited."""
+    """Limits of the idle connections that are kept; those in use are not limited."""
 
-    idle_per_host: int
-    idle_timeout_s: float
-    tcp_keepalive_s: int
+    idle_per_host: int = setting(
+        "POOL_IDLE_PER_HOST",
+        Integer(0, 100_000),
+        512,
+        "idle connections kept per provider and worker; further ones are closed, oldest first",
+    )
+    idle_timeout_s: float = setting("POOL_IDLE_TIMEOUT", Duration(), 15.0, "time an idle connection is kept")
+    tcp_keepalive_s: int = setting(
+        "TCP_KEEPALIVE", Integer(1, 32767), 90, "seconds until TCP probes a silent connection"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """How long a stop may take, in seconds: still taking new requests, then finishing those under way."""
+    """How long a stop may take, in seconds: still taking new requests, then finishing those in flight."""
 
-    lame_duck_s: float
-    drain_s: float
+    lame_duck_s: float = setting(
+        "LAME_DUCK_SECONDS",
+        Duration(zero=True),
+        5.0,
+        "time after SIGTERM in which new requests are still served",
+    )
+    drain_s: float = setting(
+        "DRAIN_SECONDS", Duration(zero=True), 300.0, "time that requests in flight then have to finish"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What a worker has under way at most; 0: without limit."""
+    """The most that a worker has in flight; 0: no limit."""
 
-    concurrent: int
-    bytes_in_flight: int
+    concurrent: int = setting(
+        "MAX_CONCURRENT",
+        Integer(0, 1_000_000),
+        2000,
+        "requests in flight per worker; further ones get 503; 0: no limit",
+    )
+    bytes_in_flight: int = setting(
+        "MAX_BYTES_IN_FLIGHT",
+        Size(0, 2**50),
+        2**30,
+        "bytes of their bodies per worker; further ones get 503; 0: no limit",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """One provider that is on: where it is, and what it is told."""
+    """One provider that is on. `protocol` names the class that speaks to it."""
 
     name: str
-    protocol: Protocol
+    protocol: str
     base_url: str
     key: Secret | None
     commit_delay_s: float
@@ -120,6 +141,12 @@ class ProviderSettings:
     models_path: str | None = "/models"
     model_prefix: str = ""
     proxy: Secret | None = None
+    serves_any_name: bool = False
+
+    @property
+    def keys(self) -> tuple[Secret, ...]:
+        """All its keys, in the order in which they are tried."""
+        return (self.key, *self.spare_keys) if self.key is not None else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,148 +166,122 @@ class ModelSettings:
     targets: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything the proxy is told from outside, checked."""
+    """All settings, checked."""
 
-    host: str
-    port: int
-    workers: int
-    router: Switch
-    echo: Switch
-    heartbeat: str
-    heartbeat_interval_s: float
-    pool: PoolLimits
-    client_timeout_s: float
-    max_body_bytes: int
-    max_upload_bytes: int
-    api_keys: tuple[Secret, ...]
-    allow_open: bool
-    cors_origins: frozenset[str]
-    allowed_hosts: frozenset[str]
-    log_level: str
-    log_format: str
-    access_log: bool
-    ssl_cert_file: str | None
-    timeouts: Timeouts
-    ending: Ending
-    capacity: Capacity
-    providers: tuple[ProviderSettings, ...]
-    providers_off: tuple[ProviderOff, ...]
+    host: str = setting("HOST", Text("an address to listen on"), "127.0.0.1", "address to listen on")
+    port: int = setting("PORT", Integer(1, 65535), 8000, "port to listen on")
+    workers: int = setting("WORKERS", Integer(0, 1024), 0, "worker processes; 0: one per core", shown="0")
+    router: Switch = setting(
+        "ROUTER", _SWITCH, "auto", "`on`, `off`, `auto`: off while `STRAICO_API_KEY` is set, else on"
+    )
+    echo: Switch = setting(
+        "ECHO", _SWITCH, "auto", "`on`, `off`, `auto`: the embedded provider, on only while there is no other"
+    )
+    heartbeat: str = setting(
+        "HEARTBEAT_CHAR",
+        Choice(tuple(HEARTBEATS)),
+        "",
+        "content of Straico's heartbeats: empty, `zwsp`, `zwnj`, `wj` or `comment`",
+    )
+    heartbeat_interval_s: float = setting("HEARTBEAT_INTERVAL", Duration(), 3.0, "time between heartbeats")
+    commit_delay_s: float | None = setting(
+        "STREAM_COMMIT_DELAY",
+        Duration(zero=True),
+        None,
+        "time a stream's status line waits for the upstream; 0: sent at once",
+        shown="10; Straico 3",
+    )
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    client_timeout_s: float = setting(
+        "TIMEOUT_CLIENT", Duration(), 60.0, "longest time a client may read nothing of its answer"
+    )
+    attempts: int = setting(
+        "ATTEMPTS", Integer(1, 20), 4, "how often one request may be sent, all targets together"
+    )
+    attempts_per_target: int = setting(
+        "ATTEMPTS_PER_TARGET", Integer(1, 10), 2, "how often to one target; 1: no retry"
+    )
+    breaker: bool = setting(
+        "BREAKER", Flag(), True, "stop sending requests to a target for a moment after repeated failures"
+    )
+    pool: PoolLimits = field(default_factory=PoolLimits)
+    max_body_bytes: int = setting("MAX_BODY_BYTES", Size(1024, 2**40), 33_554_432, "larger requests get 413")
+    max_upload_bytes: int = setting(
+        "MAX_UPLOAD_BYTES",
+        Size(1024, 2**40),
+        536_870_912,
+        "the same for forms with files, which are streamed",
+    )
+    api_keys: tuple[Secret, ...] = setting(
+        "API_KEYS",
+        Keys(),
+        (),
+        "comma-separated keys that clients must present; empty: open to all who can connect",
+    )
+    allow_open: bool = setting(
+        "ALLOW_OPEN", Flag(), False, "`on` lets a proxy without keys listen beyond loopback"
+    )
+    cors_origins: Origins = setting(
+        "CORS_ORIGINS",
+        OriginList(),
+        Origins(),
+        "comma-separated origins whose pages may call: `https://*.example.com`, `http://localhost:*`, `*`",
+    )
+    allowed_hosts: frozenset[str] = setting(
+        "ALLOWED_HOSTS",
+        HostList(),
+        frozenset(),
+        "comma-separated host names accepted besides loopback while there are no keys",
+    )
+    log_level: str = setting(
+        "LOG_LEVEL",
+        Choice(("debug", "info", "warning", "error")),
+        "info",
+        "`debug`, `info`, `warning`, `error`",
+    )
+    log_format: str = setting("LOG_FORMAT", Choice(("text", "json")), "text", "`text` or `json`")
+    access_log: bool = setting("ACCESS_LOG", Flag(), True, "one line per finished request")
+    capacity: Capacity = field(default_factory=Capacity)
+    ending: Ending = field(default_factory=Ending)
+    config: str = setting("CONFIG", Text("the path of a TOML file"), "", "path of a TOML file")
+    ssl_cert_file: str | None = None
+    providers: tuple[ProviderSettings, ...] = ()
+    providers_off: tuple[ProviderOff, ...] = ()
     models: tuple[ModelSettings, ...] = ()
-    attempts_per_target: int = 2
-    attempts: int = 4
-    breaker: bool = True
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
     @property
     def router_is_on(self) -> bool:
-        """Straico's own ids look like `openai/gpt-4o`, so `auto` steps aside for its key."""
+        """Whether the model's prefix picks the provider.
+
+        `auto` steps aside for a provider whose own model ids look like prefixed ones.
+        """
         if self.router == "auto":
-            return not any(provider.protocol == "straico" for provider in self.providers)
+            return not any(provider.serves_any_name for provider in self.providers)
         return self.router == "on"
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no text of ours may hold. Shorter values are no keys, and stand in any text."""
-        keys = [key for provider in self.providers for key in (provider.key, *provider.spare_keys) if key]
+        """All that no text of the proxy's may hold. Shorter values are no keys, and occur in any text."""
+        keys = [key for provider in self.providers for key in provider.keys]
         headers = [value for provider in self.providers for _, value in provider.headers]
         known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys))}
         return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
 
     @property
+    def worker_count(self) -> int:
+        """The number of worker processes to start."""
+        return self.workers or default_workers()
+
+    @property
     def is_open(self) -> bool:
+        """Whether clients need no key."""
         return not self.api_keys
 
 
-def default_workers() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One documented setting; the README's table is checked against these."""
-
-    name: str
-    default: str
-    meaning: str
-
-    def row(self) -> str:
-        """Its row in the README's table."""
-        return f"| `{PREFIX}{self.name}` | {self.default or 'empty'} | {self.meaning} |"
-
-
-VARIABLES: tuple[Variable, ...] = (
-    Variable("HOST", "127.0.0.1", "address for the `serve` command"),
-    Variable("PORT", "8000", "port for the `serve` command"),
-    Variable("WORKERS", "cores", "worker processes for the `serve` command"),
-    Variable("ROUTER", "auto", "`on`, `off`, `auto`: off while `STRAICO_API_KEY` is set, else on"),
-    Variable(
-        "ECHO",
-        "auto",
-        "`on`, `off`, `auto`: the embedded provider, on only while there is no other",
-    ),
-    Variable(
-        "HEARTBEAT_CHAR",
-        "",
-        "what Straico's heartbeats carry: empty, `zwsp`, `zwnj`, `wj` or `comment`",
-    ),
-    Variable("HEARTBEAT_INTERVAL", "3", "seconds between heartbeats"),
-    Variable(
-        "STREAM_COMMIT_DELAY",
-        "10; Straico 3",
-        "seconds a stream's status line waits for the upstream; 0: at once",
-    ),
-    Variable("TIMEOUT_CONNECT", "5", "seconds for a connection to a provider"),
-    Variable("TIMEOUT_FIRST_BYTE", "300", "seconds from the request to the provider's status"),
-    Variable("TIMEOUT_IDLE", "120", "seconds of silence inside an answer"),
-    Variable("TIMEOUT_TOTAL", "600", "seconds for the whole request"),
-    Variable(
-        "TIMEOUT_STALL",
-        "120",
-        "seconds of a stream without progress: comments and empty deltas are none",
-    ),
-    Variable("TIMEOUT_CLIENT", "60", "seconds a client may take nothing of its answer"),
-    Variable("ATTEMPTS", "4", "how often one request may be sent, all targets together"),
-    Variable("ATTEMPTS_PER_TARGET", "2", "how often to one target; 1: never again"),
-    Variable("BREAKER", "on", "leave a target alone for a moment after repeated failures"),
-    Variable(
-        "POOL_IDLE_PER_HOST",
-        "512",
-        "idle connections kept per provider and worker; more are closed, oldest first",
-    ),
-    Variable("POOL_IDLE_TIMEOUT", "15", "seconds an idle connection is kept"),
-    Variable("TCP_KEEPALIVE", "90", "seconds until TCP probes a silent connection"),
-    Variable("MAX_BODY_BYTES", "33554432", "larger requests get 413"),
-    Variable(
-        "MAX_UPLOAD_BYTES", "536870912", "the same for forms with files, which are sent on as they come"
-    ),
-    Variable(
-        "API_KEYS",
-        "",
-        "comma-separated keys that clients must present; empty: open to all who can connect",
-    ),
-    Variable("ALLOW_OPEN", "0", "`1` lets an open proxy listen beyond loopback"),
-    Variable("CORS_ORIGINS", "", "comma-separated origins whose pages may call; `*` for all"),
-    Variable(
-        "ALLOWED_HOSTS",
-        "",
-        "comma-separated host names accepted besides loopback while there are no keys",
-    ),
-    Variable("LOG_LEVEL", "info", "`debug`, `info`, `warning`, `error`"),
-    Variable("LOG_FORMAT", "text", "`text` or `json`"),
-    Variable("ACCESS_LOG", "on", "one line per finished request"),
-    Variable("MAX_CONCURRENT", "2000", "requests under way per worker; more get 503; 0: no limit"),
-    Variable(
-        "MAX_BYTES_IN_FLIGHT",
-        "1073741824",
-        "bytes of their bodies per worker; more get 503; 0: no limit",
-    ),
-    Variable("LAME_DUCK_SECONDS", "5", "seconds after SIGTERM in which new requests are still served"),
-    Variable("DRAIN_SECONDS", "300", "seconds that requests under way then have to finish"),
-    Variable("CONFIG", "", "path of a TOML file"),
-)
+VARIABLES: tuple[Variable, ...] = tuple(variables_of(Settings))
 
 
 def is_loopback(host: str) -> bool:
@@ -299,6 +300,6 @@ def binding_problem(settings: Settings, host: str) -> str | None:
     if not settings.is_open or settings.allow_open or is_loopback(host):
         return None
     return (
-        f"{PREFIX}API_KEYS is empty and {host} is not loopback: whoever reaches it spends your providers' "
-        f"credit. Set keys, listen on 127.0.0.1, or accept it with {PREFIX}ALLOW_OPEN=1"
+        f"{PREFIX}API_KEYS is empty and {host} is not loopback: anyone who can reach it spends your "
+        f"providers' credit. Set keys, listen on 127.0.0.1, or accept it with {PREFIX}ALLOW_OPEN=on"
     )

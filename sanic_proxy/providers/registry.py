@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sanic_proxy.config.model import HEARTBEATS, Protocol, ProviderSettings, Settings
+from sanic_proxy.config.model import HEARTBEATS, ProviderSettings, Settings
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.echo import EchoProvider
 from sanic_proxy.providers.openai_compatible import GenericProvider
@@ -34,7 +34,7 @@ def _echo(provider: ProviderSettings, settings: Settings, _client: UpstreamClien
     )
 
 
-_BUILDERS: dict[Protocol, _Build] = {"openai": _generic, "straico": _straico, "echo": _echo}
+_BUILDERS: dict[str, _Build] = {"openai": _generic, "straico": _straico, "echo": _echo}
 
 
 def build_providers(settings: Settings, client: UpstreamClient) -> dict[str, tuple[ChatProvider, ...]]:

@@ -32,7 +32,7 @@ def refusal(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFiel
 
 
 def allows_origin(settings: Settings, origin: str) -> bool:
-    return origin.lower() in settings.cors_origins or "*" in settings.cors_origins
+    return settings.cors_origins.allow(origin)
 
 
 def _host_refusal(settings: Settings, headers: HeaderFields) -> ProxyError | None:

@@ -35,7 +35,8 @@ from sanic_proxy.upstream.connection import (
 from sanic_proxy.upstream.error_parser import Rule, error_from_answer
 
 if TYPE_CHECKING:
-    from sanic_proxy.config.model import PoolLimits, Secret, Timeouts
+    from sanic_proxy.config.model import PoolLimits, Timeouts
+    from sanic_proxy.config.secret import Secret
     from sanic_proxy.upstream.outbound_proxy import Tunnels
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024

@@ -9,6 +9,7 @@ import pytest
 from sanic_proxy.config.catalog import ROWS, Row
 
 SHIPPED = [
+    "straico",
     "openai",
     "groq",
     "cerebras",
@@ -32,7 +33,9 @@ SHIPPED = [
     "vllm",
     "lmstudio",
     "llamacpp",
+    "echo",
 ]
+CALLED = [row for row in ROWS if not row.is_embedded]
 
 
 def test_all_rows_are_there() -> None:
@@ -41,17 +44,17 @@ def test_all_rows_are_there() -> None:
 
 def test_no_name_means_two_providers() -> None:
     names = [name for row in ROWS for name in (row.name, *row.aliases)]
-    variables = [name for row in ROWS for name in (row.key_variable, *row.other_key_variables)]
+    variables = [name for row in CALLED for name in (row.key_variable, *row.other_key_variables)]
     assert len(set(names)) == len(names)
     assert len(set(variables)) == len(variables)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", CALLED, ids=lambda row: row.name)
 def test_a_row_is_complete(row: Row) -> None:
     assert row.key_variable == f"{row.name.upper()}_API_KEY"
     assert row.base_url_variable == f"{row.name.upper()}_BASE_URL"
     assert row.docs
-    assert (row.base_url is None) is (not row.key_required)
+    assert (row.base_url is None) is (not row.key_required) is bool(row.example_url)
     assert all(header == header.lower() for header in row.forward_headers)
 
 

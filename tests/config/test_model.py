@@ -10,7 +10,8 @@ import orjson
 import pytest
 
 from sanic_proxy.config.loader import load
-from sanic_proxy.config.model import Secret, binding_problem, is_loopback
+from sanic_proxy.config.model import binding_problem, is_loopback
+from sanic_proxy.config.secret import Secret
 
 KEY = "gsk-canary-0123456789"
 

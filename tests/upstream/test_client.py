@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.config.model import PoolLimits, Secret, Timeouts
+from sanic_proxy.config.model import PoolLimits, Timeouts
+from sanic_proxy.config.secret import Secret
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient
 from sanic_proxy.upstream.connection import Upload
 from tests.support.proxy import free_port

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.config.model import Secret
+from sanic_proxy.config.secret import Secret
 from sanic_proxy.upstream.outbound_proxy import _error_for
 from tests.support.proxy import free_port
 from tests.support.upstream import Exchange, Upstream

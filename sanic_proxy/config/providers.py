@@ -1,0 +1,322 @@
+"""The tables `[providers.NAME]` and `[models.NAME]`, and the variables that turn providers on.
+
+The keys of a table are declared as data, as the settings are: `PROVIDER_KEYS` and `MODEL_KEYS` drive the
+reader and the JSON Schema.
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy.config.catalog import ROWS, Row
+from sanic_proxy.config.layers import Layers
+from sanic_proxy.config.model import ModelSettings, ProviderOff, ProviderSettings, Settings, Timeouts
+from sanic_proxy.config.secret import Secret
+from sanic_proxy.config.variables import (
+    PREFIX,
+    Duration,
+    Headers,
+    Keys,
+    Kind,
+    Schema,
+    Text,
+    TextList,
+    complaint,
+    suggestion,
+)
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MODEL_NAME = re.compile(r"[!-~]{1,256}")
+# What follows a base URL, and is sometimes pasted with it.
+_ENDPOINTS = re.compile(r"/(?:chat/completions|completions|embeddings|models|responses|messages)/*\Z")
+
+Targets = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class TargetList(Kind[Targets]):
+    """Targets in order: "provider/model", or tables with both."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return 'a list of "provider/model" or of tables with the keys provider and model'
+
+    @override
+    def parse(self, text: str) -> Targets:
+        raise ValueError
+
+    @override
+    def from_toml(self, value: object) -> Targets:
+        if not isinstance(value, list) or not value:
+            raise ValueError
+        return tuple(_target(entry) for entry in value)
+
+    @override
+    def schema(self) -> Schema:
+        text = {"type": "string", "pattern": "^[^/]+/.+$"}
+        table = {
+            "type": "object",
+            "properties": {"provider": {"type": "string"}, "model": {"type": "string"}},
+            "required": ["provider", "model"],
+            "additionalProperties": False,
+        }
+        return {"type": "array", "minItems": 1, "items": {"anyOf": [text, table]}}
+
+
+def _target(entry: object) -> tuple[str, str]:
+    if isinstance(entry, str):
+        provider, _, model = entry.partition("/")
+    elif isinstance(entry, dict) and set(entry) == {"provider", "model"}:
+        provider, model = entry["provider"], entry["model"]
+    else:
+        raise ValueError
+    if not (isinstance(provider, str) and isinstance(model, str) and provider and model):
+        raise ValueError
+    return provider.lower(), model
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a table: its kind, or the keys of a table within it, and what it does."""
+
+    kind: Kind[Any] | Mapping[str, Key]
+    meaning: str
+
+
+Table = Mapping[str, Key]
+
+PROVIDER_KEYS: Table = {
+    "base_url": Key(Text("a URL"), "the URL that `/chat/completions` follows"),
+    "api_key_env": Key(
+        Text("the name of a variable"), "the variable that holds the key; none: no key is sent"
+    ),
+    "headers": Key(Headers(), "further headers of each request"),
+    "models": Key(TextList("a list of model names"), "the models, instead of asking for the list"),
+    "commit_delay": Key(Duration(zero=True), f"in place of {PREFIX}STREAM_COMMIT_DELAY"),
+    "timeouts": Key(
+        {
+            field.name.removesuffix("_s"): Key(
+                Duration(), f"in place of {PREFIX}TIMEOUT_{field.name[:-2].upper()}"
+            )
+            for field in fields(Timeouts)
+        },
+        "the clocks of this provider",
+    ),
+}
+MODEL_KEYS: Table = {"targets": Key(TargetList(), "the targets that the name stands for, in order")}
+
+
+class ProviderReader:
+    """Reads providers and models out of the layers; problems and warnings are added to these."""
+
+    def __init__(self, found: Layers, settings: Settings) -> None:
+        self._found = found
+        self._settings = settings
+        self._problems = found.problems
+
+    def read(self) -> tuple[tuple[ProviderSettings, ...], tuple[ProviderOff, ...]]:
+        """The providers that are on, and those that are known and off."""
+        on: list[ProviderSettings] = []
+        off: list[ProviderOff] = []
+        tables = self._tables()
+        known = {row.name for row in ROWS}
+        custom = [_custom_row(name, table) for name, table in tables.items() if name not in known]
+        for row in (*(row for row in ROWS if not row.is_embedded), *custom):
+            provider = self._provider(row, tables.get(row.name, {}))
+            if provider is not None:
+                on.append(provider)
+            else:
+                off.append(ProviderOff(row.name, _turned_on_by(row), row.aliases))
+                if row.name in tables and row.key_variable is not None:
+                    self._found.warnings.append(
+                        f"[providers.{row.name}] is off: the variable {row.key_variable} is not set"
+                    )
+        for row in ROWS:
+            if row.is_embedded:
+                self._add_embedded(row, on, off)
+        return tuple(on), tuple(off)
+
+    def _add_embedded(self, row: Row, on: list[ProviderSettings], off: list[ProviderOff]) -> None:
+        if self._settings.echo == "on" or (self._settings.echo == "auto" and not on):
+            timeouts = self._settings.timeouts
+            on.append(ProviderSettings(row.name, row.protocol, "", None, row.commit_delay_s, timeouts))
+        else:
+            off.append(ProviderOff(row.name, f"{PREFIX}{row.name.upper()}", row.aliases))
+
+    def models(self, on: Iterable[ProviderSettings]) -> tuple[ModelSettings, ...]:
+        """The tables `[models.NAME]`."""
+        known = {name for provider in on for name in (provider.name, *provider.aliases)}
+        models = []
+        for name, table in self._subtables("models").items():
+            where = f"[models.{name}]"
+            if not _MODEL_NAME.fullmatch(name):
+                self._problems.append(
+                    f"{where}: a model's name is up to 256 printable ASCII characters without spaces"
+                )
+                continue
+            values = self._values(where, table, MODEL_KEYS)
+            if "targets" not in table:
+                self._problems.append(f"{where}: needs targets, {TargetList().expects}")
+            targets: Targets = values.get("targets", ())
+            for provider in sorted({provider for provider, _ in targets} - known):
+                self._problems.append(
+                    f"{where}: the provider {provider} is not on{suggestion(provider, sorted(known))}"
+                )
+            models.append(ModelSettings(name, targets))
+        return tuple(models)
+
+    # Tables
+
+    def _subtables(self, name: str) -> Mapping[str, Mapping[str, object]]:
+        tables = self._found.toml.get(name, {})
+        if isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values()):
+            return tables
+        self._problems.append(f"[{name}] must hold tables: [{name}.NAME]")
+        return {}
+
+    def _values(self, where: str, table: Mapping[str, object], keys: Table) -> dict[str, Any]:
+        """The values of a table's keys that are good; the others are problems."""
+        values: dict[str, Any] = {}
+        for name, value in table.items():
+            if name not in keys:
+                self._problems.append(
+                    f"{where} {name}: is not a setting of this table{suggestion(name, keys)}"
+                )
+                continue
+            kind = keys[name].kind
+            try:
+                if isinstance(kind, Kind):
+                    values[name] = kind.from_toml(value)
+                elif isinstance(value, dict):
+                    values[name] = self._values(f"{where} {name}", value, kind)
+                else:
+                    self._problems.append(f"{where} {name}: expected a table with {', '.join(kind)}")
+            except ValueError as exc:
+                if isinstance(kind, Kind):
+                    self._problems.append(f"{where} {name}: {complaint(value, kind, exc)}")
+        return values
+
+    def _tables(self) -> dict[str, dict[str, Any]]:
+        aliases = {alias: row.name for row in ROWS for alias in row.aliases}
+        known = {row.name: row for row in ROWS}
+        good: dict[str, dict[str, Any]] = {}
+        for name, table in self._subtables("providers").items():
+            where = f"[providers.{name}]"
+            if not _NAME.fullmatch(name):
+                self._problems.append(f"{where}: a provider's name is lower-case letters, digits, - and _")
+            elif name in aliases:
+                self._problems.append(
+                    f"{where}: {name} is another name of {aliases[name]}; use [providers.{aliases[name]}]"
+                )
+            elif name in known and known[name].is_embedded:
+                self._problems.append(f"{where}: the embedded provider has no settings")
+            else:
+                good[name] = self._values(where, table, PROVIDER_KEYS)
+                if name not in known and "base_url" not in table:
+                    guess = suggestion(name, known)
+                    self._problems.append(
+                        f"{where}: needs a base_url, as no provider of that name is known{guess}"
+                    )
+        return good
+
+    # One provider
+
+    def _provider(self, row: Row, table: Mapping[str, Any]) -> ProviderSettings | None:
+        keys = self._keys(row)
+        base_url = self._found.values.get(row.base_url_variable) or table.get("base_url") or row.base_url
+        if base_url is None or (row.key_required and not keys):
+            return None
+        base_url = self._checked_url(row, base_url)
+        delay_s = table.get("commit_delay", self._settings.commit_delay_s)
+        clocks = {f"{name}_s": seconds for name, seconds in table.get("timeouts", {}).items()}
+        return ProviderSettings(
+            name=row.name,
+            protocol=row.protocol,
+            base_url=base_url,
+            key=keys[0] if keys else None,
+            spare_keys=keys[1:],
+            commit_delay_s=row.commit_delay_s if delay_s is None else delay_s,
+            timeouts=replace(self._settings.timeouts, **clocks),
+            aliases=row.aliases,
+            headers=table.get("headers", ()),
+            forward_headers=row.forward_headers,
+            models=table.get("models") or row.models,
+            models_path=row.models_path,
+            model_prefix=row.model_prefix,
+            proxy=self._outbound_proxy(base_url),
+            serves_any_name=row.serves_any_name,
+        )
+
+    def _keys(self, row: Row) -> tuple[Secret, ...]:
+        """The keys of the first of its variables that is set, separated by commas there."""
+        for variable in (row.key_variable, *row.other_key_variables):
+            if variable and variable in self._found.values:
+                try:
+                    return Keys().parse(self._found.values[variable])
+                except ValueError as exc:
+                    self._problems.append(f"{variable}: {exc}")
+                    return (Secret("unusable"),)
+        return ()
+
+    def _checked_url(self, row: Row, url: str) -> str:
+        """A base URL without slashes at its end. One that cannot work is a problem."""
+        is_variable = row.base_url_variable in self._found.values
+        where = row.base_url_variable if is_variable else f"[providers.{row.name}] base_url"
+        plain = url.rstrip("/")
+        if (fault := _url_fault(plain)) is not None:
+            self._problems.append(f"{where}: {fault}, got {_without_password(url)!r}")
+        elif (pasted := _ENDPOINTS.search(plain)) is not None:
+            self._problems.append(f"{where}: leave out {pasted[0]} at the end; the proxy adds it")
+        elif row.example_url and not urllib.parse.urlsplit(plain).path:
+            plain += "/v1"
+            self._found.warnings.append(f"{where} has no path: {plain} is used")
+        return plain
+
+    def _outbound_proxy(self, base_url: str) -> Secret | None:
+        """The HTTPS_PROXY or HTTP_PROXY this provider is reached through, NO_PROXY respected."""
+        parts = urllib.parse.urlsplit(base_url)
+        proxy = self._proxy_variable(f"{parts.scheme}_proxy")
+        if not proxy or urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined]
+            parts.netloc, {"no": self._proxy_variable("no_proxy")}
+        ):
+            return None
+        return Secret(proxy if "://" in proxy else f"http://{proxy}")
+
+    def _proxy_variable(self, name: str) -> str:
+        return self._found.values.get(name) or self._found.values.get(name.upper()) or ""
+
+
+def _url_fault(url: str) -> str | None:
+    fault = "expected an http or https URL without user, query or fragment"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return fault
+    is_plain = (
+        not (parts.query or parts.fragment or parts.username is not None) and url.isascii() and " " not in url
+    )
+    return None if is_good and is_plain else fault
+
+
+def _without_password(url: str) -> str:
+    """A URL as a message may show it."""
+    return re.sub(r"//[^/@]*@", "//***@", url)[:80]
+
+
+def _custom_row(name: str, table: Mapping[str, Any]) -> Row:
+    return Row(
+        name=name, base_url=None, key_variable=table.get("api_key_env"), key_required="api_key_env" in table
+    )
+
+
+def _turned_on_by(row: Row) -> str:
+    return row.base_url_variable if not row.key_required else (row.key_variable or row.base_url_variable)

@@ -1,0 +1,93 @@
+"""Provider and model tables, and settings that cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sanic_proxy.config.loader import load
+from sanic_proxy.config.model import SettingsError
+
+KEY = "gsk-canary-0123456789"
+
+
+def problems(directory: Path, environ: dict[str, str], toml: str = "") -> str:
+    if toml:
+        (directory / "proxy.toml").write_text(toml)
+        environ = {**environ, "SANIC_PROXY_CONFIG": "proxy.toml"}
+    with pytest.raises(SettingsError) as caught:
+        load(environ, directory)
+    return "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.groq.com/openai/v1/chat/completions",
+        "https://api.groq.com/openai/v1/chat/completions/",
+        "https://api.groq.com/openai/v1/models",
+        "https://api.groq.com/openai/v1/embeddings",
+    ],
+)
+def test_a_base_url_that_ends_in_an_endpoint_is_explained(tmp_path: Path, url: str) -> None:
+    assert "leave out /" in problems(tmp_path, {"GROQ_API_KEY": KEY, "GROQ_BASE_URL": url})
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "x", "http://", "http://x:99999", "http://x?y=1", "http://x/ y"])
+def test_a_base_url_that_cannot_work_is_refused(tmp_path: Path, url: str) -> None:
+    assert "expected an http or https URL" in problems(tmp_path, {"GROQ_API_KEY": KEY, "GROQ_BASE_URL": url})
+
+
+def test_a_password_in_a_base_url_is_not_shown(tmp_path: Path) -> None:
+    said = problems(tmp_path, {"GROQ_API_KEY": KEY, "GROQ_BASE_URL": f"http://me:{KEY}@x"})
+    assert KEY not in said
+    assert "***" in said
+
+
+@pytest.mark.parametrize("name", ["OLLAMA", "VLLM", "LMSTUDIO", "LLAMACPP"])
+def test_a_local_server_without_a_path_gets_v1_and_a_line_that_says_so(tmp_path: Path, name: str) -> None:
+    settings = load({f"{name}_BASE_URL": "http://host:11434/"}, tmp_path)
+    assert settings.providers[0].base_url == "http://host:11434/v1"
+    assert settings.warnings == (f"{name}_BASE_URL has no path: http://host:11434/v1 is used",)
+
+
+def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "proxy.toml").write_text(
+        "[providers.lab]\nbase_url = 'http://x/v1'\napi_key_env = 'LAB_KEY'\n"
+    )
+    settings = load({"SANIC_PROXY_CONFIG": "proxy.toml"}, tmp_path)
+    assert settings.warnings == ("[providers.lab] is off: the variable LAB_KEY is not set",)
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ("[providers.gorq]\n", "did you mean 'groq'?"),
+        ("[providers.gemini]\nbase_url = 'http://x'", "use [providers.google]"),
+        ("[providers.x]\nbase_url = 'http://x'\nheader = {}", "did you mean 'headers'?"),
+        ("[providers.x]\nbase_url = 'http://x'\ntimeouts = 5", "expected a table with connect, first_byte"),
+        (
+            "[providers.x]\nbase_url = 'http://x'\ntimeouts = {idle = 'x'}",
+            "[providers.x] timeouts idle: expected seconds",
+        ),
+        ("[models.fast]\n", "needs targets"),
+        ("[models.fast]\ntargets = ['ech/x']", "did you mean 'echo'?"),
+        ("[models.fast]\ntargets = 'echo/x'", "expected a list"),
+        ('[models."a b"]\ntargets = ["echo/x"]', "without spaces"),
+    ],
+)
+def test_a_wrong_table_is_explained(tmp_path: Path, toml: str, said: str) -> None:
+    assert said in problems(tmp_path, {}, toml)
+
+
+def test_with_the_router_off_a_provider_that_no_name_reaches_is_a_warning(tmp_path: Path) -> None:
+    keys = {"STRAICO_API_KEY": KEY, "GROQ_API_KEY": KEY}
+    assert "no model name reaches groq" in load(keys, tmp_path).warnings[0]
+    (tmp_path / "proxy.toml").write_text("[models.fast]\ntargets = ['groq/m']\n")
+    assert load({**keys, "SANIC_PROXY_CONFIG": "proxy.toml"}, tmp_path).warnings == ()
+
+
+def test_with_the_router_off_and_nothing_to_reach_it_does_not_start(tmp_path: Path) -> None:
+    said = problems(tmp_path, {"GROQ_API_KEY": KEY, "SANIC_PROXY_ROUTER": "off"})
+    assert "no model name reaches a provider" in said
