@@ -15,6 +15,8 @@ from sanic_proxy.routing.breaker import Board
 from sanic_proxy.routing.model_list import ModelList
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.targets import Limits
+from sanic_proxy.state_store.base import Migration, StateStore
+from sanic_proxy.state_store.sqlite import SQLiteStore, state_directory
 from sanic_proxy.upstream.client import UpstreamClient
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether somebody still uses it.
 RETIRED_STEP_S = 0.5
 MAX_REMEMBERED = 4096
+# The schema of the shared state, in the order in which it grew.
+MIGRATIONS: tuple[Migration, ...] = ()
 
 
 class AppState:
@@ -59,6 +63,8 @@ class AppState:
             names=[model.name for model in settings.models],
         )
         self.keys = KeyRing(settings)
+        # Opened by its first use: a proxy without a feature that shares state opens no file.
+        self.store: StateStore = SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
 
     def _listed(self) -> list[ChatProvider]:
         """With the router off only Straico can be called, so only its models are listed."""
@@ -72,6 +78,7 @@ class AppState:
         with suppress(TimeoutError):
             await asyncio.wait_for(self.traffic.emptied(), LAST_HANDLERS_S)
         await self.client.aclose()
+        await self.store.aclose()
 
     async def retire(self) -> None:
         """Close the pools when the requests that began before now have ended: a newer state has the rest."""
@@ -80,6 +87,7 @@ class AppState:
             await asyncio.sleep(RETIRED_STEP_S)
             left &= self.traffic.requests
         await self.client.aclose()
+        await self.store.aclose()
 
 
 class KeyRing:

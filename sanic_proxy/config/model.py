@@ -245,6 +245,12 @@ class Settings:
     access_log: bool = setting("ACCESS_LOG", Flag(), True, "one line per finished request")
     capacity: Capacity = field(default_factory=Capacity)
     ending: Ending = field(default_factory=Ending)
+    state_dir: str = setting(
+        "STATE_DIR",
+        Text("a directory"),
+        "",
+        "directory of the workers' shared state; default: `$STATE_DIRECTORY`, else below `$XDG_STATE_HOME`",
+    )
     config: str = setting("CONFIG", Text("the path of a TOML file"), "", "path of a TOML file")
     ssl_cert_file: str | None = None
     providers: tuple[ProviderSettings, ...] = ()

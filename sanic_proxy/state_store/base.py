@@ -1,0 +1,68 @@
+"""What a store of shared state does, whichever database holds it.
+
+A feature that keeps state shared by the workers of a machine (keys, budgets, stored responses) owns its
+tables: it declares them as a `Migration` and reads and writes them by functions that get a connection. The
+store knows no feature. It is opened by its first use, so a proxy that needs no shared state opens no file.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Work = Callable[[sqlite3.Connection], T]
+
+
+class StoreError(Exception):
+    """The store cannot be used; the message says why, and what to do."""
+
+
+class StoreTooNew(StoreError):
+    """The file was written by a newer version of the proxy, and is left as it is."""
+
+
+class StoreUnavailable(StoreError):
+    """The disk is full, or the file is locked, damaged or out of reach. A later try may succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema. Steps are applied in order, once, and never changed after a release."""
+
+    name: str
+    statements: Sequence[str]
+
+
+class StateStore(ABC):
+    """Shared state of the workers on one machine. Its operations raise StoreError where the store fails."""
+
+    @abstractmethod
+    async def run(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, off the event loop, and return its result.
+
+        An exception of `work` rolls the transaction back and is raised here.
+        """
+
+    @abstractmethod
+    def write(self, work: Work[object]) -> None:
+        """Queue `work` for the next batch, without waiting. Raises StoreUnavailable if the queue is full."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Wait until all that was queued is committed. Raises the first error of the batch."""
+
+    @abstractmethod
+    def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_change` called in the event loop soon after another process has changed the store.
+
+        Returns a function that ends the subscription.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Commit what is queued and close. Safe to call twice, and on a store that was never opened."""

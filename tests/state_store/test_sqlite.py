@@ -1,0 +1,263 @@
+"""The store of shared state: transactions, batches, migrations, several processes on one directory."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_proxy.state_store.base import Migration, StoreError, StoreTooNew, StoreUnavailable
+from sanic_proxy.state_store.sqlite import FILE_NAME, SQLiteStore, state_directory
+
+FIRST = Migration("notes", ["CREATE TABLE note (text TEXT NOT NULL UNIQUE)"])
+SECOND = Migration("authors", ["ALTER TABLE note ADD COLUMN author TEXT"])
+
+
+def add(text: str) -> Callable[[sqlite3.Connection], None]:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO note (text) VALUES (?)", (text,))
+
+    return work
+
+
+def notes(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT text FROM note ORDER BY rowid")]
+
+
+def with_store(
+    directory: Path,
+    use: Callable[[SQLiteStore], Awaitable[Any]],
+    migrations: tuple[Migration, ...] = (FIRST,),
+) -> Any:
+    async def work() -> Any:
+        store = SQLiteStore(directory, migrations)
+        try:
+            return await use(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(work())
+
+
+def test_a_store_that_nobody_uses_opens_no_file(tmp_path: Path) -> None:
+    directory = tmp_path / "state"
+
+    async def use(store: SQLiteStore) -> bool:
+        await store.flush()
+        return store.is_open
+
+    assert with_store(directory, use) is False
+    assert not directory.exists()
+
+
+def test_the_directory_and_the_file_are_private(tmp_path: Path) -> None:
+    directory = tmp_path / "a" / "state"
+    with_store(directory, lambda store: store.run(add("x")))
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert stat.S_IMODE((directory / FILE_NAME).stat().st_mode) == 0o600
+
+
+def test_a_transaction_returns_its_result_and_an_error_rolls_it_back(tmp_path: Path) -> None:
+    async def use(store: SQLiteStore) -> list[str]:
+        await store.run(add("kept"))
+
+        def failing(connection: sqlite3.Connection) -> None:
+            add("lost")(connection)
+            raise KeyError("of the caller")
+
+        with pytest.raises(KeyError):
+            await store.run(failing)
+        return await store.run(notes)
+
+    assert with_store(tmp_path, use) == ["kept"]
+
+
+def test_batched_writes_are_in_order_and_one_that_fails_takes_no_other_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use(store: SQLiteStore) -> list[str]:
+        for text in ("a", "b", "a", "c"):
+            store.write(add(text))
+        await store.flush()
+        return await store.run(notes)
+
+    assert with_store(tmp_path, use) == ["a", "b", "c"]
+    assert "UNIQUE" in caplog.text
+
+
+def test_what_was_queued_is_committed_before_the_store_closes(tmp_path: Path) -> None:
+    async def use(store: SQLiteStore) -> None:
+        for number in range(1000):
+            store.write(add(str(number)))
+
+    with_store(tmp_path, use)
+    assert len(with_store(tmp_path, lambda store: store.run(notes))) == 1000
+
+
+def test_a_closed_store_refuses_work(tmp_path: Path) -> None:
+    async def use() -> None:
+        store = SQLiteStore(tmp_path, (FIRST,))
+        await store.aclose()
+        await store.aclose()
+        with pytest.raises(StoreError):
+            await store.run(notes)
+
+    asyncio.run(use())
+
+
+def test_the_event_loop_goes_on_while_another_process_holds_the_lock(tmp_path: Path) -> None:
+    with_store(tmp_path, lambda store: store.run(add("x")))
+
+    async def use(store: SQLiteStore) -> int:
+        other = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        writing = asyncio.ensure_future(store.run(add("y")))
+        turns = 0
+        until = time.monotonic() + 0.3
+        while time.monotonic() < until:
+            await asyncio.sleep(0)
+            turns += 1
+        assert not writing.done()
+        other.execute("COMMIT")
+        other.close()
+        await writing
+        return turns
+
+    assert with_store(tmp_path, use) > 10
+
+
+# Migrations
+
+
+def test_migrations_are_applied_once_and_in_order(tmp_path: Path) -> None:
+    with_store(tmp_path, lambda store: store.run(add("old")))
+
+    async def columns(store: SQLiteStore) -> list[str]:
+        return await store.run(
+            lambda connection: [row[1] for row in connection.execute("PRAGMA table_info(note)")]
+        )
+
+    for _ in range(2):
+        assert with_store(tmp_path, columns, (FIRST, SECOND)) == ["text", "author"]
+
+
+def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    with_store(tmp_path, lambda store: store.run(add("old")))
+    broken = Migration("broken", ["CREATE TABLE other (x)", "NO SQL"])
+    with pytest.raises(StoreUnavailable):
+        with_store(tmp_path, lambda store: store.run(notes), (FIRST, broken))
+    assert with_store(tmp_path, lambda store: store.run(notes)) == ["old"]
+
+
+def test_a_newer_file_is_refused_and_not_changed(tmp_path: Path) -> None:
+    with_store(tmp_path, lambda store: store.run(add("new")), (FIRST, SECOND))
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(StoreTooNew, match="schema version 2, this version of the proxy knows 1"):
+        with_store(tmp_path, lambda store: store.run(notes))
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_a_damaged_file_and_an_unusable_directory_are_clear_errors(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreUnavailable, match=r"state\.sqlite"):
+        with_store(tmp_path, lambda store: store.run(notes))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreUnavailable, match="cannot be opened"):
+        with_store(tmp_path / "file" / "state", lambda store: store.run(notes))
+
+
+def test_a_store_that_could_not_be_opened_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("in the way")
+
+    async def use(store: SQLiteStore) -> list[str]:
+        with pytest.raises(StoreUnavailable):
+            await store.run(notes)
+        (tmp_path / "state").unlink()
+        await store.run(add("at last"))
+        return await store.run(notes)
+
+    assert with_store(tmp_path / "state", use) == ["at last"]
+
+
+# Several processes
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from sanic_proxy.state_store.base import Migration
+from sanic_proxy.state_store.sqlite import SQLiteStore
+
+async def main():
+    create = "CREATE TABLE note (text TEXT NOT NULL UNIQUE)"
+    store = SQLiteStore(Path(sys.argv[1]), [Migration("notes", [create])])
+    for number in range(int(sys.argv[3])):
+        text = f"{sys.argv[2]}-{number}"
+        await store.run(lambda c: c.execute("INSERT INTO note VALUES (?)", (text,)).rowcount)
+        print(number, flush=True)
+    await store.aclose()
+
+asyncio.run(main())
+"""
+
+
+def writer(directory: Path, name: str, number: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(directory), name, str(number)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_processes_that_start_at_once_share_one_directory(tmp_path: Path) -> None:
+    writers = [writer(tmp_path, name, 50) for name in "abc"]
+    for process in writers:
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    assert len(with_store(tmp_path, lambda store: store.run(notes))) == 150
+
+
+def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
+    with writer(tmp_path, "a", 100_000) as process:
+        assert process.stdout is not None
+        for _ in range(20):
+            process.stdout.readline()
+        process.kill()
+        confirmed = len(process.stdout.read().splitlines()) + 20
+    assert len(with_store(tmp_path, lambda store: store.run(notes))) >= confirmed - 1
+
+
+def test_a_change_of_another_process_is_noticed(tmp_path: Path) -> None:
+    with_store(tmp_path, lambda store: store.run(add("x")))
+
+    async def use(store: SQLiteStore) -> None:
+        await store.run(notes)
+        changed = asyncio.Event()
+        unsubscribe = store.subscribe(changed.set)
+        await store.run(add("of our own"))
+        await asyncio.sleep(0.5)
+        assert not changed.is_set()
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, str(tmp_path), "b", "1")
+        await process.wait()
+        await asyncio.wait_for(changed.wait(), 10)
+        unsubscribe()
+
+    with_store(tmp_path, use)
+
+
+@pytest.mark.parametrize(
+    ("configured", "environ", "expected"),
+    [
+        ("/var/x", {"STATE_DIRECTORY": "/var/lib/y"}, "/var/x"),
+        ("", {"STATE_DIRECTORY": "/var/lib/y:/var/lib/z"}, "/var/lib/y"),
+        ("", {"XDG_STATE_HOME": "/home/me/state"}, "/home/me/state/sanic-proxy"),
+        ("", {"HOME": "/home/me"}, "/home/me/.local/state/sanic-proxy"),
+    ],
+)
+def test_where_the_state_is_kept(configured: str, environ: dict[str, str], expected: str) -> None:
+    assert state_directory(configured, environ) == Path(expected)
