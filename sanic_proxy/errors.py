@@ -238,9 +238,26 @@ class UpstreamConnectTimeout(UpstreamTimeout):
 
 
 class UpstreamDisconnected(UpstreamError):
-    """The connection ended before the answer did."""
+    """The connection ended before the answer did.
+
+    `is_stale_connection`: a reused connection was closed, without a byte of an answer, so soon after the
+    request was sent that the provider has very probably closed it for being idle and not seen the request.
+    `is_new_connection`: the request was the first on its connection, and no byte of an answer was received.
+    """
 
     code = "upstream_disconnected"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        is_stale_connection: bool = False,
+        is_new_connection: bool = False,
+    ) -> None:
+        super().__init__(message, param=param)
+        self.is_stale_connection = is_stale_connection
+        self.is_new_connection = is_new_connection
 
 
 class UpstreamBadResponse(UpstreamError):

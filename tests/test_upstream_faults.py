@@ -113,7 +113,6 @@ CASES = (
         )
     ),
     Case(33, "interim", "whole", "whole"),
-    Case(35, "stale", "whole", "whole"),
     framed(37, "odd-tools", "whole"),
     framed(38, "usage-mid", "whole"),
     framed(38, "usage-with-choices", "whole"),

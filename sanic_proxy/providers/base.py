@@ -12,7 +12,7 @@ from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ChunkHead
 from sanic_proxy.streams.stream import Relay, Source
-from sanic_proxy.upstream.connection import Body, Upload
+from sanic_proxy.upstream.request import Body, Upload
 
 # What is made anew for each request is not frozen: that would make each field cost a call.
 

@@ -28,8 +28,8 @@ from sanic_proxy.streams import replay
 from sanic_proxy.streams.stream import ChatGuard, Relay, relayed
 from sanic_proxy.upstream import error_parser
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient, bounded
-from sanic_proxy.upstream.connection import Upload
 from sanic_proxy.upstream.error_parser import Rule
+from sanic_proxy.upstream.request import Upload
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
@@ -159,7 +159,7 @@ class GenericProvider(ChatProvider):
         settings = self._settings
         if settings.models or settings.models_path is None:
             return [{"id": model} for model in settings.models]
-        response = await self._client.send(self._models)
+        response = await self._client.send(self._models, is_fresh=True)
         try:
             entries = codec.model_entries(codec.loads_tolerant(await response.read_all()))
         finally:

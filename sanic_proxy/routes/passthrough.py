@@ -28,7 +28,7 @@ from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 from sanic_proxy.streams.stream import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
 from sanic_proxy.upstream import error_parser
-from sanic_proxy.upstream.connection import Upload
+from sanic_proxy.upstream.request import Upload
 
 blueprint = Blueprint("endpoints")
 

@@ -18,7 +18,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
 from sanic_proxy.routing.targets import Limits, Target, Tries
 from sanic_proxy.streams.stream import Filler, FirstFiller, Relay
-from sanic_proxy.upstream.connection import Upload
+from sanic_proxy.upstream.request import Upload
 
 Targets = Sequence[Target[ChatProvider]]
 Take = Callable[[ForwardedAnswer], Awaitable[None]]

@@ -9,7 +9,7 @@ from sanic_proxy.http1.multipart import FieldFinder, Value
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.server.selection import unnamed
 from sanic_proxy.server.spool import Spool
-from sanic_proxy.upstream.connection import Upload
+from sanic_proxy.upstream.request import Upload
 
 
 async def pieces_of(request: ProxyRequest, limit_bytes: int) -> AsyncGenerator[bytes, None]:

@@ -1,9 +1,12 @@
 """The HTTP client to the providers, directly or through an outbound proxy.
 
-Strategy: direct connections are `transport`'s, as they carry nearly every request; what goes through an
-outbound proxy goes through `tunnels`. Both look alike from here on: a status of 300 or more raises for
-every kind of answer alike, and whoever holds an UpstreamResponse closes it. Closing before the end of
-the body closes the connection, so that the provider sees the client go.
+Direct requests, which are nearly all, use the connections of `pool`; those through an outbound proxy use
+`outbound_proxy`. Both give an UpstreamResponse, which its holder must close, and both raise for a status of
+300 or more. Closing before the end of the body closes the connection, so that the provider notices.
+
+Every call sends one request, once. A request on a reused connection may fail because the provider has just
+closed that for being idle; the error says so (`UpstreamDisconnected.is_stale_connection`), and the caller
+decides whether to repeat it. Callers that cannot repeat ask for a new connection (`is_fresh`).
 """
 
 from __future__ import annotations
@@ -18,30 +21,34 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sanic_proxy import errors
-from sanic_proxy.upstream.connection import (
+from sanic_proxy.upstream.compression import Decoder, decoder_for
+from sanic_proxy.upstream.connection import Connection, Receiver
+from sanic_proxy.upstream.error_parser import Rule, error_from_answer
+from sanic_proxy.upstream.pool import Pool
+from sanic_proxy.upstream.request import (
     Body,
-    Connection,
-    Exchange,
-    Inflater,
-    Pool,
-    Receiver,
+    CallOptions,
     Target,
     Upload,
-    Way,
     request_head,
     request_pieces,
     target_of,
 )
-from sanic_proxy.upstream.error_parser import Rule, error_from_answer
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from sanic_proxy.config.model import PoolLimits, Timeouts
     from sanic_proxy.config.secret import Secret
-    from sanic_proxy.upstream.outbound_proxy import Tunnels
+    from sanic_proxy.upstream.outbound_proxy import TunnelledResponse, Tunnels
+
+    Exchange: TypeAlias = Connection | TunnelledResponse
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 ERROR_BODY_TIMEOUT_S = 5.0
+# Steps of decompression, of about a millisecond at most, before the event loop gets its turn.
+DECODE_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +80,12 @@ class UpstreamResponse:
     """The status and headers of an answer, and its body as it comes."""
 
     __slots__ = (
+        "_decoder",
         "_exchange",
         "_heard_at",
         "_idle_s",
-        "_inflater",
         "_now",
+        "_steps",
         "has_length",
         "headers",
         "stall_s",
@@ -86,7 +94,13 @@ class UpstreamResponse:
     )
 
     def __init__(
-        self, exchange: Exchange, *, now: Callable[[], float], idle_s: float, total_at: float
+        self,
+        exchange: Exchange,
+        *,
+        now: Callable[[], float],
+        idle_s: float,
+        total_at: float,
+        decoder: Decoder | None = None,
     ) -> None:
         self._exchange: Exchange | None = exchange
         self._now = now
@@ -97,31 +111,44 @@ class UpstreamResponse:
         self.headers = exchange.headers
         self.has_length = exchange.has_length
         self.stall_s = math.inf
-        encoding = exchange.headers.get("content-encoding")
-        self._inflater = None if encoding is None else _inflater(encoding)
+        self._decoder = decoder
+        self._steps = 0
 
     async def read_some(self, wait_s: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end; None if there were none for `wait_s` seconds.
 
         Raises UpstreamTimeout (idle, total), UpstreamDisconnected, UpstreamBadResponse.
         """
+        if self._decoder is not None:
+            return await self._read_decoded(self._decoder, wait_s)
+        return await self._read_raw(wait_s)
+
+    async def _read_raw(self, wait_s: float | None) -> bytes | None:
+        limit_at = self.due_at(self._heard_at)
+        until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
+        data = await self._exchange.read(until) if self._exchange is not None else b""
+        now = self._now()
+        if now >= self.total_at or (data is None and now >= limit_at):
+            raise self.overdue(now)
+        if data is not None:
+            self._heard_at = now
+        return data
+
+    async def _read_decoded(self, decoder: Decoder, wait_s: float | None) -> bytes | None:
         while True:
-            limit_at = self.due_at(self._heard_at)
-            until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
-            data = await self._exchange.read(until) if self._exchange is not None else b""
-            now = self._now()
-            if now >= self.total_at or (data is None and now >= limit_at):
-                raise self.overdue(now)
+            while (content := decoder.step()) is not None:
+                self._steps += 1
+                if self._steps % DECODE_STEPS == 0:
+                    await asyncio.sleep(0)
+                if content:
+                    return content
+            data = await self._read_raw(wait_s)
             if data is None:
                 return None
-            self._heard_at = now
-            if self._inflater is None:
-                return data
             if not data:
-                self._inflater.end()
+                decoder.end()
                 return data
-            if content := self._inflater.feed(data):
-                return content
+            decoder.feed(data)
 
     def due_at(self, heard_at: float) -> float:
         """When the idle or the total clock strikes, if nothing has come since `heard_at`; loop time."""
@@ -135,8 +162,8 @@ class UpstreamResponse:
 
     async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises as `read_some`, and UpstreamBadResponse past `limit_bytes` (decoded)."""
-        if self._inflater is None and self._exchange is not None:
-            body = self._exchange.whole()
+        if self._decoder is None and self._exchange is not None:
+            body = self._exchange.complete_body()
             if body is not None:
                 return bounded(body, len(body), limit_bytes)
         pieces: list[bytes] = []
@@ -151,7 +178,7 @@ class UpstreamResponse:
 
         From then on the receiver watches the clocks, by `due_at`.
         """
-        return self._exchange is not None and self._inflater is None and self._exchange.divert(receiver)
+        return self._exchange is not None and self._decoder is None and self._exchange.attach(receiver)
 
     def pause(self) -> None:
         """Stop reading a diverted body, so that the provider waits."""
@@ -165,13 +192,13 @@ class UpstreamResponse:
     def let_end(self) -> None:
         """The content is complete: the connection waits for the end of the body by itself."""
         if self._exchange is not None:
-            self._exchange.linger()
+            self._exchange.drain_in_background()
             self._exchange = None
 
     def close(self) -> None:
         """Give the connection back if the body has ended, else close it. Safe to call twice."""
         if self._exchange is not None:
-            self._exchange.end()
+            self._exchange.release()
             self._exchange = None
 
 
@@ -180,15 +207,6 @@ def bounded(piece: bytes, size_bytes: int, limit_bytes: int = MAX_ANSWER_BYTES) 
     if size_bytes > limit_bytes:
         raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
     return piece
-
-
-def _inflater(encoding: str) -> Inflater | None:
-    kind = encoding.strip().lower()
-    if kind in {"", "identity"}:
-        return None
-    if kind in {"gzip", "x-gzip", "deflate"}:
-        return Inflater()
-    raise errors.UpstreamBadResponse("The provider compressed its answer in a way that was not asked for")
 
 
 class UpstreamClient:
@@ -229,8 +247,8 @@ class UpstreamClient:
         """Send, and wait for the status. `headers` are those of this request alone, checked.
 
         `total_at` (loop time) is the end of what the client's request began earlier. `is_fresh` asks for a
-        new connection: a dead idle one would have the request sent twice. Raises a ProxyError for a failure
-        or a status >= 300.
+        new connection: for requests that are not repeated when a reused one turns out to be dead. Raises a
+        ProxyError for a failure or a status >= 300.
         """
         now = self._now()
         clocks = endpoint.timeouts
@@ -242,7 +260,9 @@ class UpstreamClient:
                 endpoint, request_pieces(endpoint.head, headers.items(), body), until, is_fresh=is_fresh
             )
         else:
-            exchange = await self._tunnel(endpoint, endpoint.proxy, headers, b"".join(body), until)
+            exchange = await self._tunnel(
+                endpoint, endpoint.proxy, headers, b"".join(body), until, is_fresh=is_fresh
+            )
         return await self._answer(exchange, endpoint, total_at)
 
     async def upload(
@@ -259,19 +279,30 @@ class UpstreamClient:
         else:
             size = {} if upload.size_bytes is None else {"content-length": str(upload.size_bytes)}
             exchange = await self._tunnel(
-                endpoint, endpoint.proxy, {**headers, **size}, upload.pieces, total_at
+                endpoint, endpoint.proxy, {**headers, **size}, upload.pieces, total_at, is_fresh=True
             )
         return await self._answer(exchange, endpoint, total_at)
 
     async def _answer(self, exchange: Exchange, endpoint: Endpoint, total_at: float) -> UpstreamResponse:
-        idle_s = endpoint.timeouts.idle_s
-        try:
-            answer = UpstreamResponse(exchange, now=self._now, idle_s=idle_s, total_at=total_at)
-            answer.stall_s = endpoint.timeouts.stall_s
-        except errors.ProxyError:
-            exchange.end()
-            raise
-        if 200 <= answer.status < 300:
+        is_good = 200 <= exchange.status < 300
+        decoder = None
+        if (encoding := exchange.headers.get("content-encoding")) is not None:
+            try:
+                decoder = decoder_for(encoding)
+            except errors.UpstreamBadResponse as exc:
+                exchange.release()
+                # The status and headers of a failure count, even if its text cannot be read.
+                failure = error_from_answer(exchange.status, exchange.headers, b"", rules=endpoint.rules)
+                raise exc if is_good else failure from None
+        answer = UpstreamResponse(
+            exchange,
+            now=self._now,
+            idle_s=endpoint.timeouts.idle_s,
+            total_at=total_at,
+            decoder=decoder,
+        )
+        answer.stall_s = endpoint.timeouts.stall_s
+        if is_good:
             return answer
         try:
             raise await _failure_of(answer, endpoint.rules)
@@ -281,8 +312,8 @@ class UpstreamClient:
     async def _uploaded(
         self, endpoint: Endpoint, upload: Upload, headers: Mapping[str, str], total_at: float
     ) -> Connection:
-        # Always a new connection: what has been read of the body could not be sent again if an idle
-        # one turned out to be dead.
+        # Always on a new connection: the bytes of the body are not kept, so that the request cannot be
+        # repeated if a reused one turns out to be dead.
         clocks = endpoint.timeouts
         connection = await self._pool.connect(endpoint.target.origin, clocks.connect_s)
         connection.begin_upload(upload.head(endpoint.head, headers.items()))
@@ -298,7 +329,7 @@ class UpstreamClient:
             connection.close()
             raise
         finally:
-            # An answer may come before the whole body is there: what is still to come is not wanted.
+            # The provider may answer before it has the whole body: the rest is then not sent.
             has_sent = sending.done()
             sending.cancel()
             answering.cancel()
@@ -315,26 +346,18 @@ class UpstreamClient:
     async def _direct(self, endpoint: Endpoint, pieces: Body, until: float, *, is_fresh: bool) -> Connection:
         origin = endpoint.target.origin
         connection = None if is_fresh else self._pool.idle(origin)
-        is_new = connection is None
-        while True:
-            if connection is None:
-                connection = await self._pool.connect(origin, endpoint.timeouts.connect_s)
-            try:
-                connection.send(pieces)
-                if await connection.head(until):
-                    return connection
-            except errors.UpstreamDisconnected:
-                # A provider may close an idle connection just as a request goes out on it. Not a
-                # byte of an answer came, so a second try on a new connection is safe.
-                if is_new or connection.has_answered:
-                    raise
-                connection, is_new = None, True
-                continue
-            except BaseException:
-                connection.close()  # cancelled too: the provider must see that nobody waits
-                raise
+        if connection is None:
+            connection = await self._pool.connect(origin, endpoint.timeouts.connect_s)
+        try:
+            connection.send(pieces)
+            is_answered = await connection.head(until)
+        except BaseException:
+            connection.close()  # when cancelled, too: the provider must see that nobody waits
+            raise
+        if not is_answered:
             connection.close()
             raise errors.UpstreamTimeout("The provider did not answer in time")
+        return connection
 
     async def _tunnel(
         self,
@@ -343,10 +366,12 @@ class UpstreamClient:
         headers: Mapping[str, str],
         body: bytes | AsyncIterator[bytes],
         until: float,
-    ) -> Exchange:
+        *,
+        is_fresh: bool,
+    ) -> TunnelledResponse:
         if self._tunnels is None:
-            # Here, as aiohttp takes a tenth of a second and ten megabytes, which only those pay who
-            # go out through a proxy.
+            # Imported here: aiohttp takes a tenth of a second and ten megabytes, which only an outbound
+            # proxy is worth.
             from sanic_proxy.upstream.outbound_proxy import Tunnels  # noqa: PLC0415
 
             self._tunnels = Tunnels(self.tls_context)
@@ -355,7 +380,13 @@ class UpstreamClient:
             endpoint.url,
             headers={**endpoint.headers, **headers},
             body=body,
-            way=Way(proxy.reveal(), endpoint.timeouts.connect_s, until, endpoint.timeouts.first_byte_s),
+            options=CallOptions(
+                proxy.reveal(),
+                endpoint.timeouts.connect_s,
+                until,
+                endpoint.timeouts.first_byte_s,
+                is_fresh=is_fresh,
+            ),
         )
 
 

@@ -1,27 +1,74 @@
-"""The way to the providers through an outbound proxy: aiohttp's, which knows CONNECT and proxy credentials.
+"""Requests through an outbound proxy, by aiohttp, which knows CONNECT and proxy credentials.
 
-The only importer of aiohttp. Nothing here is on the way of a request that goes out directly.
+The only module that imports aiohttp; direct requests do not use it.
+
+aiohttp repeats requests with idempotent methods by itself when a connection is lost. A client middleware
+prevents that: it turns aiohttp's errors into ours, which aiohttp does not know. A trace callback tells
+whether a request used a pooled connection (see `UpstreamDisconnected.is_stale_connection`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import aiohttp
 
 from sanic_proxy import errors
-from sanic_proxy.upstream.connection import LENGTHS, Receiver, Way
+from sanic_proxy.upstream.connection import LENGTHS, STALE_CONNECTION_S, Receiver
+from sanic_proxy.upstream.request import CallOptions
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One request. `reused_at` (monotonic): when it was given a connection that had been used before."""
+
+    reused_at: float | None = None
+
+    async def once(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """The client middleware of this request."""
+        try:
+            return await handler(request)
+        except aiohttp.ServerDisconnectedError as exc:
+            if not isinstance(exc.message, str):  # a part of a head
+                raise errors.UpstreamDisconnected("The provider's answer broke off") from exc
+            reused_at = self.reused_at
+            raise errors.UpstreamDisconnected(
+                "The provider closed the connection without an answer",
+                is_stale_connection=reused_at is not None
+                and time.monotonic() - reused_at <= STALE_CONNECTION_S,
+                is_new_connection=reused_at is None,
+            ) from exc
+        except aiohttp.ClientError as exc:
+            raise _error_for(exc) from exc
+
+
+async def _note_reuse(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, _: aiohttp.TraceConnectionReuseconnParams
+) -> None:
+    context.trace_request_ctx.reused_at = time.monotonic()
 
 
 class Tunnels:
     """One worker's connections through outbound proxies."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=context),
+        self._pooled = self._session(context, force_close=False)
+        self._unpooled = self._session(context, force_close=True)
+
+    def _session(self, context: ssl.SSLContext, *, force_close: bool) -> aiohttp.ClientSession:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=context, force_close=force_close),
+            trace_configs=[tracing],
             cookie_jar=aiohttp.DummyCookieJar(),  # the default jar hands one client's cookies to the next
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
             auto_decompress=False,
@@ -29,7 +76,8 @@ class Tunnels:
         )
 
     async def aclose(self) -> None:
-        await self._session.close()
+        await self._pooled.close()
+        await self._unpooled.close()
 
     async def send(
         self,
@@ -38,40 +86,46 @@ class Tunnels:
         *,
         headers: Mapping[str, str],
         body: bytes | AsyncIterator[bytes],
-        way: Way,
-    ) -> Tunnelled:
+        options: CallOptions,
+    ) -> TunnelledResponse:
         """Send, and wait for the status. Raises an UpstreamError, and what reading `body` raises."""
         source = None if isinstance(body, bytes) else _Watched(body)
-        clocks = aiohttp.ClientTimeout(total=None, connect=way.connect_s, sock_connect=way.connect_s)
+        clocks = aiohttp.ClientTimeout(total=None, connect=options.connect_s, sock_connect=options.connect_s)
+        sending = _Sending()
+        session = self._unpooled if options.is_fresh else self._pooled
         try:
-            async with asyncio.timeout_at(way.until) as clock:
+            async with asyncio.timeout_at(options.until) as clock:
                 if source is not None:
                     source.on_end = lambda: clock.reschedule(
-                        min(way.until, asyncio.get_running_loop().time() + way.first_byte_s)
+                        min(options.until, asyncio.get_running_loop().time() + options.first_byte_s)
                     )
-                response = await self._session.request(
+                response = await session.request(
                     method,
                     url,
                     headers=headers,
                     data=source or body or None,
                     allow_redirects=False,  # a redirect would take key and prompt to another host
                     timeout=clocks,
-                    proxy=way.proxy,
+                    proxy=options.proxy,
+                    middlewares=(sending.once,),
+                    trace_request_ctx=sending,
                 )
-        except aiohttp.ClientError as exc:
+        except (aiohttp.ClientError, errors.UpstreamError) as exc:
             if source is not None and source.failure is not None:
                 raise source.failure from None
+            if isinstance(exc, errors.UpstreamError):
+                raise
             raise _error_for(exc) from exc
         except TimeoutError as exc:
             raise errors.UpstreamTimeout("The provider did not answer in time") from exc
         finally:
             if source is not None:
                 await source.stop()
-        return Tunnelled(response)
+        return TunnelledResponse(response)
 
 
 class _Watched:
-    """A body that comes while it is sent. What reading it raises aiohttp takes for a broken connection."""
+    """A body that is received while it is sent; aiohttp reports its exceptions as a broken connection."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:
         self._pieces = pieces
@@ -84,7 +138,7 @@ class _Watched:
         return await anext(self._pieces, None)
 
     async def stop(self) -> None:
-        """The answer is there, or will not be: nobody reads the body any more when this returns."""
+        """Stop reading the body: the answer has come, or will not."""
         self._is_stopped = True
         if self._task is not None and not self._task.done():
             self._task.cancel()
@@ -113,16 +167,18 @@ class _Watched:
         raise StopAsyncIteration
 
 
-class Tunnelled:
-    """An answer through an outbound proxy."""
+class TunnelledResponse:
+    """An answer through an outbound proxy, with the methods of a `Connection` that has received a head."""
 
     __slots__ = ("_response", "has_length", "headers", "status")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self.has_length = not LENGTHS.isdisjoint(name.lower() for name in response.headers)
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        if "content-encoding" in self.headers:
+            self.headers["content-encoding"] = ", ".join(response.headers.getall("content-encoding"))
+        self.has_length = not LENGTHS.isdisjoint(self.headers)
 
     async def read(self, until: float) -> bytes | None:
         try:
@@ -132,10 +188,10 @@ class Tunnelled:
         except TimeoutError:
             return None
 
-    def whole(self) -> bytes | None:
+    def complete_body(self) -> bytes | None:
         return None
 
-    def divert(self, receiver: Receiver | None) -> bool:
+    def attach(self, receiver: Receiver | None) -> bool:
         return False
 
     def pause(self) -> None:
@@ -144,10 +200,10 @@ class Tunnelled:
     def resume(self) -> None:
         return
 
-    def linger(self) -> None:
-        self.end()
+    def drain_in_background(self) -> None:
+        self.release()
 
-    def end(self) -> None:
+    def release(self) -> None:
         if self._response.content.at_eof():
             self._response.release()
         else:
@@ -172,10 +228,14 @@ def _error_for(exc: aiohttp.ClientError) -> errors.ProxyError:
 # From the most specific to the least. An aiohttp ClientResponseError's own `status` is never passed
 # on: for a garbled answer it reads 400.
 _TRANSLATIONS: tuple[tuple[type[Exception], type[errors.UpstreamError], str], ...] = (
-    (aiohttp.ServerTimeoutError, errors.UpstreamConnectTimeout, "No connection within the time allowed"),
-    (aiohttp.ClientSSLError, errors.UpstreamTlsFailed, "The provider's TLS handshake is not acceptable"),
+    (aiohttp.ServerTimeoutError, errors.UpstreamConnectTimeout, "No connection within the connect timeout"),
+    (aiohttp.ClientSSLError, errors.UpstreamTlsFailed, "The TLS handshake with the provider failed"),
     (aiohttp.ClientHttpProxyError, errors.UpstreamConnectFailed, "The outbound proxy refused the connection"),
-    (aiohttp.ClientConnectorDNSError, errors.UpstreamDnsFailed, "The outbound proxy's name is not known"),
+    (
+        aiohttp.ClientConnectorDNSError,
+        errors.UpstreamDnsFailed,
+        "The outbound proxy's host name is unknown",
+    ),
     (aiohttp.ClientConnectorError, errors.UpstreamConnectFailed, "The outbound proxy cannot be reached"),
     (aiohttp.ClientConnectionError, errors.UpstreamDisconnected, "The connection to the provider broke"),
     (aiohttp.ClientPayloadError, errors.UpstreamDisconnected, "The provider's answer broke off"),

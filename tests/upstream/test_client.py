@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from sanic_proxy import errors
 from sanic_proxy.config.model import PoolLimits, Timeouts
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient
-from sanic_proxy.upstream.connection import Upload
-from tests.support.proxy import free_port
-from tests.support.upstream import Exchange, Upstream
+from sanic_proxy.upstream.request import Upload
+from tests.conftest import provider_settings
+from tests.support.proxy import Proxy, free_port, running_proxy
+from tests.support.upstream import Exchange, Upstream, straico_completion
 
 CLOCKS = Timeouts(connect_s=1, first_byte_s=1, idle_s=1, total_s=3)
 LIMITS = PoolLimits(idle_per_host=2, idle_timeout_s=15, tcp_keepalive_s=90)
@@ -81,6 +84,7 @@ def test_a_slow_resolver_takes_the_time_for_a_connection_and_blocks_nothing(
 ) -> None:
     def slow(*_: Any, **__: Any) -> Any:
         time.sleep(1.3)
+        raise socket.gaierror(socket.EAI_AGAIN, "silence")
 
     async def ask(client: UpstreamClient) -> float:
         asking = asyncio.ensure_future(client.send(get("http://slow.invalid/")))
@@ -189,8 +193,9 @@ def test_a_body_cut_short_is_a_disconnect(upstream: Upstream, answer: bytes) -> 
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 100_000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 2\r\n\r\nab",
     ],
-    ids=["no http", "header flood", "two lengths", "no gzip"],
+    ids=["no http", "header flood", "two lengths", "no gzip", "brotli"],
 )
 def test_an_answer_that_is_no_http_is_a_bad_response(upstream: Upstream, answer: bytes) -> None:
     async def script(exchange: Exchange) -> None:
@@ -273,11 +278,11 @@ async def pieces_of(*pieces: bytes | Exception) -> AsyncIterator[bytes]:
         yield piece
 
 
-def post(upstream: Upstream, path: str, *, tunnelled: bool = False) -> Endpoint:
+def post(upstream: Upstream, path: str, *, tunnelled: bool = False, method: str = "POST") -> Endpoint:
     kind = {"accept-encoding": "identity", "content-type": "multipart/form-data; boundary=x"}
     if tunnelled:
-        return get(f"http://lab.invalid{path}", method="POST", headers=kind, proxy=Secret(upstream.url))
-    return get(f"{upstream.url}{path}", method="POST", headers=kind)
+        return get(f"http://lab.invalid{path}", method=method, headers=kind, proxy=Secret(upstream.url))
+    return get(f"{upstream.url}{path}", method=method, headers=kind)
 
 
 @pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
@@ -352,3 +357,168 @@ def test_a_connection_is_used_again_only_after_a_whole_upload(upstream: Upstream
     early_at, first, second, last = run(work)
     assert len({early_at, first, second}) == 3
     assert last == second
+
+
+# Compressed answers
+
+
+ERROR = json.dumps(
+    {"error": {"message": "max_tokens is too large", "type": "invalid_request_error"}}
+).encode()
+
+
+@pytest.mark.row(31)
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+def test_a_compressed_answer_is_decoded_completely(upstream: Upstream, tunnelled: bool) -> None:
+    whole = gzip.compress(b"a" * 100_000) + gzip.compress(b"b" * 100_000)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(
+            gzip.compress(whole), 200, ("content-encoding", "gzip"), ("content-encoding", "x-gzip")
+        )
+
+    upstream.on("*", script)
+    read = run(lambda client: body_of(client, post(upstream, "/z", tunnelled=tunnelled), 200_000))
+    assert read == b"a" * 100_000 + b"b" * 100_000
+
+
+@pytest.mark.row(31)
+def test_a_bomb_leaves_the_loop_to_others(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(gzip.compress(b"\0" * 15_000_000), 200, ("content-encoding", "gzip"))
+
+    async def ask(client: UpstreamClient) -> int:
+        reading = asyncio.ensure_future(body_of(client, get(f"{upstream.url}/bomb"), 20_000_000))
+        turns = 0
+        while not reading.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert len(reading.result()) == 15_000_000
+        reading = asyncio.ensure_future(body_of(client, get(f"{upstream.url}/bomb"), 1_000_000))
+        with pytest.raises(errors.UpstreamBadResponse):
+            await reading
+        return turns
+
+    upstream.on("GET /bomb", script)
+    assert run(ask) >= 15_000_000 // (2 * 1024 * 1024)
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+@pytest.mark.parametrize(
+    ("encoding", "body", "message"),
+    [
+        ("br", b"\x0b\x02\x80ab\x03", None),
+        ("zstd, gzip", b"(\xb5/\xfd", None),
+        ("gzip", b"not gzip", None),
+        ("gzip", gzip.compress(ERROR)[:9], None),
+        ("gzip", gzip.compress(ERROR), "max_tokens is too large"),
+        ("deflate", ERROR, None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 400])
+def test_a_failure_keeps_its_status_whatever_its_encoding(
+    upstream: Upstream,
+    status: int,
+    encoding: str,
+    body: bytes,
+    message: str | None,
+    tunnelled: bool,
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(body, status, ("content-encoding", encoding), ("retry-after", "7"))
+
+    upstream.on("*", script)
+    error = failure(post(upstream, "/z", tunnelled=tunnelled))
+    kind = errors.RateLimited if status == 429 else errors.UpstreamRefusedRequest
+    assert (type(error), error.upstream_status) == (kind, status)
+    assert error.retry_after_s == (7 if status == 429 else None)
+    if message is not None:
+        assert error.message == message
+
+
+# One call, one request
+
+
+def once_good(then: Callable[[Exchange], Awaitable[None]]) -> Callable[[Exchange], Awaitable[None]]:
+    """Answers the first request, and leaves all later ones to `then`."""
+    count = 0
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal count
+        count += 1
+        await (exchange.answer(b"ok") if count == 1 else then(exchange))
+
+    return script
+
+
+@pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
+@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize(
+    ("work_s", "is_reused", "is_stale"), [(0, True, True), (0.3, True, False), (0, False, False)]
+)
+def test_a_request_is_sent_once_whatever_becomes_of_its_connection(
+    upstream: Upstream, method: str, work_s: float, is_reused: bool, is_stale: bool, tunnelled: bool
+) -> None:
+    async def dies(exchange: Exchange) -> None:
+        await asyncio.sleep(work_s)
+        exchange.close()
+
+    async def work(client: UpstreamClient) -> None:
+        endpoint = post(upstream, "/dies", tunnelled=tunnelled, method=method)
+        assert await body_of(client, endpoint) == b"ok"
+        with pytest.raises(errors.UpstreamDisconnected) as caught:
+            await client.send(endpoint, is_fresh=not is_reused)
+        assert caught.value.is_stale_connection is is_stale
+        assert caught.value.is_new_connection is not is_reused
+
+    upstream.on("*", once_good(dies))
+    run(work)
+    first, second = upstream.requests
+    assert (first.connection == second.connection) is is_reused
+
+
+@pytest.fixture(scope="module")
+def single_attempt(shared_upstream: Upstream) -> Iterator[Proxy]:
+    with running_proxy({**provider_settings(shared_upstream), "SANIC_PROXY_ATTEMPTS": "1"}) as proxy:
+        yield proxy
+
+
+@pytest.mark.row(35)
+@pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("model", ["groq/m", "straico/m"])
+def test_a_single_attempt_is_a_single_request(
+    single_attempt: Proxy, upstream: Upstream, model: str, streaming: bool
+) -> None:
+    async def dies(exchange: Exchange) -> None:
+        exchange.close()
+
+    async def script(exchange: Exchange) -> None:
+        is_first = len(upstream.seen("m")) == 1
+        await (exchange.answer(straico_completion()) if is_first else dies(exchange))
+
+    upstream.on("m", script)
+    assert single_attempt.chat(model).status == 200
+    reply = single_attempt.chat(model, stream=streaming)
+    assert reply.error["code"] == "upstream_disconnected"
+    first, second = upstream.seen("m")
+    assert first.connection == second.connection
+
+
+def test_lists_of_models_are_fetched_on_new_connections(
+    shared_upstream: Upstream, upstream: Upstream
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(straico_completion())
+
+    async def models(exchange: Exchange) -> None:
+        await exchange.answer({"object": "list", "data": [{"id": "m"}]})
+
+    upstream.on("m", script)
+    upstream.on("*", models)
+    with running_proxy(provider_settings(shared_upstream)) as proxy:
+        for model in ("groq/m", "straico/m"):
+            assert proxy.chat(model).status == 200
+        assert proxy.request("GET", "/v1/models").status == 200
+    listings = [seen.connection for seen in upstream.requests if seen.path.endswith("/models")]
+    assert len(set(listings)) == len(listings) >= 2
+    assert not set(listings) & {seen.connection for seen in upstream.seen("m")}

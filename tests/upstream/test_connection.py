@@ -1,15 +1,11 @@
-"""Connections and their pool, below what test_upstream shows through the client."""
+"""One connection, fed with bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import gzip
-import socket
 import ssl
-import time
 import weakref
-import zlib
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -19,15 +15,9 @@ from typing_extensions import override
 from sanic_proxy import errors
 from sanic_proxy.config.model import PoolLimits
 from sanic_proxy.upstream import connection
-from sanic_proxy.upstream.connection import (
-    Connection,
-    Inflater,
-    Origin,
-    Pool,
-    request_head,
-    request_pieces,
-    target_of,
-)
+from sanic_proxy.upstream.connection import Connection
+from sanic_proxy.upstream.pool import Pool
+from sanic_proxy.upstream.request import Origin
 
 LIMITS = PoolLimits(idle_per_host=2, idle_timeout_s=15, tcp_keepalive_s=90)
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx: y\r\n\r\nhello"
@@ -136,6 +126,11 @@ class Recorder(asyncio.Transport):
         super().__init__()
         self.events: list[str] = []
         self.unsent_bytes = 0
+        self.closing = False
+
+    @override
+    def is_closing(self) -> bool:
+        return self.closing
 
     @override
     def pause_reading(self) -> None:
@@ -175,122 +170,14 @@ def test_a_slow_reader_holds_its_provider_back() -> None:
     assert asyncio.run(run()) == ["write", "pause", "resume"]
 
 
-def in_pool(work: Callable[[Pool], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        pool = Pool(LIMITS, ssl.create_default_context)
-        try:
-            return await work(pool)
-        finally:
-            pool.close()
-
-    return asyncio.run(run())
-
-
-def finished() -> Connection:
-    connection = Connection(Origin(False, "h", 1), asyncio.get_running_loop())
-    connection.send(())
-    connection.data_received(ANSWER)
-    return connection
-
-
-def test_the_newest_idle_connection_goes_out_first_and_the_oldest_is_closed() -> None:
-    async def work(pool: Pool) -> None:
-        connections = [finished() for _ in range(3)]
-        for finished_connection in connections:
-            pool.give_back(finished_connection)
-        assert [c.is_closed for c in connections] == [True, False, False]
-        assert pool.idle(connections[0].origin) is connections[2]
-        assert pool.idle(Origin(True, "h", 1)) is None
-
-    in_pool(work)
-
-
-def test_a_connection_that_died_or_grew_old_is_not_given_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def work(pool: Pool) -> None:
-        died, old = finished(), finished()
-        pool.give_back(died)
-        died.connection_lost(None)
-        assert pool.idle(died.origin) is None
-        pool.give_back(old)
-        monkeypatch.setattr(time, "monotonic", lambda: 10.0**9)
-        assert pool.idle(old.origin) is None
-        assert old.is_closed
-
-    in_pool(work)
-
-
-def test_an_exchange_that_is_not_over_closes_its_connection() -> None:
-    async def work(pool: Pool) -> None:
-        connection = Connection(Origin(False, "h", 1), asyncio.get_running_loop())
-        connection.send(())
-        pool.give_back(connection)
-        assert connection.is_closed
-
-    in_pool(work)
-
-
-@pytest.mark.parametrize(
-    ("url", "origin", "path", "host"),
-    [
-        ("https://a.example/v1/x", Origin(True, "a.example", 443), b"/v1/x", b"a.example"),
-        ("http://127.0.0.1:9000", Origin(False, "127.0.0.1", 9000), b"/", b"127.0.0.1:9000"),
-        ("http://[::1]:9000/a?b=c", Origin(False, "::1", 9000), b"/a?b=c", b"[::1]:9000"),
-    ],
-)
-def test_a_url_is_taken_apart(url: str, origin: Origin, path: bytes, host: bytes) -> None:
-    assert target_of(url) == (origin, path, host)
-
-
-def test_a_request_has_one_host_and_one_length() -> None:
-    head = request_head("POST", target_of("http://h/p"), {"a": "b"})
-    (made,) = request_pieces(head, [("c", "d")], (b"{", b"}"))
-    assert made == b"POST /p HTTP/1.1\r\nhost: h\r\na: b\r\nc: d\r\ncontent-length: 2\r\n\r\n{}"
-    assert request_pieces(b"GET /p HTTP/1.1\r\nhost: h\r\n", (), ()) == (
-        b"GET /p HTTP/1.1\r\nhost: h\r\n\r\n",
-    )
-
-
-def test_a_large_body_is_not_copied() -> None:
-    body = b"x" * 100_000
-    head, piece = request_pieces(b"", (), (body,))
-    assert piece is body
-    assert head == b"content-length: 100000\r\n\r\n"
-
-
-@pytest.mark.row(31)
-@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
-def test_a_compressed_body_is_inflated_once(pack: Callable[[bytes], bytes]) -> None:
-    inflater = Inflater()
-    packed = pack(b"hello" * 100)
-    assert b"".join(inflater.feed(packed[i : i + 1]) for i in range(len(packed))) == b"hello" * 100
-    inflater.end()
-
-
-@pytest.mark.row(31)
-def test_a_bomb_and_a_cut_are_refused() -> None:
-    with pytest.raises(errors.UpstreamBadResponse):
-        Inflater().feed(gzip.compress(b"\0" * 40_000_000))
-    inflater = Inflater()
-    inflater.feed(gzip.compress(b"hello")[:-4])
-    with pytest.raises(errors.UpstreamDisconnected):
-        inflater.end()
-
-
-def test_tcp_probes_a_silent_connection() -> None:
-    made = connection._socket(socket.AF_INET, 77)
-    with made:
-        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
-
-
-def on_a_wire(work: Callable[[Connection, Recorder], Awaitable[Any]]) -> Any:
+def on_a_wire(work: Callable[[Connection, Recorder, Pool], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         pool = Pool(LIMITS, ssl.create_default_context)
         connection = Connection(Origin(False, "h", 1), asyncio.get_running_loop(), pool)
         recorder = Recorder()
         connection.connection_made(recorder)
         try:
-            return await work(connection, recorder)
+            return await work(connection, recorder, pool)
         finally:
             pool.close()
 
@@ -301,42 +188,40 @@ CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n"
 
 
 def test_a_connection_waits_by_itself_for_the_end_of_a_body() -> None:
-    async def work(connection: Connection, recorder: Recorder) -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
         connection.send((b"x",))
         connection.data_received(CHUNKED)
-        connection.linger()
-        assert connection._pool is not None
-        assert connection._pool.idle(connection.origin) is None
+        connection.drain_in_background()
+        assert pool.idle(connection.origin) is None
         connection.data_received(b"0\r\n\r\n")
-        assert connection._pool.idle(connection.origin) is connection
-        assert not connection._pool.lingering
+        assert pool.idle(connection.origin) is connection
+        assert not pool.draining
 
     on_a_wire(work)
 
 
 @pytest.mark.parametrize("more", [b"", b"5\r\nhello\r\n" * 15_000], ids=["silence", "too much"])
 def test_a_body_that_does_not_end_closes_its_connection(monkeypatch: pytest.MonkeyPatch, more: bytes) -> None:
-    monkeypatch.setattr(connection, "LINGER_S", 0.02)
+    monkeypatch.setattr(connection, "DRAIN_S", 0.02)
 
-    async def work(connection: Connection, recorder: Recorder) -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
         connection.send((b"x",))
         connection.data_received(CHUNKED)
-        connection.linger()
+        connection.drain_in_background()
         if more:
             connection.data_received(more)
             assert connection.is_closed
         await asyncio.sleep(0.05)
         assert connection.is_closed
-        assert connection._pool is not None
         connection.connection_lost(None)
-        assert not connection._pool.lingering
-        assert connection._pool.idle(connection.origin) is None
+        assert not pool.draining
+        assert pool.idle(connection.origin) is None
 
     on_a_wire(work)
 
 
 def test_the_timer_strikes_when_it_is_due_and_not_before() -> None:
-    async def work(connection: Connection, recorder: Recorder) -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
         loop = asyncio.get_running_loop()
         connection.send((b"x",))
         connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n")
@@ -361,11 +246,11 @@ def test_what_comes_goes_to_the_receiver_at_once() -> None:
         def ended(self, failure: errors.UpstreamError | None) -> None:
             self.events.append(failure)
 
-    async def work(connection: Connection, recorder: Recorder) -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
         taker = Taker()
         connection.send((b"x",))
         connection.data_received(CHUNKED)
-        connection.divert(taker)
+        connection.attach(taker)
         connection.data_received(b"2\r\nab\r\n2\r\ncd\r\n")
         connection.data_received(b"0\r\n\r\n")
         assert taker.events == [b"hello", b"abcd", None]
@@ -379,23 +264,12 @@ def test_a_second_answer_is_dropped_and_its_connection_not_kept() -> None:
     assert not connection.is_reusable
 
 
-def test_a_connection_held_back_is_read_from_again_before_it_is_kept() -> None:
-    async def work(connection: Connection, recorder: Recorder) -> None:
-        connection.send((b"x",))
-        connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 400000\r\n\r\n" + b"z" * 400_000)
-        assert recorder.events[-1] == "pause"
-        connection.end()
-        assert recorder.events[-1] == "resume"
-
-    on_a_wire(work)
-
-
 def test_a_connection_whose_request_is_not_all_sent_is_not_kept() -> None:
-    async def work(connection: Connection, recorder: Recorder) -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
         recorder.unsent_bytes = 1
         connection.send((b"x",))
         connection.data_received(ANSWER)
-        connection.end()
+        connection.release()
         assert connection.is_closed
 
     on_a_wire(work)
@@ -411,11 +285,11 @@ def test_a_diverted_connection_is_read_from_again() -> None:
         def ended(self, failure: errors.UpstreamError | None) -> None:
             return
 
-    async def work(connection: Connection, recorder: Recorder) -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
         connection.send((b"x",))
         connection.data_received(b"HTTP/1.1 200 OK\r\ncontent-length: 400001\r\n\r\n" + b"z" * 400_000)
         taker = Taker()
-        connection.divert(taker)
+        connection.attach(taker)
         assert taker.size == 400_000
         assert recorder.events[-1] == "resume"
 
@@ -444,3 +318,81 @@ def test_a_connection_goes_without_the_collector() -> None:
         assert cast("weakref.ref[Connection]", asyncio.run(work()))() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("first", "elapsed_s", "answer", "is_stale", "is_new"),
+    [
+        (ANSWER, 0.0, b"", True, False),
+        (ANSWER, 0.05, b"", True, False),
+        (ANSWER, 0.11, b"", False, False),
+        (ANSWER, 4.0, b"", False, False),
+        (ANSWER, 0.0, b"H", False, False),
+        (ANSWER, 0.0, b"HTTP/1.1 103 Early\r\n\r\n", False, False),
+        (ANSWER, 0.0, ANSWER[:-1], False, False),
+        (b"", 0.0, b"", False, True),
+        (b"", 4.0, b"", False, True),
+        (b"", 0.0, b"H", False, False),
+    ],
+    ids=[
+        "at once",
+        "soon",
+        "later",
+        "long after",
+        "a byte",
+        "interim",
+        "a part",
+        "new",
+        "new, late",
+        "new, byte",
+    ],
+)
+def test_a_stale_connection_is_reused_and_closed_soon_without_a_byte(
+    first: bytes, elapsed_s: float, answer: bytes, is_stale: bool, is_new: bool
+) -> None:
+    class Clock(asyncio.SelectorEventLoop):
+        ahead_s = 0.0
+
+        @override
+        def time(self) -> float:
+            return super().time() + self.ahead_s
+
+    async def work() -> tuple[bool, bool] | None:
+        loop = cast("Clock", asyncio.get_running_loop())
+        connection = Connection(Origin(False, "h", 1), loop)
+        if first:
+            connection.send(())
+            connection.data_received(first)
+        connection.send(())
+        if answer:
+            connection.data_received(answer)
+        loop.ahead_s = elapsed_s
+        connection.connection_lost(ConnectionResetError())
+        try:
+            while await connection.head(loop.time() + 1):
+                await connection.read(loop.time() + 1)
+        except errors.UpstreamDisconnected as exc:
+            return exc.is_stale_connection, exc.is_new_connection
+        return None
+
+    with asyncio.Runner(loop_factory=Clock) as runner:
+        assert runner.run(work()) == (is_stale, is_new)
+
+
+def test_a_request_on_a_connection_that_was_lost_before_it_fails_at_once() -> None:
+    async def work(connection: Connection, recorder: Recorder, pool: Pool) -> None:
+        connection.data_received(b"HTTP/1.1 408 Too late\r\n\r\n")
+        connection.connection_lost(None)
+        connection.send((b"x",))
+        with pytest.raises(errors.UpstreamDisconnected) as caught:
+            await connection.head(asyncio.get_running_loop().time() + 60)
+        assert not caught.value.is_stale_connection
+
+    on_a_wire(work)
+
+
+def test_content_encodings_of_several_lines_are_one_list() -> None:
+    lines = b"content-encoding: deflate\r\nContent-Encoding: gzip\r\nx: 1\r\nx: 2\r\n"
+    answer = exchange(b"HTTP/1.1 200 OK\r\n" + lines + b"content-length: 0\r\n\r\n")[2]
+    assert answer.headers["content-encoding"] == "deflate, gzip"
+    assert answer.headers["x"] == "2"

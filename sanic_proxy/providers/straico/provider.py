@@ -147,7 +147,7 @@ class StraicoProvider(ChatProvider):
         made = await _judged(asked.source, plan)
         request.record.usage = made.reply.usage
         if made.fault is not None and made.fault.complaint is not None:
-            asked.source.close()  # its connection serves the second
+            asked.source.close()
             made = await self._made_again(asked, made, made.fault.complaint)
             request.record.usage = made.reply.usage
         if made.fault is not None and made.fault.error is not None:
@@ -163,7 +163,9 @@ class StraicoProvider(ChatProvider):
         turns = turns_again(plan.turns, validator.answer_of(first.reply, plan), complaint)
         try:
             way, body = self._question(plan, turns, asked.image_urls)
-            response = await self._client.send(way, body=(body,), total_at=asked.source.total_at)
+            response = await self._client.send(
+                way, body=(body,), total_at=asked.source.total_at, is_fresh=True
+            )
             try:
                 second = await _judged(response, plan)
             finally:
@@ -177,7 +179,7 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
-        response = await self._client.send(self._models)
+        response = await self._client.send(self._models, is_fresh=True)
         try:
             return replies.model_list(codec.loads_tolerant(await response.read_all()))
         finally:

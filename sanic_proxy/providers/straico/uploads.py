@@ -63,6 +63,7 @@ class Uploads:
             headers={"content-type": f"multipart/form-data; boundary={boundary}"},
             body=multipart(upload, boundary),
             total_at=total_at,
+            is_fresh=True,
         )
         try:
             parsed: Any = codec.loads_tolerant(await response.read_all())

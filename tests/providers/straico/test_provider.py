@@ -221,6 +221,7 @@ def test_a_call_that_is_missing_is_asked_for_once(proxy: Proxy, upstream: Upstre
     assert reply.headers["x-straico-price-total"] == "0.1"
     assert reply.json["x_straico"]["words"]["total"] == 12
     first, second = (seen.json["messages"] for seen in upstream.seen("m"))
+    assert len({seen.connection for seen in upstream.seen("m")}) == 2  # the second is not repeated
     assert second[:-2] == first
     assert second[-2] == {"role": "assistant", "content": "I would rather not."}
     assert "You had to call" in second[-1]["content"]

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import provider_settings
 from tests.providers.straico.scripted import (
     PROMPT,
+    UPLOAD,
     StraicoUpstream,
     always,
     failing,
@@ -115,6 +116,8 @@ def test_at_most_four_are_uploaded_at_once(gateway: Proxy, upstream: StraicoUpst
     images = [image(b"many %d" % number) for number in range(9)]
     assert ask(gateway, *images).status == 200
     assert (len(upstream.files), upstream.busiest) == (9, 4)
+    connections = [seen.connection for seen in upstream.requests if seen.path == UPLOAD]
+    assert len(set(connections)) == 9  # new ones, as an upload is not repeated
     names = {file.content: file.name for file in upstream.files}
     assert upstream.prompts()[0]["images"] == [
         f"https://files.example/{names[b'many %d' % number]}" for number in range(9)
