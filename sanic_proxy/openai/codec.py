@@ -7,14 +7,14 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import orjson
 import ujson
 
-from sanic_proxy.errors import InvalidRequest, UpstreamBadResponse
+from sanic_proxy.errors import InvalidRequest
 
 # Of what a client sends. A key takes up to 0.3 microseconds and 100 bytes, a list or object half of that, and
 # any other value next to nothing.
@@ -229,27 +229,3 @@ def loads_exact(payload: bytes) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def model_entries(parsed: Any) -> list[dict[str, Any]]:
-    """The models in a provider's list: OpenAI's `{"data": [...]}`, or the bare list some send.
-
-    Raises UpstreamBadResponse where there is no list; entries without an id are left out.
-    """
-    entries = parsed.get("data", parsed.get("models")) if isinstance(parsed, dict) else parsed
-    if not isinstance(entries, list):
-        raise UpstreamBadResponse("The provider's list of models is none")
-    return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
-
-
-def model_object(entry: Mapping[str, Any], *, id: str, owner: str) -> dict[str, Any]:
-    """OpenAI's model object, with the provider's further fields kept."""
-    created = entry.get("created")
-    is_number = isinstance(created, int | float) and not isinstance(created, bool)
-    return {
-        **entry,
-        "id": id,
-        "object": "model",
-        "created": int(cast("float", created)) if is_number else 0,
-        "owned_by": entry["owned_by"] if isinstance(entry.get("owned_by"), str) else owner,
-    }

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.config.model import ProviderSettings
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import codec, models
 from sanic_proxy.providers.base import (
     Answer,
     AnswerSource,
@@ -161,7 +161,7 @@ class GenericProvider(ChatProvider):
             return [{"id": model} for model in settings.models]
         response = await self._client.send(self._models, is_fresh=True)
         try:
-            entries = codec.model_entries(codec.loads_tolerant(await response.read_all()))
+            entries = models.model_entries(codec.loads_tolerant(await response.read_all()))
         finally:
             response.close()
         return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]

@@ -1,7 +1,7 @@
-"""The models of all providers, fetched side by side and kept for a while.
+"""The models of all providers, fetched concurrently and cached.
 
-A slow or failing provider never fails the list: what was known of it before stays (stale while
-error), and it is asked again only after a pause.
+A slow or failing provider never fails the list: its cached models stay (stale-if-error), and the next
+request to it is made after a pause.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sanic_proxy.errors import ProxyError, UpstreamTimeout
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import models
 from sanic_proxy.providers.base import ChatProvider
 
 logger = logging.getLogger(__name__)
@@ -21,10 +21,12 @@ logger = logging.getLogger(__name__)
 TTL_S = 300.0
 RETRY_S = 15.0
 FETCH_TIMEOUT_S = 5.0
+# Statuses of a service without the endpoint.
+_NO_LIST = frozenset({404, 405, 501})
 
 
-class _Shelf:
-    """What is known of one provider's models."""
+class _Entry:
+    """The known models of one provider, and until when they are fresh (monotonic seconds)."""
 
     __slots__ = ("error", "fresh_until", "lock", "models", "provider")
 
@@ -45,19 +47,22 @@ class ModelList:
     def __init__(
         self, providers: Sequence[ChatProvider], *, prefixed: bool, names: Sequence[str] = ()
     ) -> None:
-        self._own = [codec.model_object({}, id=name, owner="sanic-proxy") for name in names]
-        self._shelves = [_Shelf(provider) for provider in providers]
+        self._own = [models.model_object({}, id=name, owner="sanic-proxy") for name in names]
+        self._entries = [_Entry(provider) for provider in providers]
         self._prefixed = prefixed
 
     async def all(self) -> list[dict[str, Any]]:
-        """OpenAI's model objects. Raises only where there is a single provider and it fails cold."""
-        await asyncio.gather(*(_refresh(shelf) for shelf in self._shelves))
-        only = self._shelves[0] if len(self._shelves) == 1 else None
+        """OpenAI's model objects. Raises only where the request to a single provider fails the first time."""
+        await asyncio.gather(*(_refresh(entry) for entry in self._entries))
+        only = self._entries[0] if len(self._entries) == 1 else None
         if only is not None and only.error is not None and not only.models and not self._own:
             raise only.error
-        return self._own + [
-            self._object(shelf.provider.name, entry) for shelf in self._shelves for entry in shelf.models
-        ]
+        listed = {entry["id"]: entry for entry in self._own}
+        for known in self._entries:
+            for entry in known.models:
+                made = self._object(known.provider.name, entry)
+                listed.setdefault(made["id"], made)
+        return list(listed.values())
 
     async def one(self, model: str) -> dict[str, Any] | None:
         """The model object of that id, or None."""
@@ -65,26 +70,36 @@ class ModelList:
 
     def _object(self, provider: str, entry: dict[str, Any]) -> dict[str, Any]:
         model = f"{provider}/{entry['id']}" if self._prefixed else entry["id"]
-        return codec.model_object(entry, id=model, owner=provider)
+        return models.model_object(entry, id=model, owner=provider)
 
 
-async def _refresh(shelf: _Shelf) -> None:
-    async with shelf.lock:
-        if time.monotonic() < shelf.fresh_until:
+async def _refresh(entry: _Entry) -> None:
+    async with entry.lock:
+        if time.monotonic() < entry.fresh_until:
             return
         try:
             async with asyncio.timeout(FETCH_TIMEOUT_S):
-                shelf.models = await shelf.provider.list_models()
+                entry.models = await entry.provider.list_models()
         except TimeoutError:
-            _failed(shelf, UpstreamTimeout("The provider's list of models did not come in time"))
+            message = f"The provider returned no model list within {FETCH_TIMEOUT_S:.0f} s"
+            _record_failure(entry, UpstreamTimeout(message))
         except ProxyError as exc:
-            _failed(shelf, exc)
+            _record_failure(entry, exc)
         else:
-            shelf.error = None
-            shelf.fresh_until = time.monotonic() + TTL_S
+            entry.error = None
+            entry.fresh_until = time.monotonic() + TTL_S
 
 
-def _failed(shelf: _Shelf, error: ProxyError) -> None:
-    shelf.error = error
-    shelf.fresh_until = time.monotonic() + RETRY_S
-    logger.warning("models of %s could not be listed: %s", shelf.provider.name, error)
+def _record_failure(entry: _Entry, error: ProxyError) -> None:
+    name = entry.provider.name
+    if error.upstream_status in _NO_LIST:
+        # The provider works, but lists no models: that is no failure, and asking again soon is no use.
+        entry.error = None
+        entry.fresh_until = time.monotonic() + TTL_S
+        logger.warning(
+            "%s has no model list (status %s): none of its models are listed", name, error.upstream_status
+        )
+        return
+    entry.error = error
+    entry.fresh_until = time.monotonic() + RETRY_S
+    logger.warning("listing the models of %s failed: %s", name, error)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from sanic_proxy.errors import ProxyError, UpstreamConnectFailed
+from sanic_proxy.errors import NotFound, ProxyError, UpstreamConnectFailed
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
 from sanic_proxy.routing import model_list
 from sanic_proxy.routing.model_list import ModelList
@@ -89,3 +89,20 @@ def test_a_single_provider_that_is_down_is_an_error() -> None:
 def test_one_of_several_that_is_down_is_left_out() -> None:
     down = Scripted("b", UpstreamConnectFailed("down"))
     assert ids(ModelList([Scripted("a", ["x"]), down], prefixed=True)) == ["a/x"]
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_the_only_provider_may_have_no_list(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    missing = NotFound("nothing here")
+    missing.upstream_status = status
+    scripted = Scripted("a", missing)
+    listed = ModelList([scripted], prefixed=True)
+    assert ids(listed) == []
+    assert ids(listed) == []
+    assert scripted.asked == 1
+    assert "a has no model list" in caplog.text
+
+
+def test_an_id_is_listed_once() -> None:
+    first, second = Scripted("a", ["x"]), Scripted("b", ["x"])
+    assert ids(ModelList([first, second], prefixed=False, names=["x"])) == ["x"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sanic_proxy.errors import UpstreamBadResponse
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import codec, models
 from sanic_proxy.providers.straico.error_rules import RULES, WARNING
 from sanic_proxy.providers.straico.tools import ToolCall, compact
 from sanic_proxy.upstream import error_parser
@@ -184,5 +184,9 @@ def _is_number(value: object) -> bool:
 
 
 def model_list(parsed: Any) -> list[dict[str, Any]]:
-    """The models of `GET /v2/models`, whatever their type, with all that Straico says of them."""
-    return codec.model_entries(parsed)
+    """The chat models of `GET /v2/models`, with all that Straico says of them.
+
+    `model_type` is chat, image, video or audio; an entry without it is taken for a chat model.
+    """
+    entries = models.model_entries(parsed)
+    return [entry for entry in entries if entry.get("model_type") in {None, "", "chat"}]

@@ -160,7 +160,7 @@ def test_two_answers_cost_their_sum(first: Any, second: Any, total: Any) -> None
 
 
 def test_models_keep_their_fields() -> None:
-    assert model_list({"data": [{"id": "a/b", "word_limit": 3}, {"name": "no id"}]}) == [
+    assert model_list({"data": [{"id": "a/b", "word_limit": 3}, {"word_limit": 1}]}) == [
         {"id": "a/b", "word_limit": 3}
     ]
 
@@ -183,3 +183,9 @@ def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
 def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
     with pytest.raises(errors.UpstreamBadResponse):
         reply_of({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})
+
+
+def test_only_chat_models_are_listed() -> None:
+    entries = [{"id": kind, "model_type": kind} for kind in ("chat", "image", "video", "audio")]
+    listed = model_list({"data": [*entries, {"id": "untyped"}]})
+    assert [entry["id"] for entry in listed] == ["chat", "untyped"]

@@ -1,0 +1,57 @@
+"""Lists of models: read in the shapes that providers send, written as OpenAI's model objects. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sanic_proxy.errors import UpstreamBadResponse
+
+# Where a list is found in an object: OpenAI's key, Ollama's `/api/tags`, Together's and others'.
+_LISTS = ("data", "models", "result", "items")
+# Where an entry has its id, by preference: in some lists `name` is a title for people.
+_IDS = ("id", "model", "name")
+
+
+def model_entries(parsed: Any) -> list[dict[str, Any]]:
+    """The models in a provider's list, each with a text as its `id`, and each id once.
+
+    A list may be bare or under one of several keys, of objects or of plain names. An empty list or null is a
+    list; entries without a name are left out. Raises UpstreamBadResponse where there is no list.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for entry in _listed(parsed):
+        name = _name_of(entry)
+        if name is not None:
+            entries.setdefault(name, {**entry, "id": name} if isinstance(entry, dict) else {"id": name})
+    return list(entries.values())
+
+
+def _listed(parsed: Any) -> Iterable[Any]:
+    if isinstance(parsed, list):
+        return parsed
+    found = [parsed[key] for key in _LISTS if key in parsed] if isinstance(parsed, dict) else []
+    lists = [value for value in found if isinstance(value, list) or value is None]
+    if not lists:
+        raise UpstreamBadResponse("The provider returned no model list")
+    return next((value for value in lists if value), [])
+
+
+def _name_of(entry: Any) -> str | None:
+    names = [entry] if isinstance(entry, str) else []
+    if isinstance(entry, dict):
+        names = [entry[key] for key in _IDS if isinstance(entry.get(key), str)]
+    return next((name for name in names if name.strip()), None)
+
+
+def model_object(entry: Mapping[str, Any], *, id: str, owner: str) -> dict[str, Any]:
+    """OpenAI's model object, with the provider's further fields kept."""
+    created, owned_by = entry.get("created"), entry.get("owned_by")
+    is_number = isinstance(created, int | float) and not isinstance(created, bool)
+    return {
+        **entry,
+        "id": id,
+        "object": "model",
+        "created": int(created) if is_number and created is not None else 0,
+        "owned_by": owned_by if isinstance(owned_by, str) else owner,
+    }
