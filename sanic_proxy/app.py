@@ -21,18 +21,15 @@ from sanic.http.constants import Stage
 from sanic.log import logger as sanic_logger
 from sanic.mixins import startup as sanic_startup
 from sanic.response import BaseHTTPResponse
-from sanic_ext import Extend
-from sanic_ext.extensions.openapi.extension import OpenAPIExtension
 from typing_extensions import override
 
-from sanic_proxy import __version__
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ProxyError, ShuttingDown
 from sanic_proxy.observability import banner, logs
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.routes import chat, health, models, pages, passthrough
+from sanic_proxy.routes import BLUEPRINTS
 from sanic_proxy.server import admission
 from sanic_proxy.server.connection import MAX_UNREAD_BYTES, ProxyProtocol
 from sanic_proxy.server.error_responses import render
@@ -60,16 +57,6 @@ _WORKER_FLAGS = frozenset({"-w", "--workers", "--fast", "--single-process"})
 def _flag_names() -> list[str]:
     """The flags on the command line. Sanic's default number of workers looks like `--workers 1`."""
     return [argument.partition("=")[0] for argument in sys.argv[1:]]
-
-
-class _OpenAPI(OpenAPIExtension):  # type: ignore[no-untyped-call]
-    """sanic-ext's document, without its pages; the line it says on start looks for one of them."""
-
-    name = "document"
-
-    @override
-    def label(self) -> str:
-        return ""
 
 
 class ProxyApp(Sanic[Any, Any]):
@@ -230,21 +217,11 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
             "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_TIMEOUT_S,
             "REQUEST_TIMEOUT": REQUEST_TIMEOUT_S,
             "INSPECTOR": False,
-            "OAS_UI_REDOC": False,  # both load scripts and fonts from elsewhere
-            "OAS_UI_SWAGGER": False,
-            "OAS_URL_PREFIX": "/openapi.json",
-            "OAS_URI_TO_JSON": "",
-            "OAS_AUTODOC": False,
-            "API_TITLE": "sanic-proxy",
-            "API_VERSION": __version__,
-            "API_DESCRIPTION": "OpenAI-compatible. Each route also answers without /v1.",
-            "API_HOST": None,
         }
     )
     made = kind(name, config=config, request_class=ProxyRequest, configure_logging=False)
-    for room in (chat, passthrough, models, health, pages):
-        made.blueprint(room.blueprint)
-    Extend(made, extensions=[_OpenAPI], built_in_extensions=False)
+    for blueprint in BLUEPRINTS:
+        made.blueprint(blueprint)
     made.error_handler.add(Exception, render)
     made.main_process_start(check_settings)
     made.main_process_start(begin_supervision)

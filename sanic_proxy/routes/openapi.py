@@ -1,13 +1,16 @@
-"""What the OpenAPI document says of each route. sanic-ext builds the document from these."""
+"""What the OpenAPI document says of each route.
+
+sanic-ext makes the document from these descriptions when `scripts/generate` runs; the proxy serves the file
+that was made (`pages/openapi.json`) and does not import sanic-ext, which would cost each worker 10 MiB and a
+tenth of a second at the start.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-
-from sanic_ext import openapi
-from sanic_ext.extensions.openapi.builders import OperationStore
 
 from sanic_proxy.openai.endpoints import Row
 
@@ -104,6 +107,21 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The description of one handler. `is_call`: it takes the header `x-provider`."""
+
+    summary: str
+    tag: str
+    responses: dict[str, Any]
+    body: dict[str, Any] | None = None
+    is_call: bool = False
+
+
+# By handler. A handler without a description is not in the document.
+OPERATIONS: dict[Callable[..., Any], Operation] = {}
+
+
 def _documented(
     summary: str,
     tag: str,
@@ -113,28 +131,17 @@ def _documented(
     is_call: bool = False,
     errors: dict[int, str],
 ) -> Callable[[Handler], Handler]:
-    """What sanic-ext's `openapi.definition` notes of a handler, noted without it.
-
-    It looks at type hints for each part of each schema, which took a tenth of the start; and around a
-    handler with a body it puts a coroutine that would run with each request.
-    """
+    """A decorator that describes a handler."""
     text, content = success
     responses: dict[str, Any] = {"200": {"description": text, "content": content}}
-    for status, said in errors.items():
-        responses[str(status)] = {"description": said, "content": _json(_ERROR)}
+    for status, description in errors.items():
+        responses[str(status)] = {"description": description, "content": _json(_ERROR)}
 
-    def document(handler: Handler) -> Handler:
-        operation = OperationStore()[handler]  # type: ignore[no-untyped-call]
-        operation.describe(summary)
-        operation.tag(tag)
-        operation.responses = responses
-        if body is not None:
-            operation.requestBody = {"required": True, "content": body}
-        if is_call:
-            operation.parameter("x-provider", str, "header", required=False, description=_NAMED)
+    def describe(handler: Handler) -> Handler:
+        OPERATIONS[handler] = Operation(summary, tag, responses, body, is_call)
         return handler
 
-    return document
+    return describe
 
 
 chat = _documented(
@@ -191,13 +198,11 @@ readiness = _documented(
     ("It does", _json(_STATUS)),
     errors={},
 )
-page = openapi.exclude()
 
 
 def alias(handler: Handler) -> Handler:
     """The same handler for a second path, which the document leaves out: it lists each route once."""
 
-    @openapi.exclude()
     @functools.wraps(handler)
     async def same(*args: Any, **kwargs: Any) -> Any:
         return await handler(*args, **kwargs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
+from contextlib import suppress
 from importlib import resources
 
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
-from sanic_proxy.routes import openapi
+from sanic_proxy.config.model import is_loopback
+from sanic_proxy.errors import ProxyError
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 
@@ -22,6 +25,10 @@ _HEADERS = {
 }
 
 
+# How long the front page waits for a provider's list of models.
+LIST_WAIT_S = 2.0
+
+
 def _page(name: str) -> str:
     return resources.files("sanic_proxy").joinpath("pages", name).read_text("utf-8")
 
@@ -29,38 +36,61 @@ def _page(name: str) -> str:
 _INDEX = _page("index.html")
 _DOCS = _page("docs.html")
 _DOCS_SCRIPT = _page("docs.js")
+_DOCUMENT = _page("openapi.json")
 
 
-@openapi.page
 async def index(request: ProxyRequest) -> HTTPResponse:
     """Say what this is, which providers are on, and how to call it."""
-    return _html(index_page(state_of(request.app), request.fields.get("host") or "127.0.0.1:8000"))
+    state = state_of(request.app)
+    return _html(index_page(state, public_url(request), await _example_model(state)))
 
 
-@openapi.page
 async def docs(request: ProxyRequest) -> HTTPResponse:
     """Show the OpenAPI document."""
     return _html(_DOCS)
 
 
-@openapi.page
 async def docs_script(request: ProxyRequest) -> HTTPResponse:
     """Read the OpenAPI document in the browser."""
     return HTTPResponse(_DOCS_SCRIPT, content_type="text/javascript; charset=utf-8", headers=_HEADERS)
 
 
-def index_page(state: AppState, host: str) -> str:
+async def document(request: ProxyRequest) -> HTTPResponse:
+    """The OpenAPI document."""
+    return HTTPResponse(_DOCUMENT, content_type="application/json")
+
+
+def public_url(request: ProxyRequest) -> str:
+    """The address under which the client reaches the proxy, so that examples work when copied.
+
+    X-Forwarded-Proto and -Host are trusted where the peer is on this machine: it is the reverse proxy in
+    front, which has to set them. Without them, examples would send a key over plain HTTP.
+    """
+    host = request.fields.get("host") or "127.0.0.1:8000"
+    scheme = "http"
+    if not request.ip or is_loopback(request.ip):  # a Unix socket has no address
+        host = request.fields.get("x-forwarded-host", host)
+        scheme = "https" if request.fields.get("x-forwarded-proto", "").lower() == "https" else scheme
+    return f"{scheme}://{host}"
+
+
+async def _example_model(state: AppState) -> str:
+    """A model that exists, where one is known within `LIST_WAIT_S`."""
+    with suppress(TimeoutError, ProxyError):
+        async with asyncio.timeout(LIST_WAIT_S):
+            if listed := await state.models.all():
+                return str(listed[0]["id"])
+    return "MODEL"
+
+
+def index_page(state: AppState, url: str, model: str) -> str:
     """The front page. Everything that comes from outside is escaped."""
     names = sorted({provider.name for provider in state.providers.values()})
-    # Straico's is the model that needs no prefix; else the first provider's name goes in front.
-    model = (
-        "echo/echo" if names == ["echo"] else f"{names[0]}/MODEL" if state.settings.router_is_on else "MODEL"
-    )
     rows = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in names)
     values = {
         "VERSION": __version__,
         "PROVIDERS": rows or "<li>none</li>",
-        "HOST": html.escape(host),
+        "URL": html.escape(url),
         "MODEL": html.escape(model),
         "KEY": "" if state.settings.is_open else ' \\\n  -H "authorization: Bearer $SANIC_PROXY_KEY"',
     }
@@ -76,4 +106,5 @@ def _html(page: str) -> HTTPResponse:
 
 blueprint.add_route(index, "/", name="index")
 blueprint.add_route(docs, "/docs", name="docs")
+blueprint.add_route(document, "/openapi.json", name="openapi")
 blueprint.add_route(docs_script, "/docs/docs.js", name="docs_script")

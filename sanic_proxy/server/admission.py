@@ -7,7 +7,12 @@ from sanic_proxy.errors import Forbidden, InvalidRequest, ProxyError, Unauthoriz
 from sanic_proxy.server.request import HeaderFields
 from sanic_proxy.state import KeyRing
 
-OPEN_PATHS = frozenset({"/", "/health", "/healthz", "/health/liveliness", "/health/readiness"})
+OPEN_PATHS = frozenset(
+    {
+        *("/", "/docs", "/docs/docs.js", "/openapi.json"),  # they hold nothing of the installation
+        *("/health", "/healthz", "/health/liveliness", "/health/readiness"),
+    }
+)
 
 
 def refusal(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> ProxyError | None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, running_proxy
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js"])
@@ -22,6 +22,41 @@ def test_the_front_page_says_which_providers_are_on(proxy: Proxy) -> None:
     assert "<code>groq</code>" in page
     assert "<b>" not in page
     assert "__" not in page
+
+
+@pytest.mark.parametrize(
+    ("headers", "url"),
+    [
+        ({"host": "localhost:8000"}, "http://localhost:8000"),
+        ({"host": "localhost:8000", "x-forwarded-proto": "https"}, "https://localhost:8000"),
+        (
+            {"host": "localhost", "x-forwarded-proto": "https", "x-forwarded-host": "llm.example"},
+            "https://llm.example",
+        ),
+        ({"host": "localhost", "x-forwarded-proto": "gopher"}, "http://localhost"),
+        ({"host": "localhost", "x-forwarded-host": "<b>"}, "http://&lt;b&gt;"),
+    ],
+)
+def test_the_example_uses_the_address_of_the_reverse_proxy(
+    proxy: Proxy, headers: dict[str, str], url: str
+) -> None:
+    page = proxy.request("GET", "/", headers=headers).body.decode()
+    assert f"curl {url}/v1/chat/completions" in page
+
+
+def test_the_example_names_a_model_that_exists(proxy: Proxy) -> None:
+    page = proxy.request("GET", "/").body.decode()
+    listed = [entry["id"] for entry in proxy.request("GET", "/v1/models").json["data"]]
+    model = re.search(r'"model": "([^"]+)"', page)
+    assert model is not None
+    assert model[1] in listed
+
+
+def test_pages_and_document_are_open_where_keys_are_set() -> None:
+    with running_proxy({"SANIC_PROXY_API_KEYS": "client-key-0123"}) as keyed:
+        for path in ("/docs", "/docs/docs.js", "/openapi.json"):
+            assert keyed.request("GET", path).status == 200
+        assert keyed.request("GET", "/v1/models").status == 401
 
 
 def test_the_document_is_true_for_the_routes(proxy: Proxy) -> None:
