@@ -11,7 +11,7 @@ from sanic_proxy.config.model import Settings
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
-from sanic_proxy.routing.breaker import Board
+from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.model_list import ModelList
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.targets import Limits
@@ -54,7 +54,7 @@ class AppState:
             embedded=frozenset(p.name for p in self.providers.values() if p.provider_kind == "embedded"),
             models=settings.models,
             name_of=lambda provider: provider.name,
-            board=Board(breaks=settings.breaker),
+            registry=BreakerRegistry(breaks=settings.breaker),
         )
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
         self.models = ModelList(

@@ -16,7 +16,7 @@ from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
-from sanic_proxy.routing.targets import Limits, Target, Tries
+from sanic_proxy.routing.targets import Limits, RetryState, Target
 from sanic_proxy.streams.stream import Filler, FirstFiller, Relay
 from sanic_proxy.upstream.request import Upload
 
@@ -37,38 +37,40 @@ async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Whole
         finally:
             answer.close()
 
-    return await _first_good(Tries(targets, limits, request.record), ask)
+    return await _first_good(RetryState(targets, limits, request.record), ask)
 
 
-async def _first_good(tries: Tries[ChatProvider], ask: Callable[[Target[ChatProvider]], Awaitable[T]]) -> T:
+async def _first_good(
+    retry_state: RetryState[ChatProvider], ask: Callable[[Target[ChatProvider]], Awaitable[T]]
+) -> T:
     """What `ask` brings of the first target that does not fail. Raises the last failure."""
     try:
         while True:
-            target = tries.next()
+            target = retry_state.next()
             try:
                 told = await ask(target)
             except ProxyError as exc:
-                if (wait_s := tries.failed(exc)) is None:
+                if (wait_s := retry_state.record_failure(exc)) is None:
                     raise
             else:
-                tries.succeeded()
+                retry_state.record_success()
                 return told
             if wait_s:
                 await asyncio.sleep(wait_s)
     finally:
-        tries.let_go()
+        retry_state.release()
 
 
 async def streamed(
     targets: Targets, limits: Limits, request: ChatRequest
 ) -> AsyncGenerator[bytes | Relay, None]:
     """The frames of the first target that has some. Raises the last failure."""
-    tries = Tries(targets, limits, request.record)
+    retry_state = RetryState(targets, limits, request.record)
     body = request.body
     is_opened = has_begun = False
     try:
         while True:
-            target = tries.next()
+            target = retry_state.next()
             _aim(request, target, body)
             pending = target.provider.send_request(request)
             frames = target.provider.create_streaming_response(request, pending)
@@ -80,21 +82,21 @@ async def streamed(
                         is_opened = is_opened or isinstance(frame, FirstFiller)
                         if not has_begun and not isinstance(frame, Filler):
                             has_begun, body = True, b""
-                            tries.succeeded()
+                            retry_state.record_success()
                         yield frame
                 return
             except ProxyError as exc:
                 if has_begun:
-                    tries.broke(exc)
+                    retry_state.record_stream_failure(exc)
                     raise
-                if (wait_s := tries.failed(exc)) is None:
+                if (wait_s := retry_state.record_failure(exc)) is None:
                     raise
             finally:
                 pending.close()  # it may not have begun
             if wait_s:
                 await asyncio.sleep(wait_s)
     finally:
-        tries.let_go()
+        retry_state.release()
 
 
 async def forwarded(
@@ -121,7 +123,7 @@ async def forwarded(
             raise
         return answer
 
-    return await _first_good(Tries(targets, once, record, may_repeat=not call.is_once), ask)
+    return await _first_good(RetryState(targets, once, record, may_repeat=not call.is_once), ask)
 
 
 def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> None:

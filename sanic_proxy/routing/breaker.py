@@ -10,10 +10,10 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from sanic_proxy import errors
-from sanic_proxy.routing.policy import Harm
+from sanic_proxy.routing.policy import Blame
 
 # So many failures in a row open a breaker.
-IN_A_ROW: Mapping[Harm, int] = {"target": 5, "access": 3, "key": 1}
+IN_A_ROW: Mapping[Blame, int] = {"target": 5, "access": 3, "key": 1}
 WINDOW_S = 10
 MIN_REQUESTS = 20  # in the window, before their share counts
 MAX_FAILED_SHARE = 0.5
@@ -48,7 +48,7 @@ class Window:
         return second % WINDOW_S
 
 
-class Health:
+class CircuitBreaker:
     """One target's: whether it may be asked, and whether it may be asked again.
 
     Without `breaks` it may always be asked.
@@ -62,7 +62,7 @@ class Health:
         "_opened_by",
         "_until",
         "_window",
-        "ticket",
+        "generation",
     )
 
     def __init__(self, *, breaks: bool = True) -> None:
@@ -73,7 +73,7 @@ class Health:
         self._open_s = 0.0
         self._is_probing = False
         self._opened_by: tuple[type[errors.ProxyError], str] | None = None
-        self.ticket = 0
+        self.generation = 0
 
     @property
     def is_open(self) -> bool:
@@ -81,44 +81,48 @@ class Health:
         return self._until is not None
 
     def admit(self, now: float) -> errors.ProxyError | None:
-        """Let a request pass, or say why not. One that passes takes the `ticket`, and is settled with it."""
+        """Let a request pass, or say why not. One that passes takes the `generation`, and is settled with it."""
         if self._until is not None:
             if now < self._until or self._is_probing:
                 return self._refusal(now)
             self._is_probing = True
-            self.ticket += 1  # those that were under way before say nothing of the probe
+            self.generation += 1  # those that were under way before say nothing of the probe
         self._window.requests[self._window.slot(now)] += 1
         return None
 
-    def succeeded(self, ticket: int) -> None:
+    def record_success(self, generation: int) -> None:
         """The target has answered, be it that the client is wrong."""
         if self._consecutive:
             self._consecutive = 0
-        if self._until is not None and self._is_probing and ticket == self.ticket:
+        if self._until is not None and self._is_probing and generation == self.generation:
             self._until = None
             self._is_probing = False
             self._open_s = 0.0
             self._opened_by = None
 
-    def failed(self, error: errors.ProxyError, harm: Harm, now: float, ticket: int) -> None:
+    def record_failure(self, error: errors.ProxyError, blame: Blame, now: float, generation: int) -> None:
         """The target has failed, or was refused. Nothing opens anew for what was under way when it opened."""
         slot = self._window.slot(now)
         self._window.failures[slot] += 1
         self._consecutive += 1
-        if not self._breaks or ticket != self.ticket or (self._until is not None and not self._is_probing):
+        if (
+            not self._breaks
+            or generation != self.generation
+            or (self._until is not None and not self._is_probing)
+        ):
             return
-        if self._is_probing or self._consecutive >= IN_A_ROW[harm] or self._is_failing():
-            first_s, most_s = (OPEN_S, MAX_OPEN_S) if harm == "target" else (KEY_OPEN_S, MAX_KEY_OPEN_S)
+        if self._is_probing or self._consecutive >= IN_A_ROW[blame] or self._is_failing():
+            first_s, most_s = (OPEN_S, MAX_OPEN_S) if blame == "target" else (KEY_OPEN_S, MAX_KEY_OPEN_S)
             self._open_s = min(most_s, max(first_s, 2 * self._open_s))
             self._until = now + self._open_s
             self._is_probing = False
-            self.ticket += 1
+            self.generation += 1
             # Not the error itself, whose traceback holds the request.
-            self._opened_by = (type(error), error.message) if harm != "target" else None
+            self._opened_by = (type(error), error.message) if blame != "target" else None
 
-    def let_go(self, ticket: int) -> None:
+    def release(self, generation: int) -> None:
         """Nothing was learned: the client left, or it was not the target's turn."""
-        if ticket == self.ticket:
+        if generation == self.generation:
             self._is_probing = False
 
     def may_retry(self, now: float) -> bool:
@@ -144,19 +148,19 @@ class Health:
         )
 
 
-class Board:
+class BreakerRegistry:
     """The health of all targets that have been asked, by provider, key and model; the oldest go first."""
 
     def __init__(self, *, breaks: bool = True) -> None:
         self._breaks = breaks
-        self._known: OrderedDict[tuple[str, int, str], Health] = OrderedDict()
+        self._known: OrderedDict[tuple[str, int, str], CircuitBreaker] = OrderedDict()
 
-    def of(self, provider: str, key_number: int, model: str) -> Health:
+    def of(self, provider: str, key_number: int, model: str) -> CircuitBreaker:
         """The health of one target; a new one is well."""
         name = (provider, key_number, model)
         health = self._known.get(name)
         if health is None:
-            health = self._known[name] = Health(breaks=self._breaks)
+            health = self._known[name] = CircuitBreaker(breaks=self._breaks)
             if len(self._known) > MAX_TARGETS:
                 self._known.popitem(last=False)
         else:

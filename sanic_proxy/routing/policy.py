@@ -8,7 +8,7 @@ from typing import Literal
 from sanic_proxy import errors
 
 # again: the same target may do it. elsewhere: another key or target may. final: nobody should be asked.
-Verdict = Literal["again", "elsewhere", "final"]
+RetryDecision = Literal["again", "elsewhere", "final"]
 
 # A wait longer than this is not sat out: another target is asked, or the client is told.
 MAX_WAIT_S = 5.0
@@ -17,7 +17,7 @@ FIRST_WAIT_S = 0.25
 _AGAIN = frozenset({408, 409, 429})
 
 
-def verdict(error: errors.ProxyError, *, may_repeat: bool = True) -> Verdict:
+def retry_decision(error: errors.ProxyError, *, may_repeat: bool = True) -> RetryDecision:
     """What `error` allows before a client has seen anything.
 
     A request that may have been worked on is repeated only if the provider said that it failed: a
@@ -47,10 +47,10 @@ def wait_before(error: errors.ProxyError, repeat: int) -> float | None:
     return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
 
 
-Harm = Literal["none", "target", "access", "key"]
+Blame = Literal["none", "target", "access", "key"]
 
 
-def harm(error: errors.ProxyError) -> Harm:
+def blame(error: errors.ProxyError) -> Blame:
     """What `error` says about who was asked: nothing bad, that the target fails, that its account or
     key may not do this, or that its key is refused altogether.
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from sanic_proxy.config.model import ModelSettings, ProviderOff
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
-from sanic_proxy.routing.breaker import Board
+from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.targets import Target, label_for
 
 P = TypeVar("P")
@@ -31,7 +31,7 @@ class Router(Generic[P]):
     Before all that come the names of `models`, each of which stands for several in order.
 
     `providers` are those that are on, by name and alias, each with all its keys in order; `embedded`
-    names those which only answer to their prefix. What is known of a target's health is `board`'s.
+    names those which only answer to their prefix. What is known of a target's health is `registry`'s.
     """
 
     def __init__(  # noqa: PLR0913 - each is said once, where a worker starts
@@ -43,7 +43,7 @@ class Router(Generic[P]):
         embedded: frozenset[str],
         models: Sequence[ModelSettings] = (),
         name_of: Callable[[P], str] = str,
-        board: Board | None = None,
+        registry: BreakerRegistry | None = None,
     ) -> None:
         self._providers = providers
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
@@ -51,7 +51,7 @@ class Router(Generic[P]):
         self._default = _default(providers, embedded)
         self._models = {model.name: model.targets for model in models}
         self._name_of = name_of
-        self._board = board or Board()
+        self._registry = registry or BreakerRegistry()
         self.resolve: Callable[[str], Sequence[Target[P]]] = lru_cache(maxsize=1024)(self._resolve)
 
     def _resolve(self, model: str) -> Sequence[Target[P]]:
@@ -75,8 +75,8 @@ class Router(Generic[P]):
                     label_for(name, model, number),
                     # A target without a model has a health of its own: were it the key's, its probe would
                     # refuse itself. No model's name holds a line break.
-                    self._board.of(name, number, model or "\n"),
-                    self._board.of(name, number, ""),
+                    self._registry.of(name, number, model or "\n"),
+                    self._registry.of(name, number, ""),
                 )
             )
         return targets

@@ -10,8 +10,8 @@ from typing import Generic, TypeVar
 
 from sanic_proxy import errors
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.routing.breaker import Health
-from sanic_proxy.routing.policy import harm, verdict, wait_before
+from sanic_proxy.routing.breaker import CircuitBreaker
+from sanic_proxy.routing.policy import blame, retry_decision, wait_before
 
 P = TypeVar("P")
 
@@ -29,8 +29,8 @@ class Target(Generic[P]):
     provider: P
     upstream_model: str
     label: str = ""
-    health: Health = field(default_factory=Health, compare=False)
-    key_health: Health = field(default_factory=Health, compare=False)
+    health: CircuitBreaker = field(default_factory=CircuitBreaker, compare=False)
+    key_health: CircuitBreaker = field(default_factory=CircuitBreaker, compare=False)
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:
@@ -47,16 +47,17 @@ class Limits:
     in_all: int = 4
 
 
-class Tries(Generic[P]):
+class RetryState(Generic[P]):
     """One request's way through its targets: what is next, and what came of each.
 
-    `next` and `failed` decide, the caller acts; each target that `next` gave is settled by one of
-    `succeeded`, `failed` and `let_go`. The way is kept in the record, for the header and the log.
+    `next` and `record_failure` decide, the caller acts; each target that `next` gave is settled by one of
+    `record_success`, `record_failure` and `release`. The way is kept in the record, for the header and the log.
     """
 
     __slots__ = (
         "_at",
         "_began",
+        "_generations",
         "_index",
         "_last",
         "_limits",
@@ -64,7 +65,6 @@ class Tries(Generic[P]):
         "_on_target",
         "_record",
         "_targets",
-        "_tickets",
         "_total",
     )
 
@@ -81,7 +81,7 @@ class Tries(Generic[P]):
         self._began = 0.0
         self._at: Target[P] | None = None
         self._last: errors.ProxyError | None = None
-        self._tickets = (0, 0)
+        self._generations = (0, 0)
 
     def next(self) -> Target[P]:
         """The target to ask now. Raises why the last one is left alone, where all are."""
@@ -92,7 +92,7 @@ class Tries(Generic[P]):
             refused = _admitted(target, now)
             if refused is None:
                 self._at = target
-                self._tickets = target.health.ticket, target.key_health.ticket
+                self._generations = target.health.generation, target.key_health.generation
                 self._began = now
                 self._on_target += 1
                 self._total += 1
@@ -106,16 +106,16 @@ class Tries(Generic[P]):
             # An error and the frame that raises it would keep the request until the collector runs.
             self._last = refused = None
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         """The target has given an answer, or the first of it."""
         target = self._at
         if target is not None:
             self._at = None
-            target.health.succeeded(self._tickets[0])
-            target.key_health.succeeded(self._tickets[1])
+            target.health.record_success(self._generations[0])
+            target.key_health.record_success(self._generations[1])
             self._note(target, "ok", self._began)
 
-    def failed(self, error: errors.ProxyError) -> float | None:
+    def record_failure(self, error: errors.ProxyError) -> float | None:
         """The target has failed before the client has seen anything of its answer.
 
         Returns the seconds to wait before `next`; None where the failure is the answer.
@@ -126,8 +126,8 @@ class Tries(Generic[P]):
         self._at = None
         now = time.monotonic()
         self._note(target, _reason(error), self._began)
-        _settle(target, error, now, self._tickets)
-        choice = verdict(error, may_repeat=self._may_repeat)
+        _settle(target, error, now, self._generations)
+        choice = retry_decision(error, may_repeat=self._may_repeat)
         if choice == "final" or self._total >= self._limits.in_all:
             return None
         self._last = error
@@ -138,18 +138,18 @@ class Tries(Generic[P]):
         self._go_on()
         return 0.0 if self._index < len(self._targets) else None
 
-    def broke(self, error: errors.ProxyError) -> None:
+    def record_stream_failure(self, error: errors.ProxyError) -> None:
         """An answer that had begun has failed: nothing is repeated, but it counts."""
-        _settle(self._targets[self._index], error, time.monotonic(), self._tickets)
+        _settle(self._targets[self._index], error, time.monotonic(), self._generations)
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """It is over. If a target has not been settled the client has left: it is neither well nor ill."""
         self._last = None
         target = self._at
         if target is not None:
             self._at = None
-            target.health.let_go(self._tickets[0])
-            target.key_health.let_go(self._tickets[1])
+            target.health.release(self._generations[0])
+            target.key_health.release(self._generations[1])
             self._note(target, "client_left", self._began)
 
     def _go_on(self) -> None:
@@ -167,25 +167,25 @@ def _admitted(target: Target[P], now: float) -> errors.ProxyError | None:
     if refused is None:
         refused = target.health.admit(now)
         if refused is not None:
-            target.key_health.let_go(target.key_health.ticket)
+            target.key_health.release(target.key_health.generation)
     return refused
 
 
-def _settle(target: Target[P], error: errors.ProxyError, now: float, tickets: tuple[int, int]) -> None:
-    said = harm(error)
-    own, keys = tickets
+def _settle(target: Target[P], error: errors.ProxyError, now: float, generations: tuple[int, int]) -> None:
+    said = blame(error)
+    own, keys = generations
     if said == "none":
-        target.health.succeeded(own)
-        target.key_health.succeeded(keys)
+        target.health.record_success(own)
+        target.key_health.record_success(keys)
     elif said == "key":
-        target.health.let_go(own)
-        target.key_health.failed(error, said, now, keys)
+        target.health.release(own)
+        target.key_health.record_failure(error, said, now, keys)
     else:
-        target.health.failed(error, said, now, own)
+        target.health.record_failure(error, said, now, own)
         if said == "access":
-            target.key_health.let_go(keys)
+            target.key_health.release(keys)
         else:
-            target.key_health.succeeded(keys)
+            target.key_health.record_success(keys)
 
 
 def _reason(error: errors.ProxyError) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.routing.policy import MAX_WAIT_S, harm, verdict, wait_before
+from sanic_proxy.routing.policy import MAX_WAIT_S, blame, retry_decision, wait_before
 from sanic_proxy.upstream.error_parser import error_from_answer, error_in_band
 
 
@@ -39,13 +39,13 @@ def answered(status: int, **headers: str) -> errors.ProxyError:
     ],
 )
 def test_only_what_is_safe_is_repeated(error: errors.ProxyError, expected: str) -> None:
-    assert verdict(error) == expected
+    assert retry_decision(error) == expected
 
 
 def test_what_creates_something_is_not_repeated_after_a_5xx() -> None:
-    assert verdict(answered(500), may_repeat=False) == "final"
-    assert verdict(answered(429), may_repeat=False) == "again"
-    assert verdict(errors.UpstreamConnectFailed("x"), may_repeat=False) == "again"
+    assert retry_decision(answered(500), may_repeat=False) == "final"
+    assert retry_decision(answered(429), may_repeat=False) == "again"
+    assert retry_decision(errors.UpstreamConnectFailed("x"), may_repeat=False) == "again"
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_what_creates_something_is_not_repeated_after_a_5xx() -> None:
     ],
 )
 def test_a_failure_says_something_of_who_was_asked(error: errors.ProxyError, expected: str) -> None:
-    assert harm(error) == expected
+    assert blame(error) == expected
 
 
 def test_a_short_wish_to_wait_is_honoured_and_a_long_one_is_not_sat_out() -> None:
@@ -82,12 +82,12 @@ def test_waits_grow_and_differ(repeat: int, longest: float) -> None:
 
 def test_what_is_not_the_targets_fault_is_not_held_against_it() -> None:
     error = errors.UpstreamAuthFailed("x")
-    assert harm(error) == "key"
+    assert blame(error) == "key"
     error.blames_target = False
-    assert harm(error) == "none"
+    assert blame(error) == "none"
 
 
 def test_what_has_been_paid_for_is_not_begun_again() -> None:
     error = answered(500)
     error.is_final = True
-    assert verdict(error) == "final"
+    assert retry_decision(error) == "final"
