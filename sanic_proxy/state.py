@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sanic_proxy.config.model import Settings
+from sanic_proxy.errors import REDACTED
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
@@ -31,6 +32,9 @@ RETIRED_STEP_S = 0.5
 MAX_REMEMBERED = 4096
 # The schema of the shared state, in the order in which it grew.
 MIGRATIONS: tuple[Migration, ...] = ()
+# How much of a provider's key the log shows, and how long a key has to be for that.
+HINT_CHARS = 4
+MIN_HINTED_CHARS = 12
 
 
 class AppState:
@@ -54,7 +58,9 @@ class AppState:
             embedded=frozenset(p.name for p in self.providers.values() if p.provider_kind == "embedded"),
             models=settings.models,
             name_of=lambda provider: provider.name,
-            registry=BreakerRegistry(breaks=settings.breaker),
+            registry=BreakerRegistry(
+                is_enabled=settings.breaker, key_hints=_key_hints(settings), redact=self._redacted
+            ),
         )
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
         self.models = ModelList(
@@ -65,6 +71,11 @@ class AppState:
         self.keys = KeyRing(settings)
         # Opened by its first use: a proxy without a feature that shares state opens no file.
         self.store: StateStore = SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
+
+    def _redacted(self, text: str) -> str:
+        for secret in self.secrets:
+            text = text.replace(secret, REDACTED)
+        return text
 
     def _listed(self) -> list[ChatProvider]:
         """With the router off only Straico can be called, so only its models are listed."""
@@ -117,6 +128,17 @@ class KeyRing:
         """Only what has been found good; a key may be written with any number of blanks, so not all."""
         if len(self._known) < MAX_REMEMBERED:
             self._known.add(authorization)
+
+
+def _key_hints(settings: Settings) -> dict[str, list[str]]:
+    """The last characters of each provider's keys, for the log; nothing of a key too short to be shown."""
+    return {
+        provider.name: [
+            key.reveal()[-HINT_CHARS:] if key is not None and len(key.reveal()) >= MIN_HINTED_CHARS else ""
+            for key in (provider.key, *provider.spare_keys)
+        ]
+        for provider in settings.providers
+    }
 
 
 def _digest(key: str) -> bytes:

@@ -16,6 +16,8 @@ from sanic_proxy.openai import codec
 
 access_logger = logging.getLogger("sanic_proxy.access")
 
+# How a request ends that nobody has to look into.
+_NOT_FAILED = frozenset({"complete", "client_left", "cancelled"})
 _NAMES = ("sanic.root", "sanic.error", "sanic.server", "sanic.websockets", "sanic_proxy")
 
 
@@ -67,9 +69,17 @@ def say(line: str) -> None:
 
 
 def log_request(record: RequestRecord) -> None:
-    """One line for a finished request: names, numbers and why it ended; never content, never a key."""
-    if access_logger.isEnabledFor(logging.INFO):
-        access_logger.info("request", extra={"fields": record.as_fields()})
+    """One line for a finished request: names, numbers and why it ended; never content, never a key.
+
+    A warning if it failed. Probes of health, of which there are many, are only seen while debugging.
+    """
+    level = logging.INFO
+    if record.path.startswith("/health"):
+        level = logging.DEBUG
+    elif record.ended not in _NOT_FAILED:
+        level = logging.WARNING
+    if access_logger.isEnabledFor(level):
+        access_logger.log(level, "request", extra={"fields": record.as_fields()})
 
 
 class _Handler(logging.StreamHandler[Any]):

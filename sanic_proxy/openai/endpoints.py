@@ -40,6 +40,11 @@ class Row:
         """A name of its own, for the router."""
         return f"{self.method}_{self.path}".translate(_PLAIN)
 
+    @property
+    def endpoint(self) -> str:
+        """What the health of its targets is kept by."""
+        return f"{self.method} {self.path}"
+
     def path_for(self, resource_id: str | None) -> str | None:
         """The path with `resource_id` in it; None for an id that is none."""
         if resource_id is None:

@@ -40,11 +40,11 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
         raise NotFound("There is nothing by that id")
     call = Call(row.method, path + query_up(request), request.fields)
     named = named_provider(request)
-    targets = None if named is None else state_of(request.app).router.named(named)
+    targets = None if named is None else state_of(request.app).router.named(named, None, row.endpoint)
     if request.is_upload and row.body == "form":
         return await _pass_form(request, row, call, targets)
     if row.body != "none" or request.body:
-        targets = _with_json(request, call, targets)
+        targets = _with_json(request, row, call, targets)
     if targets is None:
         raise unnamed()
     return await _answered(request, row, targets, call)
@@ -53,7 +53,9 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
 # Bodies
 
 
-def _with_json(request: ProxyRequest, call: Call, named: attempts.Targets | None) -> attempts.Targets:
+def _with_json(
+    request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
+) -> attempts.Targets:
     """Put the JSON body into `call`; its targets are those given, or the model's."""
     fields = bodies.json_object(request)
     call.body, request.body = (request.body,), b""
@@ -68,7 +70,7 @@ def _with_json(request: ProxyRequest, call: Call, named: attempts.Targets | None
         raise unnamed()
     call.model = model = bodies.text_field(fields, "model")
     record.model = model[:256]
-    return state_of(request.app).router.resolve(model)
+    return state_of(request.app).router.resolve(model, row.endpoint)
 
 
 async def _pass_form(
@@ -91,7 +93,7 @@ async def _pass_form(
         try:
             request.record.model = model = await form.model()
             # The model is written once, so only the first of its targets can be asked.
-            targets = state_of(request.app).router.resolve(model)[:1]
+            targets = state_of(request.app).router.resolve(model, row.endpoint)[:1]
             call.body = form.upload(targets[0].upstream_model, size_bytes)
             return await _answered(request, row, targets, call)
         finally:

@@ -1,33 +1,70 @@
-"""What one worker knows of one target: a breaker and a retry budget. No I/O; times are handed in.
+"""Circuit breakers, rate limits and retry budgets of the targets. No network I/O; times are handed in.
 
-The state is the worker's own. With N workers an outage is met N times: at most N times the failures
-that open a breaker, and N probes in each interval.
+A circuit is closed, open or half-open. It opens after several failures in a row, or when most of the
+requests of the last ten seconds have failed; while it is open, requests are refused without asking the
+provider. After a pause it is half-open: one request at a time passes as a probe. A probe that succeeds
+closes the circuit, one that fails doubles the pause, up to 12 s, jitter included.
+
+Generations. Requests that were under way when a circuit opened end later, and most of them fail as
+well: they must neither open it further nor close it. `generation` grows with each opening and each
+probe; a request remembers the one it was admitted with, and results from before the last opening
+(`_valid_from`) are ignored.
+
+Permits. The probe holds a permit, which keeps others out. It comes back when the probe ends, after
+five seconds (a provider that thinks for a minute must not keep everybody out for that long), or at once
+if the probe's own client is what is slow. The result of the probe counts all the same.
+
+One client among many. A prompt that makes a provider fail would let its sender close a target to everybody.
+So the failures of a single client do not open a circuit while another client has had a success within
+the window; and a circuit that opened by the failures of a single client (nobody else was active) refuses
+only that client, until another one fails too. Two clients and two times are enough to decide this: the
+last client, and the last one different from it.
+
+Denials. A provider that rejects a key, or says that it may not use a model, opens a circuit as well; but
+the provider does not suffer from being asked. Where no other target is usable, such a circuit lets one
+request a second through (`admit_as_last_resort`).
+
+The state is the worker's own. With N workers an outage is met N times: at most N times the failures that
+open a circuit, and N probes in each interval.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+import random
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from sanic_proxy import errors
-from sanic_proxy.routing.policy import Blame
+from sanic_proxy.routing.policy import MAX_NOT_BEFORE_S, Blame
 
-# So many failures in a row open a breaker.
+logger = logging.getLogger(__name__)
+
+# So many failures in a row open a circuit.
 IN_A_ROW: Mapping[Blame, int] = {"target": 5, "access": 3, "key": 1}
 WINDOW_S = 10
 MIN_REQUESTS = 20  # in the window, before their share counts
 MAX_FAILED_SHARE = 0.5
 OPEN_S = 5.0
-MAX_OPEN_S = 60.0
-KEY_OPEN_S = 10.0
-MAX_KEY_OPEN_S = 300.0
+MAX_OPEN_S = 12.0
+PAUSE_JITTER = 0.2  # a pause is shortened by up to this share of it
+PERMIT_S = 5.0
+LAST_RESORT_S = 1.0
+# The pause after a rate limit for which the provider names no wait.
+FIRST_BACKOFF_S = 1.0
+MAX_BACKOFF_S = 12.0
 RETRY_SHARE = 0.2
-ALWAYS_RETRIES = 3
+# In the window, whatever the number of requests.
+TARGET_RETRIES = 3
+PROVIDER_RETRIES = 10
 MAX_TARGETS = 4096
+MAX_CAUSE_CHARS = 300
 
 
 class Window:
-    """Counts of the last ten seconds, by the second. What is older falls out when it is looked at."""
+    """Counts of the last ten seconds, by the second. Older counts are dropped on the next access."""
 
     __slots__ = ("_at", "failures", "requests", "retries")
 
@@ -47,122 +84,418 @@ class Window:
             self._at = second
         return second % WINDOW_S
 
+    def forget_outcomes(self) -> None:
+        """Start anew with requests and failures."""
+        self.requests = [0] * WINDOW_S
+        self.failures = [0] * WINDOW_S
 
-class CircuitBreaker:
-    """One target's: whether it may be asked, and whether it may be asked again.
 
-    Without `breaks` it may always be asked.
+class RetryBudget:
+    """How many retries a target or provider gets: a fifth of the last ten seconds' requests, retries not
+    counted, and always a few.
     """
 
-    __slots__ = (
-        "_breaks",
-        "_consecutive",
-        "_is_probing",
-        "_open_s",
-        "_opened_by",
-        "_until",
-        "_window",
-        "generation",
-    )
+    __slots__ = ("_floor", "_window")
 
-    def __init__(self, *, breaks: bool = True) -> None:
-        self._breaks = breaks
-        self._window = Window()
-        self._consecutive = 0
-        self._until: float | None = None  # while it is open, or half-open
-        self._open_s = 0.0
-        self._is_probing = False
-        self._opened_by: tuple[type[errors.ProxyError], str] | None = None
-        self.generation = 0
+    def __init__(self, floor: int, window: Window | None = None) -> None:
+        self._floor = floor
+        self._window = window or Window()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it is left alone, but for a probe when its time is over."""
-        return self._until is not None
-
-    def admit(self, now: float) -> errors.ProxyError | None:
-        """Let a request pass, or say why not. One that passes takes the `generation`, and is settled with it."""
-        if self._until is not None:
-            if now < self._until or self._is_probing:
-                return self._refusal(now)
-            self._is_probing = True
-            self.generation += 1  # those that were under way before say nothing of the probe
-        self._window.requests[self._window.slot(now)] += 1
-        return None
-
-    def record_success(self, generation: int) -> None:
-        """The target has answered, be it that the client is wrong."""
-        if self._consecutive:
-            self._consecutive = 0
-        if self._until is not None and self._is_probing and generation == self.generation:
-            self._until = None
-            self._is_probing = False
-            self._open_s = 0.0
-            self._opened_by = None
-
-    def record_failure(self, error: errors.ProxyError, blame: Blame, now: float, generation: int) -> None:
-        """The target has failed, or was refused. Nothing opens anew for what was under way when it opened."""
-        slot = self._window.slot(now)
-        self._window.failures[slot] += 1
-        self._consecutive += 1
-        if (
-            not self._breaks
-            or generation != self.generation
-            or (self._until is not None and not self._is_probing)
-        ):
-            return
-        if self._is_probing or self._consecutive >= IN_A_ROW[blame] or self._is_failing():
-            first_s, most_s = (OPEN_S, MAX_OPEN_S) if blame == "target" else (KEY_OPEN_S, MAX_KEY_OPEN_S)
-            self._open_s = min(most_s, max(first_s, 2 * self._open_s))
-            self._until = now + self._open_s
-            self._is_probing = False
-            self.generation += 1
-            # Not the error itself, whose traceback holds the request.
-            self._opened_by = (type(error), error.message) if blame != "target" else None
-
-    def release(self, generation: int) -> None:
-        """Nothing was learned: the client left, or it was not the target's turn."""
-        if generation == self.generation:
-            self._is_probing = False
-
-    def may_retry(self, now: float) -> bool:
-        """Take one from the retry budget: a fifth of the last ten seconds' requests, but always three."""
+    def count_request(self, now: float) -> None:
+        """Count a request, first attempts and retries alike."""
         window = self._window
-        slot = window.slot(now)
-        if sum(window.retries) >= max(ALWAYS_RETRIES, RETRY_SHARE * sum(window.requests)):
-            return False
-        window.retries[slot] += 1
-        return True
+        window.requests[window.slot(now)] += 1
 
-    def _is_failing(self) -> bool:
-        requests = sum(self._window.requests)
-        return requests >= MIN_REQUESTS and sum(self._window.failures) > MAX_FAILED_SHARE * requests
+    def has_room(self, now: float) -> bool:
+        """Whether a retry is allowed."""
+        window = self._window
+        window.slot(now)
+        retries = sum(window.retries)
+        return retries < max(self._floor, RETRY_SHARE * (sum(window.requests) - retries))
 
-    def _refusal(self, now: float) -> errors.ProxyError:
-        wait_s = max(1, round((self._until or now) - now))
-        if self._opened_by is not None:
-            kind, message = self._opened_by
-            return kind(message)
-        return errors.CircuitOpen(
-            "The provider has failed repeatedly and is left alone for a moment", retry_after_s=min(60, wait_s)
+    def take(self, now: float) -> None:
+        """Count a retry."""
+        window = self._window
+        window.retries[window.slot(now)] += 1
+
+
+def take_retry(now: float, *budgets: RetryBudget) -> bool:
+    """Take one retry from each of `budgets`, if all of them have room."""
+    if not all(budget.has_room(now) for budget in budgets):
+        return False
+    for budget in budgets:
+        budget.take(now)
+    return True
+
+
+class RateLimit:
+    """When a key may be used for a model again, by the provider's word or by backoff."""
+
+    __slots__ = ("_is_enabled", "_streak", "until")
+
+    def __init__(self, *, is_enabled: bool = True) -> None:
+        self._is_enabled = is_enabled
+        self._streak = 0
+        self.until = 0.0
+
+    def limit(self, now: float, wait_s: float | None) -> None:
+        """Note a rate limit; `wait_s` is how long the provider wants us to wait, if it says so.
+
+        A limit that is in force is not shortened: answers to earlier requests may come late.
+        """
+        if not self._is_enabled:
+            return
+        if wait_s is None:
+            if now >= self.until:
+                self._streak += 1
+            wait_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._streak - 1, 10))
+        self.until = max(self.until, now + min(wait_s, MAX_NOT_BEFORE_S))
+
+    def record_success(self, now: float) -> None:
+        """A request after the limit was served."""
+        if self._streak and now >= self.until:
+            self._streak = 0
+
+    def refusal(self, now: float, label: str) -> errors.RateLimited:
+        """The error for a request that comes too early."""
+        wait_s = max(1, math.ceil(self.until - now))
+        return errors.RateLimited(
+            f"The rate limit of {label} is reached; retry in {wait_s} s", retry_after_s=wait_s
         )
 
 
+class RecentClients:
+    """The client that was noted last, and the last one different from it, with the times."""
+
+    __slots__ = ("_at", "_client", "_other", "_other_at")
+
+    def __init__(self) -> None:
+        self._client: str | None = None
+        self._other: str | None = None
+        self._at = self._other_at = -math.inf
+
+    def note(self, client: str, now: float) -> None:
+        if client != self._client:
+            self._other, self._other_at = self._client, self._at
+            self._client = client
+        self._at = now
+
+    def has_other(self, client: str, since: float) -> bool:
+        """Whether a client other than `client` was noted at `since` or later."""
+        at = self._other_at if client == self._client else self._at
+        return at >= since
+
+
+class CircuitBreaker:
+    """The circuit of one target, or of a key: whether a request may be sent, and what came of it.
+
+    `label` names it to clients, `log_label` to the operator. If it is not enabled, it never opens.
+    """
+
+    __slots__ = (
+        "_denials",
+        "_failed_clients",
+        "_failures",
+        "_is_enabled",
+        "_is_shared",
+        "_jitter",
+        "_label",
+        "_log_label",
+        "_lone_client",
+        "_opened_at",
+        "_opened_by",
+        "_pause_s",
+        "_permit",
+        "_permit_until",
+        "_reason",
+        "_redact",
+        "_refused_as",
+        "_run_client",
+        "_served_clients",
+        "_until",
+        "_valid_from",
+        "_window",
+        "budget",
+        "generation",
+    )
+
+    def __init__(
+        self,
+        label: str = "",
+        log_label: str = "",
+        *,
+        is_enabled: bool = True,
+        jitter: Callable[[], float] = random.random,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self._label = label
+        self._log_label = log_label or label
+        self._is_enabled = is_enabled
+        self._jitter = jitter
+        self._redact = redact
+        self._window = Window()
+        self.budget = RetryBudget(TARGET_RETRIES, self._window)
+        self.generation = 0
+        self._valid_from = 0
+        # The failures in a row, how many of the last were denials, and whose they are.
+        self._failures = 0
+        self._denials = 0
+        self._run_client: str | None = None
+        self._is_shared = False
+        self._failed_clients = RecentClients()
+        self._served_clients = RecentClients()
+        # While it is open or half-open:
+        self._until: float | None = None
+        self._pause_s = 0.0
+        self._permit = 0  # the generation of the probe that holds it; 0: nobody
+        self._permit_until = 0.0
+        self._lone_client: str | None = None
+        self._opened_at = 0.0
+        self._opened_by: Blame = "none"
+        self._refused_as: type[errors.ProxyError] = errors.CircuitOpen
+        self._reason = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests are refused, but for probes."""
+        return self._until is not None
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether it is open because the provider rejects the key or denies access."""
+        return self._until is not None and self._opened_by != "target"
+
+    def admit(self, now: float, client: str = "") -> errors.ProxyError | None:
+        """Let a request of `client` pass, or return why not. One that passes remembers `generation`."""
+        if self._until is not None and not self._may_pass(now, client):
+            return self._refusal(now)
+        self._window.requests[self._window.slot(now)] += 1
+        return None
+
+    def admit_as_last_resort(self, now: float) -> bool:
+        """Let a request pass where no other target is usable: a denial may be over at any time.
+
+        One at a time, and a second apart.
+        """
+        if self._until is None:
+            return self.admit(now) is None
+        since_failure_s = now - (self._until - self._pause_s)
+        if not self.is_denied or self._has_probe(now) or since_failure_s < LAST_RESORT_S:
+            return False
+        self._give_permit(now)
+        self._window.requests[self._window.slot(now)] += 1
+        return True
+
+    def record_success(self, generation: int, now: float, client: str = "") -> None:
+        """The target has served a request of `client`."""
+        self._served_clients.note(client, now)
+        self.record_alive(generation, now)
+
+    def record_alive(self, generation: int, now: float) -> None:
+        """The target has answered, though not with a success: the client's request was wrong, say."""
+        if generation < self._valid_from:
+            return
+        if self._failures:
+            self._failures = self._denials = 0
+        if self._until is not None:
+            self._close(now)
+
+    def record_failure(
+        self, error: errors.ProxyError, blame: Blame, now: float, generation: int, client: str = ""
+    ) -> None:
+        """The target has failed a request of `client`, or has denied it access."""
+        if generation < self._valid_from or not self._is_enabled:
+            return
+        self._window.failures[self._window.slot(now)] += 1
+        self._count_in_a_row(blame, client)
+        if self._until is not None:
+            if client != self._lone_client:
+                self._lone_client = None
+            self._open(error, blame, now)
+        elif (reason := self._reason_to_open(blame, now, client)) is not None:
+            self._reason = reason
+            self._open(error, blame, now)
+        self._failed_clients.note(client, now)
+
+    def release(self, generation: int) -> None:
+        """End a probe that has learned nothing (the client left), or whose client is what is slow."""
+        if generation == self._permit:
+            self._permit = 0
+
+    def _count_in_a_row(self, blame: Blame, client: str) -> None:
+        if self._failures == 0:
+            self._run_client, self._is_shared = client, False
+        elif client != self._run_client:
+            self._is_shared = True
+        self._failures += 1
+        self._denials = 0 if blame == "target" else self._denials + 1
+
+    def _reason_to_open(self, blame: Blame, now: float, client: str) -> str | None:
+        since = now - WINDOW_S
+        is_alone = not self._served_clients.has_other(client, since)
+        in_a_row = self._failures if blame == "target" else self._denials
+        if in_a_row >= IN_A_ROW[blame] and (self._is_shared or is_alone):
+            self._lone_client = None if self._is_shared else client
+            return _in_a_row(blame, in_a_row)
+        requests, failures = sum(self._window.requests), sum(self._window.failures)
+        if requests < MIN_REQUESTS or failures <= MAX_FAILED_SHARE * requests:
+            return None
+        is_shared = self._failed_clients.has_other(client, since)
+        if not is_shared and not is_alone:
+            return None
+        self._lone_client = None if is_shared else client
+        return f"failed {failures} of {requests} requests within {WINDOW_S} s"
+
+    def _may_pass(self, now: float, client: str) -> bool:
+        if self._lone_client is not None and client != self._lone_client:
+            return True
+        if self._until is None or now < self._until or self._has_probe(now):
+            return False
+        self._give_permit(now)
+        return True
+
+    def _has_probe(self, now: float) -> bool:
+        return bool(self._permit) and now < self._permit_until
+
+    def _give_permit(self, now: float) -> None:
+        self.generation += 1
+        self._permit = self.generation
+        self._permit_until = now + PERMIT_S
+
+    def _open(self, error: errors.ProxyError, blame: Blame, now: float) -> None:
+        was_open = self._until is not None
+        pause_s = min(MAX_OPEN_S, max(OPEN_S, 2 * self._pause_s))
+        self._pause_s = pause_s * (1 - PAUSE_JITTER * self._jitter())
+        self._until = now + self._pause_s
+        self._permit = 0
+        self._opened_by = blame
+        # Not the error itself, whose traceback holds the request; nor its text, which is another client's.
+        self._refused_as = _refusal_class(error)
+        if was_open:
+            return
+        self.generation += 1
+        self._valid_from = self.generation
+        self._opened_at = now
+        logger.warning(
+            "%s: %s %s (last: %s); next attempt in %.1f s",
+            "API key rejected" if blame == "key" else "circuit opened",
+            self._log_label,
+            self._reason,
+            self._redact(_cause(error)),
+            self._pause_s,
+        )
+
+    def _close(self, now: float) -> None:
+        logger.warning(
+            "%s: %s answers again after %.1f s",
+            "API key accepted" if self._opened_by == "key" else "circuit closed",
+            self._log_label,
+            now - self._opened_at,
+        )
+        self._until = self._lone_client = None
+        self._permit = 0
+        self._pause_s = 0.0
+        self._window.forget_outcomes()
+
+    def _refusal(self, now: float) -> errors.ProxyError:
+        until = self._until or now
+        if self._has_probe(now):
+            until = max(until, self._permit_until)
+        wait_s = max(1, math.ceil(until - now))
+        text = f"Circuit open: {self._label or 'the provider'} {self._reason}; retry in {wait_s} s"
+        if self._opened_by != "target":
+            text += ". Ask the proxy's operator if this goes on"
+        return self._refused_as(text, retry_after_s=wait_s)
+
+
+def _in_a_row(blame: Blame, count: int) -> str:
+    if blame == "key":
+        return "rejected the proxy's API key"
+    verb = "failed" if blame == "target" else "denied access"
+    return f"{verb} {count} times in a row"
+
+
+def _refusal_class(error: errors.ProxyError) -> type[errors.ProxyError]:
+    for kind in (errors.InsufficientQuota, errors.UpstreamAccessDenied, errors.UpstreamAuthFailed):
+        if isinstance(error, kind):
+            return kind
+    return errors.CircuitOpen
+
+
+def _cause(error: errors.ProxyError) -> str:
+    """What the operator reads. The provider's sentence only where it concerns the account: else it may
+    repeat what a client wrote.
+    """
+    code = error.code or error.type
+    cause = f"{error.upstream_status} {code}" if error.upstream_status else code
+    if isinstance(error, errors.UpstreamAuthFailed | errors.InsufficientQuota):
+        cause = f"{cause}: {error.message}"
+    return cause[:MAX_CAUSE_CHARS]
+
+
+K = TypeVar("K")
+S = TypeVar("S")
+
+
 class BreakerRegistry:
-    """The health of all targets that have been asked, by provider, key and model; the oldest go first."""
+    """What is known of all targets: their circuits, rate limits and retry budgets.
 
-    def __init__(self, *, breaks: bool = True) -> None:
-        self._breaks = breaks
-        self._known: OrderedDict[tuple[str, int, str], CircuitBreaker] = OrderedDict()
+    Circuits are kept by provider, key, model and endpoint, rate limits by provider, key and model. As
+    clients choose the names of models, the entries that were looked up least recently are forgotten.
+    `key_hints` are the last characters of each provider's keys.
+    """
 
-    def of(self, provider: str, key_number: int, model: str) -> CircuitBreaker:
-        """The health of one target; a new one is well."""
-        name = (provider, key_number, model)
-        health = self._known.get(name)
-        if health is None:
-            health = self._known[name] = CircuitBreaker(breaks=self._breaks)
-            if len(self._known) > MAX_TARGETS:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(name)
-        return health
+    def __init__(
+        self,
+        *,
+        is_enabled: bool = True,
+        key_hints: Mapping[str, Sequence[str]] | None = None,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self._is_enabled = is_enabled
+        self._key_hints = key_hints or {}
+        self._redact = redact
+        self._targets: OrderedDict[tuple[str, int, str, str], CircuitBreaker] = OrderedDict()
+        self._limits: OrderedDict[tuple[str, int, str], RateLimit] = OrderedDict()
+        self._keys: dict[tuple[str, int], CircuitBreaker] = {}
+        self._budgets: dict[str, RetryBudget] = {}
+
+    def target(self, provider: str, key_number: int, model: str, endpoint: str, label: str) -> CircuitBreaker:
+        """The circuit of one target at one endpoint."""
+        name = (provider, key_number, model, endpoint)
+        return _recent(self._targets, name, lambda: self._breaker(provider, key_number, label, endpoint))
+
+    def key(self, provider: str, key_number: int, label: str) -> CircuitBreaker:
+        """The circuit that all targets with one key share."""
+        name = (provider, key_number)
+        if name not in self._keys:
+            self._keys[name] = self._breaker(provider, key_number, label)
+        return self._keys[name]
+
+    def rate_limit(self, provider: str, key_number: int, model: str) -> RateLimit:
+        """The rate limit of one key for one model, whatever the endpoint."""
+        return _recent(
+            self._limits, (provider, key_number, model), lambda: RateLimit(is_enabled=self._is_enabled)
+        )
+
+    def budget(self, provider: str) -> RetryBudget:
+        """The retry budget of all of one provider's targets together."""
+        return self._budgets.setdefault(provider, RetryBudget(PROVIDER_RETRIES))
+
+    def _breaker(self, provider: str, key_number: int, label: str, endpoint: str = "") -> CircuitBreaker:
+        hints = self._key_hints.get(provider, ())
+        hint = f", key ...{hints[key_number]}," if key_number < len(hints) and hints[key_number] else ""
+        log_label = f"{label} {endpoint}".rstrip() + hint
+        return CircuitBreaker(label, log_label, is_enabled=self._is_enabled, redact=self._redact)
+
+
+def _recent(known: OrderedDict[K, S], name: K, make: Callable[[], S]) -> S:
+    """The entry `name`, made if it is new; the entries that were used least recently make room."""
+    entry = known.get(name)
+    if entry is None:
+        entry = known[name] = make()
+        if len(known) > MAX_TARGETS:
+            known.popitem(last=False)
+    else:
+        known.move_to_end(name)
+    return entry

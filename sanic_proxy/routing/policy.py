@@ -1,68 +1,165 @@
-"""What a failure allows: asking the same target again, another one, or nobody. Decides, and does no I/O."""
+"""What a failure means for the next attempt, for the target that was asked, and for the client. No I/O.
+
+Three questions, three pure functions:
+
+- `retry_decision`: may the request be repeated on this target, moved to another one, or neither?
+- `blame`: what does the failure say about the target, its model and its key?
+- `retry_after_s` and `may_succeed_soon`: when is it worth the client's while to send the request again?
+
+A request is repeated on the same target only if the target certainly did not work on it, or reported
+that it failed: a time-out or a cut says nothing, the work may still be going on and will be billed.
+Moving to another target after such a failure is safe unless the request creates something.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Literal
 
 from sanic_proxy import errors
 
-# again: the same target may do it. elsewhere: another key or target may. final: nobody should be asked.
-RetryDecision = Literal["again", "elsewhere", "final"]
+# repeat: send it again to the same target, else to the next. move: to the next key or target.
+# other_model: to the next target with a different model. final: the failure is the answer.
+RetryDecision = Literal["repeat", "move", "other_model", "final"]
 
-# A wait longer than this is not sat out: another target is asked, or the client is told.
+# A longer Retry-After is not waited for by the request itself: it moves on, or the client gets it.
 MAX_WAIT_S = 5.0
 FIRST_WAIT_S = 0.25
-# Statuses after which nothing has been done, or after which the vendors ask for a repeat.
-_AGAIN = frozenset({408, 409, 429})
+# A connection that closed without an answer after this time may have been worked on for just as long.
+MAX_UNANSWERED_S = 5.0
+# 408 and 409: nothing was done, or the vendors ask for a repeat.
+_NOT_DONE = frozenset({408, 409})
+# Retry-After where the provider gives none; agents space their repeats by it.
+DEFAULT_RETRY_AFTER_S = 1
+# `x-should-retry: false` is sent only if no repeat within this time can succeed.
+SOON_S = 60
+# Longer waits are not remembered, so that an absurd one does not outlive a change of plan.
+MAX_NOT_BEFORE_S = 3600.0
+# Of the 4xx, those that may be gone a moment later.
+_PASSING = frozenset({408, 409, 423, 424, 425, 429, 498, 499})
 
 
-def retry_decision(error: errors.ProxyError, *, may_repeat: bool = True) -> RetryDecision:
-    """What `error` allows before a client has seen anything.
+def retry_decision(
+    error: errors.ProxyError, *, may_repeat: bool = True, elapsed_s: float = 0.0
+) -> RetryDecision:
+    """What `error` allows before the client has seen anything of an answer.
 
-    A request that may have been worked on is repeated only if the provider said that it failed: a
-    time-out or a cut says nothing, and the work may have been billed. Without `may_repeat` (what
-    creates something) a 5xx is final as well.
+    Without `may_repeat` (the request creates something) nothing that may have been worked on is sent
+    again. `elapsed_s` is how long the attempt took.
     """
     if error.is_final:
         return "final"
-    if isinstance(error, errors.UpstreamAuthFailed | errors.InsufficientQuota | errors.UpstreamTlsFailed):
-        return "elsewhere"
+    if isinstance(error, errors.ContextLengthExceeded):
+        return "other_model"
+    if error.upstream_status in _NOT_DONE:
+        return "repeat"
+    if isinstance(error, errors.RateLimited):
+        return _after_rate_limit(error)
+    if isinstance(error, errors.UpstreamError):
+        return _after_upstream_error(error, may_repeat=may_repeat, elapsed_s=elapsed_s)
+    return "final"
+
+
+def _after_upstream_error(
+    error: errors.UpstreamError, *, may_repeat: bool, elapsed_s: float
+) -> RetryDecision:
+    if isinstance(error, errors.UpstreamAuthFailed | errors.UpstreamTlsFailed):
+        return "move"
     if isinstance(error, errors.UpstreamConnectFailed | errors.UpstreamConnectTimeout):
-        return "again"
-    status = error.upstream_status
-    if status is None or (status >= 500 and not may_repeat):
+        return "repeat"
+    if not may_repeat:
         return "final"
-    return "again" if status in _AGAIN or status >= 500 else "final"
+    if isinstance(error, errors.UpstreamDisconnected):
+        return _after_disconnect(error, elapsed_s)
+    return "repeat" if (error.upstream_status or 0) >= 500 else "move"
+
+
+def _after_rate_limit(error: errors.RateLimited) -> RetryDecision:
+    # A request that exceeds the limit alone (413) does so after any wait; an empty account stays empty.
+    is_lasting = isinstance(error, errors.InsufficientQuota) or error.upstream_status == 413
+    return "move" if is_lasting else "repeat"
+
+
+def _after_disconnect(error: errors.UpstreamDisconnected, elapsed_s: float) -> RetryDecision:
+    if error.is_stale_connection or (error.is_new_connection and elapsed_s < MAX_UNANSWERED_S):
+        return "repeat"
+    return "move"
 
 
 def wait_before(error: errors.ProxyError, repeat: int) -> float | None:
-    """Seconds before the `repeat`th repeat (from 1) on the same target; None: too long to sit out.
+    """Seconds before the `repeat`th repeat (from 1) on the same target; None: too long to wait.
 
-    The provider's own Retry-After, else exponential with full jitter, so that many do not come at once.
+    The provider's own figure, else exponential backoff with jitter, so that clients do not repeat in
+    step. A stale connection is replaced at once.
     """
-    if error.retry_after_s is not None:
-        return float(error.retry_after_s) if error.retry_after_s <= MAX_WAIT_S else None
+    if is_stale(error):
+        return 0.0
+    if (wait_s := provider_wait_s(error)) is not None:
+        return wait_s if wait_s <= MAX_WAIT_S else None
     longest_s: float = FIRST_WAIT_S * 2 ** (repeat - 1)
-    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
 
 
-Blame = Literal["none", "target", "access", "key"]
+def is_stale(error: errors.ProxyError) -> bool:
+    """Whether the request went out on an idle connection that the provider was closing at that moment."""
+    return isinstance(error, errors.UpstreamDisconnected) and error.is_stale_connection
+
+
+def provider_wait_s(error: errors.ProxyError) -> float | None:
+    """How long the provider wants us to wait; None if it gave no figure."""
+    if error.wait_s is not None:
+        return max(0.0, error.wait_s)
+    return None if error.retry_after_s is None else float(error.retry_after_s)
+
+
+def is_rate_limit(error: errors.ProxyError) -> bool:
+    """Whether all requests for the same key and model have to wait, not only this one."""
+    return isinstance(error, errors.RateLimited) and _after_rate_limit(error) == "repeat"
+
+
+# none: the target works. unknown: the failure says nothing about it. target: it fails.
+# access: its account or key may not do this. key: its key is invalid, whatever is asked of it.
+Blame = Literal["none", "unknown", "target", "access", "key"]
 
 
 def blame(error: errors.ProxyError) -> Blame:
-    """What `error` says about who was asked: nothing bad, that the target fails, that its account or
-    key may not do this, or that its key is refused altogether.
+    """What `error` says about the target that was asked.
 
-    A client's own mistake and a rate limit are answers of a service that works. A 402 or 403 may come
-    from one odd request (flagged content, more tokens than credit), so it is not yet the key's end.
+    A client's mistake and a rate limit are answers of a service that works, and so is a model that does
+    not exist. Only an error that says that the key itself is invalid speaks against the whole key: a
+    403, or a 401 for a missing scope, concerns one model or endpoint, and a 402 or 403 may come from one
+    odd request (flagged content, more tokens than there is credit for).
     """
+    if is_stale(error):
+        return "unknown"
     if not error.blames_target:
         return "none"
+    if isinstance(error, errors.UpstreamAccessDenied | errors.InsufficientQuota):
+        return "access"
     if isinstance(error, errors.UpstreamAuthFailed):
         return "access" if error.upstream_status == 403 else "key"
-    if isinstance(error, errors.InsufficientQuota):
-        return "access"
     if isinstance(error, errors.RateLimited | errors.ClientError):
         return "none"
+    if isinstance(error, errors.UpstreamRejected) and error.upstream_status in {404, 410}:
+        return "none"
     return "target"
+
+
+def retry_after_s(error: errors.ProxyError) -> int | None:
+    """The Retry-After that goes to the client with `error`; None where a repeat does not help."""
+    if error.retry_after_s is not None:
+        return error.retry_after_s
+    if not may_succeed_soon(error):
+        return None
+    wait_s = provider_wait_s(error)
+    return DEFAULT_RETRY_AFTER_S if wait_s is None else max(1, math.ceil(wait_s))
+
+
+def may_succeed_soon(error: errors.ProxyError) -> bool:
+    """Whether the same request may succeed within the next minute: if not, clients should not repeat it."""
+    if (provider_wait_s(error) or 0) > SOON_S:
+        return False
+    if error.retryable:
+        return True
+    return isinstance(error, errors.ClientError | errors.UpstreamRejected) and error.status in _PASSING

@@ -15,6 +15,7 @@ from sanic_proxy.routing.targets import Target, label_for
 P = TypeVar("P")
 
 MAX_MODEL_CHARS = 256
+CHAT = "POST /chat/completions"
 STRAICO = "straico"
 
 # What no model name holds: it would reach logs, and messages that people read.
@@ -31,7 +32,8 @@ class Router(Generic[P]):
     Before all that come the names of `models`, each of which stands for several in order.
 
     `providers` are those that are on, by name and alias, each with all its keys in order; `embedded`
-    names those which only answer to their prefix. What is known of a target's health is `registry`'s.
+    names those which only answer to their prefix. `registry` has the health of targets, which is
+    separate for each endpoint (a method and a path, as in `CHAT`).
     """
 
     def __init__(  # noqa: PLR0913 - each is said once, where a worker starts
@@ -52,31 +54,32 @@ class Router(Generic[P]):
         self._models = {model.name: model.targets for model in models}
         self._name_of = name_of
         self._registry = registry or BreakerRegistry()
-        self.resolve: Callable[[str], Sequence[Target[P]]] = lru_cache(maxsize=1024)(self._resolve)
+        self.resolve = lru_cache(maxsize=1024)(self._resolve)
 
-    def _resolve(self, model: str) -> Sequence[Target[P]]:
+    def _resolve(self, model: str, endpoint: str = CHAT) -> Sequence[Target[P]]:
         """The targets of `model`, in order. Raises ModelNotFound or ProviderNotConfigured."""
         if model in self._models:
             return [
                 target
                 for provider, name in self._models[model]
-                for target in self._targets(self._provider(provider), name)
+                for target in self._targets(self._provider(provider), name, endpoint)
             ]
-        return self._targets(*self._resolved(model))
+        return self._targets(*self._resolved(model), endpoint)
 
-    def _targets(self, providers: Sequence[P], model: str) -> Sequence[Target[P]]:
+    def _targets(self, providers: Sequence[P], model: str, endpoint: str) -> Sequence[Target[P]]:
         targets = []
         for number, provider in enumerate(providers):
             name = self._name_of(provider)
+            label = label_for(name, model, number)
             targets.append(
                 Target(
                     provider,
                     model,
-                    label_for(name, model, number),
-                    # A target without a model has a health of its own: were it the key's, its probe would
-                    # refuse itself. No model's name holds a line break.
-                    self._registry.of(name, number, model or "\n"),
-                    self._registry.of(name, number, ""),
+                    label,
+                    self._registry.target(name, number, model, endpoint, label),
+                    self._registry.key(name, number, label_for(name, "", number)),
+                    self._registry.rate_limit(name, number, model),
+                    self._registry.budget(name),
                 )
             )
         return targets
@@ -96,13 +99,13 @@ class Router(Generic[P]):
             raise ProviderNotConfigured(self._no_default(model), param="model")
         return self._default, model
 
-    def named(self, name: str, model: str | None = None) -> Sequence[Target[P]]:
+    def named(self, name: str, model: str | None = None, endpoint: str = CHAT) -> Sequence[Target[P]]:
         """The targets at the provider of that name, whatever the model. Raises a ClientError for none."""
         if model is not None:
             _check_name(model)
         key = name.strip().lower()
         if key in self._providers or key in self._off:
-            return self._targets(self._provider(key, "x-provider"), model or "")
+            return self._targets(self._provider(key, "x-provider"), model or "", endpoint)
         known = ", ".join(sorted(self._providers))
         raise ClientError(
             f"There is no provider {name[:80]!r}; the ones that are on: {known}",

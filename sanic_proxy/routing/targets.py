@@ -1,17 +1,30 @@
-"""Where a request may go, in order, and the account of one request's way. Decides, and does no I/O."""
+"""Where a request may go, in order, and the account of one request's attempts. Decides, and does no I/O."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sanic_proxy import errors
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.routing.breaker import CircuitBreaker
-from sanic_proxy.routing.policy import blame, retry_decision, wait_before
+from sanic_proxy.routing.breaker import (
+    PROVIDER_RETRIES,
+    CircuitBreaker,
+    RateLimit,
+    RetryBudget,
+    take_retry,
+)
+from sanic_proxy.routing.policy import (
+    blame,
+    is_rate_limit,
+    is_stale,
+    provider_wait_s,
+    retry_decision,
+    wait_before,
+)
 
 P = TypeVar("P")
 
@@ -23,7 +36,9 @@ MAX_LABEL_CHARS = 80
 class Target(Generic[P]):
     """One provider with one of its keys, and its own name for the model.
 
-    `key_health` is what all targets with that key share. `label` names it in headers and logs.
+    `health` is that of this model at one endpoint, `key_health` what all targets with the key share,
+    `rate_limit` the key's for this model, `budget` the retries of the provider. `label` names the target in
+    headers and logs.
     """
 
     provider: P
@@ -31,6 +46,8 @@ class Target(Generic[P]):
     label: str = ""
     health: CircuitBreaker = field(default_factory=CircuitBreaker, compare=False)
     key_health: CircuitBreaker = field(default_factory=CircuitBreaker, compare=False)
+    rate_limit: RateLimit = field(default_factory=RateLimit, compare=False)
+    budget: RetryBudget = field(default_factory=lambda: RetryBudget(PROVIDER_RETRIES), compare=False)
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:
@@ -48,144 +65,237 @@ class Limits:
 
 
 class RetryState(Generic[P]):
-    """One request's way through its targets: what is next, and what came of each.
+    """The attempts of one request: which target is next, and what came of each.
 
-    `next` and `record_failure` decide, the caller acts; each target that `next` gave is settled by one of
-    `record_success`, `record_failure` and `release`. The way is kept in the record, for the header and the log.
+    `next` and `record_failure` decide, the caller acts; each target that `next` returned is settled by one
+    of `record_success`, `record_failure` and `release`. The route is kept in the record, for the header and
+    the log.
     """
 
     __slots__ = (
-        "_at",
+        "_attempts",
+        "_attempts_on_target",
         "_began",
-        "_generations",
+        "_clock",
+        "_denied",
+        "_generation",
         "_index",
+        "_is_settled",
+        "_key_generation",
         "_last",
         "_limits",
         "_may_repeat",
-        "_on_target",
         "_record",
+        "_sat_out",
+        "_target",
         "_targets",
-        "_total",
+        "_too_small",
     )
 
     def __init__(
-        self, targets: Sequence[Target[P]], limits: Limits, record: RequestRecord, *, may_repeat: bool = True
+        self,
+        targets: Sequence[Target[P]],
+        limits: Limits,
+        record: RequestRecord,
+        *,
+        may_repeat: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._targets = targets
         self._limits = limits
         self._record = record
         self._may_repeat = may_repeat
+        self._clock = clock
         self._index = 0
-        self._on_target = 0
-        self._total = 0
+        self._attempts = 0
+        self._attempts_on_target = 0
+        self._target: Target[P] | None = None  # the last one that `next` returned
+        self._is_settled = True
         self._began = 0.0
-        self._at: Target[P] | None = None
+        self._generation = self._key_generation = 0
         self._last: errors.ProxyError | None = None
-        self._generations = (0, 0)
+        self._sat_out = 0.0  # the end of the rate limit that this request itself has met and waits for
+        self._too_small: str | None = None  # the model whose context window the request exceeds
+        self._denied: list[Target[P]] = []  # passed over; tried if nothing else is usable
 
     def next(self) -> Target[P]:
-        """The target to ask now. Raises why the last one is left alone, where all are."""
+        """The target to ask now. Raises the last failure, or why no target may be asked."""
+        now = self._clock()
         refused: errors.ProxyError | None = None
         while self._index < len(self._targets):
             target = self._targets[self._index]
-            now = time.monotonic()
-            refused = _admitted(target, now)
-            if refused is None:
-                self._at = target
-                self._generations = target.health.generation, target.key_health.generation
-                self._began = now
-                self._on_target += 1
-                self._total += 1
-                return target
-            self._note(target, "circuit_open", None)
-            self._go_on()
-        # What a target has said is worth more than that another one is left alone.
+            if target.upstream_model != self._too_small:
+                refusal = self._refusal(target, now)
+                if refusal is None:
+                    return self._begin(target, now)
+                refused = _sooner(refused, refusal)
+                self._pass_over(target, refusal)
+            self._index += 1
+            self._attempts_on_target = 0
+        while self._denied:
+            target = self._denied.pop(0)
+            if target.upstream_model != self._too_small and _admit_as_last_resort(target, now):
+                return self._begin(target, now)
+        # The answer of a target says more than that another one was not asked.
         try:
-            raise self._last or refused or errors.UpstreamUnavailable("There is no target left to ask")
+            raise self._last or refused or errors.UpstreamUnavailable("No target is left to ask")
         finally:
             # An error and the frame that raises it would keep the request until the collector runs.
             self._last = refused = None
 
     def record_success(self) -> None:
         """The target has given an answer, or the first of it."""
-        target = self._at
-        if target is not None:
-            self._at = None
-            target.health.record_success(self._generations[0])
-            target.key_health.record_success(self._generations[1])
-            self._note(target, "ok", self._began)
+        target = self._target
+        if target is not None and not self._is_settled:
+            self._is_settled = True
+            now, client = self._clock(), self._record.client_id
+            target.health.record_success(self._generation, now, client)
+            target.key_health.record_success(self._key_generation, now, client)
+            target.rate_limit.record_success(now)
+            self._note(target, "ok", now)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
         """The target has failed before the client has seen anything of its answer.
 
         Returns the seconds to wait before `next`; None where the failure is the answer.
         """
-        target = self._at
-        if target is None:
+        target = self._target
+        if target is None or self._is_settled:
             return None
-        self._at = None
-        now = time.monotonic()
-        self._note(target, _reason(error), self._began)
-        _settle(target, error, now, self._generations)
-        choice = retry_decision(error, may_repeat=self._may_repeat)
-        if choice == "final" or self._total >= self._limits.in_all:
+        self._is_settled = True
+        now = self._clock()
+        self._note(target, _reason(error), now)
+        self._settle(target, error, now)
+        decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
+        if decision == "final" or self._attempts >= self._limits.in_all:
             return None
+        if decision == "other_model":
+            if self._too_small is not None:
+                return None
+            self._too_small = target.upstream_model
         self._last = error
-        if choice == "again" and self._on_target < self._limits.per_target:
-            wait_s = wait_before(error, self._on_target)
-            if wait_s is not None and target.health.may_retry(now):
-                return wait_s
-        self._go_on()
-        return 0.0 if self._index < len(self._targets) else None
+        if decision == "repeat" and (wait_s := self._wait_before_repeat(target, error, now)) is not None:
+            return wait_s
+        self._move_on(target, error, now)
+        return 0.0 if self._has_next() else None
 
     def record_stream_failure(self, error: errors.ProxyError) -> None:
         """An answer that had begun has failed: nothing is repeated, but it counts."""
-        _settle(self._targets[self._index], error, time.monotonic(), self._generations)
+        if self._target is not None:
+            self._settle(self._target, error, self._clock())
+
+    def release_probe(self) -> None:
+        """The client is what is slow: the attempt must not keep others from probing the target."""
+        if self._target is not None and not self._is_settled:
+            self._target.health.release(self._generation)
+            self._target.key_health.release(self._key_generation)
 
     def release(self) -> None:
-        """It is over. If a target has not been settled the client has left: it is neither well nor ill."""
+        """The request is over. If a target has not been settled the client has left, which proves nothing."""
         self._last = None
-        target = self._at
-        if target is not None:
-            self._at = None
-            target.health.release(self._generations[0])
-            target.key_health.release(self._generations[1])
-            self._note(target, "client_left", self._began)
+        target = self._target
+        if target is not None and not self._is_settled:
+            self.release_probe()
+            self._is_settled = True
+            self._note(target, "client_left", self._clock())
 
-    def _go_on(self) -> None:
-        self._index += 1
-        self._on_target = 0
+    def _refusal(self, target: Target[P], now: float) -> errors.ProxyError | None:
+        limit = target.rate_limit
+        if now < limit.until and limit.until != self._sat_out:
+            return limit.refusal(now, target.label)
+        client = self._record.client_id
+        refusal = target.key_health.admit(now, client)
+        if refusal is None:
+            refusal = target.health.admit(now, client)
+            if refusal is not None:
+                target.key_health.release(target.key_health.generation)
+        return refusal
 
-    def _note(self, target: Target[P], said: str, began: float | None) -> None:
-        took = "" if began is None else f" {1000 * (time.monotonic() - began):.0f}ms"
-        way = self._record.route
-        self._record.route = f"{way}, {target.label} {said}{took}" if way else f"{target.label} {said}{took}"
+    def _begin(self, target: Target[P], now: float) -> Target[P]:
+        target.budget.count_request(now)
+        self._target = target
+        self._is_settled = False
+        self._generation, self._key_generation = target.health.generation, target.key_health.generation
+        self._began = now
+        self._attempts += 1
+        self._attempts_on_target += 1
+        return target
 
+    def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
+        is_limited = type(refusal) is errors.RateLimited
+        self._note(target, "rate_limited" if is_limited else "circuit_open")
+        if not is_limited and (target.health.is_denied or target.key_health.is_denied):
+            self._denied.append(target)
 
-def _admitted(target: Target[P], now: float) -> errors.ProxyError | None:
-    refused = target.key_health.admit(now)
-    if refused is None:
-        refused = target.health.admit(now)
-        if refused is not None:
-            target.key_health.release(target.key_health.generation)
-    return refused
-
-
-def _settle(target: Target[P], error: errors.ProxyError, now: float, generations: tuple[int, int]) -> None:
-    said = blame(error)
-    own, keys = generations
-    if said == "none":
-        target.health.record_success(own)
-        target.key_health.record_success(keys)
-    elif said == "key":
-        target.health.release(own)
-        target.key_health.record_failure(error, said, now, keys)
-    else:
-        target.health.record_failure(error, said, now, own)
-        if said == "access":
+    def _settle(self, target: Target[P], error: errors.ProxyError, now: float) -> None:
+        client = self._record.client_id
+        own, keys = self._generation, self._key_generation
+        fault = blame(error)
+        if is_rate_limit(error):
+            target.rate_limit.limit(now, provider_wait_s(error))
+        if fault == "key":
+            target.health.release(own)
+            target.key_health.record_failure(error, fault, now, keys, client)
+            return
+        if fault in {"target", "access"}:
+            target.health.record_failure(error, fault, now, own, client)
+        elif fault == "none":
+            target.health.record_alive(own, now)
+        else:
+            target.health.release(own)
+        # Whatever the provider answered, it has accepted the key.
+        if fault == "unknown" or (fault == "target" and error.upstream_status is None):
             target.key_health.release(keys)
         else:
-            target.key_health.record_success(keys)
+            target.key_health.record_alive(keys, now)
+
+    def _wait_before_repeat(self, target: Target[P], error: errors.ProxyError, now: float) -> float | None:
+        """Seconds before `target` is asked again; None if it is not."""
+        if self._attempts_on_target >= self._limits.per_target or target.health.is_open:
+            return None
+        wait_s = wait_before(error, self._attempts_on_target)
+        if wait_s is None or not (is_stale(error) or take_retry(now, target.health.budget, target.budget)):
+            return None
+        self._sat_out = target.rate_limit.until
+        return wait_s
+
+    def _move_on(self, target: Target[P], error: errors.ProxyError, now: float) -> None:
+        """Go to the next target. To a provider that fails, another of its keys is a repeat as well."""
+        self._index += 1
+        self._attempts_on_target = 0
+        if blame(error) != "target":
+            return
+        while self._index < len(self._targets) and self._targets[self._index].budget is target.budget:
+            if take_retry(now, target.budget):
+                return
+            self._index += 1
+
+    def _has_next(self) -> bool:
+        rest = (*self._targets[self._index :], *self._denied)
+        return any(target.upstream_model != self._too_small for target in rest)
+
+    def _note(self, target: Target[P], outcome: str, ended: float | None = None) -> None:
+        took = "" if ended is None else f" {1000 * (ended - self._began):.0f}ms"
+        route = self._record.route
+        self._record.route = (
+            f"{route}, {target.label} {outcome}{took}" if route else f"{target.label} {outcome}{took}"
+        )
+
+
+def _admit_as_last_resort(target: Target[P], now: float) -> bool:
+    if now < target.rate_limit.until or not target.key_health.admit_as_last_resort(now):
+        return False
+    if target.health.admit_as_last_resort(now):
+        return True
+    target.key_health.release(target.key_health.generation)
+    return False
+
+
+def _sooner(first: errors.ProxyError | None, second: errors.ProxyError) -> errors.ProxyError:
+    """Of two refusals the one that is over first."""
+    if first is None or (second.retry_after_s or 0) < (first.retry_after_s or 0):
+        return second
+    return first
 
 
 def _reason(error: errors.ProxyError) -> str:

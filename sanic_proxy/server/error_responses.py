@@ -14,6 +14,7 @@ from sanic.exceptions import MethodNotAllowed, SanicException
 
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
+from sanic_proxy.routing import policy
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState
 
@@ -70,9 +71,9 @@ def as_proxy_error(exception: BaseException) -> errors.ProxyError:
 
 def error_headers(error: errors.ProxyError) -> list[tuple[str, str]]:
     headers = []
-    if error.retry_after_s is not None:
-        headers.append(("retry-after", str(error.retry_after_s)))
-    if not error.retryable:
+    if (wait_s := policy.retry_after_s(error)) is not None:
+        headers.append(("retry-after", str(wait_s)))
+    if not policy.may_succeed_soon(error):
         headers.append(("x-should-retry", "false"))
     return headers
 

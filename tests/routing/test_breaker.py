@@ -1,192 +1,184 @@
-"""When a target is left alone, when it is tried again, and how often it may be asked again."""
+"""When a circuit opens and closes, what it refuses, how long rate limits last, and retry budgets."""
 
 from __future__ import annotations
 
 import gc
+import logging
+import math
 import weakref
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sanic_proxy import errors
 from sanic_proxy.routing.breaker import (
+    FIRST_BACKOFF_S,
     IN_A_ROW,
-    KEY_OPEN_S,
+    LAST_RESORT_S,
+    MAX_BACKOFF_S,
     MAX_OPEN_S,
     MAX_TARGETS,
+    MIN_REQUESTS,
     OPEN_S,
+    PERMIT_S,
+    PROVIDER_RETRIES,
+    RETRY_SHARE,
+    TARGET_RETRIES,
     WINDOW_S,
     BreakerRegistry,
     CircuitBreaker,
+    RateLimit,
+    RecentClients,
+    RetryBudget,
+    take_retry,
 )
-from sanic_proxy.routing.policy import Blame
+from sanic_proxy.routing.policy import MAX_NOT_BEFORE_S, Blame
 
-DOWN = errors.UpstreamError("down")
-REFUSED = errors.UpstreamAuthFailed("our key is refused")
+DOWN = errors.UpstreamError("the words of another client's error")
+ERRORS: dict[Blame, errors.ProxyError] = {
+    "target": DOWN,
+    "access": errors.UpstreamAccessDenied("Your organization must be verified"),
+    "key": errors.UpstreamAuthFailed("Incorrect API key provided"),
+}
 
 
-def fail(health: CircuitBreaker, times: int, now: float = 100.0, blame: Blame = "target") -> None:
+def breaker(*, is_enabled: bool = True) -> CircuitBreaker:
+    return CircuitBreaker("groq/llama", is_enabled=is_enabled, jitter=lambda: 0.0)
+
+
+def is_open(health: CircuitBreaker) -> bool:
+    """A call, so that the type checker does not take the last answer for the next one."""
+    return health.is_open
+
+
+def fail(
+    health: CircuitBreaker, times: int, now: float = 100.0, fault: Blame = "target", client: str = ""
+) -> None:
     for _ in range(times):
-        assert health.admit(now) is None
-        health.record_failure(REFUSED if blame == "key" else DOWN, blame, now, health.generation)
+        assert health.admit(now, client) is None
+        health.record_failure(ERRORS[fault], fault, now, health.generation, client)
 
 
-@pytest.mark.parametrize("blame", ["target", "access", "key"])
-def test_it_opens_after_failures_in_a_row(blame: Blame) -> None:
-    health = CircuitBreaker()
-    fail(health, IN_A_ROW[blame] - 1, blame=blame)
-    assert not health.is_open
-    fail(health, 1, blame=blame)
-    assert health.is_open
+def succeed(health: CircuitBreaker, now: float = 100.0, client: str = "") -> None:
+    assert health.admit(now, client) is None
+    health.record_success(health.generation, now, client)
 
 
-def test_a_success_between_them_counts() -> None:
-    health = CircuitBreaker()
+def refusal_of(health: CircuitBreaker, now: float, client: str = "") -> errors.ProxyError:
+    refusal = health.admit(now, client)
+    assert refusal is not None
+    return refusal
+
+
+# Opening
+
+
+@pytest.mark.parametrize("fault", ["target", "access", "key"])
+def test_it_opens_after_failures_in_a_row(fault: Blame) -> None:
+    health = breaker()
+    fail(health, IN_A_ROW[fault] - 1, fault=fault)
+    assert not is_open(health)
+    fail(health, 1, fault=fault)
+    assert is_open(health)
+    assert health.is_denied == (fault != "target")
+
+
+def test_a_success_ends_the_run_of_failures() -> None:
+    health = breaker()
     for _ in range(3):
         fail(health, 4)
-        assert health.admit(100) is None
-        health.record_success(health.generation)
-    assert not health.is_open
+        succeed(health)
+    assert not is_open(health)
 
 
-def test_it_opens_when_half_of_many_fail() -> None:
-    health = CircuitBreaker()
-    for number in range(40):
+def test_failures_of_another_kind_are_no_denials() -> None:
+    health = breaker()
+    fail(health, 2)
+    fail(health, 2, fault="access")
+    assert not is_open(health)
+    fail(health, 1, fault="access")
+    assert health.is_denied
+
+
+def test_it_opens_when_most_of_many_fail() -> None:
+    health, now, number = breaker(), 0.0, 0
+    for number in range(2 * MIN_REQUESTS):
         now = 100 + number / 10
-        assert health.admit(now) is None, number
         if number % 3:
-            health.record_failure(DOWN, "target", now, health.generation)
+            fail(health, 1, now)
         else:
-            health.record_success(health.generation)
-        if health.is_open:
+            succeed(health, now)
+        if is_open(health):
             break
-    assert health.is_open
-    assert number >= 19
+    assert is_open(health)
+    assert number >= MIN_REQUESTS - 1
+    assert "of 20 requests within 10 s" in refusal_of(health, now).message
 
 
-def test_failures_of_long_ago_do_not_count() -> None:
-    health = CircuitBreaker()
+def test_old_failures_do_not_count() -> None:
+    health = breaker()
     for number in range(100):
-        now = 100 + number * WINDOW_S
-        assert health.admit(now) is None
+        now = 100.0 + number * WINDOW_S
         if number % 3:
-            health.record_failure(DOWN, "target", now, health.generation)
+            fail(health, 1, now)
         else:
-            health.record_success(health.generation)
-    assert not health.is_open
+            succeed(health, now)
+    assert not is_open(health)
 
 
-def test_open_it_refuses_until_one_probe_is_let_through() -> None:
-    health = CircuitBreaker()
-    fail(health, 5)
-    refusal = health.admit(100 + OPEN_S - 0.1)
-    assert isinstance(refusal, errors.CircuitOpen)
-    assert refusal.retry_after_s is not None
-    assert health.admit(100 + OPEN_S) is None
-    assert health.admit(100 + OPEN_S) is not None  # one at a time
-    health.record_success(health.generation)
-    assert not health.is_open
-    assert health.admit(100 + OPEN_S) is None
-
-
-def test_a_probe_that_fails_doubles_the_time() -> None:
-    health = CircuitBreaker()
-    fail(health, 5, now=0)
-    now, open_s = 0.0, OPEN_S
-    for _ in range(6):
-        assert health.admit(now + open_s - 0.01) is not None
-        now += open_s
-        fail(health, 1, now=now)
-        open_s = min(MAX_OPEN_S, 2 * open_s)
-    assert open_s == MAX_OPEN_S
-    assert health.admit(now + MAX_OPEN_S) is None
-
-
-def test_a_probe_whose_client_leaves_makes_room_for_another() -> None:
-    health = CircuitBreaker()
-    fail(health, 5)
-    assert health.admit(200) is None
-    health.release(health.generation)
-    assert health.admit(200) is None
-
-
-def test_what_was_under_way_when_it_opened_does_not_open_it_further() -> None:
-    health = CircuitBreaker()
-    for _ in range(50):
-        assert health.admit(100) is None
-    generation = health.generation
-    for _ in range(50):
-        health.record_failure(DOWN, "target", 101, generation)
-    assert health.admit(101 + OPEN_S) is None
-
-
-def test_a_key_that_is_refused_is_out_at_once_and_says_so() -> None:
-    health = CircuitBreaker()
-    fail(health, 1, blame="key")
-    refusal = health.admit(100 + KEY_OPEN_S - 0.1)
-    assert isinstance(refusal, errors.UpstreamAuthFailed)
-    assert refusal is not REFUSED
-    assert health.admit(100 + KEY_OPEN_S) is None
-
-
-def test_it_can_be_told_never_to_refuse() -> None:
-    health = CircuitBreaker(breaks=False)
+def test_a_disabled_breaker_never_opens() -> None:
+    health = breaker(is_enabled=False)
     fail(health, 100)
     assert health.admit(100) is None
 
 
-@pytest.mark.row(29)
-def test_an_outage_is_not_multiplied() -> None:
-    health = CircuitBreaker(breaks=False)
-    allowed = 0
-    for number in range(1000):
-        now = 100 + number / 100
-        assert health.admit(now) is None
-        allowed += health.may_retry(now)
-    assert 150 <= allowed <= 203
+# Refusals
 
 
-def test_three_repeats_are_always_allowed() -> None:
-    health = CircuitBreaker()
-    assert [health.may_retry(100) for _ in range(5)] == [True, True, True, False, False]
-    assert health.may_retry(100 + WINDOW_S)
+@pytest.mark.parametrize(
+    ("fault", "kind", "text"),
+    [
+        ("target", errors.CircuitOpen, "Circuit open: groq/llama failed 5 times in a row; retry in 4 s"),
+        (
+            "access",
+            errors.UpstreamAccessDenied,
+            "Circuit open: groq/llama denied access 3 times in a row; retry in 4 s."
+            " Ask the proxy's operator if this goes on",
+        ),
+        (
+            "key",
+            errors.UpstreamAuthFailed,
+            "Circuit open: groq/llama rejected the proxy's API key; retry in 4 s."
+            " Ask the proxy's operator if this goes on",
+        ),
+    ],
+)
+def test_a_refusal_has_a_fixed_text(fault: Blame, kind: type[errors.ProxyError], text: str) -> None:
+    health = breaker()
+    fail(health, IN_A_ROW[fault], fault=fault)
+    refusal = refusal_of(health, 101)
+    assert type(refusal) is kind
+    assert (refusal.message, refusal.retry_after_s) == (text, 4)
+    assert ERRORS[fault].message not in refusal.message
 
 
-def test_the_board_knows_the_same_target_again_and_not_all_for_ever() -> None:
-    registry = BreakerRegistry()
-    first = registry.of("groq", 0, "llama")
-    assert registry.of("groq", 0, "llama") is first
-    assert registry.of("groq", 1, "llama") is not first
-    for number in range(MAX_TARGETS):
-        registry.of("groq", 0, f"model-{number}")
-        registry.of("groq", 0, "llama")
-    assert registry.of("groq", 0, "llama") is first
-    assert len(registry._known) == MAX_TARGETS
+def test_an_empty_account_is_refused_as_such() -> None:
+    health = breaker()
+    for _ in range(3):
+        assert health.admit(100) is None
+        health.record_failure(errors.InsufficientQuota("x"), "access", 100, health.generation)
+    assert isinstance(refusal_of(health, 100), errors.InsufficientQuota)
 
 
-def test_what_was_under_way_before_says_nothing_of_a_probe() -> None:
-    health = CircuitBreaker()
-    assert health.admit(100) is None
-    old = health.generation
-    fail(health, 5)
-    assert health.admit(200) is None
-    probe = health.generation
-    health.release(old)
-    assert health.admit(200) is not None  # the probe is still under way
-    health.record_failure(DOWN, "target", 200, old)
-    health.record_success(old)
-    assert health.is_open
-    health.record_success(probe)
-    assert not health.is_open
-
-
-def test_what_opened_it_keeps_no_request_alive() -> None:
+def test_the_error_that_opened_it_keeps_no_request_alive() -> None:
     class Request:
         pass
 
     def ask(request: Request) -> None:
         raise errors.UpstreamAuthFailed("refused")
 
-    health, request = CircuitBreaker(), Request()
+    health, request = breaker(), Request()
     alive = weakref.ref(request)
     assert health.admit(100) is None
     try:
@@ -195,5 +187,372 @@ def test_what_opened_it_keeps_no_request_alive() -> None:
         health.record_failure(exc, "key", 100, health.generation)
     del request
     gc.collect()
-    assert health.is_open
+    assert is_open(health)
     assert alive() is None
+
+
+# Probes
+
+
+def test_after_its_pause_one_probe_passes_and_closes_it() -> None:
+    health = breaker()
+    fail(health, 5)
+    assert isinstance(refusal_of(health, 100 + OPEN_S - 0.1), errors.CircuitOpen)
+    assert health.admit(100 + OPEN_S) is None
+    assert refusal_of(health, 100 + OPEN_S).retry_after_s == PERMIT_S
+    health.record_success(health.generation, 101 + OPEN_S)
+    assert not is_open(health)
+    assert health.admit(101 + OPEN_S) is None
+
+
+def test_a_probe_that_fails_doubles_the_pause_up_to_twelve_seconds() -> None:
+    health = breaker()
+    fail(health, 5, now=0)
+    now, pauses = 0.0, []
+    for _ in range(6):
+        wait_s = next(s / 10 for s in range(1000) if health.admit(now + s / 10) is None)
+        pauses.append(wait_s)
+        now += wait_s
+        health.record_failure(DOWN, "target", now, health.generation)
+    assert pauses == [5, 10, 12, 12, 12, 12]
+
+
+@settings(deadline=None)
+@given(st.floats(0, 1), st.integers(1, 10))
+def test_a_pause_is_at_most_twelve_seconds_jitter_included(jitter: float, probes: int) -> None:
+    health = CircuitBreaker(jitter=lambda: jitter)
+    fail(health, 5, now=0)
+    now = 0.0
+    for _ in range(probes):
+        now += MAX_OPEN_S
+        fail(health, 1, now)
+    assert health.admit(now + MAX_OPEN_S) is None
+
+
+def test_a_permit_comes_back_when_the_client_leaves() -> None:
+    health = breaker()
+    fail(health, 5)
+    assert health.admit(200) is None
+    health.release(health.generation)
+    assert health.admit(200) is None
+
+
+def test_a_slow_probe_gives_its_permit_back_and_still_counts() -> None:
+    health = breaker()
+    fail(health, 5)
+    assert health.admit(200) is None
+    slow = health.generation
+    assert health.admit(200 + PERMIT_S - 0.1) is not None
+    assert health.admit(200 + PERMIT_S) is None
+    health.release(slow)  # not the holder any more
+    assert health.admit(200 + PERMIT_S + 0.1) is not None
+    health.record_success(slow, 230)
+    assert not is_open(health)
+
+
+def test_requests_from_before_it_opened_do_not_count() -> None:
+    health = breaker()
+    for _ in range(50):
+        assert health.admit(100) is None
+    old = health.generation
+    for _ in range(50):
+        health.record_failure(DOWN, "target", 101, old)
+    assert health.admit(101 + OPEN_S) is None
+    health.record_failure(DOWN, "target", 200, old)
+    health.record_success(old, 200)
+    assert is_open(health)
+    health.record_success(health.generation, 200)
+    assert not is_open(health)
+    for _ in range(50):
+        health.record_failure(DOWN, "target", 201, old)
+    assert not is_open(health)
+
+
+@pytest.mark.parametrize("fault", ["access", "key"])
+def test_a_denial_is_tried_again_one_at_a_time_where_nothing_else_is_left(fault: Blame) -> None:
+    health = breaker()
+    fail(health, IN_A_ROW[fault], fault=fault)
+    assert not health.admit_as_last_resort(100 + LAST_RESORT_S / 2)
+    now = 100 + LAST_RESORT_S
+    assert health.admit_as_last_resort(now)
+    assert not health.admit_as_last_resort(now)
+    health.record_failure(ERRORS[fault], fault, now, health.generation)
+    assert not health.admit_as_last_resort(now + LAST_RESORT_S / 2)
+    assert health.admit_as_last_resort(now + LAST_RESORT_S)
+    health.record_success(health.generation, now + 2)
+    assert not is_open(health)
+
+
+def test_a_target_that_fails_is_no_last_resort() -> None:
+    health = breaker()
+    fail(health, 5)
+    assert not health.admit_as_last_resort(100 + LAST_RESORT_S)
+
+
+# Clients
+
+
+@pytest.mark.parametrize("fault", ["target", "access", "key"])
+def test_one_clients_failures_do_not_close_a_target_that_serves_another(fault: Blame) -> None:
+    health = breaker()
+    for number in range(60):
+        now = 100 + number / 2
+        if number % 16 == 0:
+            succeed(health, now, "b")
+        fail(health, 1, now, fault, client="a")
+    assert not is_open(health)
+
+
+def test_a_share_of_failures_that_is_one_clients_alone_does_not_open_it() -> None:
+    health = breaker()
+    for number in range(100):
+        now = 100 + number / 10
+        fail(health, 1, now, client="a")
+        if number % 4 == 0:
+            succeed(health, now, "b")
+    assert not is_open(health)
+
+
+def test_a_single_active_client_opens_it_for_itself() -> None:
+    health = breaker()
+    succeed(health, 100 - WINDOW_S - 1, "b")
+    fail(health, 5, client="a")
+    assert health.admit(101, "a") is not None
+    succeed(health, 101, "b")
+    assert not is_open(health)  # it serves: the failures were the other client's
+
+
+def test_a_second_client_that_fails_closes_the_target_to_all() -> None:
+    health = breaker()
+    fail(health, 5, client="a")
+    fail(health, 1, client="b")
+    for client in "abc":
+        assert health.admit(101, client) is not None
+
+
+def test_failures_of_two_clients_open_it_though_both_were_served_before() -> None:
+    health = breaker()
+    for client in "ab":
+        succeed(health, 99, client)
+    fail(health, 4, client="a")
+    fail(health, 1, client="b")
+    assert health.admit(101, "c") is not None
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=30), st.sampled_from("abc"))
+def test_two_slots_know_whether_another_client_was_there(notes: list[tuple[str, float]], asker: str) -> None:
+    recent, now, last = RecentClients(), 0.0, {"": -math.inf}
+    for client, pause_s in notes:
+        now += pause_s
+        recent.note(client, now)
+        last[client] = now
+    expected = max(at for client, at in last.items() if client != asker)
+    assert recent.has_other(asker, expected)
+    assert not recent.has_other(asker, math.nextafter(expected, math.inf))
+
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["fail", "serve", "leave", "reject"]), st.sampled_from("ab"), st.floats(0, 4)),
+    max_size=80,
+)
+
+
+@settings(deadline=None)
+@given(EVENTS, st.floats(0, 1))
+def test_no_sequence_of_events_closes_a_target_for_long(
+    events: list[tuple[str, str, float]], jitter: float
+) -> None:
+    health = CircuitBreaker(jitter=lambda: jitter)
+    now = 0.0
+    under_way: list[tuple[int, str]] = []
+    for kind, client, pause_s in events:
+        now += pause_s
+        refusal = health.admit(now, client)
+        if refusal is None:
+            under_way.append((health.generation, client))
+        else:
+            assert 1 <= (refusal.retry_after_s or 0) <= MAX_OPEN_S
+        if under_way:
+            generation, sender = under_way.pop(len(under_way) // 2)
+            if kind == "fail":
+                health.record_failure(DOWN, "target", now, generation, sender)
+            elif kind == "serve":
+                health.record_success(generation, now, sender)
+            elif kind == "reject":
+                health.record_alive(generation, now)
+            else:
+                health.release(generation)
+    assert health.admit(now + MAX_OPEN_S) is None
+    health.record_success(health.generation, now + MAX_OPEN_S)
+    assert not is_open(health)
+
+
+# The log
+
+
+@pytest.mark.parametrize(
+    ("fault", "opened", "closed"),
+    [
+        (
+            "target",
+            "circuit opened: groq/llama POST /chat/completions, key ...6789, failed 5 times in a row"
+            " (last: upstream_error); next attempt in",
+            "circuit closed: groq/llama POST /chat/completions, key ...6789, answers again after 6.0 s",
+        ),
+        (
+            "access",
+            "circuit opened: groq/llama POST /chat/completions, key ...6789, denied access 3 times in a row"
+            " (last: upstream_access_denied: Your organization must be verified); next attempt in",
+            "circuit closed: groq/llama POST /chat/completions, key ...6789, answers again after 6.0 s",
+        ),
+        (
+            "key",
+            "API key rejected: groq/llama POST /chat/completions, key ...6789, rejected the proxy's API key"
+            " (last: upstream_auth_error: Incorrect API key provided); next attempt in",
+            "API key accepted: groq/llama POST /chat/completions, key ...6789, answers again after 6.0 s",
+        ),
+    ],
+)
+def test_each_transition_is_one_warning(
+    fault: Blame, opened: str, closed: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = BreakerRegistry(key_hints={"groq": ["6789"]})
+    health = registry.target("groq", 0, "llama", "POST /chat/completions", "groq/llama")
+    with caplog.at_level(logging.WARNING, logger="sanic_proxy"):
+        fail(health, IN_A_ROW[fault], now=100, fault=fault)
+        for _ in range(20):
+            assert health.admit(100) is not None
+        assert health.admit(106) is None
+        health.record_success(health.generation, 106)
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2
+    assert texts[0].startswith(opened)
+    assert texts[1] == closed
+
+
+def test_what_an_error_says_of_an_account_is_redacted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    registry = BreakerRegistry(redact=lambda text: text.replace("sk-canary", "[redacted]"))
+    health = registry.key("groq", 0, "groq")
+    with caplog.at_level(logging.WARNING, logger="sanic_proxy"):
+        health.record_failure(errors.UpstreamAuthFailed("no sk-canary"), "key", 100, health.generation)
+    assert "no [redacted]" in caplog.text
+    assert "canary" not in caplog.text
+
+
+# Rate limits
+
+
+def test_a_rate_limit_lasts_as_long_as_the_provider_says() -> None:
+    limit = RateLimit()
+    limit.limit(100, 432)
+    assert limit.until == 532
+    refusal = limit.refusal(100.5, "groq/llama")
+    assert refusal.message == "The rate limit of groq/llama is reached; retry in 432 s"
+    assert (refusal.status, refusal.retry_after_s) == (429, 432)
+
+
+def test_without_a_figure_it_backs_off_until_a_success() -> None:
+    limit, now, waits = RateLimit(), 100.0, []
+    for _ in range(6):
+        limit.limit(now, None)
+        limit.limit(now + 0.1, None)  # one that was under way
+        waits.append(limit.until - now)
+        now = limit.until
+    assert waits == pytest.approx([1.1, 2.1, 4.1, 8.1, 12.1, 12.1])
+    limit.record_success(now)
+    limit.limit(now, None)
+    assert limit.until - now == FIRST_BACKOFF_S
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 100), st.none() | st.floats(0, 1e12)), min_size=1))
+def test_a_limit_is_never_shortened_and_never_absurd(limits: list[tuple[float, float | None]]) -> None:
+    limit, now = RateLimit(), 0.0
+    for pause_s, wait_s in limits:
+        now += pause_s
+        before = limit.until
+        limit.limit(now, wait_s)
+        assert limit.until >= before
+        assert limit.until <= max(before, now + (MAX_BACKOFF_S if wait_s is None else MAX_NOT_BEFORE_S))
+        assert wait_s is None or limit.until >= now + min(wait_s, MAX_NOT_BEFORE_S)
+
+
+def test_a_disabled_limit_is_not_remembered() -> None:
+    limit = RateLimit(is_enabled=False)
+    limit.limit(100, 60)
+    assert limit.until == 0
+
+
+# Budgets
+
+
+@pytest.mark.row(29)
+def test_an_outage_is_not_multiplied() -> None:
+    budget = RetryBudget(TARGET_RETRIES)
+    allowed = 0
+    for number in range(1000):
+        now = 100 + number / 100
+        budget.count_request(now)
+        allowed += take_retry(now, budget)
+    assert 150 <= allowed <= 203
+
+
+def test_an_outage_is_not_multiplied_by_many_models_of_one_provider() -> None:
+    registry = BreakerRegistry()
+    requests = retries = 0
+    for number in range(1000):
+        now = 100 + number / 100
+        target, provider = registry.target("groq", 0, f"m{number}", "POST /x", ""), registry.budget("groq")
+        assert target.admit(now) is None
+        provider.count_request(now)
+        requests += 1
+        if take_retry(now, target.budget, provider):
+            provider.count_request(now)
+            retries += 1
+    assert retries <= RETRY_SHARE * (requests + retries) + PROVIDER_RETRIES
+
+
+def test_a_few_retries_are_always_allowed() -> None:
+    budget = RetryBudget(TARGET_RETRIES)
+    assert [take_retry(100, budget) for _ in range(5)] == [True, True, True, False, False]
+    assert take_retry(100 + WINDOW_S, budget)
+
+
+def test_a_retry_that_one_budget_refuses_is_taken_from_none() -> None:
+    empty, full = RetryBudget(0), RetryBudget(1)
+    assert not take_retry(100, full, empty)
+    assert take_retry(100, full)
+
+
+# The registry
+
+
+def test_health_is_kept_by_provider_key_model_and_endpoint() -> None:
+    registry = BreakerRegistry()
+    names = [
+        (provider, key, model, endpoint)
+        for provider in ("groq", "xai")
+        for key in (0, 1)
+        for model in ("a", "b")
+        for endpoint in ("POST /chat/completions", "POST /embeddings")
+    ]
+    breakers = [registry.target(*name, "") for name in names]
+    assert len({id(each) for each in breakers}) == len(names)
+    assert [registry.target(*name, "") for name in names] == breakers
+    assert registry.key("groq", 0, "groq") is registry.key("groq", 0, "groq")
+    assert registry.key("groq", 0, "groq") is not registry.key("groq", 1, "groq#2")
+    assert registry.rate_limit("groq", 0, "a") is not registry.rate_limit("groq", 0, "b")
+    assert registry.budget("groq") is registry.budget("groq")
+
+
+def test_only_so_many_models_are_remembered_the_latest_used() -> None:
+    registry = BreakerRegistry()
+    first, limit = registry.target("groq", 0, "llama", "x", ""), registry.rate_limit("groq", 0, "llama")
+    lost = registry.target("groq", 0, "lost", "x", "")
+    for number in range(MAX_TARGETS):
+        registry.target("groq", 0, f"model-{number}", "x", "")
+        registry.rate_limit("groq", 0, f"model-{number}")
+        assert registry.target("groq", 0, "llama", "x", "") is first
+        assert registry.rate_limit("groq", 0, "llama") is limit
+    assert registry.target("groq", 0, "lost", "x", "") is not lost

@@ -1,126 +1,480 @@
-"""One request's way: which target is next, and what is told of it."""
+"""One request's attempts: which target is next, what the route says, and what others then meet."""
 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import pytest
 
 from sanic_proxy import errors
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.routing.breaker import (
+    IN_A_ROW,
+    LAST_RESORT_S,
+    OPEN_S,
+    PERMIT_S,
+    PROVIDER_RETRIES,
+    BreakerRegistry,
+)
+from sanic_proxy.routing.policy import MAX_WAIT_S
+from sanic_proxy.routing.router import CHAT
 from sanic_proxy.routing.targets import Limits, RetryState, Target, label_for
 from sanic_proxy.upstream.error_parser import error_from_answer
 
+ONCE = Limits(1, 1)
+OBJECT: errors.ErrorObject = {"message": "no", "type": "t", "param": None, "code": None}
 
-def tries(
-    *names: str, limits: Limits | None = None
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@dataclass
+class Site:
+    """Targets that share what is known of them, as those of one router do."""
+
+    clock: Clock
+    registry: BreakerRegistry = field(default_factory=BreakerRegistry)
+
+    def target(self, name: str, key: int = 0, endpoint: str = CHAT) -> Target[str]:
+        provider, _, model = name.partition("/")
+        label = label_for(provider, model, key)
+        return Target(
+            label,
+            model,
+            label,
+            self.registry.target(provider, key, model, endpoint, label),
+            self.registry.key(provider, key, label_for(provider, "", key)),
+            self.registry.rate_limit(provider, key, model),
+            self.registry.budget(provider),
+        )
+
+    def state(self, *targets: Target[str], limits: Limits | None = None, client: str = "") -> RetryState[str]:
+        record = RequestRecord("id", "POST", "/", client_id=client)
+        return RetryState(targets, limits or Limits(), record, clock=self.clock)
+
+    def ask(self, target: Target[str], error: errors.ProxyError | None, client: str = "") -> bool:
+        """Send one request to one target; whether it was admitted."""
+        state = self.state(target, limits=ONCE, client=client)
+        try:
+            state.next()
+        except errors.ProxyError:
+            return False
+        if error is None:
+            state.record_success()
+        else:
+            state.record_failure(error)
+        return True
+
+
+@pytest.fixture
+def site(clock: Clock) -> Site:
+    return Site(clock)
+
+
+def made(
+    *names: str, limits: Limits | None = None, may_repeat: bool = True
 ) -> tuple[RetryState[str], RequestRecord, list[Target[str]]]:
     record = RequestRecord("id", "POST", "/")
-    targets = [Target(name, "m", f"{name}/m") for name in names]
-    return RetryState(targets, limits or Limits(), record), record, targets
+    targets = [Target(name, name, f"{name}/m") for name in names]
+    return RetryState(targets, limits or Limits(), record, may_repeat=may_repeat), record, targets
 
 
-def status(code: int, retry_after: str = "") -> errors.ProxyError:
-    return error_from_answer(code, {"retry-after": retry_after} if retry_after else {}, b"{}")
+def status(code: int, retry_after: str = "", wait_s: float | None = None) -> errors.ProxyError:
+    error = error_from_answer(code, {"retry-after": retry_after} if retry_after else {}, b"{}")
+    error.wait_s = wait_s
+    return error
 
 
-def way(record: RequestRecord) -> str:
+def context() -> errors.ProxyError:
+    return errors.ContextLengthExceeded(OBJECT, status=400)
+
+
+def send(state: RetryState[str], error: errors.ProxyError) -> int:
+    """Send a request that always fails with `error`; how often it was sent."""
+    sent = 0
+    with suppress(errors.CircuitOpen):
+        state.next()
+        sent = 1
+        while state.record_failure(error) is not None:
+            state.next()
+            sent += 1
+    return sent
+
+
+def route(record: RequestRecord) -> str:
     return re.sub(r"\d+ms", "Nms", record.route)
 
 
-def test_a_success_is_told() -> None:
-    way_on, record, (target,) = tries("a")
-    assert way_on.next() is target
-    way_on.record_success()
-    assert way(record) == "a/m ok Nms"
+def test_a_success_is_in_the_route() -> None:
+    state, record, (target,) = made("a")
+    assert state.next() is target
+    state.record_success()
+    assert route(record) == "a/m ok Nms"
     assert record.as_fields()["route"] == record.route
 
 
-def test_a_failure_is_repeated_then_moved_then_told() -> None:
-    way_on, record, _ = tries("a", "b")
+def test_a_failure_is_repeated_then_moved_then_final() -> None:
+    state, record, _ = made("a", "b")
     asked = []
     for _ in range(4):
-        asked.append(way_on.next().provider)
+        asked.append(state.next().provider)
         if len(asked) < 4:
-            assert bool(way_on.record_failure(status(500))) == (len(asked) != 2)
-    assert way_on.record_failure(status(500)) is None
+            assert bool(state.record_failure(status(500))) == (len(asked) != 2)
+    assert state.record_failure(status(500)) is None
     assert asked == ["a", "a", "b", "b"]
-    assert way(record) == "a/m 500 Nms, a/m 500 Nms, b/m 500 Nms, b/m 500 Nms"
+    assert route(record) == "a/m 500 Nms, a/m 500 Nms, b/m 500 Nms, b/m 500 Nms"
 
 
 @pytest.mark.row(29)
 def test_attempts_are_bounded_in_all() -> None:
-    way_on, _, _ = tries("a", "b", "c", limits=Limits(per_target=2, in_all=3))
+    state, _, _ = made("a", "b", "c", limits=Limits(per_target=2, in_all=3))
     for _ in range(2):
-        way_on.next()
-        way_on.record_failure(status(503))
-    assert way_on.next().provider == "b"
-    assert way_on.record_failure(status(503)) is None
+        state.next()
+        state.record_failure(status(503))
+    assert state.next().provider == "b"
+    assert state.record_failure(status(503)) is None
 
 
-def test_a_long_wait_moves_on_and_a_short_one_is_sat_out() -> None:
-    way_on, _, _ = tries("a", "b")
-    way_on.next()
-    assert way_on.record_failure(status(429, "2")) == 2
-    assert way_on.next().provider == "a"
-    assert way_on.record_failure(status(429, "30")) == 0
-    assert way_on.next().provider == "b"
-    assert way_on.record_failure(status(429, "1")) == 1
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.UpstreamTimeout("x"),
+        errors.UpstreamDisconnected("x"),
+        errors.UpstreamBadResponse("x"),
+        errors.UpstreamRejected(OBJECT, status=498),
+        errors.UpstreamAccessDenied("x"),
+    ],
+)
+def test_a_failure_of_unknown_effect_moves_and_is_never_repeated(error: errors.ProxyError) -> None:
+    state, _, _ = made("a", "b")
+    assert state.next().provider == "a"
+    assert state.record_failure(error) == 0
+    assert state.next().provider == "b"
+    assert state.record_failure(error) is None
 
 
-def test_a_long_wait_without_another_target_is_the_clients() -> None:
-    way_on, _, _ = tries("a")
-    way_on.next()
-    assert way_on.record_failure(status(429, "30")) is None
+def test_what_creates_something_stays_where_it_may_have_been_made() -> None:
+    state, _, _ = made("a", "b", may_repeat=False)
+    state.next()
+    assert state.record_failure(errors.UpstreamTimeout("x")) is None
 
 
-@pytest.mark.parametrize("code", [400, 404, 422])
-def test_what_is_the_clients_fault_ends_it(code: int) -> None:
-    way_on, _, _ = tries("a", "b")
-    way_on.next()
-    assert way_on.record_failure(status(code)) is None
+def test_a_stale_connection_is_replaced_at_once_outside_the_budget() -> None:
+    stale = errors.UpstreamDisconnected("x")
+    stale.is_stale_connection = True
+    (target,) = made("a")[2]
+    for _ in range(20):
+        record = RequestRecord("id", "POST", "/")
+        state = RetryState([target], Limits(), record)
+        state.next()
+        assert state.record_failure(stale) == 0
+        assert state.next() is target
+        state.record_success()
+        assert route(record) == "a/m upstream_disconnected Nms, a/m ok Nms"
 
 
-def test_a_refused_key_is_out_for_every_model() -> None:
-    way_on, record, (first, second) = tries("a", "b")
-    way_on.next()
-    assert way_on.record_failure(status(401)) == 0
-    assert way_on.next() is second
-    way_on.record_success()
-    assert first.key_health.is_open
-    assert not first.health.is_open
-    assert way(record) == "a/m 401 Nms, b/m ok Nms"
-    later: RetryState[str] = RetryState([first, second], Limits(), record)
-    assert later.next() is second
-    assert record.route.endswith("a/m circuit_open")
+def test_a_stale_connection_is_no_free_attempt() -> None:
+    stale = errors.UpstreamDisconnected("x")
+    stale.is_stale_connection = True
+    state, _, _ = made("a", limits=ONCE)
+    state.next()
+    assert state.record_failure(stale) is None
 
 
-def test_where_all_are_left_alone_it_is_said_why() -> None:
-    way_on, record, (target,) = tries("a")
-    for _ in range(5):
-        once: RetryState[str] = RetryState([target], Limits(1, 1), record)
-        once.next()
-        assert once.record_failure(status(500)) is None
-    with pytest.raises(errors.CircuitOpen):
-        way_on.next()
+@pytest.mark.parametrize("code", [400, 422])
+def test_a_clients_mistake_is_final(code: int) -> None:
+    state, _, _ = made("a", "b")
+    state.next()
+    assert state.record_failure(status(code)) is None
 
 
-def test_a_client_that_leaves_says_nothing_of_the_target() -> None:
-    way_on, record, (target,) = tries("a")
-    way_on.next()
-    way_on.release()
-    way_on.release()
-    assert way(record) == "a/m client_left Nms"
+# Context length
+
+
+def test_a_long_prompt_moves_once_to_a_different_model(site: Site) -> None:
+    small, spare, large = site.target("a/small"), site.target("a/small", 1), site.target("b/large")
+    state = site.state(small, spare, large)
+    assert state.next() is small
+    assert state.record_failure(context()) == 0
+    assert state.next() is large
+    assert state.record_failure(context()) is None
+
+
+def test_a_long_prompt_does_not_come_back_to_the_model_that_has_no_room(site: Site) -> None:
+    state = site.state(
+        site.target("a/small"), site.target("b/large"), site.target("c/small"), limits=Limits(1, 9)
+    )
+    state.next()
+    assert state.record_failure(context()) == 0
+    assert state.next().upstream_model == "large"
+    assert state.record_failure(status(503)) is None
+
+
+def test_a_long_prompt_without_a_different_model_is_final(site: Site) -> None:
+    state = site.state(site.target("a/small"), site.target("a/small", 1))
+    state.next()
+    assert state.record_failure(context()) is None
+
+
+# Rate limits
+
+
+def test_a_long_wait_moves_on_and_a_short_one_is_waited_for(site: Site, clock: Clock) -> None:
+    state = site.state(site.target("a/m"), site.target("b/m"))
+    state.next()
+    assert state.record_failure(status(429, wait_s=2)) == 2
+    clock.now += 2
+    assert state.next().provider == "a/m"
+    assert state.record_failure(status(429, wait_s=30)) == 0
+    assert state.next().provider == "b/m"
+
+
+def test_a_rate_limited_target_is_asked_once(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    assert site.ask(target, status(429, "60", wait_s=3600))
+    for number in range(10):
+        clock.now += 1
+        with pytest.raises(errors.RateLimited) as caught:
+            site.state(target).next()
+        assert caught.value.retry_after_s == 3599 - number
+    clock.now += 3600
+    assert site.ask(target, None)
+
+
+def test_while_it_is_limited_the_next_key_and_other_models_serve(site: Site, clock: Clock) -> None:
+    first, second = site.target("a/m"), site.target("a/m", 1)
+    site.ask(first, status(429, wait_s=60))
+    record = RequestRecord("id", "POST", "/")
+    assert RetryState([first, second], Limits(), record, clock=clock).next() is second
+    assert record.route == "a/m rate_limited"
+    assert not site.ask(site.target("a/m", endpoint="POST /embeddings"), None)
+    assert site.ask(site.target("a/other"), None)
+
+
+def test_a_rate_limit_is_no_failure_of_health(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    for _ in range(20):
+        assert site.ask(target, status(429, wait_s=1))
+        clock.now += 1
     assert not target.health.is_open
 
 
-def test_an_answer_that_breaks_counts_against_its_target() -> None:
-    _, record, (target,) = tries("a")
-    for _ in range(5):
-        way_on: RetryState[str] = RetryState([target], Limits(), record)
-        way_on.next()
-        way_on.record_stream_failure(errors.UpstreamDisconnected("cut"))
+def test_the_request_that_met_a_limit_waits_for_it_and_others_do_not_ask(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    waiting, later = site.state(target), site.state(target)
+    waiting.next()
+    wait_s = waiting.record_failure(status(429))
+    assert wait_s is not None
+    clock.now += wait_s
+    with pytest.raises(errors.RateLimited):
+        later.next()
+    assert waiting.next() is target
+
+
+def test_a_limit_that_was_extended_meanwhile_ends_the_wait(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    first, second = site.state(target), site.state(target)
+    for state in (first, second):
+        state.next()
+    assert first.record_failure(status(429, wait_s=MAX_WAIT_S)) == MAX_WAIT_S
+    second.record_failure(status(429, wait_s=60))
+    clock.now += MAX_WAIT_S
+    with pytest.raises(errors.RateLimited):
+        first.next()
+
+
+def test_a_request_that_is_too_large_for_the_limit_limits_nobody_else(site: Site, clock: Clock) -> None:
+    error = errors.RateLimited("too many tokens")
+    error.upstream_status = 413
+    site.ask(site.target("a/m"), error)
+    assert site.ask(site.target("a/m"), None)
+
+
+def test_of_several_refusals_the_soonest_over_is_the_answer(site: Site, clock: Clock) -> None:
+    first, second = site.target("a/m"), site.target("b/m")
+    site.ask(first, status(429, wait_s=50))
+    site.ask(second, status(429, wait_s=20))
+    with pytest.raises(errors.RateLimited) as caught:
+        site.state(first, second).next()
+    assert caught.value.retry_after_s == 20
+
+
+# Keys and access
+
+
+def test_an_invalid_key_is_out_for_every_model(site: Site) -> None:
+    first, second = site.target("a/m"), site.target("b/m")
+    state = site.state(first, second)
+    state.next()
+    assert state.record_failure(errors.UpstreamAuthFailed("x")) == 0
+    assert state.next() is second
+    assert first.key_health.is_open
+    assert not first.health.is_open
+    assert site.state(site.target("a/other"), second).next() is second
+
+
+@pytest.mark.parametrize("error", [errors.UpstreamAccessDenied("x"), errors.InsufficientQuota("x")])
+def test_denied_access_closes_one_model_at_one_endpoint(site: Site, error: errors.ProxyError) -> None:
+    target = site.target("a/m")
+    for _ in range(IN_A_ROW["access"]):
+        assert not target.health.is_open
+        site.ask(target, error)
     assert target.health.is_open
+    assert not target.key_health.is_open
+    assert site.ask(site.target("a/m", endpoint="POST /embeddings"), None)
+    assert site.ask(site.target("a/other"), None)
+
+
+def test_the_only_key_is_tried_one_request_at_a_time_although_it_was_rejected(
+    site: Site, clock: Clock
+) -> None:
+    target = site.target("a/m")
+    site.ask(target, errors.UpstreamAuthFailed("x"))
+    assert not site.ask(target, None)
+    clock.now += LAST_RESORT_S
+    probe = site.state(target)
+    assert probe.next() is target
+    assert not site.ask(target, None)
+    probe.record_success()
+    assert not target.key_health.is_open
+    assert site.ask(target, None)
+
+
+def test_a_rejected_key_is_tried_last(site: Site, clock: Clock) -> None:
+    first, second = site.target("a/m"), site.target("b/m")
+    site.ask(first, errors.UpstreamAuthFailed("x"))
+    clock.now += LAST_RESORT_S
+    state = site.state(first, second)
+    assert state.next() is second
+    assert state.record_failure(errors.UpstreamTimeout("x")) == 0
+    assert state.next() is first
+    assert state.record_failure(errors.UpstreamTimeout("x")) is None
+
+
+# Circuits
+
+
+def test_where_all_circuits_are_open_the_client_learns_why(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    for _ in range(5):
+        site.ask(target, status(500))
+    with pytest.raises(errors.CircuitOpen, match="a/m failed 5 times in a row"):
+        site.state(target).next()
+
+
+def test_a_target_whose_circuit_opens_is_not_waited_for(site: Site, clock: Clock) -> None:
+    target, other = site.target("a/m"), site.target("b/m")
+    for _ in range(4):
+        site.ask(target, status(500))
+    state = site.state(target, other)
+    state.next()
+    assert state.record_failure(status(500)) == 0
+    assert state.next() is other
+
+
+def test_one_clients_failures_leave_the_target_to_others(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    for _ in range(40):
+        clock.now += 0.5
+        site.ask(target, status(500), client="poison")
+        assert site.ask(target, None, client="other")
+
+
+def test_endpoints_do_not_share_health(site: Site, clock: Clock) -> None:
+    for _ in range(5):
+        site.ask(site.target("a/", endpoint="GET /files/<id>"), status(302))
+    assert not site.ask(site.target("a/", endpoint="GET /files/<id>"), None)
+    assert site.ask(site.target("a/", endpoint="GET /files"), None)
+    assert site.ask(site.target("a/", endpoint="POST /embeddings"), None)
+
+
+def test_a_slow_probe_lets_others_in_after_five_seconds(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    for _ in range(5):
+        site.ask(target, status(500))
+    clock.now += OPEN_S
+    slow = site.state(target)
+    slow.next()
+    assert not site.ask(target, None)
+    clock.now += PERMIT_S
+    assert site.ask(target, None)
+
+
+def test_a_probe_whose_client_is_slow_keeps_nobody_out(site: Site, clock: Clock) -> None:
+    target = site.target("a/m")
+    for _ in range(5):
+        site.ask(target, status(500))
+    clock.now += OPEN_S
+    slow = site.state(target)
+    slow.next()
+    slow.release_probe()
+    assert site.ask(target, None)
+
+
+def test_repeats_of_a_failing_request_stop_reaching_the_target(site: Site, clock: Clock) -> None:
+    target, asked = site.target("a/m"), 0
+    for _ in range(30):
+        clock.now += 0.05
+        asked += send(site.state(target), status(500))
+    assert asked == IN_A_ROW["target"]
+
+
+def test_retries_are_bounded_for_a_provider_of_many_models(site: Site, clock: Clock) -> None:
+    asked = 0
+    for number in range(1000):
+        clock.now += 0.01
+        asked += send(site.state(site.target(f"a/m{number}")), status(500))
+    assert asked <= 1.2 * 1000 + PROVIDER_RETRIES
+
+
+def test_keys_of_one_failing_provider_share_its_budget(site: Site, clock: Clock) -> None:
+    asked = 0
+    for number in range(200):
+        state = site.state(*(site.target(f"a/m{number}", key) for key in range(4)), limits=Limits(1, 4))
+        asked += send(state, errors.UpstreamTimeout("x"))
+    assert asked <= 1.2 * 200 + PROVIDER_RETRIES
+
+
+def test_a_client_that_leaves_says_nothing_of_the_target() -> None:
+    state, record, (target,) = made("a")
+    state.next()
+    state.release()
+    state.release()
+    assert route(record) == "a/m client_left Nms"
+    assert not target.health.is_open
+
+
+def test_an_answer_that_breaks_counts_against_its_target(site: Site) -> None:
+    target = site.target("a/m")
+    for _ in range(5):
+        state = site.state(target)
+        state.next()
+        state.record_stream_failure(errors.UpstreamDisconnected("cut"))
+    assert target.health.is_open
+
+
+def test_the_answer_of_a_target_says_more_than_an_open_circuit(site: Site, clock: Clock) -> None:
+    first, second = site.target("a/m"), site.target("b/m")
+    for _ in range(5):
+        site.ask(second, status(500))
+    state = site.state(first, second)
+    assert state.next() is first
+    state.record_failure(status(429, "40"))
+    with pytest.raises(errors.RateLimited) as caught:
+        state.next()
+    assert caught.value.retry_after_s == 40
 
 
 @pytest.mark.parametrize(
@@ -135,30 +489,3 @@ def test_an_answer_that_breaks_counts_against_its_target() -> None:
 )
 def test_a_label_is_safe_in_a_header(model: str, number: int, label: str) -> None:
     assert label_for("groq", model, number) == label
-
-
-def test_what_a_target_has_said_is_worth_more_than_that_another_is_left_alone() -> None:
-    way_on, record, (first, second) = tries("a", "b")
-    for _ in range(5):
-        once: RetryState[str] = RetryState([second], Limits(1, 1), record)
-        once.next()
-        assert once.record_failure(status(500)) is None
-    assert way_on.next() is first
-    way_on.record_failure(status(429, "40"))
-    with pytest.raises(errors.RateLimited) as caught:
-        way_on.next()
-    assert caught.value.retry_after_s == 40
-
-
-def test_a_named_provider_comes_back() -> None:
-    _, record, (target,) = tries("a")
-    now = 0.0
-    once: RetryState[str] = RetryState([target], Limits(1, 1), record)
-    once.next()
-    assert once.record_failure(status(401)) is None
-    assert target.key_health.is_open
-    target.key_health._until = now  # its time is over
-    again: RetryState[str] = RetryState([target], Limits(1, 1), record)
-    assert again.next() is target
-    again.record_success()
-    assert not target.key_health.is_open
