@@ -232,21 +232,21 @@ def test_a_stream_is_the_same_however_it_is_cut(faulty: tuple[FaultyUpstream, Pr
         ("retry-after=7", "7"),
         ("retry-after=1.2", "2"),
         ("retry-after=0", "1"),
-        ("retry-after=-5", None),
+        ("retry-after=-5", "1"),
         ("retry-after=1000000000", "60"),
-        ("retry-after=soon", None),
+        ("retry-after=soon", "1"),
         ("retry-after=Wed, 21 Oct 2099 07:28:00 GMT", "60"),
         ("retry-after=Wed, 21 Oct 2015 07:28:00 GMT", "1"),
-        ("retry-after=1e9", None),
+        ("retry-after=1e9", "1"),
         ("retry-after-ms=1500", "2"),
         ("retry-after-ms=1;retry-after=40", "1"),
         ("retry-after-ms=nan;retry-after=3", "3"),
-        ("", None),
+        ("", "1"),
     ],
 )
 @pytest.mark.parametrize("code", [429, 503])
 def test_a_wait_is_passed_on_within_bounds(
-    faulty: tuple[FaultyUpstream, Proxy], fields: str, expected: str | None, code: int
+    faulty: tuple[FaultyUpstream, Proxy], fields: str, expected: str, code: int
 ) -> None:
     _, proxy = faulty
     reply = proxy.chat(f"groq/status;code={code};{fields}".rstrip(";"))

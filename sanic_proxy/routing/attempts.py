@@ -7,7 +7,7 @@ answer: heartbeats are the proxy's own and do not count.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
@@ -23,6 +23,9 @@ from sanic_proxy.upstream.request import Upload
 Targets = Sequence[Target[ChatProvider]]
 Take = Callable[[ForwardedAnswer], Awaitable[None]]
 T = TypeVar("T")
+
+# A client that takes longer for a piece of its upload is what an attempt waits for, not the provider.
+SLOW_CLIENT_S = 0.5
 
 
 async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
@@ -109,8 +112,12 @@ async def forwarded(
     """
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
 
+    retry_state = RetryState(targets, once, record, may_repeat=not call.is_once)
+
     async def ask(target: Target[ChatProvider]) -> ForwardedAnswer:
         record.provider = target.provider.name
+        if isinstance(call.body, Upload) and retry_state.is_probe:
+            call.body = replace(call.body, pieces=_probing(call.body.pieces, retry_state.release_probe))
         aimed = _aimed(call, target)
         try:
             answer = await target.provider.forward(aimed)
@@ -123,7 +130,18 @@ async def forwarded(
             raise
         return answer
 
-    return await _first_good(RetryState(targets, once, record, may_repeat=not call.is_once), ask)
+    return await _first_good(retry_state, ask)
+
+
+async def _probing(pieces: AsyncIterator[bytes], release_probe: Callable[[], None]) -> AsyncIterator[bytes]:
+    """`pieces`, with `release_probe` called when a client is slow to send them."""
+    loop = asyncio.get_running_loop()
+    asked = loop.time()
+    async for piece in pieces:
+        if loop.time() - asked > SLOW_CLIENT_S:
+            release_probe()
+        yield piece
+        asked = loop.time()
 
 
 def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> None:

@@ -184,6 +184,12 @@ class RetryState(Generic[P]):
         if self._target is not None:
             self._settle(self._target, error, self._clock())
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether the attempt under way probes an open circuit."""
+        target = self._target
+        return target is not None and (target.health.is_open or target.key_health.is_open)
+
     def release_probe(self) -> None:
         """The client is what is slow: the attempt must not keep others from probing the target."""
         if self._target is not None and not self._is_settled:

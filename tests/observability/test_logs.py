@@ -64,6 +64,26 @@ def test_a_traceback_goes_into_the_log(capsys: pytest.CaptureFixture[str]) -> No
     assert "ValueError" in json.loads(capsys.readouterr().err)["traceback"]
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "ended", "level"),
+    [
+        ("/v1/models", 200, "complete", "info"),
+        ("/v1/chat/completions", 499, "client_left", "info"),
+        ("/v1/chat/completions", 502, "upstream_error", "warning"),
+        ("/v1/chat/completions", 200, "upstream_stalled", "warning"),
+        ("/v1/chat/completions", 401, "invalid_api_key", "warning"),
+        ("/health", 200, "complete", ""),
+        ("/healthz", 200, "complete", ""),
+        ("/health/readiness", 503, "complete", ""),
+    ],
+)
+def test_failed_requests_are_warnings_and_health_probes_are_not_logged(
+    path: str, status: int, ended: str, level: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = line("text", RequestRecord("id", "GET", path, status=status, ended=ended), capsys)
+    assert text.split(" ")[1:2] == ([level] if level else [])
+
+
 def test_a_line_that_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RequestRecord, "as_fields", lambda _: pytest.fail("made all the same"))
     logs.configure("warning", "text")

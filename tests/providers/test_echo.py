@@ -72,7 +72,7 @@ def test_it_fails_as_asked(proxy: Proxy, model: str, status: int, streaming: boo
     reply = proxy.chat(model, stream=streaming)
     assert reply.status == status
     assert reply.error["message"]
-    assert reply.headers.get("retry-after") == ("1" if status == 429 else None)
+    assert reply.headers.get("retry-after") == (None if status == 404 else "1")
 
 
 def test_it_breaks_off_as_asked(proxy: Proxy) -> None:

@@ -167,7 +167,7 @@ def test_silence_is_not_repeated_as_it_may_be_billed(fallback: Proxy, upstream: 
         await exchange.client_leaves()
 
     upstream.on("first", silent)
-    reply = fallback.chat(f"fast{n}")
+    reply = fallback.chat(f"a{n}/first")
     assert (reply.status, route(reply)) == (504, "a/first upstream_timeout")
     assert len(upstream.requests) == 1
 

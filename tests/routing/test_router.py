@@ -103,6 +103,17 @@ def test_what_is_known_of_a_target_is_known_under_every_name_of_it() -> None:
     assert fast.key_health is direct.key_health is other.key_health
 
 
+def test_endpoints_share_a_key_and_its_rate_limits_but_not_their_health() -> None:
+    made = router("groq")
+    for resolve in (made.resolve, made.named):
+        name = ("groq/llama",) if resolve == made.resolve else ("groq", "llama")
+        (chat,), (embeddings,) = resolve(*name), resolve(*name, "POST /embeddings")
+        assert chat.health is not embeddings.health
+        assert chat.key_health is embeddings.key_health
+        assert chat.rate_limit is embeddings.rate_limit
+        assert chat.budget is embeddings.budget
+
+
 def test_a_provider_may_be_named_whatever_the_model() -> None:
     (target,) = router("groq", "xai").named(" XAI ", "openai/gpt")
     assert (target.provider, target.upstream_model) == ("xai", "openai/gpt")
