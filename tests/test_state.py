@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
 
 from sanic_proxy.config.loader import load
+from sanic_proxy.errors import UpstreamAuthFailed
 from sanic_proxy.state import AppState, KeyRing
 from sanic_proxy.upstream.client import UpstreamClient
 from tests.observability.test_in_flight import Request
@@ -20,6 +22,26 @@ def test_a_key_is_compared_whole(tmp_path: Path) -> None:
     assert ring.opens(f"{long}2")
     for wrong in (long, f"{long}3", f"{long}1 ", "", "\udcff", f"{long}1{long}"):
         assert not ring.opens(wrong)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("gsk-canary-0123456789", "groq, key ...6789, rejected"), ("gsk-short", "groq rejected")],
+)
+def test_the_log_shows_the_end_of_a_rejected_key_and_never_all_of_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, key: str, hint: str
+) -> None:
+    async def rejected() -> None:
+        state = AppState(load({"GROQ_API_KEY": key, "SANIC_PROXY_ROUTER": "on"}, tmp_path))
+        (target,) = state.router.resolve("groq/llama")
+        error = UpstreamAuthFailed(f"Incorrect API key provided: {key}")
+        target.key_health.record_failure(error, "key", 0.0, target.key_health.generation)
+        await state.aclose()
+
+    with caplog.at_level(logging.WARNING, logger="sanic_proxy"):
+        asyncio.run(rejected())
+    assert hint in caplog.text
+    assert key not in caplog.text
 
 
 def test_the_pools_are_closed_after_the_last_handler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,7 +204,7 @@ class Settings:
         "ATTEMPTS_PER_TARGET", Integer(1, 10), 2, "how often to one target; 1: no retry"
     )
     breaker: bool = setting(
-        "BREAKER", Flag(), True, "stop sending requests to a target for a moment after repeated failures"
+        "BREAKER", Flag(), True, "open circuits after repeated failures and remember rate limits"
     )
     pool: PoolLimits = field(default_factory=PoolLimits)
     max_body_bytes: int = setting("MAX_BODY_BYTES", Size(1024, 2**40), 33_554_432, "larger requests get 413")

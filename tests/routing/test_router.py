@@ -105,13 +105,12 @@ def test_what_is_known_of_a_target_is_known_under_every_name_of_it() -> None:
 
 def test_endpoints_share_a_key_and_its_rate_limits_but_not_their_health() -> None:
     made = router("groq")
-    for resolve in (made.resolve, made.named):
-        name = ("groq/llama",) if resolve == made.resolve else ("groq", "llama")
-        (chat,), (embeddings,) = resolve(*name), resolve(*name, "POST /embeddings")
-        assert chat.health is not embeddings.health
-        assert chat.key_health is embeddings.key_health
-        assert chat.rate_limit is embeddings.rate_limit
-        assert chat.budget is embeddings.budget
+    (chat,), (embeddings,) = made.resolve("groq/llama"), made.resolve("groq/llama", "POST /embeddings")
+    (named,) = made.named("groq", "llama", "POST /embeddings")
+    assert chat.health is not embeddings.health is named.health
+    assert chat.key_health is embeddings.key_health is named.key_health
+    assert chat.rate_limit is embeddings.rate_limit is named.rate_limit
+    assert chat.budget is embeddings.budget is named.budget
 
 
 def test_a_provider_may_be_named_whatever_the_model() -> None:

@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sanic_proxy import errors
 from sanic_proxy.observability.record import RequestRecord
@@ -445,6 +447,29 @@ def test_keys_of_one_failing_provider_share_its_budget(site: Site, clock: Clock)
         state = site.state(*(site.target(f"a/m{number}", key) for key in range(4)), limits=Limits(1, 4))
         asked += send(state, errors.UpstreamTimeout("x"))
     assert asked <= 1.2 * 200 + PROVIDER_RETRIES
+
+
+@settings(deadline=None)
+@given(st.floats(0, 4), st.integers(1, 4))
+def test_a_target_that_flaps_serves_again_soon_after_its_outage(offset_s: float, per_target: int) -> None:
+    clock = Clock()
+    site = Site(clock)
+    primary, fallback = site.target("a/m"), site.target("b/m")
+    outage_ends = clock.now + 60
+    clock.now += offset_s
+    back_after_s: list[float] = []
+    for _ in range(20):
+        began, state = clock.now, site.state(primary, fallback, limits=Limits(per_target, 8))
+        while (target := state.next()) is primary and clock.now < outage_ends:
+            wait_s = state.record_failure(status(503))
+            assert wait_s is not None
+            clock.now += wait_s
+        state.record_success()
+        if target is primary:
+            back_after_s.append(clock.now - outage_ends)
+        clock.now = max(clock.now, began + 4)
+    assert back_after_s
+    assert back_after_s[0] <= 16
 
 
 def test_a_client_that_leaves_says_nothing_of_the_target() -> None:
