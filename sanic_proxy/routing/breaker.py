@@ -78,11 +78,21 @@ class Window:
         """The index of the second `now` is in, with all that is too old set to zero."""
         second = int(now)
         if second != self._at:
-            for gone in range(max(self._at + 1, second - WINDOW_S + 1), second + 1):
-                index = gone % WINDOW_S
-                self.requests[index] = self.failures[index] = self.retries[index] = 0
-            self._at = second
+            self._advance(second)
         return second % WINDOW_S
+
+    def count_request(self, now: float) -> None:
+        """Count a request, first attempts and retries alike."""
+        second = int(now)
+        if second != self._at:
+            self._advance(second)
+        self.requests[second % WINDOW_S] += 1
+
+    def _advance(self, second: int) -> None:
+        for gone in range(max(self._at + 1, second - WINDOW_S + 1), second + 1):
+            index = gone % WINDOW_S
+            self.requests[index] = self.failures[index] = self.retries[index] = 0
+        self._at = second
 
     def forget_outcomes(self) -> None:
         """Start anew with requests and failures."""
@@ -95,27 +105,22 @@ class RetryBudget:
     counted, and always a few.
     """
 
-    __slots__ = ("_floor", "_window")
+    __slots__ = ("_floor", "window")
 
     def __init__(self, floor: int, window: Window | None = None) -> None:
         self._floor = floor
-        self._window = window or Window()
-
-    def count_request(self, now: float) -> None:
-        """Count a request, first attempts and retries alike."""
-        window = self._window
-        window.requests[window.slot(now)] += 1
+        self.window = window or Window()
 
     def has_room(self, now: float) -> bool:
         """Whether a retry is allowed."""
-        window = self._window
+        window = self.window
         window.slot(now)
         retries = sum(window.retries)
         return retries < max(self._floor, RETRY_SHARE * (sum(window.requests) - retries))
 
     def take(self, now: float) -> None:
         """Count a retry."""
-        window = self._window
+        window = self.window
         window.retries[window.slot(now)] += 1
 
 
@@ -129,13 +134,16 @@ def take_retry(now: float, *budgets: RetryBudget) -> bool:
 
 
 class RateLimit:
-    """When a key may be used for a model again, by the provider's word or by backoff."""
+    """When a key may be used for a model again, by the provider's word or by backoff.
 
-    __slots__ = ("_is_enabled", "_streak", "until")
+    `streak` is the number of backoffs since the last success.
+    """
+
+    __slots__ = ("_is_enabled", "streak", "until")
 
     def __init__(self, *, is_enabled: bool = True) -> None:
         self._is_enabled = is_enabled
-        self._streak = 0
+        self.streak = 0
         self.until = 0.0
 
     def limit(self, now: float, wait_s: float | None) -> None:
@@ -147,14 +155,14 @@ class RateLimit:
             return
         if wait_s is None:
             if now >= self.until:
-                self._streak += 1
-            wait_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self._streak - 1, 10))
+                self.streak += 1
+            wait_s = min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(self.streak - 1, 10))
         self.until = max(self.until, now + min(wait_s, MAX_NOT_BEFORE_S))
 
     def record_success(self, now: float) -> None:
         """A request after the limit was served."""
-        if self._streak and now >= self.until:
-            self._streak = 0
+        if self.streak and now >= self.until:
+            self.streak = 0
 
     def refusal(self, now: float, label: str) -> errors.RateLimited:
         """The error for a request that comes too early."""
@@ -167,16 +175,15 @@ class RateLimit:
 class RecentClients:
     """The client that was noted last, and the last one different from it, with the times."""
 
-    __slots__ = ("_at", "_client", "_other", "_other_at")
+    __slots__ = ("_at", "_client", "_other_at")
 
     def __init__(self) -> None:
         self._client: str | None = None
-        self._other: str | None = None
         self._at = self._other_at = -math.inf
 
     def note(self, client: str, now: float) -> None:
         if client != self._client:
-            self._other, self._other_at = self._client, self._at
+            self._other_at = self._at
             self._client = client
         self._at = now
 
@@ -212,11 +219,11 @@ class CircuitBreaker:
         "_refused_as",
         "_run_client",
         "_served_clients",
-        "_until",
         "_valid_from",
         "_window",
         "budget",
         "generation",
+        "until",
     )
 
     def __init__(
@@ -244,8 +251,8 @@ class CircuitBreaker:
         self._is_shared = False
         self._failed_clients = RecentClients()
         self._served_clients = RecentClients()
-        # While it is open or half-open:
-        self._until: float | None = None
+        # While it is open or half-open; until when it is open:
+        self.until: float | None = None
         self._pause_s = 0.0
         self._permit = 0  # the generation of the probe that holds it; 0: nobody
         self._permit_until = 0.0
@@ -258,18 +265,18 @@ class CircuitBreaker:
     @property
     def is_open(self) -> bool:
         """Whether requests are refused, but for probes."""
-        return self._until is not None
+        return self.until is not None
 
     @property
     def is_denied(self) -> bool:
         """Whether it is open because the provider rejects the key or denies access."""
-        return self._until is not None and self._opened_by != "target"
+        return self.until is not None and self._opened_by != "target"
 
     def admit(self, now: float, client: str = "") -> errors.ProxyError | None:
         """Let a request of `client` pass, or return why not. One that passes remembers `generation`."""
-        if self._until is not None and not self._may_pass(now, client):
+        if self.until is not None and not self._may_pass(now, client):
             return self._refusal(now)
-        self._window.requests[self._window.slot(now)] += 1
+        self._window.count_request(now)
         return None
 
     def admit_as_last_resort(self, now: float) -> bool:
@@ -277,19 +284,20 @@ class CircuitBreaker:
 
         One at a time, and a second apart.
         """
-        if self._until is None:
+        if self.until is None:
             return self.admit(now) is None
-        since_failure_s = now - (self._until - self._pause_s)
+        since_failure_s = now - (self.until - self._pause_s)
         if not self.is_denied or self._has_probe(now) or since_failure_s < LAST_RESORT_S:
             return False
         self._give_permit(now)
-        self._window.requests[self._window.slot(now)] += 1
+        self._window.count_request(now)
         return True
 
     def record_success(self, generation: int, now: float, client: str = "") -> None:
         """The target has served a request of `client`."""
         self._served_clients.note(client, now)
-        self.record_alive(generation, now)
+        if self._failures or self.until is not None:
+            self.record_alive(generation, now)
 
     def record_alive(self, generation: int, now: float) -> None:
         """The target has answered, though not with a success: the client's request was wrong, say."""
@@ -297,7 +305,7 @@ class CircuitBreaker:
             return
         if self._failures:
             self._failures = self._denials = 0
-        if self._until is not None:
+        if self.until is not None:
             self._close(now)
 
     def record_failure(
@@ -308,7 +316,7 @@ class CircuitBreaker:
             return
         self._window.failures[self._window.slot(now)] += 1
         self._count_in_a_row(blame, client)
-        if self._until is not None:
+        if self.until is not None:
             if client != self._lone_client:
                 self._lone_client = None
             self._open(error, blame, now)
@@ -349,7 +357,7 @@ class CircuitBreaker:
     def _may_pass(self, now: float, client: str) -> bool:
         if self._lone_client is not None and client != self._lone_client:
             return True
-        if self._until is None or now < self._until or self._has_probe(now):
+        if self.until is None or now < self.until or self._has_probe(now):
             return False
         self._give_permit(now)
         return True
@@ -363,10 +371,10 @@ class CircuitBreaker:
         self._permit_until = now + PERMIT_S
 
     def _open(self, error: errors.ProxyError, blame: Blame, now: float) -> None:
-        was_open = self._until is not None
+        was_open = self.until is not None
         pause_s = min(MAX_OPEN_S, max(OPEN_S, 2 * self._pause_s))
         self._pause_s = pause_s * (1 - PAUSE_JITTER * self._jitter())
-        self._until = now + self._pause_s
+        self.until = now + self._pause_s
         self._permit = 0
         self._opened_by = blame
         # Not the error itself, whose traceback holds the request; nor its text, which is another client's.
@@ -392,13 +400,13 @@ class CircuitBreaker:
             self._log_label,
             now - self._opened_at,
         )
-        self._until = self._lone_client = None
+        self.until = self._lone_client = None
         self._permit = 0
         self._pause_s = 0.0
         self._window.forget_outcomes()
 
     def _refusal(self, now: float) -> errors.ProxyError:
-        until = self._until or now
+        until = self.until or now
         if self._has_probe(now):
             until = max(until, self._permit_until)
         wait_s = max(1, math.ceil(until - now))

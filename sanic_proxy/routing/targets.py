@@ -116,7 +116,7 @@ class RetryState(Generic[P]):
         self._last: errors.ProxyError | None = None
         self._sat_out = 0.0  # the end of the rate limit that this request itself has met and waits for
         self._too_small: str | None = None  # the model whose context window the request exceeds
-        self._denied: list[Target[P]] = []  # passed over; tried if nothing else is usable
+        self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
 
     def next(self) -> Target[P]:
         """The target to ask now. Raises the last failure, or why no target may be asked."""
@@ -133,7 +133,8 @@ class RetryState(Generic[P]):
             self._index += 1
             self._attempts_on_target = 0
         while self._denied:
-            target = self._denied.pop(0)
+            target, *rest = self._denied
+            self._denied = tuple(rest)
             if target.upstream_model != self._too_small and _admit_as_last_resort(target, now):
                 return self._begin(target, now)
         # The answer of a target says more than that another one was not asked.
@@ -150,8 +151,10 @@ class RetryState(Generic[P]):
             self._is_settled = True
             now, client = self._clock(), self._record.client_id
             target.health.record_success(self._generation, now, client)
-            target.key_health.record_success(self._key_generation, now, client)
-            target.rate_limit.record_success(now)
+            if target.key_health.until is not None:
+                target.key_health.record_success(self._key_generation, now, client)
+            if target.rate_limit.streak:
+                target.rate_limit.record_success(now)
             self._note(target, "ok", now)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
@@ -209,16 +212,16 @@ class RetryState(Generic[P]):
         limit = target.rate_limit
         if now < limit.until and limit.until != self._sat_out:
             return limit.refusal(now, target.label)
-        client = self._record.client_id
-        refusal = target.key_health.admit(now, client)
-        if refusal is None:
-            refusal = target.health.admit(now, client)
-            if refusal is not None:
-                target.key_health.release(target.key_health.generation)
+        client, key_health = self._record.client_id, target.key_health
+        if key_health.until is not None and (refusal := key_health.admit(now, client)) is not None:
+            return refusal
+        refusal = target.health.admit(now, client)
+        if refusal is not None:
+            key_health.release(key_health.generation)
         return refusal
 
     def _begin(self, target: Target[P], now: float) -> Target[P]:
-        target.budget.count_request(now)
+        target.budget.window.count_request(now)
         self._target = target
         self._is_settled = False
         self._generation, self._key_generation = target.health.generation, target.key_health.generation
@@ -231,7 +234,7 @@ class RetryState(Generic[P]):
         is_limited = type(refusal) is errors.RateLimited
         self._note(target, "rate_limited" if is_limited else "circuit_open")
         if not is_limited and (target.health.is_denied or target.key_health.is_denied):
-            self._denied.append(target)
+            self._denied = (*self._denied, target)
 
     def _settle(self, target: Target[P], error: errors.ProxyError, now: float) -> None:
         client = self._record.client_id

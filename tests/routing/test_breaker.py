@@ -493,7 +493,7 @@ def test_an_outage_is_not_multiplied() -> None:
     allowed = 0
     for number in range(1000):
         now = 100 + number / 100
-        budget.count_request(now)
+        budget.window.count_request(now)
         allowed += take_retry(now, budget)
     assert 150 <= allowed <= 203
 
@@ -505,10 +505,10 @@ def test_an_outage_is_not_multiplied_by_many_models_of_one_provider() -> None:
         now = 100 + number / 100
         target, provider = registry.target("groq", 0, f"m{number}", "POST /x", ""), registry.budget("groq")
         assert target.admit(now) is None
-        provider.count_request(now)
+        provider.window.count_request(now)
         requests += 1
         if take_retry(now, target.budget, provider):
-            provider.count_request(now)
+            provider.window.count_request(now)
             retries += 1
     assert retries <= RETRY_SHARE * (requests + retries) + PROVIDER_RETRIES
 
