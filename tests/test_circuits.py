@@ -137,6 +137,20 @@ def test_endpoints_do_not_share_health(proxy: Proxy, upstream: Upstream) -> None
     assert proxy.request("POST", "/v1/embeddings", {"model": "m"}, ask).status == 200
 
 
+def test_models_of_a_provider_that_is_named_by_a_header_do_not_share_health(
+    proxy: Proxy, upstream: Upstream
+) -> None:
+    async def embeds(exchange: Exchange) -> None:
+        await exchange.answer({"object": "list", "data": []})
+
+    upstream.on("m", fails(429, ("retry-after", "30")))
+    upstream.on("other", embeds)
+    ask = {"x-provider": "groq"}
+    replies = [proxy.request("POST", "/v1/embeddings", {"model": "m"}, ask) for _ in range(2)]
+    assert route(replies[1].headers["x-sanic-proxy-route"]) == "groq/m rate_limited"
+    assert proxy.request("POST", "/v1/embeddings", {"model": "other"}, ask).status == 200
+
+
 def test_an_upload_at_a_trickle_keeps_nobody_from_probing(proxy: Proxy, upstream: Upstream) -> None:
     async def made(exchange: Exchange) -> None:
         await exchange.answer({"object": "file", "id": "f"})

@@ -44,7 +44,7 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     if request.is_upload and row.body == "form":
         return await _pass_form(request, row, call, targets)
     if row.body != "none" or request.body:
-        targets = _with_json(request, row, call, targets)
+        targets = _with_json(request, row, call)
     if targets is None:
         raise unnamed()
     return await _answered(request, row, targets, call)
@@ -53,24 +53,25 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
 # Bodies
 
 
-def _with_json(
-    request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
-) -> attempts.Targets:
-    """Put the JSON body into `call`; its targets are those given, or the model's."""
+def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
+    """Put the JSON body into `call`; its targets are those of the provider that is named, or the model's."""
+    router = state_of(request.app).router
     fields = bodies.json_object(request)
     call.body, request.body = (request.body,), b""
     call.content_type = "application/json"
     record = request.record
     record.is_streaming = fields.get("stream") is True
-    if named is not None:
+    if (provider := named_provider(request)) is not None:
         model = fields.get("model")
-        record.model = model[:256] if isinstance(model, str) else None
-        return named
+        if not isinstance(model, str) or not model:
+            return router.named(provider, None, row.endpoint)
+        record.model = model[:256]
+        return router.named(provider, model, row.endpoint)
     if "model" not in fields:
         raise unnamed()
     call.model = model = bodies.text_field(fields, "model")
     record.model = model[:256]
-    return state_of(request.app).router.resolve(model, row.endpoint)
+    return router.resolve(model, row.endpoint)
 
 
 async def _pass_form(

@@ -55,6 +55,7 @@ class Router(Generic[P]):
         self._name_of = name_of
         self._registry = registry or BreakerRegistry()
         self.resolve = lru_cache(maxsize=1024)(self._resolve)
+        self.named = lru_cache(maxsize=1024)(self._named)
 
     def _resolve(self, model: str, endpoint: str = CHAT) -> Sequence[Target[P]]:
         """The targets of `model`, in order. Raises ModelNotFound or ProviderNotConfigured."""
@@ -99,7 +100,7 @@ class Router(Generic[P]):
             raise ProviderNotConfigured(self._no_default(model), param="model")
         return self._default, model
 
-    def named(self, name: str, model: str | None = None, endpoint: str = CHAT) -> Sequence[Target[P]]:
+    def _named(self, name: str, model: str | None = None, endpoint: str = CHAT) -> Sequence[Target[P]]:
         """The targets at the provider of that name, whatever the model. Raises a ClientError for none."""
         if model is not None:
             _check_name(model)

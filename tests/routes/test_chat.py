@@ -155,7 +155,11 @@ def test_an_upstream_failure_keeps_its_meaning(
     assert (reply.status, reply.error["code"], reply.error["param"]) == expected
     assert "gsk-" not in reply.body.decode()
     assert "<" not in reply.error["message"]
-    assert reply.headers.get("retry-after") == ("7" if expected[0] in {429, 503} else None)
+    wait_s, should_retry = reply.headers.get("retry-after"), reply.headers.get("x-should-retry")
+    if expected[0] in {429, 503}:
+        assert wait_s == "7"
+    else:
+        assert (wait_s is None) == (should_retry == "false")
     hopeless = expected[1] not in {
         "rate_limit_exceeded",
         "upstream_error",
