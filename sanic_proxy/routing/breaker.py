@@ -16,9 +16,9 @@ if the probe's own client is what is slow. The result of the probe counts all th
 
 One client among many. A prompt that makes a provider fail would let its sender close a target to everybody.
 So the failures of a single client do not open a circuit while another client has had a success within
-the window; and a circuit that opened by the failures of a single client (nobody else was active) refuses
-only that client, until another one fails too. Two clients and two times are enough to decide this: the
-last client, and the last one different from it.
+the window. An odd failure of somebody else does not change that: several clients fail if two have failed
+twice in a row, or three once. A circuit that opened by the failures of a single client (nobody else was
+active) refuses only that client, until another one has failed twice.
 
 Denials. A provider that rejects a key, or says that it may not use a model, opens a circuit as well; but
 the provider does not suffer from being asked. Where no other target is usable, such a circuit lets one
@@ -60,6 +60,7 @@ RETRY_SHARE = 0.2
 TARGET_RETRIES = 3
 PROVIDER_RETRIES = 10
 MAX_TARGETS = 4096
+MAX_CLIENTS = 16  # that a circuit remembers as failing
 MAX_CAUSE_CHARS = 300
 
 
@@ -193,6 +194,37 @@ class RecentClients:
         return at >= since
 
 
+class FailingClients:
+    """The clients whose last request failed, how often in a row, and when. The number of them is bounded."""
+
+    __slots__ = ("_runs",)
+
+    def __init__(self) -> None:
+        self._runs: dict[str, tuple[int, float]] = {}
+
+    def note(self, client: str, now: float) -> int:
+        """Note a failure of `client`. Returns how often it has failed in a row."""
+        count = self._runs.pop(client, (0, 0.0))[0] + 1
+        self._runs[client] = (count, now)
+        if len(self._runs) > MAX_CLIENTS:
+            del self._runs[next(iter(self._runs))]
+        return count
+
+    def remove(self, client: str) -> None:
+        """`client` has been served."""
+        if self._runs:
+            self._runs.pop(client, None)
+
+    def has_other(self, client: str, since: float) -> bool:
+        """Whether a client other than `client` has failed at `since` or later."""
+        return any(at >= since for name, (_, at) in self._runs.items() if name != client)
+
+    def are_several(self, since: float) -> bool:
+        """Whether the failures at `since` or later are not those of a single client."""
+        counts = [count for count, at in self._runs.values() if at >= since]
+        return len(counts) > 2 or sum(count > 1 for count in counts) > 1
+
+
 class CircuitBreaker:
     """The circuit of one target, or of a key: whether a request may be sent, and what came of it.
 
@@ -201,7 +233,7 @@ class CircuitBreaker:
 
     __slots__ = (
         "_denials",
-        "_failed_clients",
+        "_failing_clients",
         "_failures",
         "_is_enabled",
         "_is_shared",
@@ -249,7 +281,7 @@ class CircuitBreaker:
         self._denials = 0
         self._run_client: str | None = None
         self._is_shared = False
-        self._failed_clients = RecentClients()
+        self._failing_clients = FailingClients()
         self._served_clients = RecentClients()
         # While it is open or half-open; until when it is open:
         self.until: float | None = None
@@ -296,6 +328,7 @@ class CircuitBreaker:
     def record_success(self, generation: int, now: float, client: str = "") -> None:
         """The target has served a request of `client`."""
         self._served_clients.note(client, now)
+        self._failing_clients.remove(client)
         if self._failures or self.until is not None:
             self.record_alive(generation, now)
 
@@ -316,14 +349,15 @@ class CircuitBreaker:
             return
         self._window.failures[self._window.slot(now)] += 1
         self._count_in_a_row(blame, client)
-        if self.until is not None:
-            if client != self._lone_client:
-                self._lone_client = None
+        failures_of_client = self._failing_clients.note(client, now)
+        if self.until is None:
+            if (reason := self._reason_to_open(blame, now, client)) is not None:
+                self._reason = reason
+                self._open(error, blame, now)
+        elif self._lone_client in {None, client}:
             self._open(error, blame, now)
-        elif (reason := self._reason_to_open(blame, now, client)) is not None:
-            self._reason = reason
-            self._open(error, blame, now)
-        self._failed_clients.note(client, now)
+        elif failures_of_client > 1:
+            self._close_to_all(now)
 
     def release(self, generation: int) -> None:
         """End a probe that has learned nothing (the client left), or whose client is what is slow."""
@@ -340,19 +374,17 @@ class CircuitBreaker:
 
     def _reason_to_open(self, blame: Blame, now: float, client: str) -> str | None:
         since = now - WINDOW_S
-        is_alone = not self._served_clients.has_other(client, since)
+        if self._served_clients.has_other(client, since) and not self._failing_clients.are_several(since):
+            return None
         in_a_row = self._failures if blame == "target" else self._denials
-        if in_a_row >= IN_A_ROW[blame] and (self._is_shared or is_alone):
+        if in_a_row >= IN_A_ROW[blame]:
             self._lone_client = None if self._is_shared else client
             return _in_a_row(blame, in_a_row)
         requests, failures = sum(self._window.requests), sum(self._window.failures)
-        if requests < MIN_REQUESTS or failures <= MAX_FAILED_SHARE * requests:
-            return None
-        is_shared = self._failed_clients.has_other(client, since)
-        if not is_shared and not is_alone:
-            return None
-        self._lone_client = None if is_shared else client
-        return f"failed {failures} of {requests} requests within {WINDOW_S} s"
+        if requests >= MIN_REQUESTS and failures > MAX_FAILED_SHARE * requests:
+            self._lone_client = None if self._failing_clients.has_other(client, since) else client
+            return f"failed {failures} of {requests} requests within {WINDOW_S} s"
+        return None
 
     def _may_pass(self, now: float, client: str) -> bool:
         if self._lone_client is not None and client != self._lone_client:
@@ -392,6 +424,14 @@ class CircuitBreaker:
             self._redact(_cause(error)),
             self._pause_s,
         )
+
+    def _close_to_all(self, now: float) -> None:
+        """Another client fails as well: refuse all. Its other requests under way say nothing more."""
+        self._lone_client = None
+        self.until = now + self._pause_s
+        self._permit = 0
+        self.generation += 1
+        self._valid_from = self.generation
 
     def _close(self, now: float) -> None:
         logger.warning(

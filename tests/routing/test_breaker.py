@@ -17,6 +17,7 @@ from sanic_proxy.routing.breaker import (
     IN_A_ROW,
     LAST_RESORT_S,
     MAX_BACKOFF_S,
+    MAX_CLIENTS,
     MAX_OPEN_S,
     MAX_TARGETS,
     MIN_REQUESTS,
@@ -28,6 +29,7 @@ from sanic_proxy.routing.breaker import (
     WINDOW_S,
     BreakerRegistry,
     CircuitBreaker,
+    FailingClients,
     RateLimit,
     RecentClients,
     RetryBudget,
@@ -325,9 +327,14 @@ def test_a_single_active_client_opens_it_for_itself() -> None:
 def test_a_second_client_that_fails_closes_the_target_to_all() -> None:
     health = breaker()
     fail(health, 5, client="a")
-    fail(health, 1, client="b")
+    for _ in range(20):
+        assert health.admit(100, "b") is None
+    under_way = health.generation
+    for _ in range(20):
+        health.record_failure(DOWN, "target", 101, under_way, "b")
     for client in "abc":
-        assert health.admit(101, client) is not None
+        assert health.admit(101 + OPEN_S - 0.1, client) is not None
+    assert health.admit(101 + OPEN_S, "c") is None
 
 
 def test_failures_of_two_clients_open_it_though_both_were_served_before() -> None:
@@ -336,7 +343,56 @@ def test_failures_of_two_clients_open_it_though_both_were_served_before() -> Non
         succeed(health, 99, client)
     fail(health, 4, client="a")
     fail(health, 1, client="b")
+    assert not is_open(health)  # it may be an odd failure
+    fail(health, 1, client="b")
     assert health.admit(101, "c") is not None
+
+
+def test_failures_of_three_clients_open_it_though_all_were_served_before() -> None:
+    health = breaker()
+    for client in "abc":
+        succeed(health, 99, client)
+    for client in "abcab":
+        fail(health, 1, client=client)
+    assert health.admit(101, "d") is not None
+
+
+def test_an_odd_failure_beside_a_client_that_always_fails_does_not_open_it() -> None:
+    health = breaker()
+    for number in range(300):
+        now = 100 + number / 15
+        fail(health, 2, now, client="poison")
+        if number % 30 == 29:
+            fail(health, 1, now, client="b")
+        else:
+            succeed(health, now, "b")
+            succeed(health, now, "c")
+    assert not is_open(health)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abcdefg"), st.booleans()), max_size=60))
+def test_several_clients_fail_if_two_did_twice_or_three_once(events: list[tuple[str, bool]]) -> None:
+    failing, runs = FailingClients(), dict[str, int]()
+    for client, is_failure in events:
+        if is_failure:
+            runs[client] = runs.get(client, 0) + 1
+            assert failing.note(client, 100) == runs[client]
+        else:
+            failing.remove(client)
+            runs.pop(client, None)
+    assert failing.are_several(100) == (len(runs) > 2 or sum(count > 1 for count in runs.values()) > 1)
+    assert not failing.are_several(101)
+
+
+def test_the_failing_clients_that_are_remembered_are_bounded() -> None:
+    failing = FailingClients()
+    for number in range(MAX_CLIENTS):
+        assert failing.note(f"client {number}", 100) == 1
+    assert failing.note("client 0", 100) == 2
+    assert failing.note("one more", 100) == 1
+    assert failing.note("client 0", 100) == 3
+    assert failing.note("client 1", 100) == 1
 
 
 @settings(deadline=None)
