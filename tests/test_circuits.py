@@ -25,6 +25,10 @@ def fails(status: int, *headers: tuple[str, str], code: str | None = None, messa
     return script
 
 
+async def closes(exchange: Exchange) -> None:
+    exchange.close()
+
+
 async def answers(exchange: Exchange) -> None:
     await exchange.answer(completion("Hello"))
 
@@ -110,18 +114,31 @@ def test_repeats_of_a_failing_request_meet_the_circuit(repeating: Proxy, upstrea
     assert last.error["message"] == f"Circuit open: groq/m failed 5 times in a row; retry in {wait_s} s"
 
 
-def test_a_cold_reset_and_silence_before_an_answer_move_to_the_next_target(
+def test_a_connection_that_closes_without_an_answer_is_retried_then_moved(
     repeating: Proxy, upstream: Upstream
 ) -> None:
-    async def closes(exchange: Exchange) -> None:
-        exchange.close()
-
     upstream.on("first", closes)
     upstream.on("second", answers)
     reply = repeating.chat("fast")
     assert reply.status == 200
     assert route(reply.headers["x-sanic-proxy-route"]) == (
         "groq/first upstream_disconnected, groq/first upstream_disconnected, xai/second ok"
+    )
+
+
+@pytest.mark.row(35)
+def test_a_stale_connection_is_replaced_by_a_counted_attempt(repeating: Proxy, upstream: Upstream) -> None:
+    scripts = [answers, closes, answers]
+
+    async def in_turn(exchange: Exchange) -> None:
+        await scripts.pop(0)(exchange)
+
+    upstream.on("m", in_turn)
+    assert repeating.chat("groq/m").status == 200
+    reply = repeating.chat("groq/m")
+    assert (reply.status, route(reply.headers["x-sanic-proxy-route"])) == (
+        200,
+        "groq/m upstream_disconnected, groq/m ok",
     )
 
 

@@ -55,9 +55,7 @@ def too_many_tokens() -> errors.ProxyError:
 
 
 def disconnected(*, stale: bool = False, new: bool = False) -> errors.ProxyError:
-    error = errors.UpstreamDisconnected("x")
-    error.is_stale_connection, error.is_new_connection = stale, new
-    return error
+    return errors.UpstreamDisconnected("x", is_stale_connection=stale, is_new_connection=new)
 
 
 @pytest.mark.parametrize(

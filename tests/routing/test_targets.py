@@ -174,8 +174,7 @@ def test_what_creates_something_stays_where_it_may_have_been_made() -> None:
 
 
 def test_a_stale_connection_is_replaced_at_once_outside_the_budget() -> None:
-    stale = errors.UpstreamDisconnected("x")
-    stale.is_stale_connection = True
+    stale = errors.UpstreamDisconnected("x", is_stale_connection=True)
     (target,) = made("a")[2]
     for _ in range(20):
         record = RequestRecord("id", "POST", "/")
@@ -188,8 +187,7 @@ def test_a_stale_connection_is_replaced_at_once_outside_the_budget() -> None:
 
 
 def test_a_stale_connection_is_no_free_attempt() -> None:
-    stale = errors.UpstreamDisconnected("x")
-    stale.is_stale_connection = True
+    stale = errors.UpstreamDisconnected("x", is_stale_connection=True)
     state, _, _ = made("a", limits=ONCE)
     state.next()
     assert state.record_failure(stale) is None
