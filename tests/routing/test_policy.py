@@ -183,7 +183,7 @@ def test_only_a_rate_limit_concerns_later_requests(error: errors.ProxyError, exp
     ("error", "expected"),
     [
         (answered(429, retry_after="2"), 2),
-        (answered(503, retry_after_ms="1500"), 2),
+        (answered(503, retry_after_ms="2000"), 2),
         (waiting(errors.RateLimited("x"), 1.25, 2), 1.25),
         (waiting(errors.RateLimited("x"), MAX_WAIT_S + 0.1, 6), None),
         (answered(429, retry_after=str(MAX_WAIT_S + 1)), None),
