@@ -61,6 +61,7 @@ class AppState:
             registry=BreakerRegistry(
                 is_enabled=settings.breaker, key_hints=_key_hints(settings), redact=self._redacted
             ),
+            first_content_s=settings.first_content_s,
         )
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
         self.models = ModelList(

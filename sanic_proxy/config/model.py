@@ -60,9 +60,11 @@ class Timeouts:
 
     connect_s: float = setting("TIMEOUT_CONNECT", Duration(), 5.0, "time to connect to a provider")
     first_byte_s: float = setting(
-        "TIMEOUT_FIRST_BYTE", Duration(), 300.0, "time from the request to the provider's first byte"
+        "TIMEOUT_FIRST_BYTE", Duration(), 300.0, "time from the request to the first content of its answer"
     )
-    idle_s: float = setting("TIMEOUT_IDLE", Duration(), 120.0, "longest silence inside an answer")
+    idle_s: float = setting(
+        "TIMEOUT_IDLE", Duration(), 120.0, "longest silence inside an answer, after its first content"
+    )
     total_s: float = setting(
         "TIMEOUT_TOTAL", Duration(), 600.0, "time for the whole request, all attempts together"
     )
@@ -160,10 +162,14 @@ class ProviderOff:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """A model name of the operator's own, and the (provider, model) pairs that it stands for, in order."""
+    """A model name of the operator's own, and the (provider, model) pairs that it stands for, in order.
+
+    `first_content_s` is the limit for a stream's first content; 0: no limit; None: the proxy's own.
+    """
 
     name: str
     targets: tuple[tuple[str, str], ...]
+    first_content_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +200,12 @@ class Settings:
         shown="10; Straico 3",
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
+    first_content_s: float = setting(
+        "TIMEOUT_FIRST_CONTENT",
+        Duration(zero=True),
+        30.0,
+        "time to a stream's first content; it then moves on while another target is left; 0: no limit",
+    )
     client_timeout_s: float = setting(
         "TIMEOUT_CLIENT", Duration(), 60.0, "longest time a client may read nothing of its answer"
     )

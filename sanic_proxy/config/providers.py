@@ -111,7 +111,10 @@ PROVIDER_KEYS: Table = {
         "the clocks of this provider",
     ),
 }
-MODEL_KEYS: Table = {"targets": Key(TargetList(), "the targets that the name stands for, in order")}
+MODEL_KEYS: Table = {
+    "targets": Key(TargetList(), "the targets that the name stands for, in order"),
+    "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
+}
 
 
 class ProviderReader:
@@ -170,7 +173,7 @@ class ProviderReader:
                 self._problems.append(
                     f"{where}: the provider {provider} is not on{suggestion(provider, sorted(known))}"
                 )
-            models.append(ModelSettings(name, targets))
+            models.append(ModelSettings(name, targets, values.get("first_content")))
         return tuple(models)
 
     # Tables

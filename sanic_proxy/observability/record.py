@@ -12,6 +12,7 @@ class RequestRecord:
     """Filled in on the request's way, read once at its end. Holds no content and no key.
 
     `client_id` tells clients apart (the same for every request with one key; empty where no keys are set).
+    `waited_s` is what the proxy itself waited between its attempts, the wait under way included.
     `ended` says why it did: "complete", an error's code, or "client_left". `route` lists the targets that
     were asked, why each was left, and after how many milliseconds.
     """
@@ -29,6 +30,7 @@ class RequestRecord:
     sent_bytes: int = 0
     ended: str = ""
     route: str = ""
+    waited_s: float = 0.0
     usage: dict[str, Any] | None = None
     is_logged: bool = False
 

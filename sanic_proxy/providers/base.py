@@ -73,7 +73,7 @@ class Call:
     """A request for one of a provider's other endpoints, which passes as it is.
 
     `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
-    client's, keyed by lower-case name; `content_type` is that of `body`, None where there is none.
+    client's, keyed by lower-case name; `record` is the client's request's. `content_type` is that of `body`, None where there is none.
     `model` is the client's name in a JSON body, where it is to be replaced by the provider's. `total_at`
     (loop time) ends all attempts; `is_once`: what it does must not be done twice.
     """
@@ -81,6 +81,7 @@ class Call:
     method: str
     path: str
     headers: Mapping[str, str]
+    record: RequestRecord
     body: Body | Upload = ()
     content_type: str | None = None
     model: str | None = None

@@ -38,7 +38,7 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     path = row.path_for(resource_id)
     if path is None:
         raise NotFound("There is nothing by that id")
-    call = Call(row.method, path + query_up(request), request.fields)
+    call = Call(row.method, path + query_up(request), request.fields, request.record)
     named = named_provider(request)
     targets = None if named is None else state_of(request.app).router.named(named, None, row.endpoint)
     if request.is_upload and row.body == "form":
@@ -110,7 +110,7 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
     record.provider = targets[0].provider.name
     call.is_once = row.is_once
     opened = _Opened(row, request, targets[0].provider)
-    pending = attempts.forwarded(targets, state_of(request.app).limits, call, record, take=opened.take)
+    pending = attempts.forwarded(targets, state_of(request.app).limits, call, take=opened.take)
     try:
         if row.is_completion and record.is_streaming:
             await opened.pump(pending)

@@ -1,18 +1,27 @@
 """A request and its targets -> one answer. The one owner of repeats.
 
 A request is repeated, or moved to its next target, only until the client has seen something of an
-answer: heartbeats are the proxy's own and do not count.
+answer. Heartbeats are the proxy's own and do not count; nor does a chunk with nothing but the role,
+which `streams` holds back until content comes.
+
+A stream whose first content does not come within the target's `first_content_s` moves on while
+another target is left. Whole answers have no such limit: their first byte comes when all of the
+answer has been generated, which may take minutes.
+
+No attempt begins after the request's own time is over. The time that passes between two attempts is
+noted in the record, as it is not the upstream's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from sanic_proxy.errors import ProxyError
+from sanic_proxy.errors import ProxyError, UpstreamTimeout
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
@@ -40,28 +49,61 @@ async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Whole
         finally:
             answer.close()
 
-    return await _first_good(RetryState(targets, limits, request.record), ask)
+    return await _first_good(RetryState(targets, limits, request.record), request, ask)
 
 
 async def _first_good(
-    retry_state: RetryState[ChatProvider], ask: Callable[[Target[ChatProvider]], Awaitable[T]]
+    retry_state: RetryState[ChatProvider],
+    sent: ChatRequest | Call,
+    ask: Callable[[Target[ChatProvider]], Awaitable[T]],
 ) -> T:
-    """What `ask` brings of the first target that does not fail. Raises the last failure."""
+    """The result of `ask` for the first target that does not fail. Raises the last failure."""
     try:
         while True:
             target = retry_state.next()
             try:
-                told = await ask(target)
+                answer = await ask(target)
             except ProxyError as exc:
-                if (wait_s := retry_state.record_failure(exc)) is None:
+                wait_s = retry_state.record_failure(exc)
+                if wait_s is None or not _is_time_left(sent, wait_s):
                     raise
             else:
                 retry_state.record_success()
-                return told
+                return answer
             if wait_s:
-                await asyncio.sleep(wait_s)
+                await _pause(sent.record, wait_s)
     finally:
         retry_state.release()
+
+
+def _is_time_left(sent: ChatRequest | Call, wait_s: float) -> bool:
+    """Whether the time for all attempts lasts beyond a wait of `wait_s`."""
+    return asyncio.get_running_loop().time() + wait_s < sent.total_at
+
+
+async def _pause(record: RequestRecord, wait_s: float) -> None:
+    """Wait between two attempts. The commit delay of a stream's status line stands still meanwhile."""
+    record.waited_s += wait_s
+    await asyncio.sleep(wait_s)
+
+
+async def _before(due_at: float, limit_s: float, pending: Awaitable[T]) -> T:
+    """The result of `pending`. Raises UpstreamTimeout when it is not there at `due_at` (loop time)."""
+    if due_at == math.inf:
+        return await pending
+    scope = asyncio.timeout_at(due_at)
+    try:
+        async with scope:
+            return await pending
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise UpstreamTimeout(f"The provider sent no content within {limit_s:g} s") from None
+
+
+def _due_at(limit_s: float) -> float:
+    """When a limit that begins now is over, in loop time; infinity for 0, which is no limit."""
+    return asyncio.get_running_loop().time() + limit_s if limit_s else math.inf
 
 
 async def streamed(
@@ -77,14 +119,16 @@ async def streamed(
             _aim(request, target, body)
             pending = target.provider.send_request(request)
             frames = target.provider.create_streaming_response(request, pending)
+            limit_s = retry_state.first_content_s
+            due_at = _due_at(limit_s)
             try:
                 async with aclosing(frames):
-                    async for frame in frames:
+                    while (frame := await _before(due_at, limit_s, anext(frames, None))) is not None:
                         if is_opened and isinstance(frame, FirstFiller):
                             continue
                         is_opened = is_opened or isinstance(frame, FirstFiller)
                         if not has_begun and not isinstance(frame, Filler):
-                            has_begun, body = True, b""
+                            has_begun, body, due_at = True, b"", math.inf
                             retry_state.record_success()
                         yield frame
                 return
@@ -92,45 +136,49 @@ async def streamed(
                 if has_begun:
                     retry_state.record_stream_failure(exc)
                     raise
-                if (wait_s := retry_state.record_failure(exc)) is None:
+                wait_s = retry_state.record_failure(exc)
+                if wait_s is None or not _is_time_left(request, wait_s):
                     raise
             finally:
                 pending.close()  # it may not have begun
             if wait_s:
-                await asyncio.sleep(wait_s)
+                await _pause(request.record, wait_s)
     finally:
         retry_state.release()
 
 
-async def forwarded(
-    targets: Targets, limits: Limits, call: Call, record: RequestRecord, *, take: Take
-) -> ForwardedAnswer:
+async def forwarded(targets: Targets, limits: Limits, call: Call, *, take: Take) -> ForwardedAnswer:
     """The first good answer to a call that passes as it is.
 
     `take` reads as much of an answer as has to be good before it counts. An upload is sent once, as its
     bytes are not kept.
     """
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
-
-    retry_state = RetryState(targets, once, record, may_repeat=not call.is_once)
+    retry_state = RetryState(targets, once, call.record, may_repeat=not call.is_once)
 
     async def ask(target: Target[ChatProvider]) -> ForwardedAnswer:
-        record.provider = target.provider.name
+        limit_s = retry_state.first_content_s if call.record.is_streaming else 0.0
         if isinstance(call.body, Upload) and retry_state.is_probe:
             call.body = replace(call.body, pieces=_probing(call.body.pieces, retry_state.release_probe))
-        aimed = _aimed(call, target)
-        try:
-            answer = await target.provider.forward(aimed)
-        finally:
-            call.total_at = aimed.total_at  # the time of the next try ends with this one's
-        try:
-            await take(answer)
-        except BaseException:
-            answer.close()
-            raise
-        return answer
+        return await _before(_due_at(limit_s), limit_s, _taken(target, call, take))
 
-    return await _first_good(retry_state, ask)
+    return await _first_good(retry_state, call, ask)
+
+
+async def _taken(target: Target[ChatProvider], call: Call, take: Take) -> ForwardedAnswer:
+    """The answer of `target` to `call`, read by `take` as far as it has to be good."""
+    call.record.provider = target.provider.name
+    aimed = _aimed(call, target)
+    try:
+        answer = await target.provider.forward(aimed)
+    finally:
+        call.total_at = aimed.total_at  # the time of the next attempt ends with this one's
+    try:
+        await take(answer)
+    except BaseException:
+        answer.close()
+        raise
+    return answer
 
 
 async def _probing(pieces: AsyncIterator[bytes], release_probe: Callable[[], None]) -> AsyncIterator[bytes]:

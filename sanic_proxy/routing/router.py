@@ -46,12 +46,14 @@ class Router(Generic[P]):
         models: Sequence[ModelSettings] = (),
         name_of: Callable[[P], str] = str,
         registry: BreakerRegistry | None = None,
+        first_content_s: float = 0.0,
     ) -> None:
         self._providers = providers
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
         self._is_on = is_on
         self._default = _default(providers, embedded)
-        self._models = {model.name: model.targets for model in models}
+        self._models = {model.name: model for model in models}
+        self._first_content_s = first_content_s
         self._name_of = name_of
         self._registry = registry or BreakerRegistry()
         self.resolve = lru_cache(maxsize=1024)(self._resolve)
@@ -59,15 +61,19 @@ class Router(Generic[P]):
 
     def _resolve(self, model: str, endpoint: str = CHAT) -> Sequence[Target[P]]:
         """The targets of `model`, in order. Raises ModelNotFound or ProviderNotConfigured."""
-        if model in self._models:
+        if (own := self._models.get(model)) is not None:
             return [
                 target
-                for provider, name in self._models[model]
-                for target in self._targets(self._provider(provider), name, endpoint)
+                for provider, name in own.targets
+                for target in self._targets(self._provider(provider), name, endpoint, own.first_content_s)
             ]
         return self._targets(*self._resolved(model), endpoint)
 
-    def _targets(self, providers: Sequence[P], model: str, endpoint: str) -> Sequence[Target[P]]:
+    def _targets(
+        self, providers: Sequence[P], model: str, endpoint: str, first_content_s: float | None = None
+    ) -> Sequence[Target[P]]:
+        if first_content_s is None:
+            first_content_s = self._first_content_s
         targets = []
         for number, provider in enumerate(providers):
             name = self._name_of(provider)
@@ -81,6 +87,7 @@ class Router(Generic[P]):
                     self._registry.key(name, number, label_for(name, "", number)),
                     self._registry.rate_limit(name, number, model),
                     self._registry.budget(name),
+                    first_content_s,
                 )
             )
         return targets

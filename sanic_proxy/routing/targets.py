@@ -38,7 +38,8 @@ class Target(Generic[P]):
 
     `health` is that of this model at one endpoint, `key_health` what all targets with the key share,
     `rate_limit` the key's for this model, `budget` the retries of the provider. `label` names the target in
-    headers and logs.
+    headers and logs. `first_content_s` is how long a stream may take to its first content while another
+    target is left; 0: no limit.
     """
 
     provider: P
@@ -48,6 +49,7 @@ class Target(Generic[P]):
     key_health: CircuitBreaker = field(default_factory=CircuitBreaker, compare=False)
     rate_limit: RateLimit = field(default_factory=RateLimit, compare=False)
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(PROVIDER_RETRIES), compare=False)
+    first_content_s: float = 0.0
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:
@@ -143,6 +145,18 @@ class RetryState(Generic[P]):
         finally:
             # An error and the frame that raises it would keep the request until the collector runs.
             self._last = refused = None
+
+    @property
+    def first_content_s(self) -> float:
+        """The limit for the first content of the target asked now; 0 where no other one could take over."""
+        target = self._target
+        if target is None or not target.first_content_s or not self._may_repeat:
+            return 0.0
+        others = self._targets[self._index + 1 :]
+        if not others or self._attempts >= self._limits.in_all:
+            return 0.0
+        now = self._clock()
+        return target.first_content_s if any(_is_usable(other, now) for other in others) else 0.0
 
     def record_success(self) -> None:
         """The target has given an answer, or the first of it."""
@@ -289,6 +303,11 @@ class RetryState(Generic[P]):
         self._record.route = (
             f"{route}, {target.label} {outcome}{took}" if route else f"{target.label} {outcome}{took}"
         )
+
+
+def _is_usable(target: Target[P], now: float) -> bool:
+    is_open = target.health.is_open or target.key_health.is_open
+    return not is_open and now >= target.rate_limit.until
 
 
 def _admit_as_last_resort(target: Target[P], now: float) -> bool:

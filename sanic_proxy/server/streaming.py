@@ -5,6 +5,10 @@ delay is over. Until then a failure raises and gets its true HTTP status. After 
 one error frame, and if even that cannot be written the connection is aborted: a truncated answer
 must never look complete. One timer per stream serves the commit and the pings; it is not touched
 while frames go out.
+
+The commit delay measures the silence of the upstream. The time that the proxy itself waits between
+two attempts (a Retry-After, a backoff) is not part of it: `record.waited_s` moves the commit, so that
+a rate limit keeps its 429 however long its Retry-After was.
 """
 
 from __future__ import annotations
@@ -122,8 +126,9 @@ class _Opening:
     def _strike(self) -> None:
         self._timer = None
         now = time.monotonic()
-        if not self.is_over and now < self._commit_at:
-            self._set_timer(self._commit_at - now)
+        commit_at = self._commit_at + self._request.record.waited_s
+        if not self.is_over and now < commit_at:
+            self._set_timer(commit_at - now)
             return
         self.commit(b"" if self._ping_s is None else PING)
         if self._ping_s is not None:

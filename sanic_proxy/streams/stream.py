@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Protocol
 
@@ -22,6 +21,8 @@ from sanic_proxy.upstream import error_parser
 
 # So long after its last known progress a stream is taken on trust: looking costs a parse of each frame.
 LOOK_AFTER_S = 30.0
+# Frames without content are held back up to this size; a stream that brings more has begun.
+MAX_HELD_BYTES = 1024 * 1024
 
 
 class Source(Protocol):
@@ -33,6 +34,10 @@ class Source(Protocol):
         return math.inf
 
     async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
+
+    def begin_content(self) -> None:
+        """Content has come: the clock for the first content stops, those for silence and stalls start."""
+        return
 
     def divert(self, receiver: Relay | None) -> bool:
         """Hand bytes on as they come; False where they have to be asked for."""
@@ -298,25 +303,35 @@ class Passage:
 
 
 async def relayed(source: Source, guard: Guard, begun: bytes = b"") -> AsyncGenerator[bytes | Relay, None]:
-    """The first good frames of a stream, then a `Relay` for the rest. `begun` has been read of it already.
+    """The frames of a stream up to its first content, then a `Relay` for the rest.
 
-    The first are waited for here: until then a failure still gets its status.
+    `begun` has been read of the stream already. Frames without content (a chunk with nothing but the
+    role) are held back until content comes, so that a failure before it is still unseen by the client:
+    it keeps its status, or the request moves to another target.
     """
-    frames = b""
-    stalls_at = time.monotonic() + source.stall_s
-    while not frames:
+    held = b""
+    has_content = False
+    while not has_content:
         piece = begun or await source.read_some() or b""
-        frames = guard.feed(piece) if piece else guard.end()
         begun = b""
-        if not frames and time.monotonic() > stalls_at:
-            raise _stalled()
-        if frames:
-            yield frames
+        frames = guard.feed(piece) if piece else guard.end()
+        held += frames
+        has_content = _has_content(guard, frames) or len(held) > MAX_HELD_BYTES
+        is_over = guard.is_done or not piece
+        if has_content:
+            source.begin_content()
+        if held and (has_content or (is_over and guard.failure is None)):
+            yield held
         if guard.failure is not None:
             raise guard.failure
-        if not piece or guard.is_done:
+        if is_over:
             return
     yield Relay(source, guard)
+
+
+def _has_content(guard: Guard, frames: bytes) -> bool:
+    """Whether `frames` hold content, a call or a finish reason: the client may not lose them any more."""
+    return bool(frames) and guard.has_progress(frames)
 
 
 def _stalled() -> errors.UpstreamStalled:
@@ -364,6 +379,7 @@ class Relay:
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._sink = sink
         self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
+        self._source.begin_content()
         sink.on_writable = self._release
         try:
             if self._source.divert(self):

@@ -77,9 +77,16 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class UpstreamResponse:
-    """The status and headers of an answer, and its body as it comes."""
+    """The status and headers of an answer, and its body as it comes.
+
+    Two clocks take turns. Some servers send the status line at once and then work on the prompt for
+    minutes (vLLM, OpenRouter), so the time to the first byte counts until the reader has seen content
+    and says so by `begin_content`; comments, blanks and empty deltas do not stop it. From then on only
+    silence is limited. The time for the whole request always counts.
+    """
 
     __slots__ = (
+        "_content_due_at",
         "_decoder",
         "_exchange",
         "_heard_at",
@@ -98,11 +105,13 @@ class UpstreamResponse:
         exchange: Exchange,
         *,
         now: Callable[[], float],
+        content_due_at: float,
         idle_s: float,
         total_at: float,
         decoder: Decoder | None = None,
     ) -> None:
         self._exchange: Exchange | None = exchange
+        self._content_due_at = content_due_at
         self._now = now
         self._idle_s = idle_s
         self._heard_at = self._now()
@@ -117,7 +126,7 @@ class UpstreamResponse:
     async def read_some(self, wait_s: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end; None if there were none for `wait_s` seconds.
 
-        Raises UpstreamTimeout (idle, total), UpstreamDisconnected, UpstreamBadResponse.
+        Raises UpstreamTimeout (first content, idle, total), UpstreamDisconnected, UpstreamBadResponse.
         """
         if self._decoder is not None:
             return await self._read_decoded(self._decoder, wait_s)
@@ -128,7 +137,7 @@ class UpstreamResponse:
         until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
         data = await self._exchange.read(until) if self._exchange is not None else b""
         now = self._now()
-        if now >= self.total_at or (data is None and now >= limit_at):
+        if now >= min(self.total_at, self._content_due_at) or (data is None and now >= limit_at):
             raise self.overdue(now)
         if data is not None:
             self._heard_at = now
@@ -151,13 +160,21 @@ class UpstreamResponse:
             decoder.feed(data)
 
     def due_at(self, heard_at: float) -> float:
-        """When the idle or the total clock strikes, if nothing has come since `heard_at`; loop time."""
+        """When the next clock strikes if nothing has come since `heard_at`; loop time."""
+        if self._content_due_at != math.inf:
+            return min(self._content_due_at, self.total_at)
         return min(heard_at + self._idle_s, self.total_at)
+
+    def begin_content(self) -> None:
+        """Content has come: from now on silence counts, not the time to the first byte."""
+        self._content_due_at = math.inf
 
     def overdue(self, now: float) -> errors.UpstreamTimeout:
         """The error for the clock that has struck."""
         if now >= self.total_at:
             return errors.UpstreamTimeout("The provider's answer took longer than allowed")
+        if now >= self._content_due_at:
+            return errors.UpstreamTimeout("The provider sent a status line, but no content in time")
         return errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
 
     async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
@@ -169,6 +186,7 @@ class UpstreamResponse:
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read_some():
+            self.begin_content()
             size += len(piece)
             pieces.append(bounded(piece, size, limit_bytes))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -263,7 +281,7 @@ class UpstreamClient:
             exchange = await self._tunnel(
                 endpoint, endpoint.proxy, headers, b"".join(body), until, is_fresh=is_fresh
             )
-        return await self._answer(exchange, endpoint, total_at)
+        return await self._answer(exchange, endpoint, until, total_at)
 
     async def upload(
         self, endpoint: Endpoint, upload: Upload, *, headers: Mapping[str, str] = NO_HEADERS
@@ -281,9 +299,11 @@ class UpstreamClient:
             exchange = await self._tunnel(
                 endpoint, endpoint.proxy, {**headers, **size}, upload.pieces, total_at, is_fresh=True
             )
-        return await self._answer(exchange, endpoint, total_at)
+        return await self._answer(exchange, endpoint, self._now() + endpoint.timeouts.first_byte_s, total_at)
 
-    async def _answer(self, exchange: Exchange, endpoint: Endpoint, total_at: float) -> UpstreamResponse:
+    async def _answer(
+        self, exchange: Exchange, endpoint: Endpoint, content_due_at: float, total_at: float
+    ) -> UpstreamResponse:
         is_good = 200 <= exchange.status < 300
         decoder = None
         if (encoding := exchange.headers.get("content-encoding")) is not None:
@@ -297,6 +317,7 @@ class UpstreamClient:
         answer = UpstreamResponse(
             exchange,
             now=self._now,
+            content_due_at=content_due_at,
             idle_s=endpoint.timeouts.idle_s,
             total_at=total_at,
             decoder=decoder,

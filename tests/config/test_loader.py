@@ -92,6 +92,8 @@ def test_every_problem_is_told_at_once_and_no_key(tmp_path: Path) -> None:
         "[providers.mylab]\nbase_url = 'http://x'\ntimeouts = {idle = 0}",
         "[providers.mylab]\nbase_url = 'http://x'\ntimeouts = {idel = 1}",
         "[providers.mylab]\nbase_url = 'http://x'\ncommit_delay = -1",
+        "[models.fast]\ntargets = ['groq/m']\nfirst_content = -1",
+        "[models.fast]\ntargets = ['groq/m']\nfirst_contents = 1",
         "[providers.mylab]\nbase_url = 'http://x'\nmodels = [1]",
         "[providers.mylab]\nbase_url = 'http://x'\ntypo = 1",
         "not toml",
@@ -122,6 +124,24 @@ def test_a_custom_provider_is_a_table(tmp_path: Path) -> None:
     assert (mylab.commit_delay_s, mylab.timeouts.idle_s, mylab.timeouts.total_s) == (0, 7, 600)
     assert mylab.key is not None
     assert mylab.key.reveal() == KEY
+
+
+@pytest.mark.parametrize(
+    ("text", "default_s", "own_s"),
+    [
+        ("", 30, None),
+        ("first_content = 12", 30, 12),
+        ("first_content = 0", 30, 0),
+        ("[proxy]\ntimeout_first_content = 0", 0, None),
+    ],
+)
+def test_the_limit_for_the_first_content_is_the_proxys_or_the_models(
+    tmp_path: Path, text: str, default_s: float, own_s: float | None
+) -> None:
+    environ = with_toml(tmp_path, f"[models.fast]\ntargets = ['groq/m']\n{text}\n")
+    settings = load({**environ, "GROQ_API_KEY": "g"}, tmp_path)
+    assert settings.first_content_s == default_s
+    assert settings.models[0].first_content_s == own_s
 
 
 def test_a_known_provider_may_be_adjusted(tmp_path: Path) -> None:

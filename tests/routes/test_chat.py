@@ -387,7 +387,8 @@ def test_silence_inside_a_stream_ends_it_with_an_error(proxy: Proxy, upstream: U
 
 @pytest.mark.row(7)
 def test_heartbeats_come_between_frames_and_never_inside_one(proxy: Proxy, upstream: Upstream) -> None:
-    first, *rest = text_stream("a")
+    role, first, *rest = text_stream("a")
+    first = role + first
     second = frame({"content": "b"})
 
     async def script(exchange: Exchange) -> None:

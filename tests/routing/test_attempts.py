@@ -27,7 +27,7 @@ from tests.support.upstream import (
 )
 
 # Each test has providers of its own, so that none meets what another has left behind.
-COUNT = 80
+COUNT = 120
 CONFIG = """
 [providers.a{n}]
 base_url = "{url}/a/v1"
@@ -44,6 +44,12 @@ targets = ["straico/s{n}", "b{n}/second"]
 targets = ["straico/s{n}", "straico/t{n}"]
 [models.away{n}]
 targets = ["dead{n}/first", "b{n}/second"]
+[models.quick{n}]
+targets = ["a{n}/first", "b{n}/second"]
+first_content = 0.4
+[models.patient{n}]
+targets = ["a{n}/first", "b{n}/second"]
+first_content = 0
 """
 _numbers = itertools.count()
 
@@ -153,23 +159,164 @@ def test_what_the_client_has_to_mend_is_not_repeated(
 
 
 def test_an_answer_that_broke_off_is_not_repeated(ask: Ask, upstream: Upstream, n: int) -> None:
-    async def cut(exchange: Exchange) -> None:
-        await exchange.send(b"HTTP/1.1 2")
-        exchange.close()
-
-    upstream.on("cut", cut)
+    upstream.on("cut", cut_behind_the_head)
     assert ask(f"a{n}/cut")[0].status == 502
     assert len(upstream.seen("cut")) == 1
 
 
-def test_silence_is_not_repeated_as_it_may_be_billed(fallback: Proxy, upstream: Upstream, n: int) -> None:
-    async def silent(exchange: Exchange) -> None:
-        await exchange.client_leaves()
+ROLE = frame({"role": "assistant", "content": ""})
 
-    upstream.on("first", silent)
-    reply = fallback.chat(f"a{n}/first")
-    assert (reply.status, route(reply)) == (504, "a/first upstream_timeout")
-    assert len(upstream.requests) == 1
+
+async def silent(exchange: Exchange) -> None:
+    await exchange.client_leaves()
+
+
+async def silent_behind_its_head(exchange: Exchange) -> None:
+    """As vLLM and OpenRouter do: the status at once, then prefill."""
+    await exchange.begin_stream()
+    await exchange.client_leaves()
+
+
+async def reset(exchange: Exchange) -> None:
+    exchange.reset()
+
+
+async def cut_in_the_head(exchange: Exchange) -> None:
+    await exchange.send(b"HTTP/1.1 2")
+    exchange.close()
+
+
+async def cut_behind_the_head(exchange: Exchange) -> None:
+    await exchange.begin_stream()
+    await exchange.chunk(ROLE if exchange.seen.json.get("stream") else b'{"choices": [')
+    exchange.close()
+
+
+async def garbage(exchange: Exchange) -> None:
+    await exchange.answer(b"<html>no gateway</html>", kind="text/html")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (silent, "upstream_timeout"),
+        (silent_behind_its_head, "upstream_timeout"),
+        (reset, "upstream_disconnected"),
+        (cut_in_the_head, "upstream_disconnected"),
+        (cut_behind_the_head, "upstream_disconnected"),
+        (garbage, "upstream_bad_response"),
+    ],
+)
+def test_a_fault_before_anything_was_shown_moves_to_the_next_target(
+    ask: Ask, fallback: Proxy, upstream: Upstream, n: int, fault: Script, reason: str
+) -> None:
+    upstream.on("first", fault)
+    upstream.on("second", answers)
+    reply, text = ask(f"fast{n}")
+    assert (reply.status, text) == (200, "Hello")
+    asked = plain(fallback.log_line(reply.headers["x-request-id"]))
+    assert re.search(rf'route="(a/first {reason}, )+b/second ok"', asked)
+
+
+@pytest.mark.parametrize("is_streaming", [False, True], ids=["whole", "streamed"])
+def test_without_another_target_a_timeout_is_the_answer(
+    fallback: Proxy, upstream: Upstream, n: int, is_streaming: bool
+) -> None:
+    upstream.on("m", silent)
+    reply = fallback.chat(f"a{n}/m", stream=is_streaming)
+    assert b'"upstream_timeout"' in reply.body
+    assert len(upstream.seen("m")) == 1
+
+
+def content_after(delay_s: float, *before: bytes) -> Script:
+    """Repeats `before` until the content comes."""
+
+    async def script(exchange: Exchange) -> None:
+        if not exchange.seen.json.get("stream"):
+            await asyncio.sleep(delay_s)
+            await exchange.answer(completion("Slow"))
+            return
+        await exchange.begin_stream()
+        until = time.monotonic() + delay_s
+        while (now := time.monotonic()) < until:
+            for piece in before:
+                await exchange.chunk(piece)
+            await asyncio.sleep(min(0.05, until - now))
+        for piece in text_stream("Slow"):
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    return script
+
+
+@pytest.mark.parametrize(
+    "before", [(), (b": processing\n\n",), (ROLE, frame({}))], ids=["silence", "comments", "empty deltas"]
+)
+def test_a_stream_without_content_in_time_moves_while_another_target_is_left(
+    fallback: Proxy, upstream: Upstream, n: int, before: tuple[bytes, ...]
+) -> None:
+    upstream.on("first", content_after(1.5, *before))
+    upstream.on("second", answers)
+    reply, frames = fallback.stream(f"quick{n}")
+    assert (reply.status, route(reply)) == (200, "a/first upstream_timeout, b/second ok")
+    assert b"Slow" not in reply.body
+    assert frames == text_stream("Hello")
+
+
+@pytest.mark.parametrize(
+    ("model", "is_streaming"),
+    [
+        ("a{n}/first", True),  # no other target
+        ("patient{n}", True),  # switched off
+        ("quick{n}", False),  # the first byte of a whole answer comes when all of it is there
+    ],
+)
+def test_content_is_waited_for_where_the_limit_is_not_in_force(
+    fallback: Proxy, upstream: Upstream, n: int, model: str, is_streaming: bool
+) -> None:
+    upstream.on("first", content_after(0.8))
+    reply = fallback.chat(model.format(n=n), stream=is_streaming)
+    assert b"Slow" in reply.body
+    assert route(reply) == "a/first ok"
+
+
+def test_the_last_target_left_has_all_the_time(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    upstream.on("first", fails(401))
+    upstream.on("second", in_turn(fails(401), content_after(0.8)))
+    reply = fallback.chat(f"quick{n}", stream=True)
+    assert route(reply) == "a/first 401, b/second 401, b#2/second ok"
+    assert b"Slow" in reply.body
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/v1/completions", "a{n}/m"),
+        ("/v1/chat/completions", "a{n}/m"),
+        ("/v1/chat/completions", "straico/m{n}"),
+    ],
+)
+def test_the_proxys_own_wait_does_not_commit_the_status(
+    fallback: Proxy, upstream: Upstream, n: int, path: str, model: str
+) -> None:
+    """The waits add up to twice the commit delay; the provider answers at once."""
+    name = model.format(n=n)
+    upstream.on(name.partition("/")[2], fails(429, ("retry-after", "2")))
+    body = {"model": name, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    reply = fallback.request("POST", path, body)
+    assert reply.status == 429
+    assert reply.headers["retry-after"] == "2"
+    assert reply.error["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("model", ["a{n}/m", "straico/m{n}"])
+def test_the_answer_after_a_wait_has_its_own_status(
+    fallback: Proxy, upstream: Upstream, n: int, model: str
+) -> None:
+    name = model.format(n=n)
+    upstream.on(name.partition("/")[2], in_turn(fails(429, ("retry-after", "2")), fails(400)))
+    reply, _ = fallback.stream(name)
+    assert reply.status == 400
 
 
 @pytest.mark.row(1, 28)

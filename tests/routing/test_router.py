@@ -132,3 +132,12 @@ def test_a_provider_that_is_named_without_a_model_is_another_thing_than_its_key(
 def test_a_model_is_checked_whoever_names_the_provider(model: str) -> None:
     with pytest.raises(ModelNotFound):
         router("groq").named("groq", model)
+
+
+def test_a_target_has_the_limit_of_its_model_or_that_of_the_proxy() -> None:
+    models = [ModelSettings("own", (("groq", "m"),), 0.0), ModelSettings("none", (("groq", "m"),))]
+    made = Router(
+        {"groq": ["groq"]}, OFF, is_on=True, embedded=frozenset(), models=models, first_content_s=30.0
+    )
+    limits = [made.resolve(name)[0].first_content_s for name in ("own", "none", "groq/m")]
+    assert limits == [0.0, 30.0, 30.0]

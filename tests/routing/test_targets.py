@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -512,3 +512,38 @@ def test_the_answer_of_a_target_says_more_than_an_open_circuit(site: Site, clock
 )
 def test_a_label_is_safe_in_a_header(model: str, number: int, label: str) -> None:
     assert label_for("groq", model, number) == label
+
+
+LIMIT_S = 30.0
+
+
+@pytest.mark.parametrize(
+    ("names", "limits", "may_repeat", "expected"),
+    [
+        (("a", "b"), Limits(), True, LIMIT_S),
+        (("a",), Limits(), True, 0.0),  # no other target
+        (("a", "b"), Limits(in_all=1), True, 0.0),  # no attempt left
+        (("a", "b"), Limits(), False, 0.0),  # the request creates something
+    ],
+)
+def test_the_first_content_is_limited_while_another_target_could_take_over(
+    names: tuple[str, ...], limits: Limits, may_repeat: bool, expected: float
+) -> None:
+    targets = [Target(name, name, f"{name}/m", first_content_s=LIMIT_S) for name in names]
+    state = RetryState(targets, limits, RequestRecord("id", "POST", "/"), may_repeat=may_repeat)
+    state.next()
+    assert state.first_content_s == expected
+
+
+@pytest.mark.parametrize("reason", ["circuit open", "rate limited"])
+def test_a_target_that_may_not_be_asked_cannot_take_over(site: Site, clock: Clock, reason: str) -> None:
+    first, second = site.target("a"), site.target("b")
+    first = replace(first, first_content_s=LIMIT_S)
+    if reason == "circuit open":
+        while not second.health.is_open:
+            site.ask(second, errors.UpstreamTimeout("x"))
+    else:
+        second.rate_limit.limit(clock(), 60)
+    state = site.state(first, second)
+    state.next()
+    assert state.first_content_s == 0.0

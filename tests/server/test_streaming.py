@@ -84,6 +84,13 @@ def test_the_commit_comes_when_the_delay_is_over() -> None:
     assert events_of(PING, 0.1, b"a") == ["head", bytes(PING), b"a", "end"]
 
 
+def test_the_proxys_own_waits_are_not_part_of_the_commit_delay() -> None:
+    client = Client()
+    client.record.waited_s = 0.4
+    assert events_of(0.2, b"a", client=client) == ["head", b"a", "end"]
+    assert events_of(0.2, b"a") == ["head", b"", b"a", "end"]
+
+
 def test_without_delay_the_status_goes_at_once() -> None:
     assert events_of(0.01, b"a", commit_delay_s=0) == ["head", b"", b"a", "end"]
 

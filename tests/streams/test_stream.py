@@ -447,20 +447,86 @@ def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
     assert relayed(work, Provider(stall_s=0.2)).has_ended
 
 
+ROLE = frame({"role": "assistant", "content": ""})
+EMPTY = frame({})
+HELLO = frame({"content": "Hello"})
+CALL = frame({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]})
+
+
+def opened(*pieces: bytes) -> tuple[list[bytes], errors.ProxyError | None, bool]:
+    """What `relayed` yields of `pieces`: the frames, its failure, and whether a relay has the rest."""
+
+    async def run() -> tuple[list[bytes], errors.ProxyError | None, bool]:
+        shown: list[bytes] = []
+        try:
+            async for part in stream.relayed(Provider(*pieces), ChatGuard()):
+                if isinstance(part, Relay):
+                    return shown, None, True
+                shown.append(part)
+        except errors.ProxyError as exc:
+            return shown, exc, False
+        return shown, None, False
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("before", "first"),
+    [
+        ((), HELLO),
+        ((ROLE,), HELLO),
+        ((ROLE, b": keep-alive\n\n", EMPTY), HELLO),
+        ((ROLE,), CALL),
+        ((ROLE,), frame({"reasoning_content": "Hm"})),
+        ((ROLE,), frame(finish="stop")),
+    ],
+)
+def test_frames_without_content_are_held_back_until_content_comes(
+    before: tuple[bytes, ...], first: bytes
+) -> None:
+    held = b"".join(piece for piece in before if piece.startswith(b"data"))
+    assert opened(*before, first) == ([held + first], None, True)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [(), (b'data: {"error": {"message": "overloaded", "code": 503}}\n\n',), (b"data: {half\n\n",)],
+    ids=["cut", "error frame", "malformed"],
+)
+def test_a_failure_before_content_shows_nothing(ending: tuple[bytes, ...]) -> None:
+    shown, failure, _ = opened(ROLE, EMPTY, *ending)
+    assert shown == []
+    assert failure is not None
+
+
+def test_a_failure_in_the_piece_that_brings_content_follows_it() -> None:
+    shown, failure, _ = opened(ROLE, HELLO + b"data: {half\n\n")
+    assert shown == [ROLE + HELLO]
+    assert failure is not None
+
+
+def test_what_is_held_back_is_bounded() -> None:
+    shown, _, is_relayed = opened(*[EMPTY] * (stream.MAX_HELD_BYTES // len(EMPTY) + 1), HELLO)
+    assert is_relayed
+    assert stream.MAX_HELD_BYTES < len(shown[0]) <= stream.MAX_HELD_BYTES + len(EMPTY)
+
+
 @pytest.mark.row(6)
-def test_comments_before_the_first_frame_are_no_progress() -> None:
-    class Chatty(Provider):
+def test_the_clock_for_the_first_content_stops_with_content_alone() -> None:
+    class Counted(Provider):
+        begun_with = 0
+
         @override
-        async def read_some(self, wait_s: float | None = None) -> bytes | None:
-            await asyncio.sleep(0.01)
-            return b": keep-alive\n\n"
+        def begin_content(self) -> None:
+            self.begun_with = self.begun_with or len(self.pieces)
 
-    async def run() -> None:
-        async for _ in stream.relayed(Chatty(stall_s=0.1), ChatGuard()):
-            raise AssertionError
+    async def run(source: Counted) -> None:
+        async for _ in stream.relayed(source, ChatGuard()):
+            return
 
-    with pytest.raises(errors.UpstreamStalled):
-        asyncio.run(run())
+    source = Counted(ROLE, b": ping\n\n", EMPTY, HELLO, b"left")
+    asyncio.run(run(source))
+    assert source.begun_with == 1
 
 
 @pytest.mark.parametrize("comes", [True, False])

@@ -218,6 +218,56 @@ def test_a_body_past_the_limit_is_refused(upstream: Upstream) -> None:
         run(lambda client: body_of(client, get(f"{upstream.url}/large")))
 
 
+FAR_S = 60
+NOW_S = 0.2
+
+
+@pytest.mark.row(6)
+@pytest.mark.parametrize("comment", [b"", b": processing\n\n"], ids=["silence", "comments"])
+@pytest.mark.parametrize(
+    ("has_content", "first_byte_s", "idle_s"),
+    [
+        (False, NOW_S, FAR_S),  # after an early head only the first-byte clock runs
+        (True, FAR_S, NOW_S),  # after content only the idle clock does
+    ],
+)
+def test_the_first_byte_clock_counts_until_content_and_the_idle_clock_from_then_on(
+    upstream: Upstream, comment: bytes, has_content: bool, first_byte_s: float, idle_s: float
+) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        while comment and not has_content:
+            await exchange.chunk(comment)
+            await asyncio.sleep(NOW_S / 10)
+        await exchange.client_leaves()
+
+    async def read(client: UpstreamClient) -> None:
+        clocks = Timeouts(connect_s=1, first_byte_s=first_byte_s, idle_s=idle_s, total_s=FAR_S)
+        response = await client.send(get(f"{upstream.url}/early", timeouts=clocks))
+        try:
+            if has_content:
+                response.begin_content()
+            while await response.read_some():
+                pass
+        finally:
+            response.close()
+
+    upstream.on("GET /early", script)
+    with pytest.raises(errors.UpstreamTimeout):
+        run(lambda client: asyncio.wait_for(read(client), FAR_S / 4))
+
+
+def test_a_prefill_longer_than_the_idle_clock_is_waited_for(upstream: Upstream) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.head(200, ("content-length", "2"))
+        await asyncio.sleep(3 * NOW_S)
+        await exchange.send(b"ok")
+
+    upstream.on("GET /prefill", script)
+    clocks = Timeouts(connect_s=1, first_byte_s=FAR_S, idle_s=NOW_S, total_s=FAR_S)
+    assert run(lambda client: body_of(client, get(f"{upstream.url}/prefill", timeouts=clocks))) == b"ok"
+
+
 def test_a_wait_without_bytes_gives_none_and_loses_none(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.head(200, ("content-length", "2"))
