@@ -14,6 +14,7 @@ from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.model_list import ModelList
+from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.targets import Limits
 from sanic_proxy.state_store.base import Migration, StateStore
@@ -63,6 +64,7 @@ class AppState:
             ),
             first_content_s=settings.first_content_s,
         )
+        self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
         self.models = ModelList(
             self._listed(),

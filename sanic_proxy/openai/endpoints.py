@@ -25,6 +25,8 @@ class Row:
 
     `is_completion`: its answers and streams are OpenAI's completions, so that they can be judged as such.
     `is_once`: it makes or ends something, so that a repeat after a failure could do it twice.
+    `is_stateful`: it works on what belongs to the account of one key. `resource` is then the path that
+    describes that thing, and `resource_field` the field of the body that has its id, if the path has not.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -34,6 +36,9 @@ class Row:
     answer: Answer = "json"
     is_completion: bool = False
     is_once: bool = False
+    is_stateful: bool = False
+    resource: str = ""
+    resource_field: str = ""
 
     @property
     def name(self) -> str:
@@ -47,12 +52,29 @@ class Row:
 
     def path_for(self, resource_id: str | None) -> str | None:
         """The path with `resource_id` in it; None for an id that is none."""
-        if resource_id is None:
-            return self.path
-        return self.path.replace("<id>", resource_id) if _ID.fullmatch(resource_id) else None
+        return self.path if resource_id is None else resource_path(self.path, resource_id)
+
+    def resource_for(self, resource_id: object) -> str | None:
+        """The path that describes the resource with that id; None if there is none to be described."""
+        return resource_path(self.resource, resource_id) if self.resource else None
+
+    @property
+    def collection(self) -> str:
+        """The path below which its resources are, as in `/files`."""
+        return "/" + self.path.split("/")[1]
+
+
+def resource_path(template: str, resource_id: object) -> str | None:
+    """`template` with `resource_id` for `<id>`; None for an id that cannot be part of a path."""
+    if not isinstance(resource_id, str) or not _ID.fullmatch(resource_id):
+        return None
+    return template.replace("<id>", resource_id)
 
 
 _PLAIN = str.maketrans({"/": "_", "<": None, ">": None})
+
+_FILE = "/files/<id>"
+_BATCH = "/batches/<id>"
 
 # https://platform.openai.com/docs/api-reference; `/rerank` is not OpenAI's, but alike with all who have it.
 ROWS: tuple[Row, ...] = (
@@ -60,19 +82,45 @@ ROWS: tuple[Row, ...] = (
     Row("POST", "/embeddings", "Create embeddings"),
     Row("POST", "/moderations", "Classify content"),
     Row("POST", "/rerank", "Sort documents by relevance"),
-    Row("POST", "/images/generations", "Create images"),
-    Row("POST", "/images/edits", "Change an image", body="form"),
-    Row("POST", "/images/variations", "Vary an image", body="form"),
+    Row("POST", "/images/generations", "Create images", is_once=True),
+    Row("POST", "/images/edits", "Change an image", body="form", is_once=True),
+    Row("POST", "/images/variations", "Vary an image", body="form", is_once=True),
     Row("POST", "/audio/speech", "Speak a text", answer="media"),
     Row("POST", "/audio/transcriptions", "Write down what is said", body="form", answer="media"),
     Row("POST", "/audio/translations", "Translate what is said into English", body="form", answer="media"),
-    Row("POST", "/files", "Upload a file", body="form", is_once=True),
-    Row("GET", "/files", "List the files", body="none"),
-    Row("GET", "/files/<id>", "Get one file's description", body="none"),
-    Row("DELETE", "/files/<id>", "Delete a file", body="none", is_once=True),
-    Row("GET", "/files/<id>/content", "Get a file's content", body="none", answer="file"),
-    Row("POST", "/batches", "Create a batch", is_once=True),
-    Row("GET", "/batches", "List the batches", body="none"),
-    Row("GET", "/batches/<id>", "Get one batch", body="none"),
-    Row("POST", "/batches/<id>/cancel", "Cancel a batch", body="none", is_once=True),
+    Row("POST", "/files", "Upload a file", body="form", is_once=True, is_stateful=True),
+    Row("GET", "/files", "List the files", body="none", is_stateful=True),
+    Row("GET", "/files/<id>", "Get one file's description", body="none", is_stateful=True, resource=_FILE),
+    Row(
+        "DELETE", "/files/<id>", "Delete a file", body="none", is_once=True, is_stateful=True, resource=_FILE
+    ),
+    Row(
+        "GET",
+        "/files/<id>/content",
+        "Get a file's content",
+        body="none",
+        answer="file",
+        is_stateful=True,
+        resource=_FILE,
+    ),
+    Row(
+        "POST",
+        "/batches",
+        "Create a batch",
+        is_once=True,
+        is_stateful=True,
+        resource=_FILE,
+        resource_field="input_file_id",
+    ),
+    Row("GET", "/batches", "List the batches", body="none", is_stateful=True),
+    Row("GET", "/batches/<id>", "Get one batch", body="none", is_stateful=True, resource=_BATCH),
+    Row(
+        "POST",
+        "/batches/<id>/cancel",
+        "Cancel a batch",
+        body="none",
+        is_once=True,
+        is_stateful=True,
+        resource=_BATCH,
+    ),
 )

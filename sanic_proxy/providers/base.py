@@ -73,9 +73,10 @@ class Call:
     """A request for one of a provider's other endpoints, which passes as it is.
 
     `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
-    client's, keyed by lower-case name; `record` is the client's request's. `content_type` is that of `body`, None where there is none.
-    `model` is the client's name in a JSON body, where it is to be replaced by the provider's. `total_at`
-    (loop time) ends all attempts; `is_once`: what it does must not be done twice.
+    client's, keyed by lower-case name, and so is `record`. `content_type` is that of `body`, None where
+    there is none. `model` is the client's name in a JSON body, where it is to be replaced by the
+    provider's. `total_at` (loop time) ends all attempts; `is_once`: what it does must not be done twice.
+    `resource` is the path of what it works on (`/files/file-abc`), where that belongs to one account.
     """
 
     method: str
@@ -87,6 +88,7 @@ class Call:
     model: str | None = None
     total_at: float = math.inf
     is_once: bool = False
+    resource: str | None = None
 
 
 class ForwardedAnswer(AnswerSource, Protocol):

@@ -14,11 +14,13 @@ from sanic import Blueprint
 
 from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.http1.multipart import boundary_of
+from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
 from sanic_proxy.providers.openai_compatible import headers_back, is_header_value, media_type
 from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
+from sanic_proxy.routing.ownership import resources_in
 from sanic_proxy.server import bodies
 from sanic_proxy.server.error_responses import told
 from sanic_proxy.server.forms import UnsortedForm, pieces_of, too_large
@@ -38,7 +40,8 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     path = row.path_for(resource_id)
     if path is None:
         raise NotFound("There is nothing by that id")
-    call = Call(row.method, path + query_up(request), request.fields, request.record)
+    call = Call(row.method, path + query_up(request), request.fields, request.record, is_once=row.is_once)
+    call.resource = row.resource_for(resource_id)
     named = named_provider(request)
     targets = None if named is None else state_of(request.app).router.named(named, None, row.endpoint)
     if request.is_upload and row.body == "form":
@@ -61,6 +64,9 @@ def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
     call.content_type = "application/json"
     record = request.record
     record.is_streaming = fields.get("stream") is True
+    call.is_once = row.is_once or fields.get("background") is True
+    if row.resource_field:
+        call.resource = row.resource_for(fields.get(row.resource_field))
     if (provider := named_provider(request)) is not None:
         model = fields.get("model")
         if not isinstance(model, str) or not model:
@@ -108,9 +114,15 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
     """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
     record = request.record
     record.provider = targets[0].provider.name
-    call.is_once = row.is_once
     opened = _Opened(row, request, targets[0].provider)
-    pending = attempts.forwarded(targets, state_of(request.app).limits, call, take=opened.take)
+    state = state_of(request.app)
+    pending = (
+        attempts.owned(
+            targets, state.limits, call, state.owners, take=opened.take, described=opened.described
+        )
+        if row.is_stateful
+        else attempts.forwarded(targets, state.limits, call, take=opened.take)
+    )
     try:
         if row.is_completion and record.is_streaming:
             await opened.pump(pending)
@@ -164,6 +176,11 @@ class _Opened:
         )
         if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
             self._request.record.usage = usage
+
+    def described(self) -> list[str]:
+        """The resources that the answer names."""
+        body = None if self.body is None else codec.loads_tolerant(self.body)
+        return list(resources_in(self._row.collection, body))
 
     def lines(self) -> str:
         """The header lines that the client gets beside its answer."""

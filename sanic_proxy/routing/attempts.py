@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from sanic_proxy.errors import ProxyError, UpstreamTimeout
+from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamTimeout
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
+from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.targets import Limits, RetryState, Target
 from sanic_proxy.streams.stream import Filler, FirstFiller, Relay
 from sanic_proxy.upstream.request import Upload
@@ -32,6 +33,8 @@ from sanic_proxy.upstream.request import Upload
 Targets = Sequence[Target[ChatProvider]]
 Take = Callable[[ForwardedAnswer], Awaitable[None]]
 T = TypeVar("T")
+
+NOT_FOUND = 404
 
 # A client that takes longer for a piece of its upload is what an attempt waits for, not the provider.
 SLOW_CLIENT_S = 0.5
@@ -153,14 +156,95 @@ async def forwarded(targets: Targets, limits: Limits, call: Call, *, take: Take)
     `take` reads as much of an answer as has to be good before it counts. An upload is sent once, as its
     bytes are not kept.
     """
+    return (await _forwarded(targets, limits, call, take))[1]
+
+
+async def owned(
+    targets: Targets,
+    limits: Limits,
+    call: Call,
+    owners: ResourceOwners[ChatProvider],
+    *,
+    take: Take,
+    described: Callable[[], Iterable[str]],
+) -> ForwardedAnswer:
+    """As `forwarded`, for what belongs to the account of one of a provider's keys.
+
+    The owner alone is asked, so that its rate limit or failure is the answer; no other account is asked
+    to change anything. An unknown resource is looked for by reading, with the first key and, where that
+    answers 404, with the others. Lists are the first key's. A new resource belongs to the key that made
+    it: `described` names the resources in the answer once it has been taken.
+    """
+    name = targets[0].provider.name
+    keys = [target for target in targets if target.provider.name == name]
+    owner = None if call.resource is None else owners.find(name, call.resource)
+    asked = [target for target in keys if target.provider is owner][:1]
+    if asked or len(keys) == 1:
+        target, answer = await _forwarded(asked or keys, limits, call, take)
+    elif call.resource is None:
+        target, answer = await _forwarded(keys[:1] if call.method == "GET" else keys, limits, call, take)
+    elif call.method == "GET":
+        target, answer = await _first_found(keys, limits, call, take)
+    else:
+        located = await _located(keys, limits, call, call.resource)
+        target, answer = await _forwarded((located,), limits, call, take)
+    known = () if call.resource is None else (call.resource,)
+    owners.remember(name, (*known, *described()), target.provider)
+    return answer
+
+
+async def _first_found(
+    keys: Targets, limits: Limits, call: Call, take: Take
+) -> tuple[Target[ChatProvider], ForwardedAnswer]:
+    """The answer of the first key that has what `call` reads. Raises a 404 if none of them has.
+
+    Any other failure is the answer, as the resource may be that key's. A key that is not accepted can
+    have nothing.
+    """
+    missing: ProxyError | None = None
+    for target in keys:
+        try:
+            return await _forwarded((target,), limits, call, take)
+        except ProxyError as exc:
+            is_missing = exc.upstream_status == NOT_FOUND
+            if not is_missing and not isinstance(exc, UpstreamAuthFailed):
+                raise
+            if missing is None or (is_missing and missing.upstream_status != NOT_FOUND):
+                missing = exc
+    assert missing is not None  # noqa: S101 - there is a key
+    raise missing
+
+
+async def _located(keys: Targets, limits: Limits, call: Call, resource: str) -> Target[ChatProvider]:
+    """The key that has `resource`; the first where none is known to have it, for the provider to refuse."""
+    look = Call("GET", resource, call.headers, call.record, total_at=call.total_at)
+    try:
+        target, answer = await _first_found(keys, limits, look, _read)
+    except ProxyError as exc:
+        if exc.upstream_status != NOT_FOUND:
+            raise
+        return keys[0]
+    finally:
+        call.total_at = look.total_at
+    answer.close()
+    return target
+
+
+async def _read(answer: ForwardedAnswer) -> None:
+    await answer.read_all()
+
+
+async def _forwarded(
+    targets: Targets, limits: Limits, call: Call, take: Take
+) -> tuple[Target[ChatProvider], ForwardedAnswer]:
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
     retry_state = RetryState(targets, once, call.record, may_repeat=not call.is_once)
 
-    async def ask(target: Target[ChatProvider]) -> ForwardedAnswer:
+    async def ask(target: Target[ChatProvider]) -> tuple[Target[ChatProvider], ForwardedAnswer]:
         limit_s = retry_state.first_content_s if call.record.is_streaming else 0.0
         if isinstance(call.body, Upload) and retry_state.is_probe:
             call.body = replace(call.body, pieces=_probing(call.body.pieces, retry_state.release_probe))
-        return await _before(_due_at(limit_s), limit_s, _taken(target, call, take))
+        return target, await _before(_due_at(limit_s), limit_s, _taken(target, call, take))
 
     return await _first_good(retry_state, call, ask)
 

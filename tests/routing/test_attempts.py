@@ -510,6 +510,133 @@ def test_an_answer_counts_when_it_has_been_read(fallback: Proxy, upstream: Upstr
     assert (reply.status, route(reply)) == (200, "a/o 503, a/o ok")
 
 
+class Accounts:
+    """The accounts of two keys, each with its files; a key in `limited` gets a 429."""
+
+    def __init__(self, upstream: Upstream, **files: str) -> None:
+        self.owners = files
+        self.limited: set[str] = set()
+        self.asked: list[str] = []
+        for file in ("f", "out", "unknown"):
+            for call in (f"GET /b/v1/files/{file}", f"DELETE /b/v1/files/{file}"):
+                upstream.on(call, self._script(file))
+            upstream.on(f"GET /b/v1/files/{file}/content", self._script(file))
+        upstream.on("GET /b/v1/files", self._script(None))
+        upstream.on("POST /b/v1/batches", self._script("f"))
+        upstream.on("GET /b/v1/batches/batch", self._script("f"))
+        upstream.on("POST /b/v1/batches/batch/cancel", self._script("f"))
+
+    def _script(self, file: str | None) -> Script:
+        async def script(exchange: Exchange) -> None:
+            seen = exchange.seen
+            key = (seen.header("authorization") or "").removeprefix("Bearer b-")
+            path = seen.path.removeprefix("/b/v1")
+            self.asked.append(f"{key} {seen.method} {path}")
+            if key in self.limited:
+                await fails(429, ("retry-after", "30"))(exchange)
+            elif file is not None and self.owners.get(file) != key:
+                await fails(404)(exchange)
+            elif path.startswith("/batches"):
+                batch = {"id": "batch", "object": "batch", "output_file_id": "out"}
+                await exchange.answer(batch)
+            else:
+                await exchange.answer({"id": file, "object": "file"})
+
+        return script
+
+
+def send(proxy: Proxy, n: int, call: str) -> Reply:
+    method, path = call.split()
+    body = {"input_file_id": "f"} if call == "POST /batches" else None
+    return proxy.request(method, f"/v1{path}", body, {"x-provider": f"b{n}"})
+
+
+@pytest.mark.parametrize(
+    "call", ["GET /files/f", "GET /files/f/content", "DELETE /files/f", "GET /files", "POST /batches"]
+)
+def test_a_rate_limit_of_the_first_key_is_not_evaded_with_another_account(
+    fallback: Proxy, upstream: Upstream, n: int, call: str
+) -> None:
+    accounts = Accounts(upstream, f="one")
+    accounts.limited.add("one")
+    reply = send(fallback, n, call)
+    assert (reply.status, reply.headers["retry-after"]) == (429, "30")
+    assert {asked.split()[0] for asked in accounts.asked} == {"one"}
+
+
+def test_a_missing_resource_is_looked_for_with_all_keys_and_the_owner_remembered(
+    fallback: Proxy, upstream: Upstream, n: int
+) -> None:
+    accounts = Accounts(upstream, f="two")
+    assert send(fallback, n, "GET /files/f").json["id"] == "f"
+    assert send(fallback, n, "GET /files/f/content").status == 200
+    get = "GET /files/f"
+    assert accounts.asked == [f"one {get}", f"two {get}", f"two {get}/content"]
+
+
+def test_the_owners_rate_limit_is_the_answer(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    accounts = Accounts(upstream, f="two")
+    assert send(fallback, n, "GET /files/f").status == 200
+    accounts.limited.add("two")
+    accounts.asked.clear()
+    assert send(fallback, n, "GET /files/f").status == 429
+    assert accounts.asked == ["two GET /files/f"]
+
+
+def test_a_resource_that_no_key_has_is_a_404(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    accounts = Accounts(upstream)
+    assert send(fallback, n, "GET /files/unknown").status == 404
+    assert accounts.asked == ["one GET /files/unknown", "two GET /files/unknown"]
+
+
+@pytest.mark.parametrize("owner", ["one", "two"])
+@pytest.mark.parametrize(
+    ("call", "look"),
+    [
+        ("DELETE /files/f", "GET /files/f"),
+        ("POST /batches", "GET /files/f"),
+        ("POST /batches/batch/cancel", "GET /batches/batch"),
+    ],
+)
+def test_only_the_owner_is_asked_to_change_anything(
+    fallback: Proxy, upstream: Upstream, n: int, owner: str, call: str, look: str
+) -> None:
+    accounts = Accounts(upstream, f=owner)
+    assert send(fallback, n, call).status == 200
+    looks = [f"one {look}"] if owner == "one" else [f"one {look}", f"two {look}"]
+    assert accounts.asked == [*looks, f"{owner} {call}"]
+
+
+def test_a_write_whose_owner_no_key_knows_goes_to_the_first(
+    fallback: Proxy, upstream: Upstream, n: int
+) -> None:
+    accounts = Accounts(upstream)
+    assert send(fallback, n, "DELETE /files/unknown").status == 404
+    assert [asked for asked in accounts.asked if "DELETE" in asked] == ["one DELETE /files/unknown"]
+
+
+def test_what_an_answer_names_belongs_to_the_same_key(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    accounts = Accounts(upstream, f="two", out="two")
+    assert send(fallback, n, "POST /batches").status == 200
+    accounts.asked.clear()
+    for call in ("GET /batches/batch", "GET /files/out/content"):
+        assert send(fallback, n, call).status == 200
+    assert accounts.asked == ["two GET /batches/batch", "two GET /files/out/content"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("/images/generations", {}), ("/embeddings", {"background": True})],
+)
+def test_what_creates_something_is_not_moved_once_it_may_have_been_worked_on(
+    fallback: Proxy, upstream: Upstream, n: int, path: str, fields: dict[str, Any]
+) -> None:
+    upstream.on("first", reset)
+    upstream.on("second", answers)
+    reply = fallback.request("POST", f"/v1{path}", {"model": f"fast{n}", **fields})
+    assert (reply.status, route(reply)) == (502, "a/first upstream_disconnected")
+
+
 @pytest.fixture
 def breaking(shared_upstream: Upstream) -> Iterator[Proxy]:
     settings = {**provider_settings(shared_upstream), "SANIC_PROXY_BREAKER": "on"}
