@@ -100,6 +100,8 @@ def _request_fault(status: int, parsed: object, text: str) -> errors.ProxyError:
     known = error_object(parsed)
     if known is not None:
         known["message"] = safe_text(known["message"])
+        if known["code"] == "context_length_exceeded":
+            return errors.ContextLengthExceeded(known, status=status)
         return errors.UpstreamRefusedRequest(known, status=status)
     if status == 404:
         return errors.ModelNotFound(text or "The provider does not know this model or endpoint")

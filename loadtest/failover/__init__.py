@@ -1,0 +1,1 @@
+"""Sixteen faults of providers, and whether a client behind the proxy gets its answer (scripts/failover)."""
