@@ -21,7 +21,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar
 
-from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamTimeout
+from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamTimeout, UpstreamUnavailable
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
@@ -177,10 +177,11 @@ async def owned(
     """
     name = targets[0].provider.name
     keys = [target for target in targets if target.provider.name == name]
+    if len(keys) == 1:
+        return await forwarded(keys, limits, call, take=take)
     owner = None if call.resource is None else owners.find(name, call.resource)
-    asked = [target for target in keys if target.provider is owner][:1]
-    if asked or len(keys) == 1:
-        target, answer = await _forwarded(asked or keys, limits, call, take)
+    if asked := [target for target in keys if target.provider is owner]:
+        target, answer = await _forwarded(asked[:1], limits, call, take)
     elif call.resource is None:
         target, answer = await _forwarded(keys[:1] if call.method == "GET" else keys, limits, call, take)
     elif call.method == "GET":
@@ -211,8 +212,10 @@ async def _first_found(
                 raise
             if missing is None or (is_missing and missing.upstream_status != NOT_FOUND):
                 missing = exc
-    assert missing is not None  # noqa: S101 - there is a key
-    raise missing
+    try:
+        raise missing or UpstreamUnavailable("No target is left to ask")
+    finally:
+        missing = None  # an error and the frame that raises it would keep the request until collected
 
 
 async def _located(keys: Targets, limits: Limits, call: Call, resource: str) -> Target[ChatProvider]:
