@@ -1,7 +1,7 @@
 """Everything that can go wrong, as OpenAI's error object. Knows no HTTP library.
 
     ProxyError                       500 server_error
-    ├── ClientError                  400 invalid_request_error: the client can mend it
+    ├── ClientError                  400 invalid_request_error: the client has to change the request
     │   ├── InvalidRequest           400
     │   ├── Unauthorized             401 invalid_api_key
     │   ├── Forbidden                403
@@ -13,10 +13,10 @@
     │   ├── UnsupportedMedia         415 unsupported_media_type
     │   └── UpstreamRefusedRequest   4xx, in the words of the provider
     │       ├── ContextLengthExceeded 400 context_length_exceeded: another model may have room
-    │       └── ContentFiltered      the provider's content filter refused the prompt
+    │       └── ContentFiltered      400: the provider's content filter refused the prompt
     ├── RateLimited                  429 rate_limit_exceeded
     │   └── InsufficientQuota        429 insufficient_quota: waiting does not help
-    ├── UpstreamError                502: the provider, or the way to it, failed
+    ├── UpstreamError                502: the provider, or the connection to it, failed
     │   ├── UpstreamConnectFailed    502 upstream_connect_error
     │   │   ├── UpstreamDnsFailed    502 upstream_dns_error
     │   │   └── UpstreamTlsFailed    502 upstream_tls_error
@@ -30,28 +30,37 @@
     │   │   └── UpstreamRedirect     502 upstream_redirect
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
     │   │   └── UpstreamAccessDenied 502 upstream_access_denied: the key is valid, but not for this
-    │   ├── UpstreamRejected         4xx that concerns the target (498, 424, a retired model), status kept
+    │   ├── UpstreamRejected         4xx that concerns the target (a retired model, say), status kept
+    │   │   └── UpstreamBusy         4xx for a passing state of the target (408, 424, 498), status kept
     │   ├── UpstreamUnavailable      503 upstream_unavailable
     │   │   └── CircuitOpen          503 upstream_circuit_open
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
-    ├── Overloaded                   503 server_overloaded: this worker has enough to do
+    ├── Overloaded                   503 server_overloaded: this worker is at capacity
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
     └── ShuttingDown                 503 server_shutting_down
 
-A repeat by the client mends some of them and not others: `retryable` says which, and becomes
-the header `x-should-retry: false` (obeyed by the OpenAI SDKs) where it is false.
+An error is complete when it is constructed, and not modified afterwards: whoever needs it without keys
+(the renderer of responses, the log) takes the copy that `redacted` returns.
+
+`retryable` tells whether a repeat by the client can succeed. Where it is false, the response carries
+`x-should-retry: false`, which the OpenAI SDKs obey.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, TypedDict
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 REDACTED = "[redacted]"
 
+# A text that was cut to its bound may end inside a key; shorter fragments of one are of no use to anybody.
+_MIN_FRAGMENT_CHARS = 6
+
 
 class ErrorObject(TypedDict):
-    """The inner object of OpenAI's error body; all four keys are always there."""
+    """The four standard keys of OpenAI's error object; all of them are always there."""
 
     message: str
     type: str
@@ -59,57 +68,141 @@ class ErrorObject(TypedDict):
     code: str | None
 
 
+class Facts(TypedDict, total=False):
+    """What is known of a failure besides its error object.
+
+    `retry_after_s` is the Retry-After of our response, in whole seconds, clamped; `wait_s` is the provider's
+    own figure, unclamped. `upstream_status` is the status that the provider answered with or, inside an
+    answer that began as a success, would have answered with. `details` are further fields of the provider's
+    error object, bounded; `headers` are those of its response headers that are returned with the error.
+    `blames_target` overrides the class: whether the failure counts against the target. `log_text` is for
+    the log alone: an HTML page's text, or what a provider says about the proxy's key.
+    """
+
+    retry_after_s: int | None
+    wait_s: float | None
+    upstream_status: int | None
+    details: Mapping[str, Any]
+    headers: Sequence[tuple[str, str]]
+    blames_target: bool
+    log_text: str
+
+
 class ProxyError(Exception):
     """The base: catch it to catch everything this proxy raises on purpose.
 
-    `message` is read by the client: it says what happened and what to do, and never holds a
-    key, a prompt or a stack trace. `retry_after_s` is the Retry-After the client gets, in whole seconds,
-    already clamped; `wait_s` is the provider's own figure, unclamped. `upstream_status` is the status that
-    a provider answered with, where it did. `details` are further fields of the provider's error object,
-    bounded and redacted; `headers` are what of its response headers comes back with the error.
+    `message` is read by the client: it says what happened and what to do, and never holds a key, a prompt
+    or a stack trace. In place of a text it may be a provider's whole error object, whose type, param and
+    code are kept. `Facts` describes the other keywords.
     """
 
     status: int = 500
     type: str = "server_error"
     code: str | None = None
     retryable: ClassVar[bool] = True
-    # Whether it speaks against the target that was asked, and whether it ends all attempts.
+    # Whether the failure counts against the target that was asked, and whether it ends all attempts.
     blames_target: bool = True
     is_final: bool = False
 
     def __init__(
         self,
-        message: str,
+        message: str | ErrorObject,
         *,
         param: str | None = None,
         code: str | None = None,
         status: int | None = None,
-        retry_after_s: int | None = None,
+        **facts: Unpack[Facts],
     ) -> None:
+        if isinstance(message, dict):
+            self.type, self.code, param = message["type"], message["code"], message["param"]
+            message = message["message"]
         super().__init__(message)
         self.message = message
         self.param = param
-        self.retry_after_s = retry_after_s
-        self.wait_s: float | None = None
-        self.upstream_status: int | None = None
-        self.details: Mapping[str, Any] = {}
-        self.headers: Sequence[tuple[str, str]] = ()
         if code is not None:
             self.code = code
         if status is not None:
             self.status = status
+        if "blames_target" in facts:
+            self.blames_target = facts["blames_target"]
+        self.retry_after_s = facts.get("retry_after_s")
+        self.wait_s = facts.get("wait_s")
+        self.upstream_status = facts.get("upstream_status")
+        self.details = facts.get("details", {})
+        self.headers = facts.get("headers", ())
+        self.log_text = facts.get("log_text", "")
 
-    def redact(self, secrets: Iterable[str]) -> None:
-        """Take `secrets` out of what the client reads: a provider may repeat the key that it refuses."""
-        for secret in secrets:
-            self.message = self.message.replace(secret, REDACTED)
-            self.type = self.type.replace(secret, REDACTED)
-            self.param = self.param and self.param.replace(secret, REDACTED)
-            self.code = self.code and self.code.replace(secret, REDACTED)
+    def redacted(self, secrets: Iterable[str]) -> Self:
+        """This error without `secrets` in any of its texts: a provider may repeat the key that it rejects."""
+        if not (found := tuple(secrets)):
+            return self
+        clean = redaction(found)
+        other = copy.copy(self)
+        other.message = clean(self.message)
+        other.args = (other.message,)
+        other.type = clean(self.type)
+        other.param = self.param and clean(self.param)
+        other.code = self.code and clean(self.code)
+        other.log_text = clean(self.log_text)
+        other.headers = [(name, clean(value)) for name, value in self.headers]
+        other.details = _cleaned(self.details, clean)
+        return other
 
-    def as_object(self) -> ErrorObject:
-        """OpenAI's error object, without the `error` key around it."""
-        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+    def as_object(self) -> dict[str, Any]:
+        """The value of OpenAI's `error` key: the standard keys first, then `details`."""
+        standard: ErrorObject = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        return {**standard, **{key: value for key, value in self.details.items() if key not in standard}}
+
+
+@lru_cache(maxsize=16)
+def redaction(secrets: tuple[str, ...]) -> Callable[[str], str]:
+    """A function that replaces every one of `secrets` in a text, and the beginning of one at its end.
+
+    Its time does not depend on the number of secrets: they are looked up by their first characters.
+    Where several fit, the longest is taken, as one may be the beginning of another.
+    """
+    size = min((_MIN_FRAGMENT_CHARS, *map(len, filter(None, secrets))))
+    by_start: dict[str, list[str]] = {}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        by_start.setdefault(secret[:size], []).append(secret)
+
+    def found_at(text: str, at: int) -> int:
+        """The length of the secret, or of the beginning of one, that `text` holds at `at`; 0 for none."""
+        for secret in by_start.get(text[at : at + size], ()):
+            if text.startswith(secret, at):
+                return len(secret)
+            rest = text[at : at + len(secret)]
+            if _MIN_FRAGMENT_CHARS <= len(rest) < len(secret) and secret.startswith(rest):
+                return len(rest)
+        return 0
+
+    def clean(text: str) -> str:
+        kept, start, at = "", 0, 0
+        while at <= len(text) - size:
+            if length := found_at(text, at):
+                kept += text[start:at] + REDACTED
+                start = at = at + length
+            else:
+                at += 1
+        return kept + text[start:] if start else text
+
+    return clean
+
+
+def _cleaned(value: Any, clean: Callable[[str], str]) -> Any:
+    """A JSON value with `clean` applied to every text in it, keys included."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, Mapping):
+        return {clean(key): _cleaned(inner, clean) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(inner, clean) for inner in value]
+    return value
 
 
 class ClientError(ProxyError):
@@ -133,7 +226,7 @@ class Unauthorized(ClientError):
 
 
 class Forbidden(ClientError):
-    """The page or host that asks is not allowed to."""
+    """The origin or host of the request is not allowed."""
 
     status = 403
     code = "forbidden"
@@ -179,7 +272,7 @@ class UnsupportedMedia(ClientError):
 
 
 class RateLimited(ProxyError):
-    """The provider asks us to wait."""
+    """The provider's rate limit is reached."""
 
     status = 429
     type = "rate_limit_error"
@@ -195,7 +288,7 @@ class InsufficientQuota(RateLimited):
 
 
 class UpstreamError(ProxyError):
-    """The provider, or the way to it, failed."""
+    """The provider, or the connection to it, failed."""
 
     status = 502
     code: str | None = "upstream_error"
@@ -228,7 +321,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class UpstreamStalled(UpstreamTimeout):
-    """A stream goes on, and brings nothing."""
+    """A stream makes no progress."""
 
     code = "upstream_stalled"
 
@@ -254,20 +347,21 @@ class UpstreamDisconnected(UpstreamError):
         param: str | None = None,
         is_stale_connection: bool = False,
         is_new_connection: bool = False,
+        **facts: Unpack[Facts],
     ) -> None:
-        super().__init__(message, param=param)
+        super().__init__(message, param=param, **facts)
         self.is_stale_connection = is_stale_connection
         self.is_new_connection = is_new_connection
 
 
 class UpstreamBadResponse(UpstreamError):
-    """The provider answered with something that is no answer."""
+    """The provider's answer cannot be read, or is not what was asked for."""
 
     code = "upstream_bad_response"
 
 
 class UpstreamBadFrame(UpstreamBadResponse):
-    """A frame of the provider's stream is no JSON, or no UTF-8."""
+    """A frame of the provider's stream is not valid JSON or UTF-8."""
 
     code = "upstream_bad_frame"
 
@@ -287,7 +381,7 @@ class UpstreamRedirect(UpstreamBadResponse):
 
 
 class UpstreamAuthFailed(UpstreamError):
-    """The provider refuses our key: the operator has to act, not the client."""
+    """The provider rejects the proxy's key itself: the operator has to act, not the client."""
 
     code = "upstream_auth_error"
     retryable = False
@@ -316,34 +410,28 @@ class CircuitOpen(UpstreamUnavailable):
 
 
 class UpstreamReportedError(UpstreamError):
-    """The provider's own words: its error object, with the status it came with.
+    """The provider's own error object.
 
-    Used where the body was already in OpenAI's shape, and for errors inside a stream.
+    Used for errors inside an answer whose code and words have no known meaning.
     """
-
-    def __init__(self, error: ErrorObject, *, status: int = 502) -> None:
-        super().__init__(error["message"], param=error["param"])
-        self.type = error["type"]
-        self.code = error["code"]
-        self.status = status
 
 
 class UpstreamRefusedRequest(ClientError):
-    """The provider finds the client's request wrong (a 4xx that concerns the request)."""
+    """The provider rejects the client's request (a 4xx that concerns the request, not the target)."""
 
-    def __init__(self, error: ErrorObject, *, status: int) -> None:
-        super().__init__(error["message"], param=error["param"])
-        self.type = error["type"]
-        self.code = error["code"]
-        self.status = status
+    code = "upstream_bad_request"
 
 
 class ContextLengthExceeded(UpstreamRefusedRequest):
     """The prompt is longer than the model's context window."""
 
+    code = "context_length_exceeded"
+
 
 class ContentFiltered(UpstreamRefusedRequest):
     """The provider's content filter refused the prompt."""
+
+    code = "content_filter"
 
 
 class UpstreamRejected(UpstreamError):
@@ -352,17 +440,18 @@ class UpstreamRejected(UpstreamError):
     The client gets the provider's own status and words where no target answers.
     """
 
+    code = "upstream_rejected"
     retryable = False
 
-    def __init__(self, error: ErrorObject, *, status: int) -> None:
-        super().__init__(error["message"], param=error["param"])
-        self.type = error["type"]
-        self.code = error["code"]
-        self.status = status
+
+class UpstreamBusy(UpstreamRejected):
+    """A 4xx for a passing state of the target, such as no capacity or a time-out: a repeat may succeed."""
+
+    retryable = True
 
 
 class Overloaded(ProxyError):
-    """This worker has as much under way as it may."""
+    """This worker is at capacity."""
 
     status = 503
     code = "server_overloaded"
@@ -376,7 +465,7 @@ class NoRoom(ProxyError):
 
 
 class ShuttingDown(ProxyError):
-    """This worker is ending."""
+    """This worker is stopping."""
 
     status = 503
     code = "server_shutting_down"

@@ -98,7 +98,7 @@ CASES = (
     Case(24, "html;code=400", "400 upstream_bad_request", "400 upstream_bad_request"),
     Case(24, "foreign;code=422", "422 upstream_bad_request", "422 upstream_bad_request"),
     Case(25, "status;code=401", "502 upstream_auth_error", "502 upstream_auth_error"),
-    Case(25, "html;code=403", "502 upstream_auth_error", "502 upstream_auth_error"),
+    Case(25, "html;code=403", "502 upstream_access_denied", "502 upstream_access_denied"),
     Case(26, "foreign;code=404", "404 model_not_found", "404 model_not_found"),
     Case(31, "gzip", "whole", "whole"),
     Case(31, "gzip;step=3", "whole", "whole"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import lru_cache
@@ -30,13 +29,10 @@ from sanic_proxy.upstream import error_parser
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient, bounded
 from sanic_proxy.upstream.error_parser import Rule
 from sanic_proxy.upstream.request import Upload
+from sanic_proxy.upstream.response_headers import is_header_value, returned_headers
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
-_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
-# What a client gets of a provider's headers, besides content-type and the rate limits.
-_RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+")
-_LONGEST_RETURNED = 64
 _WAITS = frozenset({"retry-after", "retry-after-ms"})
 # How an event stream begins, behind a BOM or line ends.
 _BLANKS = b"\xef\xbb\xbf \r\n"
@@ -214,30 +210,12 @@ def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
     return {**headers, **dict(settings.headers)}
 
 
-def is_header_value(value: str) -> bool:
-    """Whether a value can be passed on in a header."""
-    return _HEADER_VALUE.fullmatch(value) is not None
-
-
 def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a client gets of a provider's headers: its limits, its timing, its request id."""
-    back = []
-    for name, value in upstream.items():
-        key = _returned_as(name) if len(name) <= _LONGEST_RETURNED else None
-        if key is not None and is_header_value(value):
-            back.append((key, value))
+    back = returned_headers(upstream)
     if not _WAITS.isdisjoint(upstream) and (wait_s := error_parser.retry_after_s(upstream)) is not None:
         back.append(("retry-after", str(wait_s)))
     return back
-
-
-@lru_cache(maxsize=1024)
-def _returned_as(name: str) -> str | None:
-    """The name under which a provider's header comes back; None: it stays here."""
-    key = name.lower()
-    if key in {"x-request-id", "request-id"}:
-        return "x-upstream-request-id"
-    return key if _RETURNED.fullmatch(key) else None
 
 
 def _json_type(headers: Mapping[str, str]) -> str:

@@ -78,9 +78,9 @@ async def _example_model(state: AppState) -> str:
     """A model that exists, where one is known within `LIST_WAIT_S`."""
     with suppress(TimeoutError, ProxyError):
         async with asyncio.timeout(LIST_WAIT_S):
-            if listed := await state.models.all():
-                return str(listed[0]["id"])
-    return "MODEL"
+            await state.models.all()
+    listed = state.models.known()
+    return str(listed[0]["id"]) if listed else "MODEL"
 
 
 def index_page(state: AppState, url: str, model: str) -> str:

@@ -17,7 +17,7 @@ from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
-from sanic_proxy.providers.openai_compatible import headers_back, is_header_value, media_type
+from sanic_proxy.providers.openai_compatible import headers_back, media_type
 from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
@@ -31,6 +31,7 @@ from sanic_proxy.state import state_of
 from sanic_proxy.streams.stream import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
 from sanic_proxy.upstream import error_parser
 from sanic_proxy.upstream.request import Upload
+from sanic_proxy.upstream.response_headers import is_header_value
 
 blueprint = Blueprint("endpoints")
 

@@ -477,7 +477,7 @@ def _cause(error: errors.ProxyError) -> str:
     code = error.code or error.type
     cause = f"{error.upstream_status} {code}" if error.upstream_status else code
     if isinstance(error, errors.UpstreamAuthFailed | errors.InsufficientQuota):
-        cause = f"{cause}: {error.message}"
+        cause = f"{cause}: {error.log_text or error.message}"
     return cause[:MAX_CAUSE_CHARS]
 
 

@@ -57,6 +57,10 @@ class ModelList:
         only = self._entries[0] if len(self._entries) == 1 else None
         if only is not None and only.error is not None and not only.models and not self._own:
             raise only.error
+        return self.known()
+
+    def known(self) -> list[dict[str, Any]]:
+        """The model objects in memory, without a request to any provider."""
         listed = {entry["id"]: entry for entry in self._own}
         for known in self._entries:
             for entry in known.models:

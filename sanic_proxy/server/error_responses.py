@@ -1,7 +1,7 @@
 """Every error that leaves the proxy before an answer has begun, in OpenAI's shape.
 
-The one place where an exception becomes a response. What is not a ProxyError and not Sanic's is a
-bug of ours: logged with its traceback, answered with the request id and nothing else.
+The one place where an exception becomes a response. Anything but a ProxyError or an exception of Sanic's is a
+bug of ours: it is logged with its traceback, and the client gets the request id and nothing else.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from sanic_proxy import errors
 from sanic_proxy.openai import codec
 from sanic_proxy.routing import policy
 from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.server.selection import told_of
 from sanic_proxy.state import AppState
 
 logger = logging.getLogger(__name__)
 
 _SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
     400: ("The request is not valid HTTP", "bad_request"),
-    404: ("There is no such route", "not_found"),
-    405: ("The route does not take this method", "method_not_allowed"),
+    404: ("No such route", "not_found"),
+    405: ("The route does not support this method", "method_not_allowed"),
     408: ("The request did not arrive in time", "request_timeout"),
     413: ("The request is larger than the proxy accepts", "request_too_large"),
-    417: ("The proxy meets no expectation but 100-continue", "expectation_failed"),
+    417: ("Unsupported `Expect` header: only `100-continue` is supported", "expectation_failed"),
     503: ("The proxy could not answer in time", "server_timeout"),
 }
 
@@ -39,8 +40,7 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
     headers = dict(error_headers(error))
     if isinstance(request, ProxyRequest):
         request.record.ended = error.code or error.type
-        if request.record.route:
-            headers["x-sanic-proxy-route"] = request.record.route
+        headers.update(told_of(request.record))
     if isinstance(exception, MethodNotAllowed):
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
     return HTTPResponse(
@@ -52,12 +52,10 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
 
 
 def told(request: Request, exception: BaseException) -> errors.ProxyError:
-    """`exception` as the client is told of it: as one of ours, without a key."""
+    """The error for the client: one of ours, without any key of the settings."""
     error = as_proxy_error(exception)
     state: AppState | None = getattr(request.app.ctx, "state", None)
-    if state is not None:
-        error.redact(state.secrets)
-    return error
+    return error if state is None else error.redacted(state.secrets)
 
 
 def as_proxy_error(exception: BaseException) -> errors.ProxyError:
@@ -70,7 +68,8 @@ def as_proxy_error(exception: BaseException) -> errors.ProxyError:
 
 
 def error_headers(error: errors.ProxyError) -> list[tuple[str, str]]:
-    headers = []
+    """What the client gets with an error: the provider's headers, and whether and when to repeat."""
+    headers = list(error.headers)
     if (wait_s := policy.retry_after_s(error)) is not None:
         headers.append(("retry-after", str(wait_s)))
     if not policy.may_succeed_soon(error):

@@ -12,6 +12,7 @@ decides whether to repeat it. Callers that cannot repeat ask for a new connectio
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from sanic_proxy import errors
+from sanic_proxy.config.secret import MIN_SECRET_CHARS
 from sanic_proxy.upstream.compression import Decoder, decoder_for
 from sanic_proxy.upstream.connection import Connection, Receiver
 from sanic_proxy.upstream.error_parser import Rule, error_from_answer
@@ -49,6 +51,8 @@ MAX_ERROR_BYTES = 64 * 1024
 ERROR_BODY_TIMEOUT_S = 5.0
 # Steps of decompression, of about a millisecond at most, before the event loop gets its turn.
 DECODE_STEPS = 8
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,7 +330,7 @@ class UpstreamClient:
         if is_good:
             return answer
         try:
-            raise await _failure_of(answer, endpoint.rules)
+            raise await _failure_of(answer, endpoint)
         finally:
             answer.close()
 
@@ -411,11 +415,25 @@ class UpstreamClient:
         )
 
 
-async def _failure_of(answer: UpstreamResponse, rules: Sequence[Rule]) -> errors.ProxyError:
+async def _failure_of(answer: UpstreamResponse, endpoint: Endpoint) -> errors.ProxyError:
     """The error for an answer with a failure status, whether or not its body can be read."""
     body = b""
     with suppress(errors.UpstreamError, TimeoutError):
         async with asyncio.timeout(ERROR_BODY_TIMEOUT_S):
             while len(body) < MAX_ERROR_BYTES and (piece := await answer.read_some()):
                 body += piece
-    return error_from_answer(answer.status, answer.headers, body[:MAX_ERROR_BYTES], rules=rules)
+    error = error_from_answer(answer.status, answer.headers, body[:MAX_ERROR_BYTES], rules=endpoint.rules)
+    if error.log_text:
+        _log_failure(error, endpoint, answer.status)
+    return error
+
+
+def _log_failure(error: errors.ProxyError, endpoint: Endpoint, status: int) -> None:
+    """What only the operator may read: the text of an HTML page, or what the provider says about the key.
+
+    The values of the endpoint's headers, one of which is the key, are all that the provider can repeat.
+    """
+    values = (value.removeprefix("Bearer ") for value in endpoint.headers.values())
+    secrets = tuple(value for value in values if len(value) >= MIN_SECRET_CHARS)
+    text = errors.redaction(secrets)(error.log_text)
+    logger.warning("%s answered HTTP %d (%s): %s", endpoint.target.origin.host, status, error.code, text)

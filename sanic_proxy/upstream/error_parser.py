@@ -1,272 +1,274 @@
-"""An upstream answer with a status of 400 or more -> the error our client gets. Pure.
+"""A failed answer, or an error inside a good one -> the error that our client gets. Pure.
 
-Strategy: the provider's own rules come first (a text that one provider uses for one thing), then
-a table by status, so that a provider adds knowledge as data and never as a branch here.
+`error_body` reads what the answer says, `error_kinds` decides what it means, `retry_hints` finds how long
+to wait; this module builds the error from the three, complete, so that nobody has to change it later. A
+provider whose texts have a meaning of their own adds rows of `Rule` and no branch.
 """
 
 from __future__ import annotations
 
-import email.utils
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
+from sanic_proxy.upstream import error_kinds
+from sanic_proxy.upstream.error_body import Report, is_error, message_of, report_of, safe_text
+from sanic_proxy.upstream.response_headers import returned_headers
+from sanic_proxy.upstream.retry_hints import clamped, retry_after_s, wait_s
 
-MAX_MESSAGE_CHARS = 2000
-MAX_RETRY_AFTER_S = 60
+__all__ = [
+    "Rule",
+    "checked",
+    "checked_completion",
+    "error_from_answer",
+    "error_in_band",
+    "error_in_line",
+    "is_error",
+    "message_of",
+    "retry_after_s",
+    "safe_text",
+]
 
-_TAG = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]{0,500}>", re.DOTALL | re.IGNORECASE)
-_NUMBER = re.compile(r"\s*\d{1,15}(?:\.\d{0,9})?\s*", re.ASCII)
-_SPACE = re.compile(r"\s+")
-# What looks like a credential is cut out of any text that a provider sends and a client reads:
-# some providers repeat the key they refuse.
-_SECRET = re.compile(
-    r"\b(?:Bearer\s+\S+|(?:sk|gsk|xai|pplx|key|hf|nvapi|csk|AIza)[-_][\w*.-]{6,}|AIza[\w-]{10,})"
+KEY_REJECTED = "The provider rejected the proxy's API key. Ask the proxy's operator to fix it"
+
+_DEFAULT_MESSAGES: Mapping[type[errors.ProxyError], str] = {
+    errors.InsufficientQuota: "The provider's account has no credit left",
+    errors.RateLimited: "The provider's rate limit is reached",
+    errors.UpstreamAccessDenied: "The provider denied the proxy's account access to this model or endpoint",
+    errors.UpstreamTimeout: "The provider's gateway timed out",
+    errors.UpstreamUnavailable: "The provider is overloaded or down",
+}
+# Types for mistakes of the client, which do not fit a failure of the provider.
+_CLIENT_TYPE = re.compile(
+    r"invalid|bad_?request|validation|not_?found|authentication|permission", re.IGNORECASE
 )
+# Classes whose details concern the operator's account and not the client.
+_WITHOUT_DETAILS = (errors.UpstreamAuthFailed,)
+# Failures that pass by waiting. A plain 500 is repeated at once or not at all.
+_WAITING = (errors.RateLimited, errors.UpstreamUnavailable, errors.UpstreamBusy)
 
-# Statuses whose meaning survives the way through a gateway: they concern the client's request.
-_REQUEST_FAULTS = frozenset({400, 404, 405, 406, 408, 409, 410, 411, 413, 415, 416, 422, 424, 451})
+# What an error inside an answer would have come with, where that is not the status that our client gets.
+_STATUS_WITHOUT: Mapping[type[errors.ProxyError], int] = {
+    errors.UpstreamAuthFailed: 401,
+    errors.UpstreamAccessDenied: 403,
+}
+
+# `status_code` in a `base_resp` has numbers of its own.
+_BASE_RESP_CODES: Mapping[int, str] = {
+    1001: "timeout",
+    1002: "rate_limit_exceeded",
+    1004: "invalid_api_key",
+    1008: "insufficient_balance",
+    1026: "content_filter",
+    1027: "content_filter",
+    1039: "rate_limit_exceeded",
+    1041: "rate_limit_exceeded",
+    2013: "invalid_request_error",
+    2049: "invalid_api_key",
+    2056: "rate_limit_exceeded",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One provider's way of saying something: statuses and a pattern in its text -> an error."""
+    """What a text means at one provider: statuses and a pattern -> a class.
+
+    A row with a pattern also judges errors inside answers that began as a success, whatever its statuses.
+    """
 
     statuses: frozenset[int]
     pattern: re.Pattern[str] | None
-    error: Callable[[str], errors.ProxyError]
+    kind: type[errors.ProxyError]
+    status: int | None = None  # the provider's is not what others use for this
 
-    def fits(self, status: int, text: str) -> bool:
-        return status in self.statuses and (self.pattern is None or bool(self.pattern.search(text)))
+    def fits(self, status: int | None, text: str) -> bool:
+        if self.pattern is None:
+            return status in self.statuses
+        return (status is None or status in self.statuses) and bool(self.pattern.search(text))
 
 
 def error_from_answer(
     status: int, headers: Mapping[str, str], body: bytes, *, rules: Sequence[Rule] = ()
 ) -> errors.ProxyError:
-    """The error for an upstream answer that failed. `body` may be cut short."""
-    parsed = codec.loads_tolerant(body)
-    text = safe_text(message_of(parsed) or _text_of(body))
-    for rule in rules:
-        if rule.fits(status, text):
-            error = rule.error(text)
-            break
-    else:
-        error = _by_status(status, parsed, text)
-    if isinstance(error, errors.RateLimited) or error.status == 503:
-        error.retry_after_s = retry_after_s(headers)
-    error.upstream_status = status
-    return error
-
-
-def _by_status(status: int, parsed: object, text: str) -> errors.ProxyError:
-    if status == 429:
-        return _rate_limited(parsed, text)
-    if status in _BY_STATUS:
-        kind, message = _BY_STATUS[status]
-        # The text of a refused key may repeat the key, and concerns the operator alone.
-        return kind(message if kind is errors.UpstreamAuthFailed else text or message)
-    if status < 200:
-        return errors.UpstreamBadResponse("The provider switched to another protocol")
+    """The error for an upstream answer with a status of 300 or more. `body` may be cut short."""
     if status < 400:
-        return errors.UpstreamRedirect("The provider answered with a redirect, which is not followed")
-    if status < 500:
-        return _request_fault(status if status in _REQUEST_FAULTS else 400, parsed, text)
-    return errors.UpstreamError(text or f"The provider failed with status {status}")
+        return _unexpected(status, headers)
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    parsed = codec.loads_tolerant(body)
+    report = report_of(parsed, body, media_type)
+    if code := headers.get("x-amzn-errortype"):
+        report = replace(report, codes=(code.partition(":")[0], *report.codes))
+    return _error(status, headers, report, parsed, rules)
 
 
-_KEY_REFUSED = "The provider refused the proxy's API key; the operator of the proxy has to mend it"
-_BY_STATUS: Mapping[int, tuple[type[errors.ProxyError], str]] = {
-    401: (errors.UpstreamAuthFailed, _KEY_REFUSED),
-    402: (errors.InsufficientQuota, "The provider's account has no credit left"),
-    403: (errors.UpstreamAuthFailed, _KEY_REFUSED),
-    503: (errors.UpstreamUnavailable, "The provider is overloaded or down"),
-    504: (errors.UpstreamTimeout, "The provider's own gateway timed out"),
-    529: (errors.UpstreamUnavailable, "The provider is overloaded"),
-}
-
-
-def _rate_limited(parsed: object, text: str) -> errors.ProxyError:
-    known = error_object(parsed)
-    if known is not None and "insufficient_quota" in {known["type"], known["code"]}:
-        return errors.InsufficientQuota(safe_text(known["message"]))
-    return errors.RateLimited(text or "The provider's rate limit is reached")
-
-
-def _request_fault(status: int, parsed: object, text: str) -> errors.ProxyError:
-    known = error_object(parsed)
-    if known is not None:
-        known["message"] = safe_text(known["message"])
-        if known["code"] == "context_length_exceeded":
-            return errors.ContextLengthExceeded(known, status=status)
-        return errors.UpstreamRefusedRequest(known, status=status)
-    if status == 404:
-        return errors.ModelNotFound(text or "The provider does not know this model or endpoint")
-    fault: errors.ErrorObject = {
-        "message": text or f"The provider refused the request with status {status}",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "upstream_bad_request",
-    }
-    return errors.UpstreamRefusedRequest(fault, status=status)
-
-
-def error_object(parsed: object) -> errors.ErrorObject | None:
-    """The error object of a body already in OpenAI's shape; a list of one is unwrapped.
-
-    Google's compatible endpoint answers with such a list.
-    """
-    if isinstance(parsed, list) and len(parsed) == 1:
-        parsed = parsed[0]
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    if not isinstance(error, dict):
-        return None
-    message = error.get("message")
-    if not isinstance(message, str) or not message:
-        return None
-    return {
-        "message": message,
-        "type": _text_or_none(error.get("type")) or "invalid_request_error",
-        "param": _text_or_none(error.get("param")),
-        "code": _text_or_none(error.get("code")),
-    }
-
-
-def message_of(parsed: object) -> str:
-    """The sentence in an error body of any of the shapes providers use; "" where there is none."""
-    if isinstance(parsed, list) and parsed:
-        parsed = parsed[0]
-    if not isinstance(parsed, dict):
-        return ""
-    error = parsed.get("error")
-    candidates: list[Any] = [error]
-    if isinstance(error, dict):
-        candidates += [error.get("message"), *_completion_errors(error)]
-    candidates += [parsed.get("message"), parsed.get("detail"), parsed.get("title")]
-    return next((text for text in candidates if isinstance(text, str) and text.strip()), "")
-
-
-def _completion_errors(error: Mapping[str, Any]) -> list[Any]:
-    """Straico nests the vendor's text under `completions`, keyed by model."""
-    completions = error.get("completions")
-    if not isinstance(completions, dict):
-        return []
-    inner = [entry.get("completion") for entry in completions.values() if isinstance(entry, dict)]
-    return [completion.get("error") for completion in inner if isinstance(completion, dict)]
-
-
-def safe_text(text: str) -> str:
-    """`text` on bounded length, without control characters and without what looks like a key."""
-    printable = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[: 2 * MAX_MESSAGE_CHARS])
-    return _SECRET.sub(errors.REDACTED, printable).strip()[:MAX_MESSAGE_CHARS]
-
-
-def _text_of(body: bytes) -> str:
-    """The readable part of a body that is no JSON object: never markup."""
-    if body.lstrip()[:1] in {b"{", b"["}:
-        return ""
-    text = _TAG.sub(" ", body[:8192].decode("utf-8", "replace"))
-    return _SPACE.sub(" ", text).strip()[:300]
-
-
-def _text_or_none(value: object) -> str | None:
-    if isinstance(value, str):
-        return safe_text(value)[:200]
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> int | None:
-    """Seconds to wait, 1 to 60, from `retry-after-ms` or `retry-after`; None where neither helps.
-
-    openai-node obeys any number, so a huge one is clamped (RFC 9110, 10.2.3: seconds or a date).
-    """
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return _clamp(milliseconds / 1000)
-    if (value := headers.get("retry-after")) is None:
-        return None
-    if (seconds := _number(value)) is not None:
-        return _clamp(seconds)
-    try:
-        when = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return _clamp(when.timestamp() - time.time())
-
-
-def _number(value: str | None) -> float | None:
-    return None if value is None or not _NUMBER.fullmatch(value) else float(value)
-
-
-def _clamp(seconds: float) -> int:
-    return max(1, min(MAX_RETRY_AFTER_S, -int(-seconds // 1)))
-
-
-_AUTH_CODES = frozenset({"invalid_api_key", "authentication_error", "unauthorized"})
-
-
-def error_in_band(parsed: object) -> errors.ProxyError:
+def error_in_band(parsed: object, *, rules: Sequence[Rule] = ()) -> errors.ProxyError:
     """The error for an error object inside an answer that began as a success.
 
-    Some providers (OpenRouter) put the status they would have sent into `code`.
+    Its code, a number or a text, gives it the class, the status and the type that it would have as an answer
+    of its own.
     """
-    error = _in_band(parsed)
-    # What it would have been as an answer of its own: a provider that reports a failure has failed.
-    error.upstream_status = error.upstream_status or error.status
-    return error
+    report = report_of(parsed if isinstance(parsed, Mapping | list) else {})
+    base = parsed.get("base_resp") if isinstance(parsed, Mapping) else None
+    if isinstance(base, Mapping) and (code := _BASE_RESP_CODES.get(_whole(base.get("status_code")))):
+        report = replace(report, code=report.code or code, codes=(code, *report.codes))
+    return _error(None, {}, report, parsed, rules)
 
 
-def _in_band(parsed: object) -> errors.ProxyError:
-    error = parsed.get("error") if isinstance(parsed, dict) else None
-    inner = error if isinstance(error, dict) else {}
-    for key in ("status", "status_code", "code"):
-        status = inner.get(key)
-        if isinstance(status, int) and 400 <= status < 600:
-            told = _by_status(status, parsed, safe_text(message_of(parsed)))
-            told.upstream_status = status
-            return told
-    known = error_object(parsed)
-    if known is None:
-        return errors.UpstreamError(safe_text(message_of(parsed)) or "The provider reported an error")
-    if "permission_error" in {known["type"], known["code"]}:
-        told = _by_status(403, parsed, "")
-        told.upstream_status = 403
-        return told
-    if _AUTH_CODES & {known["type"], known["code"]}:
-        return _by_status(401, parsed, "")
-    if {known["type"], known["code"]} & {
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        "insufficient_quota",
-    }:
-        return _rate_limited(parsed, safe_text(known["message"]))
-    known["message"] = safe_text(known["message"])
-    if "type" not in inner:
-        known["type"] = "server_error"
-    return errors.UpstreamReportedError(known)
+def error_in_line(line: bytes, *, rules: Sequence[Rule] = ()) -> errors.ProxyError | None:
+    """The error in a line or body that stands, without `data:`, where an event stream was to come.
+
+    That is the JSON of an error, or `error:` with JSON or a text behind it; None for anything else.
+    """
+    text = line.strip().removeprefix(b"\xef\xbb\xbf")
+    is_marked = text[:6].lower() == b"error:"
+    if is_marked:
+        text = text[6:].strip()
+    parsed = codec.loads_tolerant(text) if text[:1] in {b"{", b"["} else None
+    if is_marked:
+        value = parsed if is_error(parsed) else {"error": parsed or text.decode("utf-8", "replace") or True}
+        return error_in_band(value, rules=rules)
+    return error_in_band(parsed, rules=rules) if is_error(parsed) else None
 
 
 def checked(body: bytes) -> Any:
     """The JSON of a whole answer with a good status.
 
-    Raises UpstreamBadResponse for what is none, and the provider's error where that is all it says.
+    Raises UpstreamBadResponse for invalid JSON, and the provider's error where the answer is one.
     """
     try:
         parsed = codec.loads_exact(body)
     except ValueError:
+        if (error := error_in_line(body)) is not None:
+            raise error from None
         raise errors.UpstreamBadResponse("The provider's answer is not valid JSON") from None
-    if isinstance(parsed, dict) and parsed.get("error") and "object" not in parsed:
+    if is_error(parsed):
         raise error_in_band(parsed)
     return parsed
 
 
 def checked_completion(body: bytes) -> dict[str, Any]:
-    """The completion in a whole answer. Raises for what is none, an error with status 200 included."""
+    """The completion in a whole answer. Raises as `checked`, and for JSON without `choices`."""
     parsed = checked(body)
-    if isinstance(parsed, dict) and parsed.get("error"):
-        raise error_in_band(parsed)
     if not isinstance(parsed, dict) or not isinstance(parsed.get("choices"), list):
-        raise errors.UpstreamBadResponse("The provider's answer is not a completion")
+        raise errors.UpstreamBadResponse(
+            "The provider's answer is not a completion: it has no list of choices"
+        )
     return parsed
+
+
+def _whole(value: object) -> int:
+    is_whole = isinstance(value, int | str) and not isinstance(value, bool) and str(value).isdigit()
+    return int(str(value)[:9]) if is_whole else 0
+
+
+def _unexpected(status: int, headers: Mapping[str, str]) -> errors.ProxyError:
+    if status < 200:
+        text = f"The provider answered HTTP {status}: it switched to another protocol"
+        return errors.UpstreamBadResponse(text, upstream_status=status)
+    text = f"The provider answered HTTP {status}: a redirect, which is not followed"
+    return errors.UpstreamRedirect(text, upstream_status=status, headers=returned_headers(headers))
+
+
+def _error(
+    status: int | None, headers: Mapping[str, str], report: Report, parsed: object, rules: Sequence[Rule]
+) -> errors.ProxyError:
+    kind, known = error_kinds.classify(status, report)
+    rule = next((rule for rule in rules if rule.fits(status, report.words)), None)
+    if rule is not None:
+        kind, known = rule.kind, rule.status or status
+    facts: errors.Facts = {"headers": returned_headers(headers), "log_text": report.page}
+    if not issubclass(kind, _WITHOUT_DETAILS):
+        facts["details"] = report.details
+    if issubclass(kind, _WAITING):
+        wait = wait_s(headers, parsed, report.words)
+        facts["wait_s"] = wait
+        facts["retry_after_s"] = None if wait is None else clamped(wait)
+    return _built(kind, known, report, facts, is_in_band=status is None)
+
+
+def _built(
+    kind: type[errors.ProxyError],
+    status: int | None,
+    report: Report,
+    facts: errors.Facts,
+    *,
+    is_in_band: bool,
+) -> errors.ProxyError:
+    """The error, complete. `status` is the provider's; None where an error inside an answer has none."""
+    facts["upstream_status"] = _STATUS_WITHOUT.get(kind, kind.status) if status is None else status
+    if issubclass(kind, errors.UpstreamAuthFailed):
+        facts["log_text"] = report.message or report.page
+        if not issubclass(kind, errors.UpstreamAccessDenied):
+            return kind(KEY_REJECTED, **facts)
+    if issubclass(kind, errors.ContextLengthExceeded | errors.ContentFiltered):
+        facts["upstream_status"] = status or 400
+        return kind(_object(kind, 400, report), status=400, **facts)
+    if issubclass(kind, errors.UpstreamRefusedRequest | errors.UpstreamRejected):
+        return _rejection(kind, status, report, facts)
+    if issubclass(kind, errors.UpstreamReportedError):
+        reported = _object(kind, 502, report)
+        return kind({**reported, "message": _message(kind, None, report)}, **facts)
+    code = report.code if kind is errors.UpstreamError and is_in_band and _has_name(report) else None
+    return kind(_message(kind, status, report), code=code, **facts)
+
+
+def _rejection(
+    kind: type[errors.ProxyError], status: int | None, report: Report, facts: errors.Facts
+) -> errors.ProxyError:
+    """A 4xx that keeps its status; without one, or with a 5xx, it gets the one that fits its class."""
+    own = status if status is not None and 400 <= status < 500 else None
+    if own is None or own in {401, 403}:
+        own = 404 if kind is errors.UpstreamRejected else 400
+    facts["upstream_status"] = status or own
+    if kind is errors.UpstreamRejected and (
+        own in error_kinds.BLAMELESS_STATUSES or error_kinds.is_about_model(kind, report)
+    ):
+        facts["blames_target"] = False
+    return kind(_object(kind, own, report), status=own, **facts)
+
+
+def _object(kind: type[errors.ProxyError], status: int, report: Report) -> errors.ErrorObject:
+    type_ = report.type
+    if type_ is None or (status >= 500 and _CLIENT_TYPE.search(type_)):
+        is_server = status >= 500 or issubclass(kind, errors.UpstreamBusy)
+        type_ = "server_error" if is_server else "invalid_request_error"
+    return {
+        "message": _message(kind, status, report),
+        "type": type_,
+        "param": report.param,
+        "code": _code(kind, status, report),
+    }
+
+
+def _code(kind: type[errors.ProxyError], status: int, report: Report) -> str | None:
+    """The provider's own code; for what clients look for by its name, that name."""
+    has_name = _has_name(report)
+    if issubclass(kind, errors.ContextLengthExceeded):
+        return kind.code
+    if issubclass(kind, errors.ContentFiltered):
+        return report.code if has_name else kind.code
+    is_missing = error_kinds.is_about_model(kind, report) or (status == 404 and not report.is_standard)
+    if kind is errors.UpstreamRejected and is_missing and not has_name:
+        return "model_not_found"
+    if report.code is not None or report.is_standard:
+        return report.code
+    return kind.code
+
+
+def _has_name(report: Report) -> bool:
+    return report.code is not None and not report.code.isdigit()
+
+
+def _message(kind: type[errors.ProxyError], status: int | None, report: Report) -> str:
+    if report.message:
+        return report.message
+    if report.page:
+        answered = "reported an error" if status is None else f"answered HTTP {status}"
+        return f"The provider {answered} with an HTML page"
+    for known, text in _DEFAULT_MESSAGES.items():
+        if issubclass(kind, known):
+            return text
+    return "The provider reported an error" if status is None else f"The provider answered HTTP {status}"

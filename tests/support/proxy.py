@@ -63,7 +63,7 @@ class Reply:
     @property
     def error(self) -> dict[str, Any]:
         error: dict[str, Any] = self.json["error"]
-        assert set(error) == {"message", "type", "param", "code"}
+        assert list(error)[:4] == ["message", "type", "param", "code"]
         return error
 
 

@@ -572,3 +572,41 @@ def test_lists_of_models_are_fetched_on_new_connections(
     listings = [seen.connection for seen in upstream.requests if seen.path.endswith("/models")]
     assert len(set(listings)) == len(listings) >= 2
     assert not set(listings) & {seen.connection for seen in upstream.seen("m")}
+
+
+PAGE = b"<html><title>gw7.internal</title>\n<body>Bearer %b\r\nis not known here</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "logged"),
+    [
+        (503, PAGE, "gw7.internal Bearer [redacted] is not known here"),
+        (
+            401,
+            b'{"error":{"message":"Incorrect API key provided: %b"}}',
+            "Incorrect API key provided: [redacted]",
+        ),
+        (
+            403,
+            b'{"error":{"message":"Your organization must be verified"}}',
+            "Your organization must be verified",
+        ),
+        (400, b'{"error":{"message":"n is wrong"}}', None),
+        (503, b'{"error":{"message":"overloaded"}}', None),
+    ],
+)
+def test_what_only_the_operator_may_read_is_logged(
+    upstream: Upstream, caplog: pytest.LogCaptureFixture, status: int, body: bytes, logged: str | None
+) -> None:
+    key = "Canary-key-of-one-provider"
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(body.replace(b"%b", key.encode()), status)
+
+    upstream.on("GET /log", script)
+    headers = {"accept-encoding": "identity", "authorization": f"Bearer {key}"}
+    failure(get(f"{upstream.url}/log", headers=headers))
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == (0 if logged is None else 1)
+    assert logged is None or lines[0].endswith(f": {logged}")
+    assert logged is None or lines[0].startswith(f"127.0.0.1 answered HTTP {status} (upstream_")

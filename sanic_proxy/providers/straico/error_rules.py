@@ -1,13 +1,14 @@
-"""What Straico's own error texts mean, as data, and what is wrong with an answer that will not do."""
+"""What Straico's own error texts mean, as data, and the errors for answers that do not fit their request."""
 
 from __future__ import annotations
 
 import re
 
 from sanic_proxy.errors import (
+    ContextLengthExceeded,
     InsufficientQuota,
-    ModelNotFound,
     UpstreamBadResponse,
+    UpstreamRejected,
     UpstreamUnavailable,
 )
 from sanic_proxy.upstream.error_parser import Rule
@@ -23,21 +24,21 @@ _USED_UP = re.compile(
     r"\A(?!.*\b(?:rate|requests?|tokens?|max_tokens|context|length|words?)\b).*\blimit\b.{0,200}(?:reached|exceed)",
     re.IGNORECASE | re.DOTALL,
 )
+# Outside the catch-all, which names it as one cause among several.
+_TOO_LONG = re.compile(
+    r"\bExcessively l|\bexceed.{0,40}\bword limit|\bword limit\b.{0,40}\bexceed", re.IGNORECASE
+)
 _NO_SUCH_MODEL = re.compile(r"\bmodel\b.{0,200}\bnot found", re.IGNORECASE | re.DOTALL)
-
-
-def _model_not_found(text: str) -> ModelNotFound:
-    return ModelNotFound(text or "Straico does not know this model")
 
 
 RULES: tuple[Rule, ...] = (
     # The daily quota comes as a 422 and holds until the next day.
     Rule(frozenset({400, 402, 403, 422, 429}), _DAILY_LIMIT, InsufficientQuota),
     Rule(frozenset({422}), _USED_UP, InsufficientQuota),
-    Rule(frozenset({400, 422}), _NO_SUCH_MODEL, _model_not_found),
-    Rule(frozenset({404}), None, _model_not_found),
+    Rule(frozenset({400, 404, 422}), _NO_SUCH_MODEL, UpstreamRejected, status=404),
+    Rule(frozenset({404}), None, UpstreamRejected),
     Rule(_VENDOR_FAILURES, WARNING, UpstreamUnavailable),
-    Rule(_VENDOR_FAILURES, re.compile(r"Excessively l", re.IGNORECASE), UpstreamUnavailable),
+    Rule(_VENDOR_FAILURES | {400, 413, 422}, _TOO_LONG, ContextLengthExceeded),
 )
 
 

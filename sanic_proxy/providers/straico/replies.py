@@ -35,8 +35,6 @@ _FINISH_REASONS: Mapping[str, str] = {
 _FAILURES = frozenset({"error", "insufficient_system_resource"})
 _COST_KEYS = ("price", "words")
 
-_WARNING_RULE = next((rule for rule in RULES if rule.pattern is WARNING), None)
-
 Numbers = dict[str, Any]
 
 
@@ -64,8 +62,8 @@ def reply_of(parsed: Any) -> Reply:
     if not isinstance(message, dict):
         raise UpstreamBadResponse("The provider's answer has no message")
     text = _text(message.get("content"))
-    if _WARNING_RULE is not None and WARNING.match(text):
-        raise _WARNING_RULE.error(error_parser.safe_text(text))
+    if WARNING.match(text):
+        raise error_parser.error_in_band({"error": text}, rules=RULES)
     annotations = message.get("annotations")
     finish = str(choice.get("finish_reason") or "").lower()
     if finish in _FAILURES:
@@ -96,9 +94,7 @@ def _unwrapped(parsed: Any) -> Mapping[str, Any]:
     if not isinstance(reply, dict):
         raise UpstreamBadResponse("The provider's answer is not a chat completion")
     if reply.get("error") or (reply.get("success") is False and "choices" not in reply):
-        text = error_parser.safe_text(error_parser.message_of(reply))
-        rule = next((rule for rule in RULES if rule.fits(422, text) or rule.fits(500, text)), None)
-        raise rule.error(text) if rule is not None else error_parser.error_in_band(reply)
+        raise error_parser.error_in_band(reply, rules=RULES)
     return reply
 
 

@@ -23,16 +23,18 @@ def error(status: int, text: str) -> errors.ProxyError:
     [
         (422, "The daily API limit for spending coins has been reached", errors.InsufficientQuota),
         (400, "The number of images will exceed the daily generation limit", errors.InsufficientQuota),
-        (422, "Model not found: nope/nope", errors.ModelNotFound),
+        (422, "Model not found: nope/nope", errors.UpstreamRejected),
         (422, "temperature is wrong", errors.UpstreamRefusedRequest),
         (500, "**Warning:** It seems we couldn't process your request this time", errors.UpstreamUnavailable),
-        (500, "Excessively large context for the LLM", errors.UpstreamUnavailable),
+        (500, "Excessively large context for the LLM (context length: 9)", errors.ContextLengthExceeded),
+        (422, "The message exceeds the word limit of this model", errors.ContextLengthExceeded),
+        (422, "context length limit exceeded", errors.ContextLengthExceeded),
         (500, "boom", errors.UpstreamError),
         (401, "Token is not valid", errors.UpstreamAuthFailed),
-        (404, "no", errors.ModelNotFound),
+        (404, "no", errors.UpstreamRejected),
         (429, "Daily limit of 50,000 coins", errors.InsufficientQuota),
         (422, "API spending limit has been reached", errors.InsufficientQuota),
-        (404, "", errors.ModelNotFound),
+        (404, "", errors.UpstreamRejected),
         (502, "**Warning:** It seems we couldn’t process your request", errors.UpstreamUnavailable),
     ],
 )
@@ -52,6 +54,12 @@ def test_a_text_means_what_it_means(status: int, text: str, kind: type[errors.Pr
 )
 def test_a_limit_that_is_no_quota_is_not_called_one(status: int, text: str) -> None:
     assert not isinstance(error(status, text), errors.InsufficientQuota)
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_an_unknown_model_is_a_404_whatever_it_came_with(status: int) -> None:
+    made = error(status, "Model not found: x")
+    assert (made.status, made.code, made.blames_target) == (404, "model_not_found", False)
 
 
 def test_waiting_does_not_help_against_the_daily_limit() -> None:

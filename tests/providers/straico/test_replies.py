@@ -128,10 +128,10 @@ WARNING = "**Warning:** It seems we couldn't process your request this time. It 
         ({"data": {"completions": {}}}, errors.UpstreamBadResponse),
         (
             {"data": {"completions": {"m": {"completion": {"error": "Model not found"}}}}},
-            errors.ModelNotFound,
+            errors.UpstreamRejected,
         ),
         ({"error": "Token is weird", "success": False}, errors.UpstreamError),
-        ({"error": "Model not found", "success": False}, errors.ModelNotFound),
+        ({"error": "Model not found", "success": False}, errors.UpstreamRejected),
         ({"error": "The daily API limit for spending coins has been reached"}, errors.InsufficientQuota),
         (straico_completion(WARNING), errors.UpstreamUnavailable),
     ],
