@@ -171,6 +171,10 @@ def _inserted(*odd: bytes) -> Play:
     return _of_frames(lambda frames: [*frames[:2], *odd, *frames[2:]])
 
 
+def _without_reason(word: bytes, one: bytes) -> bytes:
+    return one.replace(b'"finish_reason":null', b'"finish_reason":' + word)
+
+
 def _comments(_fault: Fault, _is_streaming: bool) -> list[bytes]:
     """As some gateways keep a connection alive: comment lines, and no token for as long as anyone stays."""
     return chunked([b": still thinking\n\n"] * 1000)
@@ -218,6 +222,18 @@ _OF_FRAMES: Mapping[str, Play] = {
     "usage-mid": _inserted(_event({"choices": [], "usage": _USAGE})),
     "usage-with-choices": _inserted(frame({"content": "x"}, usage=_USAGE)),
     "comments": _comments,
+    # What is no finish reason, in every chunk, and then the end of the connection.
+    "empty-reasons": _of_frames(lambda frames: [_without_reason(b'""', one) for one in frames[:-2]]),
+    "null-reasons": _of_frames(lambda frames: [_without_reason(b'"null"', one) for one in frames[:-2]]),
+    "finish-error": _of_frames(lambda frames: [*frames[:-2], frame(finish="error"), DONE]),
+    "only-done": _of_frames(lambda frames: [DONE]),
+    "error-object": _inserted(_event({"object": "error", "message": "Scripted failure", "code": 500})),
+    "bare-error": _inserted(b'{"code":20012,"message":"Scripted failure"}\n\n'),
+    "error-line": _inserted(b"error: " + error_body() + b"\n\n"),
+    "data-comment": _inserted(b"data: : keepalive\n\n", b"data: ping\n\n", b"data: null\n\n"),
+    "ping-event": _inserted(b"event: ping\ndata: {}\n\n"),
+    "padded-done": _of_frames(lambda frames: [*frames[:-1], b"data:  [DONE] \n\n"]),
+    "late-garbage": _of_frames(lambda frames: [*frames[:-1], b"data: {oops\n\n", DONE]),
 }
 
 
@@ -245,6 +261,10 @@ def _foreign(fault: Fault, _is_streaming: bool) -> list[bytes]:
     return sized(b'{"detail":[{"loc":["body"],"msg":"nope"}]}', *_waits(fault), status=fault.code)
 
 
+def _labelled(fault: Fault, kind: str) -> list[bytes]:
+    return sized(json.dumps(completion(fault.words)).encode(), kind=kind)
+
+
 def _redirect(fault: Fault, _is_streaming: bool) -> list[bytes]:
     return sized(b"", f"location: {fault.to}", status=307)
 
@@ -255,6 +275,12 @@ _OF_WHOLE: Mapping[str, Play] = {
     "foreign": _foreign,
     "redirect": _redirect,
     "json": lambda fault, _: _whole(fault),
+    "json-as-text": lambda fault, _: _labelled(fault, "text/plain; charset=utf-8"),
+    "json-as-bytes": lambda fault, _: _labelled(fault, "application/octet-stream"),
+    "json-as-events": lambda fault, _: _labelled(fault, "text/event-stream"),
+    "error-as-events": _always(error_body(), kind="text/event-stream"),
+    "ok-code": _always(b'{"code":20012,"message":"Scripted failure","data":null}'),
+    "no-choices-whole": _always(b'{"id":"x","object":"chat.completion","choices":[]}'),
     "sse": lambda fault, _: chunked(stream(fault.words)),
     "ok-error": _always(error_body()),
     "captive": _always(_HTML, kind="text/html"),

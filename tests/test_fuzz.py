@@ -14,7 +14,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.providers.echo import completion as echoed
 from sanic_proxy.providers.straico.replies import model_list
-from sanic_proxy.streams.stream import ChatGuard
+from sanic_proxy.streams.filters import ChatStreamFilter
 from sanic_proxy.upstream import error_parser
 from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 
@@ -48,8 +48,8 @@ def test_no_body_breaks_a_list_or_an_error(body: Any) -> None:
         max_size=12,
     )
 )
-def test_no_stream_breaks_the_guard(pieces: list[bytes]) -> None:
-    guard = ChatGuard()
+def test_no_stream_breaks_the_filter(pieces: list[bytes]) -> None:
+    guard = ChatStreamFilter()
     for piece in pieces:
         guard.feed(piece)
     try:

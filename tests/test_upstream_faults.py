@@ -25,6 +25,7 @@ from tests.support.proxy import Proxy, Reply, free_port, running_proxy
 
 TEXT = "".join(f"wörd{number} " for number in range(faults.GOOD.words))
 BAD = "502 upstream_bad_response"
+EMPTY = "502 upstream_empty_response"
 REFUSED = "429 rate_limit_exceeded"
 
 
@@ -64,6 +65,8 @@ CASES = (
     framed(9, "until-close;cut=700", "cut upstream_disconnected"),
     framed(9, "half-frame", "cut upstream_disconnected"),
     framed(9, "no-end", "cut upstream_disconnected"),
+    framed(9, "empty-reasons", "cut upstream_disconnected"),
+    framed(9, "null-reasons", "cut upstream_disconnected"),
     framed(10, "no-done", "whole"),
     framed(11, "after-done", "whole"),
     framed(12, "good;step=1", "whole"),
@@ -75,24 +78,39 @@ CASES = (
     framed(13, "ids", "whole"),
     framed(13, "multi-line", "whole"),
     framed(13, "with-comments", "whole"),
+    framed(13, "data-comment", "whole"),
+    framed(13, "ping-event", "whole"),
+    framed(13, "padded-done", "whole"),
     framed(14, "huge-frame", "cut upstream_frame_too_large"),
     framed(15, "bad-utf8", "cut upstream_bad_frame"),
     framed(16, "bad-json", "cut upstream_bad_frame"),
     framed(16, "nan", "cut upstream_bad_frame"),
-    framed(16, "no-object", "cut upstream_bad_frame"),
+    framed(16, "late-garbage", "whole"),
     framed(17, "lone-surrogate", "whole"),
     framed(17, "large-number", "whole"),
+    framed(18, "no-object", "whole"),
     framed(18, "empty-object", "whole"),
     framed(18, "no-choices", "whole"),
     framed(18, "empty-choices", "whole"),
     framed(18, "null-delta", "whole"),
     framed(19, "error-frame", "cut scripted"),
     framed(19, "error-event", "cut scripted"),
+    framed(19, "error-line", "cut scripted"),
+    framed(19, "error-object", "cut upstream_error"),
+    framed(19, "bare-error", "cut 20012"),
+    framed(19, "finish-error", "cut upstream_error"),
+    Case(20, "ok-code", "502 20012", "502 20012"),
+    framed(20, "error-as-events", "502 scripted"),
     Case(20, "ok-error", "502 scripted", "502 scripted"),
     framed(21, "json", "whole"),
+    framed(21, "json-as-text", "whole"),
+    framed(21, "json-as-bytes", "whole"),
+    framed(21, "json-as-events", "whole"),
     Case(22, "sse", BAD, ""),
     Case(23, "captive", BAD, BAD),
     Case(23, "empty", BAD, BAD),
+    framed(23, "only-done", EMPTY),
+    Case(23, "no-choices-whole", EMPTY, EMPTY),
     Case(23, "half-json", BAD, BAD),
     Case(23, "no-completion", BAD, BAD),
     Case(24, "html;code=400", "400 upstream_bad_request", "400 upstream_bad_request"),
@@ -284,13 +302,15 @@ def test_thousands_of_tokens_come_in_order(faulty: tuple[FaultyUpstream, Proxy])
 
 
 @pytest.mark.row(37)
-def test_odd_deltas_of_tool_calls_keep_their_bytes(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+def test_only_incomplete_tool_calls_are_changed(faulty: tuple[FaultyUpstream, Proxy]) -> None:
     _, proxy = faulty
     sent = b"".join(faults.pieces(faults.parse("odd-tools"), is_streaming=True))
     received = proxy.chat("groq/odd-tools", stream=True).body
     frames = [part for part in received.split(b"\n\n") if b"tool_calls" in part]
-    assert len(frames) == 5
-    assert all(part in sent for part in frames)
+    assert [part in sent for part in frames] == [True, True, False, False, True]
+    no_index, no_id = (json.loads(part[6:])["choices"][0]["delta"]["tool_calls"][0] for part in frames[2:4])
+    assert (no_index["id"], no_index["type"], no_index["index"]) == ("c", "function", 2)
+    assert (no_id["id"][:5], no_id["type"], no_id["index"]) == ("call_", "function", 7)
 
 
 @pytest.mark.row(38)
@@ -300,6 +320,14 @@ def test_no_usage_is_made_up(faulty: tuple[FaultyUpstream, Proxy]) -> None:
     assert b"usage" not in body
     body = proxy.chat("groq/usage-mid", stream=True, stream_options={"include_usage": True}).body
     assert body.count(b'"usage"') == 1
+
+
+@pytest.mark.row(18)
+def test_dropped_frames_are_counted_in_the_log(faulty: tuple[FaultyUpstream, Proxy]) -> None:
+    _, proxy = faulty
+    for play, is_counted in (("empty-object", True), ("no-object", True), ("data-comment", False)):
+        proxy.chat(f"groq/{play}", stream=True, headers={"x-request-id": f"dropped-{play}"})
+        assert ("dropped_frames=1" in proxy.log_line(f"dropped-{play}")) == is_counted
 
 
 @pytest.mark.row(32)

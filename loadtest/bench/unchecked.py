@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sanic_proxy.app import app
-from sanic_proxy.streams.stream import ChatGuard
+from sanic_proxy.streams.filters import ChatStreamFilter
 
 __all__ = ["app"]
 
 
-def _pass_all(guard: ChatGuard, data: bytes) -> bytes:
-    guard.is_done = guard.is_done or b"data: [DONE]" in data
+def _pass_all(stream: ChatStreamFilter, data: bytes) -> bytes:
+    stream.is_done = stream.is_done or b"data: [DONE]" in data
     return data
 
 
-ChatGuard.feed = _pass_all  # type: ignore[method-assign, assignment]
+ChatStreamFilter.feed = _pass_all  # type: ignore[method-assign, assignment]

@@ -144,6 +144,7 @@ class ProviderSettings:
     model_prefix: str = ""
     proxy: Secret | None = None
     serves_any_name: bool = False
+    unify_reasoning: bool = False
 
     @property
     def keys(self) -> tuple[Secret, ...]:

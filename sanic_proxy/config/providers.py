@@ -22,6 +22,7 @@ from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import (
     PREFIX,
     Duration,
+    Flag,
     Headers,
     Keys,
     Kind,
@@ -109,6 +110,9 @@ PROVIDER_KEYS: Table = {
             for field in fields(Timeouts)
         },
         "the clocks of this provider",
+    ),
+    "unify_reasoning": Key(
+        Flag(), "reasoning always as `reasoning_content`; off: under the name that the provider uses"
     ),
 }
 MODEL_KEYS: Table = {
@@ -256,6 +260,7 @@ class ProviderReader:
             model_prefix=row.model_prefix,
             proxy=self._outbound_proxy(base_url),
             serves_any_name=row.serves_any_name,
+            unify_reasoning=table.get("unify_reasoning", False),
         )
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:

@@ -14,7 +14,8 @@ class RequestRecord:
     `client_id` tells clients apart (the same for every request with one key; empty where no keys are set).
     `waited_s` is what the proxy itself waited between its attempts, the wait under way included.
     `ended` says why it did: "complete", an error's code, or "client_left". `route` lists the targets that
-    were asked, why each was left, and after how many milliseconds.
+    were asked, why each was left, and after how many milliseconds. `dropped_frames` counts the frames of the
+    provider's stream that were neither passed on nor a keep-alive.
     """
 
     request_id: str
@@ -32,6 +33,7 @@ class RequestRecord:
     route: str = ""
     waited_s: float = 0.0
     usage: dict[str, Any] | None = None
+    dropped_frames: int = 0
     is_logged: bool = False
 
     def sent(self, size_bytes: int) -> None:
@@ -60,5 +62,6 @@ class RequestRecord:
             "route": self.route or None,
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
+            "dropped_frames": self.dropped_frames or None,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -119,9 +119,16 @@ def now() -> int:
     return int(time.time())
 
 
-def chunk(head: ChunkHead, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+def chunk(
+    head: ChunkHead,
+    delta: dict[str, Any],
+    finish_reason: str | None = None,
+    *,
+    index: int = 0,
+    logprobs: object = None,
+) -> dict[str, Any]:
     """One chat.completion.chunk with all fields that OpenAI's specification requires."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
     return head.around([choice])
 
 

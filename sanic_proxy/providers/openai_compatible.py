@@ -24,8 +24,10 @@ from sanic_proxy.providers.base import (
     WholeAnswer,
 )
 from sanic_proxy.streams import replay
-from sanic_proxy.streams.stream import ChatGuard, Relay, relayed
-from sanic_proxy.upstream import error_parser
+from sanic_proxy.streams.filters import ChatStreamFilter
+from sanic_proxy.streams.reasoning import ReasoningRenamer
+from sanic_proxy.streams.stream import Relay, relayed
+from sanic_proxy.upstream import answers, error_parser
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient, bounded
 from sanic_proxy.upstream.error_parser import Rule
 from sanic_proxy.upstream.request import Upload
@@ -34,10 +36,10 @@ from sanic_proxy.upstream.response_headers import is_header_value, returned_head
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
 _WAITS = frozenset({"retry-after", "retry-after-ms"})
-# How an event stream begins, behind a BOM or line ends.
-_BLANKS = b"\xef\xbb\xbf \r\n"
-_STREAMS = (b"data:", b"event:", b":")
-_SURE_BYTES = max(map(len, _STREAMS))
+# What may stand before an answer, and how JSON begins. What begins otherwise is taken for an event stream,
+# whatever its label: servers call streams JSON, and JSON text/plain, octet-stream or event-stream.
+_BLANKS = b"\xef\xbb\xbf \t\r\n"
+JSON_BEGINS = (b"{", b"[")
 
 
 class GenericProvider(ChatProvider):
@@ -82,11 +84,13 @@ class GenericProvider(ChatProvider):
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
         body = await answer.source.read_all()
-        completion = error_parser.checked_completion(body)
+        completion = answers.checked_completion(body)
         if isinstance(usage := completion.get("usage"), dict):
             answer.request.record.usage = usage
+        if self._settings.unify_reasoning and _rename_reasoning(completion):
+            body = codec.dumps(completion)
         headers = headers_back(answer.source.headers)
-        return WholeAnswer(body, [("content-type", _json_type(answer.source.headers)), *headers])
+        return WholeAnswer(body, [("content-type", json_type(answer.source.headers)), *headers])
 
     @override
     async def create_streaming_response(
@@ -95,21 +99,23 @@ class GenericProvider(ChatProvider):
         answer = await pending
         source = answer.source
         request.answer_headers = headers_back(source.headers)
-        guard = ChatGuard()
+        renames = self._settings.unify_reasoning
+        frames = ChatStreamFilter(
+            include_usage=request.include_usage, reasoning=ReasoningRenamer() if renames else None
+        )
         try:
-            begun = b""
-            if media_type(source.headers) == "application/json":
-                begun = await _until_known(source)
-                if not _looks_like_a_stream(begun):
-                    for frame in _told(begun, request):
-                        yield frame
-                    return
-            async with aclosing(relayed(source, guard, begun)) as parts:
+            begun = await opening_of(source)
+            if begun.startswith(JSON_BEGINS):
+                for frame in _replayed(await rest_of(source, begun), request, renames=renames):
+                    yield frame
+                return
+            async with aclosing(relayed(source, frames, begun)) as parts:
                 async for part in parts:
                     yield part
             source.let_end()
         finally:
-            request.record.usage = guard.usage or request.record.usage
+            request.record.usage = frames.usage or request.record.usage
+            request.record.dropped_frames += frames.dropped_frames
             answer.close()
 
     @override
@@ -163,25 +169,46 @@ class GenericProvider(ChatProvider):
         return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]
 
 
-async def _until_known(source: AnswerSource) -> bytes:
-    """What came of a body called JSON, up to where it shows that it is a stream; else all of it."""
-    begun = b""
-    while len(begun.lstrip(_BLANKS)) < _SURE_BYTES and (piece := await source.read_some()):
-        begun = bounded(begun + piece, len(begun) + len(piece))
-    if _looks_like_a_stream(begun):
-        return begun
+async def opening_of(source: AnswerSource) -> bytes:
+    """The first bytes of an answer behind blanks and a BOM; b"" at its end. Blanks are counted, not kept."""
+    size = 0
+    while piece := await source.read_some():
+        size += len(piece)
+        if begun := bounded(piece, size).lstrip(_BLANKS):
+            return begun
+    return b""
+
+
+async def rest_of(source: AnswerSource, begun: bytes) -> bytes:
+    """The whole of an answer that has `begun`."""
     rest = await source.read_all()
     return bounded(begun + rest, len(begun) + len(rest))
 
 
-def _told(body: bytes, request: ChatRequest) -> Iterator[bytes]:
-    """A whole answer to a request for a stream, told as one."""
-    completion = error_parser.checked_completion(body)
-    if not _is_replayable(completion):
-        raise errors.UpstreamBadResponse("The provider answered a streaming request with something else")
+def _replayed(body: bytes, request: ChatRequest, *, renames: bool) -> Iterator[bytes]:
+    """A whole answer to a streaming request, as a stream."""
+    completion = answers.checked_completion(body)
+    if not replay.is_replayable(completion):
+        raise errors.UpstreamBadResponse("The provider's completion has a choice without a message")
+    if renames:
+        _rename_reasoning(completion)
+    if isinstance(usage := completion.get("usage"), dict):
+        request.record.usage = usage
     head = _head_of(completion, request)
     yield replay.initial_frame(head)
     yield from replay.answer_frames(head, completion)
+
+
+def _rename_reasoning(completion: Mapping[str, Any]) -> bool:
+    """Rename the reasoning in each message. False if nothing changed."""
+    renamer = ReasoningRenamer()
+    messages = [choice.get("message") for choice in completion["choices"] if isinstance(choice, dict)]
+    changed = [
+        renamer.rename(number, message, is_last=True)
+        for number, message in enumerate(messages)
+        if isinstance(message, dict)
+    ]
+    return any(changed)
 
 
 def endpoint(
@@ -218,8 +245,8 @@ def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
     return back
 
 
-def _json_type(headers: Mapping[str, str]) -> str:
-    """A provider's own words for JSON; what it calls otherwise is JSON too, as it was read as such."""
+def json_type(headers: Mapping[str, str]) -> str:
+    """A provider's content type for JSON; `application/json` where it labels JSON as something else."""
     named = headers.get("content-type", "application/json")
     is_json = named.lower().startswith("application/json") and is_header_value(named)
     return named if is_json else "application/json"
@@ -228,15 +255,6 @@ def _json_type(headers: Mapping[str, str]) -> str:
 def media_type(headers: Mapping[str, str]) -> str:
     """A provider's content-type without its parameters, in lower case; "" where it names none."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _looks_like_a_stream(body: bytes) -> bool:
-    return body.lstrip(_BLANKS).startswith(_STREAMS)
-
-
-def _is_replayable(completion: Mapping[str, Any]) -> bool:
-    choices = completion["choices"]
-    return len(choices) == 1 and isinstance(choices[0], dict) and isinstance(choices[0].get("message"), dict)
 
 
 def _head_of(completion: Mapping[str, Any], request: ChatRequest) -> codec.ChunkHead:

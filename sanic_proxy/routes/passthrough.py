@@ -17,7 +17,14 @@ from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
 from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
-from sanic_proxy.providers.openai_compatible import headers_back, media_type
+from sanic_proxy.providers.openai_compatible import (
+    JSON_BEGINS,
+    headers_back,
+    json_type,
+    media_type,
+    opening_of,
+    rest_of,
+)
 from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
@@ -28,8 +35,10 @@ from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import named_provider, query_up, told_of, unnamed
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
-from sanic_proxy.streams.stream import ChatGuard, EventGuard, Passage, Relay, Sink, relayed
-from sanic_proxy.upstream import error_parser
+from sanic_proxy.streams import sse
+from sanic_proxy.streams.filters import ChatStreamFilter, PassThroughFilter, SSEFilter
+from sanic_proxy.streams.stream import Relay, Sink, relayed
+from sanic_proxy.upstream import answers
 from sanic_proxy.upstream.request import Upload
 from sanic_proxy.upstream.response_headers import is_header_value
 
@@ -154,29 +163,64 @@ class _Opened:
         self._first = first
         self._answer: ForwardedAnswer | None = None
         self.body: bytes | None = None
+        self._begun = b""
+        self._parts: AsyncGenerator[bytes | Relay, None] | None = None
 
     async def take(self, answer: ForwardedAnswer) -> None:
-        """Make `answer` this one's. JSON is read whole: what is none is no success."""
+        """Make `answer` this one's, once it is known to be good: JSON is read whole, and a stream of
+        completions up to its first content. Other streams are judged while they are sent.
+        """
         kind = media_type(answer.headers)
-        row = self._row
-        is_stream = kind == "text/event-stream" or (row.is_completion and self._request.record.is_streaming)
-        is_json = row.answer == "json" or (
-            row.answer == "media" and kind in {"application/json", "text/html"}
-        )
-        if is_json and not is_stream:
+        row, is_streaming = self._row, self._request.record.is_streaming
+        if row.is_completion and is_streaming:
+            await self._open_completions(answer)
+        elif kind == "text/event-stream":
+            if row.answer == "json" and not is_streaming:
+                await self._read_mislabelled(answer)
+        elif row.answer == "json" or (row.answer == "media" and kind in {"application/json", "text/html"}):
             body = await answer.read_all()
             self._check(body)
             self.body = body
         self._answer = answer
 
-    def _check(self, body: bytes) -> None:
-        if not body:
+    async def _open_completions(self, answer: ForwardedAnswer) -> None:
+        begun = await opening_of(answer)
+        if begun.startswith(JSON_BEGINS):
+            completion = self._check(await rest_of(answer, begun))
+            # A whole text completion has the fields of a stream's chunk.
+            self._begun = sse.encode(codec.dumps(completion)) + sse.DONE
             return
-        parsed = (
-            error_parser.checked_completion(body) if self._row.is_completion else error_parser.checked(body)
-        )
+        self._parts = self._completions(answer, begun)
+        self._begun = cast("bytes", await anext(self._parts, b""))
+
+    async def _completions(
+        self, answer: ForwardedAnswer, begun: bytes
+    ) -> AsyncGenerator[bytes | Relay, None]:
+        record = self._request.record
+        frames = ChatStreamFilter()
+        try:
+            async with aclosing(relayed(answer, frames, begun)) as parts:
+                async for part in parts:
+                    yield part
+        finally:
+            record.usage = frames.usage or record.usage
+            record.dropped_frames += frames.dropped_frames
+
+    async def _read_mislabelled(self, answer: ForwardedAnswer) -> None:
+        """Some servers label JSON as an event stream, mostly an error."""
+        self._begun = await opening_of(answer)
+        if self._begun.startswith(JSON_BEGINS):
+            body = await rest_of(answer, self._begun)
+            self._check(body)
+            self.body = body
+
+    def _check(self, body: bytes) -> Any:
+        if not body:
+            return None
+        parsed = answers.checked_completion(body) if self._row.is_completion else answers.checked(body)
         if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
             self._request.record.usage = usage
+        return parsed
 
     def described(self) -> list[str]:
         """The resources that the answer names."""
@@ -193,6 +237,8 @@ class _Opened:
 
     def _described(self) -> list[tuple[str, str]]:
         upstream = self._answer.headers if self._answer is not None else {}
+        if self.body and "content-type" in upstream:
+            upstream = {**upstream, "content-type": json_type(upstream)}
         kept = [
             (name, upstream[name]) for name in ("content-type", "content-disposition") if name in upstream
         ]
@@ -212,15 +258,20 @@ class _Opened:
         self, pending: Coroutine[Any, Any, ForwardedAnswer]
     ) -> AsyncGenerator[bytes | Relay, None]:
         answer = self._answer or await pending
-        chat = ChatGuard()
-        guard = chat if self._row.is_completion else EventGuard(has_length=answer.has_length)
         try:
-            async with aclosing(relayed(answer, guard)) as parts:
-                async for part in parts:
-                    yield part
+            if self._row.is_completion and self._request.record.is_streaming:
+                yield self._begun
+                parts = self._parts
+            elif self._row.is_completion:
+                parts = self._completions(answer, self._begun)
+            else:
+                parts = relayed(answer, SSEFilter(has_length=answer.has_length), self._begun)
+            if parts is not None:
+                async with aclosing(parts):
+                    async for part in parts:
+                        yield part
             answer.let_end()
         finally:
-            self._request.record.usage = chat.usage
             self.close()
 
     def close(self) -> None:
@@ -234,7 +285,7 @@ async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) 
     is_sized = length.isascii() and length.isdigit() and "content-encoding" not in answer.headers
     response = Reply(lines, status=answer.status)
     request.begin(response, b"", int(length) if is_sized else None)
-    relay = Relay(answer, Passage())
+    relay = Relay(answer, PassThroughFilter())
     try:
         await relay.run(cast("Sink", request.stream))
     except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off

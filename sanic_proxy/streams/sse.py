@@ -2,11 +2,13 @@
 
 The format is the HTML standard's, chapter 9.2. A frame made of one `data:` line ending in LF keeps
 its bytes; everything else the format allows (BOM, CRLF, comments, `id:`, `retry:`, several `data:`
-lines) becomes `data: <payload>` and a blank line.
+lines) becomes `data: <payload>` and a blank line. So does JSON that stands there without `data:`, which the
+format would ignore: it is how some servers report an error in the middle of a stream.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from sanic_proxy.errors import FrameTooLarge
@@ -18,6 +20,7 @@ PING = b": ping\n"
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
+_JSON_BEGINS = frozenset({b"{", b"["})
 
 
 def encode(payload: bytes) -> bytes:
@@ -26,7 +29,7 @@ def encode(payload: bytes) -> bytes:
 
 
 class Frame(NamedTuple):
-    """One event: the bytes to send, what its `data` says, and its `event` name, mostly empty."""
+    """One event: the bytes to send, its `data`, and its `event` name, mostly empty."""
 
     raw: bytes
     payload: bytes
@@ -74,13 +77,13 @@ class FrameSplitter:
         if end < 0:
             self._searched = len(tail)
             if len(tail) > MAX_FRAME_BYTES:
-                raise FrameTooLarge("A frame of the provider's stream is larger than the proxy holds")
+                raise frame_too_large()
             return []
         # Of three line ends the first two are the frame's, wherever the network cuts.
         blocks = bytes(tail[:end]).rstrip(b"\n")
         del tail[: end + 2]
         self._searched = 0
-        return [frame for block in blocks.split(b"\n\n") if (frame := _frame(block)) is not None]
+        return [frame for block in blocks.split(b"\n\n") for frame in _frames(block)]
 
     @property
     def pending(self) -> bytes:
@@ -106,24 +109,40 @@ class FrameSplitter:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _frame(block: bytes) -> Frame | None:
+def frame_too_large() -> FrameTooLarge:
+    limit_mib = MAX_FRAME_BYTES // 2**20
+    return FrameTooLarge(f"A frame of the provider's stream is larger than the limit of {limit_mib} MiB")
+
+
+def _frames(block: bytes) -> list[Frame]:
     block = block.lstrip(b"\n")
     if block.startswith(b"data:") and b"\n" not in block:
         payload = block[6:] if block[5:6] == b" " else block[5:]
-        return Frame(block + b"\n\n", payload) if payload else None
-    return _normalised(block)
+        return [Frame(block + b"\n\n", payload)] if payload else []
+    return list(_normalised(block))
 
 
-def _normalised(block: bytes) -> Frame | None:
-    lines: list[bytes] = []
+def _normalised(block: bytes) -> Iterator[Frame]:
+    """The frame of a block of lines; before it, what stands there without being an event of the format.
+
+    Servers that fail in the middle of a stream write their error as bare JSON, or as `error: {...}`.
+    """
+    data: list[bytes] = []
+    bare: list[bytes] = []
     event = b""
     for line in block.split(b"\n"):
         name, _, value = line.partition(b":")
         value = value[1:] if value[:1] == b" " else value
         if name == b"data":
-            lines.append(value)
+            data.append(value)
         elif name == b"event":
             event = value
+        elif name == b"error":
+            yield Frame(encode(value), value, b"error")
+        elif bare or line.lstrip()[:1] in _JSON_BEGINS:
+            bare.append(line)
     # A JSON text holds line breaks only between its tokens, where a space does as well.
-    payload = b" ".join(lines)
-    return Frame(encode(payload), payload, event) if payload else None
+    if payload := b" ".join(bare):
+        yield Frame(encode(payload), payload)
+    if payload := b" ".join(data):
+        yield Frame(encode(payload), payload, event)

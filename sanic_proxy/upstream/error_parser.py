@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
@@ -21,8 +20,6 @@ from sanic_proxy.upstream.retry_hints import clamped, retry_after_s, wait_s
 
 __all__ = [
     "Rule",
-    "checked",
-    "checked_completion",
     "error_from_answer",
     "error_in_band",
     "error_in_line",
@@ -131,32 +128,6 @@ def error_in_line(line: bytes, *, rules: Sequence[Rule] = ()) -> errors.ProxyErr
         value = parsed if is_error(parsed) else {"error": parsed or text.decode("utf-8", "replace") or True}
         return error_in_band(value, rules=rules)
     return error_in_band(parsed, rules=rules) if is_error(parsed) else None
-
-
-def checked(body: bytes) -> Any:
-    """The JSON of a whole answer with a good status.
-
-    Raises UpstreamBadResponse for invalid JSON, and the provider's error where the answer is one.
-    """
-    try:
-        parsed = codec.loads_exact(body)
-    except ValueError:
-        if (error := error_in_line(body)) is not None:
-            raise error from None
-        raise errors.UpstreamBadResponse("The provider's answer is not valid JSON") from None
-    if is_error(parsed):
-        raise error_in_band(parsed)
-    return parsed
-
-
-def checked_completion(body: bytes) -> dict[str, Any]:
-    """The completion in a whole answer. Raises as `checked`, and for JSON without `choices`."""
-    parsed = checked(body)
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("choices"), list):
-        raise errors.UpstreamBadResponse(
-            "The provider's answer is not a completion: it has no list of choices"
-        )
-    return parsed
 
 
 def _whole(value: object) -> int:

@@ -87,9 +87,10 @@ def test_the_model_names_the_provider_and_no_other_byte_changes(
     ],
 )
 def test_every_endpoint_that_takes_json_passes(proxy: Proxy, upstream: Upstream, path: str) -> None:
-    says(upstream, f"POST {BASE}{path}", {"object": "x", "choices": []})
+    answer = {"object": "x", "choices": [{"text": "a"}]}
+    says(upstream, f"POST {BASE}{path}", answer)
     reply = proxy.request("POST", f"/v1{path}", {"model": "groq/m"}, {"accept": "application/json"})
-    assert (reply.status, reply.json) == (200, {"object": "x", "choices": []})
+    assert (reply.status, reply.json) == (200, answer)
     assert upstream.requests[-1].json == {"model": "m"}
     assert upstream.requests[-1].header("accept") == "application/json"
 
@@ -203,9 +204,14 @@ def test_a_provider_without_the_endpoint_is_a_404(proxy: Proxy, upstream: Upstre
         (b"<html>log in</html>", "text/html"),
         (b"not json", "application/json"),
         (b'{"error":{"message":"no","type":"t"}}', "application/json"),
+        (b'{"code":20012,"message":"no"}', "application/json"),
+        (b'{"object":"error","message":"no","code":500}', "application/json"),
+        (b'{"base_resp":{"status_code":1004,"status_msg":"no"}}', "application/json"),
+        (b'{"code":20012,"message":"no"}', "text/event-stream"),
+        (b'error: {"message":"no"}', "text/event-stream"),
     ],
 )
-@pytest.mark.parametrize("path", ["/embeddings", "/audio/speech"])
+@pytest.mark.parametrize("path", ["/embeddings", "/rerank", "/images/generations", "/audio/speech"])
 def test_a_success_that_is_none_is_a_502(
     proxy: Proxy, upstream: Upstream, path: str, body: bytes, kind: str
 ) -> None:
@@ -263,6 +269,45 @@ def test_a_stream_of_completions_that_is_cut_ends_with_an_error(proxy: Proxy, up
     reply = proxy.request("POST", "/v1/completions", {"model": "groq/m", "prompt": "x", "stream": True})
     assert b'"code":"upstream_disconnected"' in reply.body
     assert DONE not in reply.body
+
+
+@pytest.mark.row(20, 23)
+@pytest.mark.parametrize(
+    ("body", "kind", "code"),
+    [
+        (DONE, "text/event-stream", "upstream_empty_response"),
+        (b'{"choices":[]}', "application/json", "upstream_empty_response"),
+        (b"<html>", "text/html", "upstream_bad_response"),
+        (b'{"error":{"message":"no","code":429}}', "text/event-stream", "rate_limit_exceeded"),
+    ],
+)
+def test_a_stream_of_completions_without_content_is_an_error(
+    proxy: Proxy, upstream: Upstream, body: bytes, kind: str, code: str
+) -> None:
+    says(upstream, "m", body, kind=kind)
+    reply = proxy.request("POST", "/v1/completions", {"model": "groq/m", "prompt": "x", "stream": True})
+    assert reply.status >= 400
+    assert reply.error["code"] == code
+
+
+@pytest.mark.row(21)
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "text/event-stream"])
+def test_a_whole_text_completion_to_a_streaming_request_becomes_a_stream(
+    proxy: Proxy, upstream: Upstream, kind: str
+) -> None:
+    answer = json.loads(chunk("a b", "stop")[6:])
+    says(upstream, "m", json.dumps(answer, indent=1).encode(), kind=kind)
+    reply = proxy.request("POST", "/v1/completions", {"model": "groq/m", "prompt": "x", "stream": True})
+    frame, done = reply.body.split(b"\n\n", 1)
+    assert json.loads(frame[6:]) == answer
+    assert done == DONE
+
+
+def test_json_labelled_as_an_event_stream_is_json(proxy: Proxy, upstream: Upstream) -> None:
+    says(upstream, "embed", EMBEDDINGS, kind="text/event-stream")
+    reply = proxy.request("POST", "/v1/embeddings", {"model": "groq/embed", "input": "x"})
+    assert (reply.status, reply.json) == (200, EMBEDDINGS)
+    assert reply.headers["content-type"] == "application/json"
 
 
 def test_a_silent_stream_of_completions_is_kept_alive(proxy: Proxy, upstream: Upstream) -> None:

@@ -454,7 +454,8 @@ def test_other_endpoints_are_repeated_and_moved_too(
     fallback: Proxy, upstream: Upstream, n: int, path: str
 ) -> None:
     async def done(exchange: Exchange) -> None:
-        await exchange.answer({"object": "list", "choices": []})
+        choice = {"index": 0, "text": "Hello", "finish_reason": "stop"}
+        await exchange.answer({"object": "list", "choices": [choice]})
 
     upstream.on("first", fails(500))
     upstream.on("second", done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,10 +41,101 @@ def test_an_answer_is_told_in_order() -> None:
     assert deltas(frames) == [
         {"reasoning_content": "hm"},
         {"content": "one two"},
-        {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f"}}]},
+        {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}, "index": 0}]},
         {},
     ]
     assert frames[-1] == DONE
+
+
+def test_nothing_of_a_choice_is_lost() -> None:
+    answer = completion("one", system_fingerprint="fp", citations=["https://a"], service_tier=None)
+    choice = answer["choices"][0]
+    choice["logprobs"] = {"content": [{"token": "one"}]}
+    choice["native_finish_reason"] = "STOP"
+    choice["message"] |= {"reasoning": "hm", "images": [{"type": "image_url"}], "audio": {"id": "a"}}
+    chunks = [json.loads(frame[6:]) for frame in replay.answer_frames(head(), answer) if frame != DONE]
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"reasoning": "hm"},
+        {"content": "one"},
+        {"images": [{"type": "image_url"}]},
+        {"audio": {"id": "a"}},
+        {},
+    ]
+    assert [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"]] == [
+        {"content": [{"token": "one"}]}
+    ]
+    last = chunks[-1]
+    assert (last["system_fingerprint"], last["citations"]) == ("fp", ["https://a"])
+    assert last["choices"][0]["native_finish_reason"] == "STOP"
+
+
+def test_each_choice_is_replayed_under_its_index() -> None:
+    one, two = completion("one")["choices"][0], completion("two")["choices"][0]
+    answer = completion(choices=[{**two, "index": 1, "finish_reason": "length"}, one])
+    frames = [replay.initial_frame(head()), *replay.answer_frames(head(), answer)]
+    texts: dict[int, str] = {}
+    roles: dict[int, int] = {}
+    ends: dict[int, str | None] = {}
+    for frame in frames[:-1]:
+        (choice,) = json.loads(frame[6:])["choices"]
+        index, delta = choice["index"], choice["delta"]
+        texts[index] = texts.get(index, "") + (delta.get("content") or "")
+        roles[index] = roles.get(index, 0) + ("role" in delta)
+        ends[index] = choice["finish_reason"] or ends.get(index)
+    assert (texts, roles) == ({0: "one", 1: "two"}, {0: 1, 1: 1})
+    assert ends == {0: "stop", 1: "length"}
+
+
+@pytest.mark.parametrize("reason", [None, "", "null", "none"])
+def test_a_missing_finish_reason_is_not_made_up(reason: str | None) -> None:
+    answer = completion("one")
+    answer["choices"][0]["finish_reason"] = reason
+    *frames, done = replay.answer_frames(head(), answer)
+    assert [json.loads(frame[6:])["choices"][0]["finish_reason"] for frame in frames] == [None]
+    assert done == DONE
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], [{"content": "ab"}]),
+        (["a", "b"], [{"content": "ab"}]),
+        (
+            [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                {"type": "text", "text": "a"},
+            ],
+            [{"reasoning_content": "hm"}, {"content": "a"}],
+        ),
+        (
+            [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}, {"type": "x"}],
+            [
+                {"content": "a"},
+                {"images": [{"type": "image_url", "image_url": {}}]},
+                {"content_parts": [{"type": "x"}]},
+            ],
+        ),
+        ({"odd": 1}, [{"content": '{"odd":1}'}]),
+        (None, []),
+    ],
+)
+def test_content_in_parts_becomes_legal_deltas(content: Any, expected: list[dict[str, Any]]) -> None:
+    answer = completion()
+    answer["choices"][0]["message"]["content"] = content
+    assert deltas(list(replay.answer_frames(head(), answer)))[:-1] == expected
+
+
+@pytest.mark.parametrize(
+    ("choices", "is_replayable"),
+    [
+        ([{"message": {}}], True),
+        ([{"delta": {"content": "a"}}], True),
+        ([{"message": {}}, {"text": "x"}], False),
+        ([None], False),
+    ],
+)
+def test_a_choice_needs_a_message(choices: list[Any], is_replayable: bool) -> None:
+    assert replay.is_replayable({"choices": choices}) is is_replayable
 
 
 def test_usage_comes_last_when_it_is_wanted() -> None:

@@ -58,6 +58,24 @@ def test_odd_frames_become_one_data_line() -> None:
     assert frames[1].event == b"error"
 
 
+@pytest.mark.row(19)
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (b'{"a":1}', [(b'{"a":1}', b"")]),
+        (b'{\n  "a": 1\n}', [(b'{   "a": 1 }', b"")]),
+        (b"error: no", [(b"no", b"error")]),
+        (b'{"a":1}\ndata: x', [(b'{"a":1}', b""), (b"x", b"")]),
+        (b"Internal Server Error", []),
+        (b"id: 1\nretry: 2", []),
+    ],
+)
+def test_json_and_errors_without_data_are_read(block: bytes, expected: list[tuple[bytes, bytes]]) -> None:
+    found = frames_of(block + b"\n\n", [])
+    assert [(frame.payload, frame.event) for frame in found] == expected
+    assert [frame.raw for frame in found] == [sse.encode(payload) for payload, _ in expected]
+
+
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
 def test_any_bytes_are_split_the_same_way_however_cut(data: bytes, cuts: list[int]) -> None:
     inside = [cut for cut in cuts if cut <= len(data)]

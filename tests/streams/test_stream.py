@@ -1,4 +1,4 @@
-"""Heartbeats, and the guard on a stream's end."""
+"""Heartbeats, and the relay of a stream."""
 
 from __future__ import annotations
 
@@ -9,105 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.streams import stream
-from sanic_proxy.streams.stream import PING, ChatGuard, Filler, Relay, beats_until
+from sanic_proxy.streams.filters import ChatStreamFilter
+from sanic_proxy.streams.stream import PING, Filler, Relay, beats_until
 from tests.support.upstream import DONE, frame, text_stream
-
-
-def fed(*pieces: bytes) -> tuple[bytes, ChatGuard]:
-    guard = ChatGuard()
-    return b"".join(guard.feed(piece) for piece in pieces), guard
-
-
-@pytest.mark.parametrize("size", [1, 2, 7, 64, 100_000])
-def test_a_proper_stream_passes_whole(size: int) -> None:
-    data = b"".join(text_stream("Hello ", "wörld"))
-    out, guard = fed(*(data[i : i + size] for i in range(0, len(data), size)))
-    assert out == data
-    assert guard.is_done
-    assert guard.end() == b""
-
-
-def test_what_follows_done_is_dropped() -> None:
-    out, guard = fed(*text_stream("a"), frame({"content": "late"}))
-    assert guard.is_done
-    assert out.startswith(b"".join(text_stream("a")))
-
-
-@pytest.mark.row(9)
-def test_a_cut_at_any_byte_before_the_finish_is_no_end() -> None:
-    data = b"".join(text_stream("a")[:-2])
-    for end in range(len(data)):
-        guard = fed(data[:end])[1]
-        with pytest.raises(errors.UpstreamError):
-            guard.end()
-
-
-def test_a_finish_reason_is_an_end_and_gets_its_done() -> None:
-    assert fed(*text_stream("a")[:-1])[1].end() == DONE
-
-
-def test_a_last_frame_may_lack_its_blank_line() -> None:
-    last = frame(finish="stop")
-    assert fed(frame({"content": "a"}), last[:-2])[1].end() == last + DONE
-    assert fed(frame(finish="stop"), b"data: [DONE]")[1].end() == DONE
-
-
-def test_no_event_stream_at_all_is_a_bad_response() -> None:
-    with pytest.raises(errors.UpstreamBadResponse):
-        fed(b"<html>")[1].end()
-    with pytest.raises(errors.UpstreamBadResponse):
-        fed()[1].end()
-
-
-@pytest.mark.parametrize(
-    ("bad", "kind"),
-    [
-        (b"data: {\n\n", errors.UpstreamBadFrame),
-        (b"data: [1]\n\n", errors.UpstreamBadFrame),
-        (b'data: {"choices":[],"x":NaN}\n\n', errors.UpstreamBadFrame),
-        (b'data: {"choices":["\xff"]}\n\n', errors.UpstreamBadFrame),
-        (b'data: {"error":{"message":"no","type":"t"}}\n\n', errors.UpstreamReportedError),
-        (b'event: error\ndata: {"message":"no"}\n\n', errors.UpstreamError),
-        (b'data: {"error":{"message":"no","code":429}}\n\n', errors.RateLimited),
-        (b'data: {"error":{"message":"no","code":"invalid_api_key"}}\n\n', errors.UpstreamAuthFailed),
-    ],
-)
-def test_a_bad_frame_ends_the_stream_after_the_good_ones(bad: bytes, kind: type[Exception]) -> None:
-    good = frame({"content": "a"})
-    out, guard = fed(good + bad + frame({"content": "b"}))
-    assert out == good
-    assert isinstance(guard.failure, kind)
-
-
-@pytest.mark.row(18)
-@pytest.mark.parametrize("odd", [b"{}", b'{"choices":null}', b'{"usage":{"total_tokens":3}}'])
-def test_a_frame_without_choices_is_dropped(odd: bytes) -> None:
-    assert fed(b"data: " + odd + b"\n\n")[0] == b""
-
-
-@pytest.mark.row(17, 18)
-@pytest.mark.parametrize(
-    "odd",
-    [
-        b'{"choices":[]}',
-        b'{"choices":[{"delta":null}]}',
-        b'{"choices":[{"x":"\\ud83d","n":99999999999999999999}]}',
-    ],
-)
-def test_a_frame_that_clients_take_passes(odd: bytes) -> None:
-    assert fed(b"data: " + odd + b"\n\n")[0] == b"data: " + odd + b"\n\n"
-
-
-@pytest.mark.row(38)
-def test_usage_is_read_as_it_passes() -> None:
-    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    assert fed(frame(usage=usage))[1].usage == usage
 
 
 def test_beats_come_until_the_wait_is_over() -> None:
@@ -135,51 +43,6 @@ def test_an_error_frame_has_all_four_keys() -> None:
         "param": None,
         "code": "upstream_timeout",
     }
-
-
-# Frames that pass unlooked-at are those that pass when looked at one by one
-
-PARTS = st.sampled_from(
-    [
-        frame({"content": "a"}),
-        frame(finish="stop"),
-        frame(usage={"total_tokens": 3}),
-        DONE,
-        b'data: {"choices":[]}\n\n',
-        b"data: {}\n\n",
-        b'data:{"choices":[]}\n\n',
-        b'data: {"choices":[1,{"finish_reason":"length"}],"usage":{"a":1}}\n\n',
-        b'data: {"error":{"message":"no"}}\n\n',
-        b'event: error\ndata: {"message":"no"}\n\n',
-        b"data: {nope}\n\n",
-        b"data: [1]\n\n",
-        b'data: {"choices":\ndata: []}\n\n',
-        b"data: \n\n",
-        b"data: \xff\n\n",
-        b": ping\n\n",
-        b"\n",
-        b"\r\n",
-        b"data: ",
-        b"id: 1\n",
-        b"\xef\xbb\xbf",
-    ]
-)
-
-
-def seen(guard: ChatGuard, out: bytes) -> tuple[object, ...]:
-    return out, guard.is_done, type(guard.failure), guard.usage, guard._finished, guard._has_begun
-
-
-@pytest.mark.row(12)
-@given(st.lists(PARTS, max_size=8))
-@settings(max_examples=1000, deadline=None)
-def test_a_stream_is_judged_the_same_however_it_is_cut(parts: list[bytes]) -> None:
-    data = b"".join(parts)
-    whole, part_by_part, byte_by_byte = ChatGuard(), ChatGuard(), ChatGuard()
-    out = whole.feed(data)
-    assert seen(part_by_part, b"".join(map(part_by_part.feed, parts))) == seen(whole, out)
-    pieces = (data[i : i + 1] for i in range(len(data)))
-    assert seen(byte_by_byte, b"".join(map(byte_by_byte.feed, pieces))) == seen(whole, out)
 
 
 # The relay
@@ -247,7 +110,7 @@ def relayed(
 ) -> Client:
     async def run() -> Client:
         client = Client()
-        running = asyncio.ensure_future(Relay(provider, ChatGuard()).run(client))
+        running = asyncio.ensure_future(Relay(provider, ChatStreamFilter()).run(client))
         await asyncio.sleep(0)
         await work(client, provider, running)
         assert provider.receiver is None
@@ -317,25 +180,7 @@ PROGRESS = [
     frame({"reasoning_content": "a"}),
     frame({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
     frame(finish="stop"),
-    frame(choices=[{"index": 0, "text": "a", "finish_reason": None}]),
 ]
-
-
-@pytest.mark.parametrize(
-    ("piece", "is_progress"),
-    [
-        *((piece, True) for piece in PROGRESS),
-        (DONE, True),
-        (EMPTY, False),
-        (frame({}), False),
-        (frame({"content": None, "refusal": None, "tool_calls": []}), False),
-        (frame(choices=[]), False),
-        (EMPTY + PROGRESS[0], True),
-        (frame(choices=[None, {"delta": None}]), False),
-    ],
-)
-def test_what_brings_something_is_progress(piece: bytes, is_progress: bool) -> None:
-    assert ChatGuard().has_progress(piece) is is_progress
 
 
 @pytest.mark.row(6)
@@ -397,40 +242,6 @@ def test_a_source_that_is_asked_can_stall_as_well() -> None:
     relayed(work, Chatty(comes=False, stall_s=0.1))
 
 
-def choice(index: int, finish: str | None = None) -> bytes:
-    return frame(choices=[{"index": index, "delta": {"content": "a"}, "finish_reason": finish}])
-
-
-def test_each_of_several_answers_has_its_own_end() -> None:
-    cut = ChatGuard()
-    cut.feed(choice(0) + choice(1) + choice(0, "stop"))
-    with pytest.raises(errors.UpstreamDisconnected):
-        cut.end()
-    whole = ChatGuard()
-    whole.feed(choice(0) + choice(1) + choice(1, "stop") + choice(0, "stop"))
-    assert whole.end() == DONE
-
-
-@pytest.mark.parametrize(
-    ("data", "is_whole"),
-    [
-        (b'data: {"type":"a.done"}\n\n: bye\n\n', True),
-        (b"data: [DONE]\n\n", True),
-        (b'data: {"type":"a.delta","delta":"write [DONE] and"}\n\n', False),
-        (b'data: {"type":"a.delta"}\n\n', False),
-        (b"", False),
-    ],
-)
-def test_without_length_only_an_event_ends_a_stream(data: bytes, is_whole: bool) -> None:
-    guard = stream.EventGuard(has_length=False)
-    assert guard.feed(data) == data
-    if is_whole:
-        assert guard.end() == b""
-    else:
-        with pytest.raises(errors.UpstreamDisconnected):
-            guard.end()
-
-
 def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
     async def work(client: Client, provider: Provider, running: asyncio.Task[None]) -> None:
         assert provider.receiver is not None
@@ -450,7 +261,9 @@ def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
 ROLE = frame({"role": "assistant", "content": ""})
 EMPTY = frame({})
 HELLO = frame({"content": "Hello"})
-CALL = frame({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]})
+CALL = frame(
+    {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+)
 
 
 def opened(*pieces: bytes) -> tuple[list[bytes], errors.ProxyError | None, bool]:
@@ -459,7 +272,7 @@ def opened(*pieces: bytes) -> tuple[list[bytes], errors.ProxyError | None, bool]
     async def run() -> tuple[list[bytes], errors.ProxyError | None, bool]:
         shown: list[bytes] = []
         try:
-            async for part in stream.relayed(Provider(*pieces), ChatGuard()):
+            async for part in stream.relayed(Provider(*pieces), ChatStreamFilter()):
                 if isinstance(part, Relay):
                     return shown, None, True
                 shown.append(part)
@@ -521,7 +334,7 @@ def test_the_clock_for_the_first_content_stops_with_content_alone() -> None:
             self.begun_with = self.begun_with or len(self.pieces)
 
     async def run(source: Counted) -> None:
-        async for _ in stream.relayed(source, ChatGuard()):
+        async for _ in stream.relayed(source, ChatStreamFilter()):
             return
 
     source = Counted(ROLE, b": ping\n\n", EMPTY, HELLO, b"left")

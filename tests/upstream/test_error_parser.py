@@ -11,8 +11,6 @@ import pytest
 from sanic_proxy import errors
 from sanic_proxy.upstream.error_parser import (
     Rule,
-    checked,
-    checked_completion,
     error_from_answer,
     error_in_band,
     error_in_line,
@@ -207,29 +205,6 @@ def test_an_error_outside_of_frames_is_read(line: bytes, kind: type[errors.Proxy
 )
 def test_what_is_no_error_is_none(line: bytes) -> None:
     assert error_in_line(line) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "kind"),
-    [
-        (b"nonsense", errors.UpstreamBadResponse),
-        (b"error: broken", errors.UpstreamReportedError),
-        (b'{"error": {"message": "m", "code": "429"}}', errors.RateLimited),
-        (b'{"code": 20012, "message": "no"}', errors.UpstreamReportedError),
-    ],
-)
-def test_a_whole_answer_that_is_an_error_raises_it(body: bytes, kind: type[errors.ProxyError]) -> None:
-    for read in (checked, checked_completion):
-        with pytest.raises(errors.ProxyError) as caught:
-            read(body)
-        assert type(caught.value) is kind
-
-
-def test_a_completion_has_choices() -> None:
-    assert checked_completion(b'{"choices":[]}') == {"choices": []}
-    assert checked(b'{"data":[]}') == {"data": []}
-    with pytest.raises(errors.UpstreamBadResponse, match="choices"):
-        checked_completion(b'{"data":[]}')
 
 
 def test_a_providers_rule_comes_first() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.openai import codec, models
+from sanic_proxy.openai.choices import FAILED, finish_reason_of, has_content
 from sanic_proxy.providers.straico.error_rules import RULES, WARNING
 from sanic_proxy.providers.straico.tools import ToolCall, compact
 from sanic_proxy.upstream import error_parser
+from sanic_proxy.upstream.answers import empty_answer
 
 _FINISH_REASONS: Mapping[str, str] = {
     "length": "length",
@@ -31,8 +33,8 @@ _FINISH_REASONS: Mapping[str, str] = {
     "prohibited_content": "content_filter",
     "spii": "content_filter",
 }
-# What a vendor says of an answer that it could not bring to an end.
-_FAILURES = frozenset({"error", "insufficient_system_resource"})
+# The vendors' words for an answer that the model could not finish.
+_FAILURES = frozenset({FAILED, "insufficient_system_resource"})
 _COST_KEYS = ("price", "words")
 
 Numbers = dict[str, Any]
@@ -65,13 +67,15 @@ def reply_of(parsed: Any) -> Reply:
     if WARNING.match(text):
         raise error_parser.error_in_band({"error": text}, rules=RULES)
     annotations = message.get("annotations")
-    finish = str(choice.get("finish_reason") or "").lower()
+    finish = finish_reason_of(choice.get("finish_reason"))
     if finish in _FAILURES:
         raise UpstreamBadResponse("The model failed in the middle of its answer")
+    if not has_content(choice):
+        raise empty_answer()
     return Reply(
         id=_string(reply.get("id")) or codec.new_completion_id(),
         created=_whole(reply.get("created")) or codec.now(),
-        finish=_FINISH_REASONS.get(finish, "stop"),
+        finish=_FINISH_REASONS.get(finish or "", "stop"),
         text=text,
         refusal=_string(message.get("refusal")),
         reasoning=_string(message.get("reasoning_content")) or _string(message.get("reasoning")),
@@ -107,6 +111,8 @@ def _cost_around(outer: Mapping[str, Any]) -> dict[str, Any]:
 def _first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     choices = reply.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
+    if choices in ([], None) and "choices" in reply:
+        raise empty_answer()
     if not isinstance(choice, dict):
         raise UpstreamBadResponse("The provider's answer has no choices")
     return choice

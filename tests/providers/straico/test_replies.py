@@ -35,7 +35,7 @@ def test_a_bare_reply_gets_what_is_missing() -> None:
 @pytest.mark.parametrize(
     ("reason", "expected"),
     [
-        *((reason, "stop") for reason in ("end_turn", "STOP", None, "tool_use", "odd", 7)),
+        *((reason, "stop") for reason in ("end_turn", "STOP", None, "", "null", "tool_use", "odd", 7)),
         *((reason, "length") for reason in ("MAX_TOKENS", "model_length", "length")),
         ("SAFETY", "content_filter"),
     ],
@@ -177,6 +177,21 @@ def test_models_keep_their_fields() -> None:
 )
 def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
     assert reply_of({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"message": {"content": None}}]},
+        {"choices": [{"message": {"role": "assistant", "content": ""}, "finish_reason": "null"}]},
+    ],
+)
+def test_a_reply_without_content_and_finish_reason_is_empty(reply: Any) -> None:
+    with pytest.raises(errors.UpstreamBadResponse) as caught:
+        reply_of(reply)
+    assert caught.value.code == "upstream_empty_response"
 
 
 @pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])

@@ -1,0 +1,419 @@
+"""Filters between an upstream's stream and the client: which bytes may pass, and whether it is complete.
+
+`ChatStreamFilter` judges each frame of a chat stream by these rules, in this order:
+
+1. *Done marker*: `[DONE]`, whatever blanks or quotes surround it. Before any content it ends an empty answer,
+   which is a failure; what follows it is dropped.
+2. *Keep-alive*: a comment or a word such as `ping` or `null` in a data line, or `event: ping`. Dropped.
+3. *Error*: an object that reports one, or `event: error`. It ends the stream with the provider's words.
+4. *Chunk*: an object with choices. It passes byte for byte, except that fields which its tool calls lack are
+   added, and that reasoning is renamed where the provider is configured so.
+5. *Usage* without choices passes with `choices: []`, where the client asked for it.
+6. *Foreign object*: any other value. It holds no part of the answer: dropped and counted in `dropped_frames`.
+7. *Malformed frame*: not JSON, though it begins like it. Part of the answer may be lost, so it is a failure,
+   unless all choices have finished: then it is dropped and counted.
+
+A choice has begun with its first chunk and is finished with a finish reason. The stream is complete after
+`[DONE]`, or when every choice that has begun is finished; a connection that merely ends is a cut.
+
+Nearly every read consists of whole, plain chunks. Such bytes are returned as they came, uncopied, after one
+parse of each frame: `_pass_unchanged`. Whatever it cannot pass is judged again frame by frame, so it must not
+note anything that would come out differently the second time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import orjson
+
+from sanic_proxy import errors
+from sanic_proxy.openai import choices as choice_rules
+from sanic_proxy.openai import codec
+from sanic_proxy.streams import sse
+from sanic_proxy.streams.reasoning import ReasoningRenamer
+from sanic_proxy.streams.tool_deltas import ToolDeltas
+from sanic_proxy.upstream import answers, error_parser
+
+MAX_CHOICES = 1024
+
+_DONE_PADDING = b" \t\"'"
+_KEEP_ALIVES = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"heartbeat", b"null"})
+_HEAD_FIELDS = ("id", "object", "created", "model")
+
+
+class StreamFilter(Protocol):
+    """Decides which bytes of an upstream's stream may reach the client."""
+
+    @property
+    def failure(self) -> errors.ProxyError | None: ...
+    @property
+    def is_done(self) -> bool: ...
+    @property
+    def has_content(self) -> bool: ...
+    def feed(self, data: bytes) -> bytes: ...
+    def end(self) -> bytes: ...
+    def has_progress(self, frames: bytes) -> bool: ...
+
+
+class ChatStreamFilter:
+    """Bytes of an upstream's chat stream -> the frames that may reach the client.
+
+    `failure` is set when a frame cannot be passed on: what `feed` returned before it still may be. After
+    `is_done` or a failure, whatever else comes is dropped. With `include_usage` usage passes even where it
+    has no choices beside it; `reasoning` renames the model's reasoning, which takes a copy of each frame.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_begun",
+        "_finished",
+        "_has_frames",
+        "_head",
+        "_include_usage",
+        "_reasoning",
+        "_splitter",
+        "_tools",
+        "dropped_frames",
+        "failure",
+        "is_done",
+        "usage",
+    )
+
+    def __init__(self, *, include_usage: bool = True, reasoning: ReasoningRenamer | None = None) -> None:
+        self._splitter = sse.FrameSplitter()
+        self._include_usage = include_usage
+        self._reasoning = reasoning
+        self._tools = ToolDeltas()
+        # Choices by index: with a chunk, with content, with a finish reason.
+        self._begun: set[int] = set()
+        self._answered: set[int] = set()
+        self._finished: set[int] = set()
+        self._head: dict[str, Any] = {}
+        self._has_frames = False
+        self.is_done = False
+        self.failure: errors.ProxyError | None = None
+        self.usage: dict[str, Any] | None = None
+        self.dropped_frames = 0
+
+    @property
+    def has_content(self) -> bool:
+        """Whether content, reasoning, a call, a refusal, audio or a finish reason has passed."""
+        return bool(self._answered)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer is whole, even if the stream should break now."""
+        return self.is_done or (bool(self._finished) and self._finished >= self._begun)
+
+    def feed(self, data: bytes) -> bytes:
+        """The good frames that `data` completes, joined; `data` itself where it is nothing but those."""
+        if self.is_done or self.failure is not None:
+            return b""
+        payloads = self._splitter.plain_payloads(data)
+        if payloads is not None and self._pass_unchanged(payloads):
+            return data
+        return self._feed_one_by_one(data)
+
+    def end(self) -> bytes:
+        """What is still to be sent when the connection has ended; raises if that is a cut."""
+        last = self._last_frame()
+        if self.is_complete:
+            return last if self.is_done else last + self._done_frame(sse.DONE)
+        if not self._begun and not self._has_frames:
+            raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
+        raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+
+    def has_progress(self, frames: bytes) -> bool:
+        """Whether any of `frames`, which have passed, brings something that a reader has waited for."""
+        return any(_has_progress(frame.payload) for frame in sse.FrameSplitter().feed(frames))
+
+    def _pass_unchanged(self, payloads: list[bytes]) -> bool:
+        """Whether `payloads` are chunks that all pass as they are, and possibly `[DONE]` behind them.
+
+        This is what each frame of a healthy stream costs. It checks no types: a value that is not what a
+        chunk has there raises, and the frames are judged one by one.
+        """
+        if self._reasoning is not None:
+            return False
+        is_last = payloads[-1] == sse.DONE_PAYLOAD
+        if is_last:
+            payloads.pop()
+        try:
+            for payload in payloads:
+                if not self._passes(orjson.loads(payload)):
+                    return False
+        except (ValueError, TypeError, AttributeError, LookupError, errors.ProxyError):
+            return False
+        if is_last:
+            self.is_done = self.has_content
+            return self.is_done
+        return True
+
+    def _passes(self, chunk: Any) -> bool:
+        choices = chunk.get("choices")
+        if not choices or chunk.get("error"):
+            return False
+        for choice in choices:
+            index = choice.get("index") or 0
+            if index not in self._answered:
+                self._begin(index, choice, chunk)
+            if choice.get("finish_reason"):
+                self._finish(index, choice)
+            delta = choice.get("delta")
+            if delta and (calls := delta.get("tool_calls")) and not self._tools.are_complete(index, calls):
+                return False
+        if usage := chunk.get("usage"):
+            self._count(usage)
+        return True
+
+    def _feed_one_by_one(self, data: bytes) -> bytes:
+        good: list[bytes] = []
+        try:
+            for frame in self._splitter.feed(data):
+                self._has_frames = True
+                good.append(self._judged(frame))
+                if self.is_done:
+                    break
+        except errors.FrameTooLarge as exc:
+            if self.is_complete:
+                self.dropped_frames += 1
+                good.append(self._done_frame(sse.DONE))
+            else:
+                self.failure = exc
+        except errors.ProxyError as exc:
+            self.failure = exc
+        return b"".join(good)
+
+    def _note(self, choices: list[Any], chunk: dict[str, Any]) -> None:
+        """Remember which choices have begun, have content and are finished. Raises if one has failed."""
+        for choice in choices:
+            if isinstance(choice, dict):
+                index = _index_of(choice)
+                if index not in self._answered:
+                    self._begin(index, choice, chunk)
+                self._finish(index, choice)
+        self._count(chunk.get("usage"))
+
+    def _count(self, usage: object) -> None:
+        if isinstance(usage, dict):
+            self.usage = usage
+
+    def _finish(self, index: int, choice: dict[str, Any]) -> None:
+        reason = choice_rules.finish_reason_of(choice.get("finish_reason"))
+        if reason == choice_rules.FAILED:
+            raise answers.failed_choice(choice)
+        if reason is not None:
+            self._finished.add(index)
+
+    def _begin(self, index: int, choice: dict[str, Any], chunk: dict[str, Any]) -> None:
+        if not isinstance(index, int):
+            raise TypeError
+        if not self._head:
+            self._head = {name: chunk[name] for name in _HEAD_FIELDS if name in chunk}
+        self._begun.add(index)
+        if len(self._begun) > MAX_CHOICES:
+            raise errors.UpstreamBadFrame(f"The provider's stream has more than {MAX_CHOICES} choices")
+        if choice_rules.has_content(choice):
+            self._answered.add(index)
+
+    def _judged(self, frame: sse.Frame) -> bytes:
+        """What of one frame reaches the client: see the rules in the module's docstring."""
+        payload, event = frame.payload, frame.event
+        if payload.strip(_DONE_PADDING) == sse.DONE_PAYLOAD:
+            return self._done_frame(frame.raw if payload == sse.DONE_PAYLOAD else sse.DONE)
+        if _is_keep_alive(payload, event):
+            return b""
+        try:
+            parsed = codec.loads_exact(payload)
+        except ValueError:
+            if event == b"error":
+                raise error_parser.error_in_band({"error": payload.decode("utf-8", "replace")}) from None
+            return self._dropped(may_be_answer=payload.lstrip()[:1] in {b"{", b"["})
+        choices = parsed.get("choices") if isinstance(parsed, dict) else None
+        if event == b"error" or _is_error(parsed, choices):
+            raise error_parser.error_in_band(parsed)
+        if isinstance(choices, list):
+            self._note(choices, parsed)
+            return self._changed(frame, parsed)
+        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
+            self.usage = usage
+            return self._usage_chunk(parsed) if self._include_usage else b""
+        return self._dropped(may_be_answer=isinstance(parsed, list) and b'"choices"' in payload)
+
+    def _dropped(self, *, may_be_answer: bool) -> bytes:
+        if may_be_answer and not self.is_complete:
+            raise errors.UpstreamBadFrame("A frame of the provider's stream is not a JSON object")
+        self.dropped_frames += 1
+        return b""
+
+    def _done_frame(self, frame: bytes) -> bytes:
+        if not self._answered:
+            raise answers.empty_answer()
+        self.is_done = True
+        rest = self._reasoning.rest() if self._reasoning is not None else ()
+        return b"".join(self._delta_frame(*held) for held in rest) + frame
+
+    def _delta_frame(self, index: int, delta: dict[str, Any]) -> bytes:
+        choice = {"index": index, "delta": delta, "finish_reason": None}
+        return sse.encode(codec.dumps({**self._head, "choices": [choice]}))
+
+    def _usage_chunk(self, parsed: dict[str, Any]) -> bytes:
+        defaults = {"id": "", "object": "chat.completion.chunk", "created": codec.now(), "model": ""}
+        return sse.encode(codec.dumps({**defaults, **self._head, **parsed, "choices": []}))
+
+    def _changed(self, frame: sse.Frame, chunk: dict[str, Any]) -> bytes:
+        """The frame of a chunk with its tool calls completed and its reasoning renamed."""
+        if self._reasoning is None and b'"tool_calls"' not in frame.payload:
+            return frame.raw
+        # Python's own parser keeps integers of any size.
+        chunk = json.loads(frame.payload)
+        is_changed = False
+        for index, choice, delta in _deltas(chunk["choices"]):
+            is_changed |= self._tools.complete(index, delta.get("tool_calls"))
+            if self._reasoning is not None:
+                is_last = choice_rules.finish_reason_of(choice.get("finish_reason")) is not None
+                is_changed |= self._reasoning.rename(index, delta, is_last=is_last)
+        return sse.encode(codec.dumps(chunk)) if is_changed else frame.raw
+
+    def _last_frame(self) -> bytes:
+        """A frame whose blank line is missing. Half a frame, though, is a cut."""
+        if not self._splitter.pending:
+            return b""
+        last = self.feed(b"\n\n")
+        if isinstance(self.failure, errors.UpstreamBadFrame):
+            raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
+        if self.failure is not None:
+            raise self.failure
+        return last
+
+
+def _is_keep_alive(payload: bytes, event: bytes) -> bool:
+    if event.lower() in _KEEP_ALIVES:
+        return b'"choices"' not in payload
+    return payload.startswith(b":") or payload.strip(_DONE_PADDING).lower() in _KEEP_ALIVES
+
+
+def _is_error(parsed: Any, choices: object) -> bool:
+    """A chunk with choices may have fields such as `code` or `detail`: only `error` counts there."""
+    has_choices = isinstance(choices, list) and bool(choices)
+    return bool(parsed.get("error")) if has_choices else error_parser.is_error(parsed)
+
+
+def _deltas(choices: list[Any]) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Each choice with a delta: its index, itself, the delta."""
+    for choice in choices:
+        if isinstance(choice, dict) and isinstance(delta := choice.get("delta"), dict):
+            yield _index_of(choice), choice, delta
+
+
+def _index_of(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _has_progress(payload: bytes) -> bool:
+    if payload == sse.DONE_PAYLOAD:
+        return True
+    choices = codec.loads_exact(payload).get("choices") or ()
+    return any(isinstance(choice, dict) and choice_rules.has_content(choice) for choice in choices)
+
+
+class SSEFilter:
+    """Bytes of an event stream of any dialect -> its whole frames, byte for byte.
+
+    Half a frame waits, so that an error frame can follow what has been sent. The stream is complete
+    with its body, where that has a length or comes in chunks; else with an event that says so
+    (`[DONE]`, a type ending in `.completed` or `.done`). An event that reports an error ends it: the
+    first event is parsed to see whether it does, and of the others those that hold the word.
+    """
+
+    __slots__ = ("_has_length", "_last", "_tail", "failure", "has_content")
+
+    is_done = False
+
+    def __init__(self, *, has_length: bool) -> None:
+        self._has_length = has_length
+        self.has_content = False  # any event counts
+        self._tail = bytearray()
+        self._last = b""
+        self.failure: errors.ProxyError | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """The frames that `data` completes."""
+        if self.failure is not None:
+            return b""
+        if not self._tail and _end_of_frames(data, 0) == len(data):
+            return self._checked(data)
+        tail = self._tail
+        searched = max(0, len(tail) - 3)
+        tail += data
+        end = _end_of_frames(tail, searched)
+        frames = bytes(tail[:end])
+        del tail[:end]
+        if len(tail) > sse.MAX_FRAME_BYTES:
+            self.failure = sse.frame_too_large()
+        return self._checked(frames) if frames else b""
+
+    def has_progress(self, frames: bytes) -> bool:
+        return b"data:" in frames
+
+    def end(self) -> bytes:
+        """What is still to be sent when the connection has ended; raises if that is a cut."""
+        last = bytes(self._tail)
+        self._tail.clear()
+        if last.strip():
+            last = self._checked(last + b"\n\n")
+        if self.failure is not None:
+            raise self.failure
+        if not self._has_length and not _FINAL_EVENT.search(self._last):
+            raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+        return last if last.strip() else b""
+
+    def _checked(self, frames: bytes) -> bytes:
+        """`frames`, or those before the first that reports an error."""
+        if not self.has_content or b'"error"' in frames:
+            good: list[bytes] = []
+            for frame in sse.FrameSplitter().feed(frames):
+                self.has_content = True
+                parsed = codec.loads_tolerant(frame.payload)
+                if frame.event == b"error" or error_parser.is_error(parsed):
+                    text = frame.payload.decode("utf-8", "replace")
+                    self.failure = error_parser.error_in_band({"error": text} if parsed is None else parsed)
+                    return b"".join(good)
+                good.append(frame.raw)
+        if not self._has_length and b"data:" in frames:
+            self._last = frames
+        return frames
+
+
+_FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_FINAL_EVENT = re.compile(rb'(?m)^data: ?\[DONE\]\r?$|"type"\s*:\s*"[\w.]+\.(?:completed|done)"')
+
+
+def _end_of_frames(data: bytes | bytearray, start: int) -> int:
+    """Where the last whole frame of `data` ends, looked for from `start` on; 0 if there is none."""
+    ends = (at + len(mark) for mark in _FRAME_ENDS if (at := data.rfind(mark, start)) >= 0)
+    return max(ends, default=0)
+
+
+class PassThroughFilter:
+    """Any bytes, as they are: those of a file."""
+
+    __slots__ = ()
+
+    failure = None
+    is_done = False
+    has_content = True
+
+    def feed(self, data: bytes) -> bytes:
+        return data
+
+    def has_progress(self, frames: bytes) -> bool:
+        return bool(frames)
+
+    def end(self) -> bytes:
+        return b""
