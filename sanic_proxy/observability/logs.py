@@ -1,16 +1,23 @@
-"""Log lines as text or JSON, for the proxy and for Sanic alike. A line stays one line."""
+"""Log lines as text or JSON, for the proxy and for Sanic alike. Each record is one line.
+
+`log_writer` writes them: logging never waits for standard error.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import logging
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Any, cast
 
 from typing_extensions import override
 
+from sanic_proxy.observability import log_writer
+from sanic_proxy.observability.log_writer import LineStream, LogWriter
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 
@@ -18,26 +25,47 @@ access_logger = logging.getLogger("sanic_proxy.access")
 
 # How a request ends that nobody has to look into.
 _NOT_FAILED = frozenset({"complete", "client_left", "cancelled"})
+# Asks a process to write the Python stacks of its threads to its log.
+DUMP_SIGNAL = signal.SIGUSR2
 _NAMES = ("sanic.root", "sanic.error", "sanic.server", "sanic.websockets", "sanic_proxy")
 
 
-def configure(level: str, style: str) -> None:
-    """Send all loggers of this process to standard error in one format."""
-    handler = _Handler(sys.stderr)
+def configure(level: str, style: str, writer: LogWriter = log_writer.STDERR) -> None:
+    """Send all loggers of this process to `writer` in one format."""
+    handler = LogHandler(writer)
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    writer.report = handler.report_line
     for name in _NAMES:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level.upper())
         logger.propagate = False
+    # Libraries and asyncio: without a handler logging would write their warnings to standard error itself.
+    root = logging.getLogger()
+    root.handlers[:] = [*(other for other in root.handlers if not isinstance(other, LogHandler)), handler]
+
+
+def redirect_stderr() -> None:
+    """Send what is written to `sys.stderr` (tracebacks, warnings) through the log's queue, in order with its lines.
+
+    Errors of the interpreter itself and stack dumps go straight to the descriptor.
+    """
+    stream = sys.stderr
+    if isinstance(stream, io.TextIOWrapper) and stream.fileno() == 2:
+        raw = LineStream(log_writer.STDERR, 2)
+        sys.stderr = io.TextIOWrapper(
+            cast("io.BufferedWriter", raw), stream.encoding, stream.errors, write_through=True
+        )
+    faulthandler.enable(file=2)
+    faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
 
 
 def fill_standard_streams() -> None:
-    """Put /dev/null where standard input, output or error is closed, and keep nothing back in the others.
+    """Open /dev/null where standard input, output or error is closed, and leave the others unbuffered.
 
-    Else the next socket or pipe gets that number: what is meant for the log would go there, and libuv
-    aborts when it closes one of those. What a full disk did not take would be tried again with each flush,
-    as multiprocessing does before it starts a worker.
+    Otherwise the next socket or pipe would get that number: log lines would go there, and libuv aborts when it
+    closes one of those. A buffer that a full disk did not take would be written again by each flush, as
+    multiprocessing does before it starts a worker.
     """
     for number in (0, 1, 2):
         try:
@@ -50,7 +78,7 @@ def fill_standard_streams() -> None:
             os.set_inheritable(number, True)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # what Python makes of a closed one
+        if stream is None:  # Python found the descriptor closed
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
         elif isinstance(stream, io.TextIOWrapper) and isinstance(stream.buffer, io.BufferedWriter):
             with suppress(OSError):
@@ -63,9 +91,13 @@ def fill_standard_streams() -> None:
 
 
 def say(line: str) -> None:
-    """A line on standard error, if it can be written."""
-    with suppress(OSError, AttributeError):  # a full disk; closed from the start
-        sys.stderr.write(f"{line}\n")
+    """Write a line that is no log record: for the operator, at the start."""
+    log_writer.STDERR.write(_encoded(line))
+
+
+def flush() -> None:
+    """Wait for the lines that are queued, for a second at most: the process may be about to exit at once."""
+    log_writer.STDERR.flush(log_writer.EXIT_FLUSH_S)
 
 
 def log_request(record: RequestRecord) -> None:
@@ -82,32 +114,57 @@ def log_request(record: RequestRecord) -> None:
         access_logger.log(level, "request", extra={"fields": record.as_fields()})
 
 
-class _Handler(logging.StreamHandler[Any]):
-    """Lines that cannot be written (a full disk, a closed pipe) are dropped, counted, and told of later."""
+class LogHandler(logging.Handler):
+    """Formats a record and queues its line."""
 
-    _dropped = 0
+    def __init__(self, writer: LogWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    @override
+    def createLock(self) -> None:
+        self.lock = None  # the writer has its own
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
-        before = self._dropped
-        super().emit(record)
-        if before and self._dropped == before:
-            self._dropped = 0
-            name, text = record.name, "%d log lines could not be written"
-            super().emit(logging.LogRecord(name, logging.WARNING, "", 0, text, (before,), None))
+        try:
+            line = _encoded(self.format(record))
+        except Exception:  # noqa: BLE001 - a record that cannot be formatted must not fail its request
+            self._writer.drop()
+            return
+        self._writer.write(line)
+
+    def report_line(self, dropped: int) -> bytes:
+        """The line that tells how many lines were dropped."""
+        text = "%d log lines could not be written"
+        record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, (dropped,), None)
+        return _encoded(self.format(record))
+
+
+def _encoded(line: str) -> bytes:
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+class _Formatter(logging.Formatter):
+    """Renders the time once a second: that is a quarter of a line's cost."""
+
+    _rendered = (-1, "")
 
     @override
-    def handleError(self, record: logging.LogRecord) -> None:
-        # logging's own writes a traceback to where nothing can be written.
-        self._dropped += 1
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = "%Y-%m-%dT%H:%M:%S%z") -> str:
+        second, text = self._rendered
+        if int(record.created) != second:
+            text = super().formatTime(record, datefmt)
+            self._rendered = int(record.created), text
+        return text
 
 
-class _TextFormatter(logging.Formatter):
+class _TextFormatter(_Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = getattr(record, "fields", {})
         parts = [
-            self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            self.formatTime(record),
             record.levelname.lower(),
             *([] if fields else [record.name]),
             _one_line(record.getMessage()),
@@ -117,11 +174,11 @@ class _TextFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonFormatter(_Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),

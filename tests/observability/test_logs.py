@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import json
 import logging
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
-from typing_extensions import override
 
 from sanic_proxy.observability import logs
+from sanic_proxy.observability.log_writer import LogWriter
 from sanic_proxy.observability.record import RequestRecord
 
 
-def line(style: str, record: RequestRecord, capsys: pytest.CaptureFixture[str]) -> str:
+def written(capfd: pytest.CaptureFixture[str]) -> str:
+    logs.flush()
+    return capfd.readouterr().err
+
+
+def line(style: str, record: RequestRecord, capfd: pytest.CaptureFixture[str]) -> str:
     logs.configure("info", style)
     logs.log_request(record)
-    return capsys.readouterr().err
+    return written(capfd)
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> object:
+def restored_loggers() -> Iterator[None]:
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     yield
-    for name in logs._NAMES:
-        logging.getLogger(name).handlers.clear()
+    for logger, handlers, level, propagates in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagates
 
 
 def finished() -> RequestRecord:
@@ -40,28 +49,28 @@ def finished() -> RequestRecord:
 
 
 @pytest.mark.row(76)
-def test_a_text_line_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    text = line("text", finished(), capsys)
+def test_a_text_line_stays_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    text = line("text", finished(), capfd)
     assert text.count("\n") == 1
     assert r'model="a\" b\r\nc"' in text
     assert "provider=groq" in text
     assert "bytes=15" in text
 
 
-def test_a_json_line_is_json(capsys: pytest.CaptureFixture[str]) -> None:
-    fields = json.loads(line("json", finished(), capsys))
+def test_a_json_line_is_json(capfd: pytest.CaptureFixture[str]) -> None:
+    fields = json.loads(line("json", finished(), capfd))
     assert (fields["model"], fields["status"], fields["bytes"]) == ('a" b\r\nc', 200, 15)
     assert (fields["prompt_tokens"], fields["completion_tokens"]) == (3, 4)
     assert fields["first_byte_ms"] <= fields["ms"]
 
 
-def test_a_traceback_goes_into_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_goes_into_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json")
     try:
         int("x")
     except ValueError:
         logging.getLogger("sanic_proxy.x").exception("a\nb")
-    assert "ValueError" in json.loads(capsys.readouterr().err)["traceback"]
+    assert "ValueError" in json.loads(written(capfd))["traceback"]
 
 
 @pytest.mark.parametrize(
@@ -90,25 +99,43 @@ def test_a_line_that_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch) -
     logs.log_request(finished())
 
 
-def test_lines_that_cannot_be_written_are_counted_and_told_of_when_it_works_again() -> None:
-    class Disk(io.StringIO):
-        is_full = True
+def test_a_record_that_cannot_be_formatted_is_counted_as_dropped(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    logger = logging.getLogger("sanic_proxy.x")
+    logger.info("%d", "no number")
+    logger.info("a line")
+    line, report = written(capfd).splitlines()
+    assert line.endswith(" a line")
+    assert report.endswith(" 1 log lines could not be written")
 
-        @override
-        def write(self, text: str) -> int:
-            if self.is_full:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return super().write(text)
 
-    disk = Disk()
-    handler = logs._Handler(disk)
-    record = logging.LogRecord("sanic_proxy.test", logging.INFO, "", 0, "a line", (), None)
+def test_the_number_of_dropped_lines_is_reported_in_the_format_of_the_log() -> None:
+    reader, fd = os.pipe()
+    os.close(reader)
+    writer = LogWriter(fd)
+    logs.configure("info", "json", writer)
     for _ in range(3):
-        handler.emit(record)
-    disk.is_full = False
-    handler.emit(record)
-    handler.emit(record)
-    assert disk.getvalue() == "a line\n3 log lines could not be written\na line\n"
+        logging.getLogger("sanic_proxy.x").info("nobody reads this")
+        assert writer.flush(5)
+    reader, again = os.pipe()
+    os.dup2(again, fd)
+    logging.getLogger("sanic_proxy.x").info("this is read")
+    with os.fdopen(reader, "rb") as pipe:
+        assert json.loads(pipe.readline())["message"] == "this is read"
+        report = json.loads(pipe.readline())
+        assert (report["level"], report["message"]) == ("warning", "3 log lines could not be written")
+    for number in (fd, again):
+        os.close(number)
+
+
+def test_warnings_of_libraries_go_through_the_queue(capfd: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info", "text")
+    logging.getLogger("asyncio").error("an exception in a callback")
+    logs.configure("info", "text")
+    logging.getLogger("asyncio").error("and another")
+    text = written(capfd)
+    assert text.count("error asyncio an exception in a callback") == 1
+    assert text.count("error asyncio and another") == 1
 
 
 def test_closed_standard_streams_are_filled() -> None:
