@@ -33,6 +33,7 @@ from sanic_proxy.routes import BLUEPRINTS
 from sanic_proxy.server import admission
 from sanic_proxy.server.connection import MAX_UNREAD_BYTES, ProxyProtocol
 from sanic_proxy.server.error_responses import render
+from sanic_proxy.server.lifecycle import shared_slots
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.spool import MAX_MEMORY_BYTES
 from sanic_proxy.server.supervisor import StateServer, Supervisor
@@ -79,6 +80,7 @@ class ProxyApp(Sanic[Any, Any]):
     def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
         """What `run`, `prepare` and `create_server` serve with."""
         logs.fill_standard_streams()
+        logs.redirect_stderr()
         sanic_startup.Manager = StateServer  # type: ignore[assignment, attr-defined]
         return super()._helper(*args, **{**settings, "protocol": ProxyProtocol, "backlog": BACKLOG})
 
@@ -226,6 +228,7 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
     made.main_process_start(check_settings)
     made.main_process_start(begin_supervision)
     made.main_process_ready(supervise)
+    made.main_process_stop(flush_log)
     made.before_server_start(open_state)
     made.after_server_start(begin_serving)
     made.before_server_stop(begin_drain)
@@ -270,13 +273,20 @@ async def begin_supervision(app: ProxyApp) -> None:
             logs.configure(settings.log_level, settings.log_format)
         return settings
 
-    app.ctx.supervisor = Supervisor(load(), read)
+    logs.enable_stack_dumps()
+    app.shared_ctx.worker_slots = shared_slots()
+    app.ctx.supervisor = Supervisor(load(), read, app.shared_ctx.worker_slots)
 
 
 async def supervise(app: ProxyApp) -> None:
     """In the main process, when its workers are about to be started."""
     if not app.state.auto_reload:  # for development: Sanic restarts workers itself then
         app.ctx.supervisor.take_over(app.manager)
+
+
+async def flush_log(app: ProxyApp) -> None:
+    """In the main process, at its end: Sanic leaves without exit handlers if it has failed."""
+    logs.flush()
 
 
 async def open_state(app: ProxyApp) -> None:

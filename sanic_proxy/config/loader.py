@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from sanic_proxy.config import layers
 from sanic_proxy.config.layers import Layers
-from sanic_proxy.config.model import Settings, SettingsError
+from sanic_proxy.config.model import MIN_HANG_TIMEOUT_S, Settings, SettingsError
 from sanic_proxy.config.providers import ProviderReader
 from sanic_proxy.config.variables import PREFIX, Kind, Variable, complaint, declared
 
@@ -118,6 +118,10 @@ def _check_together(settings: Settings, found: Layers) -> None:
     if settings.cors_origins.allow_all and settings.is_open:
         found.problems.append(
             f"{PREFIX}CORS_ORIGINS: `*` without {PREFIX}API_KEYS would let every web page use the proxy"
+        )
+    if 0 < settings.hang_timeout_s < MIN_HANG_TIMEOUT_S:
+        found.problems.append(
+            f"{PREFIX}HANG_TIMEOUT: must be 0 (off) or at least {MIN_HANG_TIMEOUT_S:.0f} seconds"
         )
     if not settings.router_is_on:
         _check_reach(settings, found)

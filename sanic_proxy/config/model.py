@@ -35,6 +35,8 @@ HEARTBEATS: Mapping[str, str] = {
     "wj": "\u2060",
     "comment": "",
 }
+# A worker shows once a second that its event loop turns, and a busy one may be late.
+MIN_HANG_TIMEOUT_S = 5.0
 _SWITCH = Choice(("auto", "on", "off"))
 
 
@@ -258,6 +260,12 @@ class Settings:
     access_log: bool = setting("ACCESS_LOG", Flag(), True, "one line per finished request")
     capacity: Capacity = field(default_factory=Capacity)
     ending: Ending = field(default_factory=Ending)
+    hang_timeout_s: float = setting(
+        "HANG_TIMEOUT",
+        Duration(zero=True),
+        30.0,
+        "time after which a worker whose event loop hangs is killed and replaced; at least 5; 0: never",
+    )
     state_dir: str = setting(
         "STATE_DIR",
         Text("a directory"),

@@ -1,19 +1,20 @@
 """Log lines on their way to standard error: a bounded queue, and one thread that writes.
 
-Why a thread: standard error may be a pipe whose reader pauses, a journal that is busy, or a disk that is slow, and
-`write` then blocks for as long as that lasts. A non-blocking descriptor is no way out, because O_NONBLOCK
-belongs to the open file and would change it for every process that shares it; and a look with `poll` before
-each write is no guarantee, because the workers share the pipe and another one may fill it in between.
+Why a thread: standard error may be a pipe whose reader pauses, a journal that is busy, or a disk that is
+slow, and `write` then blocks for as long as that lasts. A non-blocking descriptor is no way out, because
+O_NONBLOCK belongs to the open file and would change it for every process that shares it; and a look with
+`poll` before each write is no guarantee, because the workers share the pipe and another one may fill it in
+between.
 
 How it works: a caller hands over a finished line as bytes. The line is formatted by the caller and not by the
-thread, so that it shows the values of that moment (a record changes, an exception keeps its frames alive), and
-the queue's limit can be counted in bytes. The queue is first in, first out: the lines of a process keep their
-order. A line that finds the queue full is dropped and counted, and so is a line that cannot be written; one
-line reports the number once writing works again.
+thread, so that it shows the values of that moment (a record changes, an exception keeps its frames alive),
+and the queue's limit can be counted in bytes. The queue is first in, first out: the lines of a process keep
+their order. A line that finds the queue full is dropped and counted, and so is a line that cannot be written;
+one line reports the number once writing works again.
 
 Lines are written in batches of at most PIPE_BUF bytes: a pipe keeps those whole although several processes
-write to it. When the queue is empty the thread pauses for a moment before it waits for the next line, so a busy
-process pays for one wake-up of the thread per pause, not for one per line.
+write to it. When the queue is empty the thread pauses for a moment before it waits for the next line, so a
+busy process pays for one wake-up of the thread per pause, not for one per line.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class LogWriter:
         poll.register(self._fd, select.POLLOUT)
         if self._taken_lines == self._put_lines and poll.poll(0):
             with suppress(OSError):
-                os.write(self._fd, line)
+                os.write(self._fd, line[: select.PIPE_BUF])  # a pipe that is ready has room for so much
 
     # The thread
 
@@ -142,7 +143,7 @@ class LogWriter:
             time.sleep(PAUSE_S)
 
     def _write_batch(self, first: bytes) -> bytes | None:
-        """Write `first` and what fits beside it; returns the line that did not fit, None: the queue is empty."""
+        """Write `first` and the lines that fit beside it; returns the first that did not fit."""
         batch, size, extra = [first], len(first), None
         with suppress(Empty):
             while True:
@@ -195,7 +196,7 @@ def _unwritten(batch: list[bytes], written: int) -> int:
 
 
 class LineStream(io.RawIOBase):
-    """The raw file below a `sys.stderr` whose lines go through a LogWriter, tracebacks and warnings included."""
+    """The raw file below a `sys.stderr` whose lines (tracebacks, warnings) go through a LogWriter."""
 
     def __init__(self, writer: LogWriter, fd: int) -> None:
         super().__init__()

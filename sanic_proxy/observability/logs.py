@@ -46,9 +46,9 @@ def configure(level: str, style: str, writer: LogWriter = log_writer.STDERR) -> 
 
 
 def redirect_stderr() -> None:
-    """Send what is written to `sys.stderr` (tracebacks, warnings) through the log's queue, in order with its lines.
+    """Send what is written to `sys.stderr` (tracebacks, warnings) through the queue of the log.
 
-    Errors of the interpreter itself and stack dumps go straight to the descriptor.
+    Stack dumps and fatal errors of the interpreter go straight to the descriptor.
     """
     stream = sys.stderr
     if isinstance(stream, io.TextIOWrapper) and stream.fileno() == 2:
@@ -56,6 +56,10 @@ def redirect_stderr() -> None:
         sys.stderr = io.TextIOWrapper(
             cast("io.BufferedWriter", raw), stream.encoding, stream.errors, write_through=True
         )
+
+
+def enable_stack_dumps() -> None:
+    """Have the stacks of all threads written to standard error on DUMP_SIGNAL and on a crash."""
     faulthandler.enable(file=2)
     faulthandler.register(DUMP_SIGNAL, file=2, all_threads=True)
 
@@ -63,8 +67,8 @@ def redirect_stderr() -> None:
 def fill_standard_streams() -> None:
     """Open /dev/null where standard input, output or error is closed, and leave the others unbuffered.
 
-    Otherwise the next socket or pipe would get that number: log lines would go there, and libuv aborts when it
-    closes one of those. A buffer that a full disk did not take would be written again by each flush, as
+    Otherwise the next socket or pipe would get that number: log lines would go there, and libuv aborts when
+    it closes one of those. A buffer that a full disk did not take would be written again by each flush, as
     multiprocessing does before it starts a worker.
     """
     for number in (0, 1, 2):

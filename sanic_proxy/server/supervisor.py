@@ -1,22 +1,35 @@
-"""The main process: brings dead workers back, ends them in good order, and has them read settings again.
+"""The main process: replaces dead and hung workers, stops them in order, and has them reload settings.
 
-Strategy: Sanic's WorkerManager starts processes and then waits for messages of theirs; it notices no
-death. Its loop is replaced by the one below, which runs in the main thread and looks ten times a
-second. Signals are noted and heeded there, so nothing happens half-way through something else. A
-worker is sent a signal only once it says that it serves: before, it could not take one.
+Sanic's WorkerManager starts processes and then waits for messages of theirs; it notices no death. Its loop is
+replaced by the one below, which runs in the main thread and checks everything ten times a second. Signals are
+only noted when they arrive and handled there, so nothing happens half-way through something else. A worker's
+state is read from shared memory (`lifecycle`); a signal is sent only to a worker that can take one.
+
+    slot         while the proxy runs                       while it stops
+    alive        kill it if it does not start or hangs,     signal it until it drains; kill it when
+                 pass a reload on                           the time for that is over
+    dead         schedule_restart: at once, or after a      nothing
+                 wait that grows with each quick death
+    waiting      start it when the wait is over             nothing
+
+The proxy itself gives up, with exit code 1, if the first workers end before one has served, and if no worker
+has served for NO_WORKER_LIMIT_S: a service manager can then do more than the proxy can.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.managers import SyncManager
+from pathlib import Path
 from threading import Thread
 from types import FrameType
 from typing import Any
@@ -26,6 +39,15 @@ from sanic.worker.manager import WorkerManager
 from sanic.worker.process import WorkerProcess
 
 from sanic_proxy.config.model import Settings
+from sanic_proxy.observability import logs
+from sanic_proxy.server.lifecycle import (
+    HangDetector,
+    SharedSlot,
+    TickClock,
+    Verdict,
+    WorkerState,
+    slot_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +58,35 @@ PROVEN_S = 10.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 # A start takes a second or two; on a machine that is busy with other things, some more.
 START_LIMIT_S = 60.0
-# After the time for the requests under way, for the last words to slow clients and for closing.
+# Without any worker that serves. Counted in the main process's own ticks.
+NO_WORKER_LIMIT_S = 60.0
+# After the time for the requests in flight, for the last writes to slow clients and for closing.
 MARGIN_S = 20.0
 # What a second signal leaves of all that.
-HURRY_S = 3.0
-# A worker notes in the shared state that it has understood; until then it is told again.
-TELL_AGAIN_S = 1.0
-DRAINING = "draining"
+FORCE_STOP_S = 3.0
+# A worker shows in its slot that it is stopping; until then the signal is repeated.
+SIGNAL_AGAIN_S = 1.0
+
+
+def _state_address() -> Any:
+    """Where the state server listens: no file, which a cleaner of /tmp would delete.
+
+    Linux has sockets by name outside the file system; elsewhere it is a port of loopback. Either way a client
+    must prove that it knows the process's `authkey`.
+    """
+    has_abstract_names = sys.platform == "linux"
+    return f"\0sanic-proxy-{os.getpid()}-{secrets.token_hex(8)}" if has_abstract_names else ("127.0.0.1", 0)
 
 
 class StateServer:
-    """What workers tell the main process, kept in a thread of it. Takes multiprocessing.Manager's place.
+    """Sanic's dictionary of worker states, kept in a thread. Takes multiprocessing.Manager's place.
 
-    Sanic keeps it in a process of its own, whose death ends the server and which outlives the server's.
+    Sanic keeps it in a process of its own, whose death ends the server and which outlives the server's,
+    behind a socket in /tmp, without which no worker can start.
     """
 
     def __init__(self) -> None:
-        self._server: Any = SyncManager().get_server()
+        self._server: Any = SyncManager(address=_state_address()).get_server()
         Thread(target=self._serve, name="worker-state", daemon=True).start()
         self._client = SyncManager(address=self._server.address)
         self._client.connect()
@@ -71,18 +105,41 @@ class StateServer:
             self._server.stop_event.set()
 
 
+def is_traced(pid: int | None) -> bool:
+    """Whether a debugger holds the process."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    return "\nTracerPid:\t0\n" not in status
+
+
 @dataclass(slots=True)
-class _Ward:
-    """One worker: its present process, and what is to be done about it. Times are monotonic seconds."""
+class RestartDelay:
+    """How long a dead worker waits for its next process: longer with each one that dies at its start."""
+
+    quick_deaths: int = 0
+
+    def after(self, lived_s: float, *, has_served: bool) -> float:
+        """The seconds to wait after a process that lived for `lived_s`."""
+        self.quick_deaths = 0 if has_served and lived_s >= PROVEN_S else self.quick_deaths + 1
+        if self.quick_deaths <= 1:
+            return 0.0
+        return min(FIRST_WAIT_S * 2.0 ** min(self.quick_deaths - 2, 16), LONGEST_WAIT_S)
+
+
+@dataclass(slots=True)
+class WorkerSlot:
+    """One worker: its present process, its shared state, and what is due. Times are monotonic seconds."""
 
     process: WorkerProcess
+    shared: SharedSlot
     started_at: float
-    is_serving: bool = False
-    is_draining: bool = False
-    told_at: float | None = None
+    signalled_at: float | None = None
     has_to_reload: bool = False
-    quick_deaths: int = 0
     start_at: float | None = None
+    delay: RestartDelay = field(default_factory=RestartDelay)
+    hang: HangDetector = field(default_factory=HangDetector)
 
     @property
     def name(self) -> str:
@@ -92,13 +149,10 @@ class _Ward:
     def is_alive(self) -> bool:
         return bool(self.process.is_alive())  # type: ignore[no-untyped-call]
 
-    def wait_s(self, now: float) -> float:
-        """How long to wait before the next start, now that the process has died."""
-        is_proven = self.is_serving and now - self.started_at >= PROVEN_S
-        self.quick_deaths = 0 if is_proven else self.quick_deaths + 1
-        if self.quick_deaths <= 1:
-            return 0.0
-        return min(FIRST_WAIT_S * 2.0 ** (self.quick_deaths - 2), LONGEST_WAIT_S)
+    @property
+    def has_served(self) -> bool:
+        """Also after the process has died, until the next one is started."""
+        return self.shared.state >= WorkerState.SERVING
 
     def send(self, number: int) -> None:
         with suppress(OSError, TypeError):  # it has just died
@@ -106,18 +160,28 @@ class _Ward:
 
 
 class Supervisor:
-    """The main process's part. `read_again` reads the settings anew; None: they are wrong, and it said so."""
+    """Runs in the main process. `read_again` reads the settings; None: they are wrong, and it has logged why.
 
-    def __init__(self, settings: Settings, read_again: Callable[[Settings], Settings | None]) -> None:
+    `slots` is shared with the workers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        read_again: Callable[[Settings], Settings | None],
+        slots: Sequence[SharedSlot],
+    ) -> None:
         self._settings = settings
         self._read_again = read_again
+        self._slots = slots
         self._noted: deque[int] = deque()
-        self._wards: list[_Ward] = []
+        self._workers: list[WorkerSlot] = []
         self._has_served = False
         self._has_failed = False
+        self._unserved_s = 0.0
         self._stop_signal = signal.SIGTERM
         self._stopping_since: float | None = None
-        self._hurried_at: float | None = None
+        self._forced_at: float | None = None
         self._listens = True
         self._manager: WorkerManager
         # Unhandled it would end this process, and leave the workers.
@@ -136,32 +200,37 @@ class Supervisor:
     def run(self) -> None:
         """Until all workers have ended. Raises ServerKilled (exit code 1) if none could be started."""
         manager = self._manager
-        if manager._shutting_down:  # told to stop before it began
+        if manager._shutting_down:  # stopped before it began
             return
         manager.start()  # type: ignore[no-untyped-call]
         now = time.monotonic()
-        self._wards = [_Ward(process, now) for process in manager.transient_processes]
+        self._workers = [
+            WorkerSlot(process, slot_of(self._slots, str(process.name)), now)
+            for process in manager.transient_processes
+        ]
+        clock = TickClock(now, time.time())
         while not self._is_over():
             self._take_messages()
-            self._heed_signals()
-            self._look_after(time.monotonic())
+            self._handle_signals()
+            now = time.monotonic()
+            self._check(now, clock.tick(now, time.time()), is_settled=clock.is_settled)
         manager.cleanup()  # type: ignore[no-untyped-call]
         if self._has_failed:
             raise ServerKilled
 
     def _is_over(self) -> bool:
         is_ending = self._stopping_since is not None
-        return is_ending and not any(ward.is_alive for ward in self._wards)
+        return is_ending and not any(worker.is_alive for worker in self._workers)
 
     def _take_messages(self) -> None:
-        """Empty the workers' pipe, or wait a little. Only a stop is heeded: the processes show the rest."""
+        """Empty the workers' pipe, or wait for a tick. Only a stop matters: slots show the rest."""
         receiver = self._manager.monitor_subscriber
         if receiver.poll(POLL_S):
             message = receiver.recv()
             if message == "__TERMINATE__":
                 self._noted.append(signal.SIGTERM)
 
-    def _heed_signals(self) -> None:
+    def _handle_signals(self) -> None:
         while self._noted:
             number = self._noted.popleft()
             if number == signal.SIGHUP:
@@ -169,72 +238,95 @@ class Supervisor:
             elif self._stopping_since is None:
                 self._begin_stop(signal.Signals(number))
             else:
-                self._hurry()
+                self._force_stop()
 
-    # Workers that die
+    # Workers that die or hang
 
-    def _look_after(self, now: float) -> None:
-        for ward in self._wards:
-            self._note_state(ward)
+    def _check(self, now: float, step_s: float, *, is_settled: bool) -> None:
+        for worker in self._workers:
+            self._has_served = self._has_served or worker.has_served
+            if worker.is_alive:
+                self._check_event_loop(worker, step_s, is_settled=is_settled)
             if self._stopping_since is not None:
-                self._end(ward, now, self._stopping_since)
-            elif ward.is_alive:
-                self._attend(ward, now)
-            elif ward.start_at is None:
-                self._bury(ward, now)
-            elif now >= ward.start_at:
-                self._start(ward, now)
-        if self._listens and self._stopping_since is not None and now >= self._lame_until():
+                self._end(worker, now, self._stopping_since)
+            elif worker.is_alive:
+                self._check_living(worker, now)
+            elif worker.start_at is None:
+                self._schedule_restart(worker, now)
+            elif now >= worker.start_at:
+                self._start(worker, now)
+        if self._stopping_since is None:
+            self._check_outage(step_s)
+        elif self._listens and now >= self._lame_until():
             self._stop_listening()
 
-    def _note_state(self, ward: _Ward) -> None:
-        """What the worker says of itself; it may have served and ended since it was last asked."""
-        if not ward.is_serving or (ward.told_at is not None and not ward.is_draining):
-            state = self._manager.worker_state.get(ward.name) or {}
-            ward.is_serving = "serving" in state
-            ward.is_draining = bool(state.get(DRAINING))
-            self._has_served = self._has_served or ward.is_serving
+    def _check_living(self, worker: WorkerSlot, now: float) -> None:
+        if not worker.has_served:
+            if now - worker.started_at > START_LIMIT_S:
+                logger.error("worker %s did not start within %.0f s", worker.name, START_LIMIT_S)
+                worker.send(signal.SIGKILL)
+        elif worker.has_to_reload:
+            worker.has_to_reload = False
+            worker.send(signal.SIGHUP)
 
-    def _attend(self, ward: _Ward, now: float) -> None:
-        """Whatever a living worker needs."""
-        if not ward.is_serving:
-            if now - ward.started_at > START_LIMIT_S:
-                logger.error("worker %s did not start within %.0f s", ward.name, START_LIMIT_S)
-                ward.send(signal.SIGKILL)
-        elif ward.has_to_reload:
-            ward.has_to_reload = False
-            ward.send(signal.SIGHUP)
-
-    def _bury(self, ward: _Ward, now: float) -> None:
-        """Plan the start of a dead worker; if nothing has ever worked, give up."""
-        code = ward.process.exitcode or 0
-        if not self._has_served and code >= 0:
-            logger.error("a worker could not be started: see above")
-            self._has_failed = True
-            self._begin_stop(signal.SIGTERM)
+    def _check_event_loop(self, worker: WorkerSlot, step_s: float, *, is_settled: bool) -> None:
+        verdict = worker.hang.observe(
+            worker.shared.beats, step_s, timeout_s=self._settings.hang_timeout_s, is_settled=is_settled
+        )
+        if verdict is Verdict.RUNNING or is_traced(worker.process.pid):
             return
-        lived_s = now - ward.started_at
-        wait_s = ward.wait_s(now)
-        ward.start_at = now + wait_s
+        if verdict is Verdict.HUNG:
+            logger.error(
+                "worker %s (process %s) hangs: its event loop has not turned for %.0f s; "
+                "its stack follows, then it is killed and replaced",
+                worker.name,
+                worker.process.pid,
+                worker.hang.silent_s,
+            )
+            logs.flush()  # the stack does not go through the queue
+            worker.send(logs.DUMP_SIGNAL)
+        else:
+            worker.send(signal.SIGKILL)
+
+    def _check_outage(self, step_s: float) -> None:
+        """Give up where no worker serves for too long: clients would wait on a port that nobody answers."""
+        is_served = any(worker.is_alive and worker.has_served for worker in self._workers)
+        self._unserved_s = 0.0 if is_served else self._unserved_s + step_s
+        if self._unserved_s >= NO_WORKER_LIMIT_S:
+            self._fail(f"no worker could be started for {NO_WORKER_LIMIT_S:.0f} s; exiting with 1")
+
+    def _fail(self, reason: str) -> None:
+        logger.error(reason)
+        self._has_failed = True
+        self._begin_stop(signal.SIGTERM)
+
+    def _schedule_restart(self, worker: WorkerSlot, now: float) -> None:
+        """Plan the next start of a dead worker; if nothing has ever worked, give up."""
+        code = worker.process.exitcode or 0
+        if not self._has_served and code >= 0:
+            self._fail("no worker could be started: see the errors above; exiting with 1")
+            return
+        lived_s = now - worker.started_at
+        wait_s = worker.delay.after(lived_s, has_served=worker.has_served)
+        worker.start_at = now + wait_s
         logger.error(
-            "worker %s (process %s) %s after %.1f s; it is started again%s",
-            ward.name,
-            ward.process.pid,
-            f"was killed by signal {-code}" if code < 0 else f"ended with {code}",
+            "worker %s (process %s) %s after %.1f s; restarting it%s",
+            worker.name,
+            worker.process.pid,
+            f"was killed by signal {-code}" if code < 0 else f"exited with {code}",
             lived_s,
-            f" in {wait_s:.1f} s, as it died {ward.quick_deaths} times in a row" if wait_s else "",
+            f" in {wait_s:.1f} s, as it died {worker.delay.quick_deaths} times in a row" if wait_s else "",
         )
 
-    def _start(self, ward: _Ward, now: float) -> None:
-        # What the dead process said of itself is not true of the next one.
-        self._manager.worker_state[ward.name] = {"server": True, "starts": 0}
-        ward.started_at, ward.start_at = now, None
-        ward.is_serving = ward.is_draining = ward.has_to_reload = False
-        ward.told_at = None
+    def _start(self, worker: WorkerSlot, now: float) -> None:
+        worker.started_at, worker.start_at, worker.signalled_at = now, None, None
+        worker.has_to_reload = False
+        worker.shared.reset()
         try:
-            ward.process.restart()  # type: ignore[no-untyped-call]
-        except (OSError, RuntimeError):  # no memory, or no more processes; it counts as one that died at once
-            logger.exception("worker %s could not be started", ward.name)
+            self._manager.worker_state[worker.name] = {"server": True, "starts": 0}
+            worker.process.restart()  # type: ignore[no-untyped-call]
+        except (OSError, EOFError, RuntimeError):  # no memory, no more processes; counts as a quick death
+            logger.exception("worker %s could not be started", worker.name)
 
     # The settings
 
@@ -245,11 +337,11 @@ class Supervisor:
         if settings is None:
             return
         self._settings = settings
-        for ward in self._wards:
-            ward.has_to_reload = True
-        logger.info("the settings have been read again")
+        for worker in self._workers:
+            worker.has_to_reload = True
+        logger.info("settings reloaded")
 
-    # The end
+    # The stop
 
     def _begin_stop(self, number: signal.Signals) -> None:
         self._stop_signal = number
@@ -259,38 +351,38 @@ class Supervisor:
     def _lame_until(self) -> float:
         """When new connections are no longer taken."""
         since = self._stopping_since or 0.0
-        is_lame = self._stop_signal == signal.SIGTERM and self._hurried_at is None
+        is_lame = self._stop_signal == signal.SIGTERM and self._forced_at is None
         return since + (self._settings.ending.lame_duck_s if is_lame else 0.0)
 
-    def _hurry(self) -> None:
-        if self._hurried_at is None:
-            self._hurried_at = time.monotonic()
-            for ward in self._living():
-                ward.send(signal.SIGQUIT if ward.is_serving else signal.SIGKILL)
+    def _force_stop(self) -> None:
+        if self._forced_at is None:
+            self._forced_at = time.monotonic()
+            for worker in self._living():
+                worker.send(signal.SIGQUIT if worker.has_served else signal.SIGKILL)
 
-    def _living(self) -> Iterable[_Ward]:
-        return (ward for ward in self._wards if ward.is_alive)
+    def _living(self) -> Iterable[WorkerSlot]:
+        return (worker for worker in self._workers if worker.is_alive)
 
-    def _end(self, ward: _Ward, now: float, since: float) -> None:
-        if not ward.is_alive:
+    def _end(self, worker: WorkerSlot, now: float, since: float) -> None:
+        if not worker.is_alive:
             return
-        if not ward.is_serving:
-            state = self._manager.worker_state.get(ward.name) or {}
+        state = worker.shared.state
+        latest = since + self._settings.ending.lame_duck_s + self._settings.ending.drain_s + MARGIN_S
+        if self._forced_at is not None:
+            latest = self._forced_at + FORCE_STOP_S
+        elif not worker.has_served:
             # It serves nobody, unless it is just about to.
-            if state.get("state") != "ACKED" or now - since > HURRY_S:
-                ward.send(signal.SIGKILL)
-        elif ward.told_at is None or (not ward.is_draining and now - ward.told_at > TELL_AGAIN_S):
-            ward.told_at = now
-            ward.send(self._stop_signal)
-        ending = self._settings.ending
-        latest = since + ending.lame_duck_s + ending.drain_s + MARGIN_S
-        if self._hurried_at is not None:
-            latest = self._hurried_at + HURRY_S
+            latest = since if state is WorkerState.STARTING else since + FORCE_STOP_S
         if now > latest:
-            ward.send(signal.SIGKILL)
+            worker.send(signal.SIGKILL)
+        elif state in {WorkerState.READY, WorkerState.SERVING} and (
+            worker.signalled_at is None or now - worker.signalled_at > SIGNAL_AGAIN_S
+        ):
+            worker.signalled_at = now
+            worker.send(self._stop_signal)
 
     def _stop_listening(self) -> None:
-        """Let go of the socket, as the workers do: while one process has it, clients connect and wait."""
+        """Close the socket, as the workers do: while one process has it, clients connect and wait."""
         self._listens = False
         sock = self._manager._server_settings.get("sock")
         if sock is not None:

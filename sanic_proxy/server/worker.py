@@ -1,10 +1,13 @@
-"""The life of a worker: it opens what it needs, reads settings again, and ends in good order.
+"""The life of a worker: it opens what it needs, reloads settings, and stops in order.
 
-Strategy of the end: on SIGTERM everything goes on, but readiness says no and each answer is its
-connection's last (the lame duck: whoever sends requests has to notice first). Then Sanic is told to
-stop: it closes the listener and the idle connections and waits for the rest. When the time for that
-is over, what is left gets an error frame or a 503. SIGINT leaves the lame duck out, for nobody waits
-for a person at a terminal; SIGQUIT leaves out the rest, too.
+The stop: on SIGTERM the worker keeps serving, but readiness answers 503 and each answer is its connection's
+last (the lame duck: load balancers need time to notice). Then Sanic is stopped: it closes the listener and
+the idle connections and waits for the rest. When the time for that is over, the remaining requests get an
+error frame or a 503. SIGINT skips the lame duck, for no load balancer waits for a person at a terminal;
+SIGQUIT skips the rest, too.
+
+The worker shows its state in its slot of shared memory (`lifecycle`), and a heartbeat while its event loop
+turns.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -27,7 +31,7 @@ from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ShuttingDown
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
-from sanic_proxy.server.supervisor import DRAINING
+from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
 from sanic_proxy.state import AppState, state_of
 
 if TYPE_CHECKING:
@@ -35,10 +39,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# For the last words to clients that are slow to take them, and for closing; after that Sanic aborts.
+# For the last writes to slow clients, and for closing; after that Sanic aborts.
 LAST_WORDS_S = 12.0
-# The same where somebody is in a hurry.
-HURRY_S = 2.0
+# The same after a second signal.
+FORCE_STOP_S = 2.0
 # What Sanic still does between the last listener and running the loop takes no time of the loop's.
 SOON_S = 0.05
 # Nobody needs more, and containers often allow a thousand million.
@@ -46,16 +50,16 @@ MAX_DESCRIPTORS = 1_048_576
 
 
 def read_again(old: Settings, host: str) -> Settings | None:
-    """The settings as they are now; None where they are wrong, with a line in the log for each problem."""
+    """The settings as they are now; None where they are wrong, with a log line for each problem."""
     try:
         settings = _loaded(host)
     except SettingsError as exc:
         for problem in exc.problems:
-            logger.error("the settings stay as they were: %s", problem)  # noqa: TRY400 - no bug
+            logger.error("reload failed, keeping the current settings: %s", problem)  # noqa: TRY400 - no bug
         return None
     for name in ("host", "port", "workers"):
         if getattr(settings, name) != getattr(old, name):
-            logger.warning("SANIC_PROXY_%s has changed: that takes a restart", name.upper())
+            logger.warning("SANIC_PROXY_%s has changed: restart the proxy to apply it", name.upper())
     return settings
 
 
@@ -71,7 +75,7 @@ def _loaded(host: str) -> Settings:
 
 
 def _host_of(app: Sanic[Any, Any]) -> str:
-    """Where the worker listens. Where there is a main process, it has told the socket, but not the name."""
+    """Where the worker listens. A main process passes the socket on, but not the name."""
     if app.state.host:
         return app.state.host
     sock = app.state.server_info[0].settings.get("sock")
@@ -91,31 +95,43 @@ def _leave_signals_alone(*_: object, **__: object) -> None:
     os.environ["SANIC_WORKER_PROCESS"] = "true"
 
 
+def _slot(app: Sanic[Any, Any], name: str | None) -> SharedSlot:
+    """The worker's slot; without a main process of ours one that nobody reads."""
+    slots = getattr(app.shared_ctx, "worker_slots", None)
+    return slot_of(slots, name) if name and slots is not None else SharedSlot()
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
     def __init__(self, app: Sanic[Any, Any], settings: Settings) -> None:
         self._app = app
         self._loop = asyncio.get_running_loop()
-        self._is_alone = not os.environ.get("SANIC_WORKER_NAME")
+        name = os.environ.get("SANIC_WORKER_NAME")
+        self._is_alone = not name
+        self._slot = _slot(app, name)
+        # A breakpoint stops the loop, too.
+        self._is_watched = not (self._is_alone or app.debug or sys.gettrace())
         self._closing: asyncio.TimerHandle | None = None
         self._may_stop = False
         self._has_to_close = False
-        self._is_closing = False
-        self._is_hurried = False
+        self._is_forced = False
         self._retiring: set[asyncio.Task[None]] = set()
+        logs.redirect_stderr()
+        logs.enable_stack_dumps()
         raise_descriptor_limit()
         self._use(AppState(settings))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
         runners._setup_system_signals = _leave_signals_alone
         self._catch(signal.SIGHUP, self.reload)
-        self._catch(signal.SIGQUIT, self.hurry)
-        self._catch(signal.SIGTERM, self._told, signal.SIGTERM)
-        self._catch(signal.SIGINT, self._told, signal.SIGINT)
+        self._catch(signal.SIGQUIT, self.force_stop)
+        self._catch(signal.SIGTERM, self._on_stop_signal, signal.SIGTERM)
+        self._catch(signal.SIGINT, self._on_stop_signal, signal.SIGINT)
         parent = multiprocessing.parent_process()
         if parent is not None:
-            self._loop.add_reader(parent.sentinel, self._orphaned, parent.sentinel)
+            self._loop.add_reader(parent.sentinel, self._on_parent_exit, parent.sentinel)
+        self._slot.advance(WorkerState.READY)
 
     @property
     def _traffic(self) -> Traffic:
@@ -160,7 +176,7 @@ class Worker:
         if not self._retiring:
             gc.freeze()
 
-    # The end
+    # The stop
 
     def _catch(self, number: int, callback: Callable[..., None], *args: object) -> None:
         """Have `callback` called in the loop. The loop's own handlers lose what comes while it does not run.
@@ -175,25 +191,25 @@ class Worker:
 
         signal.signal(number, note)
 
-    def _told(self, number: signal.Signals) -> None:
+    def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._is_alone and self._traffic.is_draining:
-            self.hurry()
+            self.force_stop()
             return
         if self._is_alone:
             logger.info("stopping: %s", number.name)
         lame_duck_s = state_of(self._app).settings.ending.lame_duck_s
-        self.leave(lame_duck_s if number == signal.SIGTERM else 0.0)
+        self.begin_stop(lame_duck_s if number == signal.SIGTERM else 0.0)
 
-    def _orphaned(self, sentinel: int) -> None:
+    def _on_parent_exit(self, sentinel: int) -> None:
         self._loop.remove_reader(sentinel)
-        logger.error("the main process is gone: finishing what is under way")
-        self.leave(0.0)  # the next one wants the port
+        logger.error("parent process exited; draining")
+        self.begin_stop(0.0)  # the next main process needs the port
 
-    def leave(self, lame_duck_s: float) -> None:
-        """Stop in `lame_duck_s`, or sooner if that has been said before."""
+    def begin_stop(self, lame_duck_s: float) -> None:
+        """Close in `lame_duck_s`, or sooner if an earlier call asked for that."""
         if not self._traffic.is_draining:
             self._traffic.drain()
-            self._confirm()
+            self._slot.advance(WorkerState.DRAINING)
         if self._is_closing:
             return  # a second stop of the loop would break Sanic's wait off
         if self._closing is None or lame_duck_s == 0:
@@ -202,41 +218,43 @@ class Worker:
             self._closing = self._loop.call_later(lame_duck_s, self._close)
 
     def serving(self) -> None:
-        """Sanic is about to run the loop for good. Stopped before that, it would go on as if nothing was."""
-        self._loop.call_later(SOON_S, self._runs)
+        """Sanic is about to run the loop until it is stopped. A stop before that would be lost."""
+        self._slot.advance(WorkerState.SERVING)
+        self._loop.call_later(SOON_S, self._on_loop_runs)
+        if self._is_watched:
+            self._beat()
 
-    def _runs(self) -> None:
+    def _beat(self) -> None:
+        self._slot.beat()
+        self._loop.call_later(BEAT_S, self._beat)
+
+    def _on_loop_runs(self) -> None:
         self._may_stop = True
         if self._has_to_close:
             self._close()
 
-    def _confirm(self) -> None:
-        """Tell the main process that it need not say so again."""
-        try:
-            if not self._is_alone:
-                self._app.multiplexer.state[DRAINING] = True
-        except (OSError, EOFError):
-            return  # it is gone
+    @property
+    def _is_closing(self) -> bool:
+        return self._slot.state >= WorkerState.CLOSING
 
     def _close(self) -> None:
         self._has_to_close = True
-        if self._may_stop and not self._is_closing:
-            self._is_closing = True
+        if self._may_stop and self._slot.advance(WorkerState.CLOSING):
             self._app.stop(terminate=False)
 
     def closing(self) -> None:
         """Sanic is about to close the listener."""
-        self._is_closing = True
+        self._slot.advance(WorkerState.CLOSING)
         self._traffic.drain()
-        drain_s = 0.0 if self._is_hurried else state_of(self._app).settings.ending.drain_s
+        drain_s = 0.0 if self._is_forced else state_of(self._app).settings.ending.drain_s
         self._loop.call_later(drain_s, self._cut)
 
-    def hurry(self) -> None:
-        """Stop now: what is under way is told, and ends."""
-        self._is_hurried = True
-        self.leave(0.0)
+    def force_stop(self) -> None:
+        """Stop now: requests in flight get an error and end."""
+        self._is_forced = True
+        self.begin_stop(0.0)
         self._cut()
-        self._loop.call_later(HURRY_S, self._traffic.abort)
+        self._loop.call_later(FORCE_STOP_S, self._traffic.abort)
 
     def _cut(self) -> None:
         self._traffic.cut(ShuttingDown("The proxy is shutting down: the answer could not be finished"))
@@ -246,3 +264,4 @@ class Worker:
         for retiring in self._retiring:
             retiring.cancel()
         await state_of(self._app).aclose()
+        self._slot.advance(WorkerState.STOPPED)

@@ -205,3 +205,12 @@ def test_every_origin_needs_keys(tmp_path: Path) -> None:
     assert problems(tmp_path, {"SANIC_PROXY_CORS_ORIGINS": "*"})
     keyed = load({"SANIC_PROXY_CORS_ORIGINS": "*", "SANIC_PROXY_API_KEYS": "k"}, tmp_path)
     assert keyed.cors_origins.allow_all
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("5", 5.0), ("2m", 120.0)])
+def test_a_hang_timeout_is_off_or_longer_than_a_few_heartbeats(
+    tmp_path: Path, text: str, seconds: float
+) -> None:
+    assert load({"SANIC_PROXY_HANG_TIMEOUT": text}, tmp_path).hang_timeout_s == seconds
+    found = problems(tmp_path, {"SANIC_PROXY_HANG_TIMEOUT": "4.9"})
+    assert found == ["SANIC_PROXY_HANG_TIMEOUT: must be 0 (off) or at least 5 seconds"]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import fcntl
+import http.client
 import json
 import logging
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.log_writer import LogWriter
 from sanic_proxy.observability.record import RequestRecord
+from tests.support.load import wait_until
+from tests.support.proxy import Proxy, start_proxy, wait_until_ready
 
 
 def written(capfd: pytest.CaptureFixture[str]) -> str:
@@ -147,3 +156,80 @@ def test_closed_standard_streams_are_filled() -> None:
         "assert all(os.get_inheritable(number) for number in (0, 1, 2))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# A log that nobody reads
+
+
+class Reader:
+    """Copies a pipe to a file, until it pauses."""
+
+    def __init__(self, pipe: int, path: Path) -> None:
+        self._pipe, self._path = pipe, path
+        self.may_read = threading.Event()
+        self.may_read.set()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with self._path.open("ab") as file:
+            while self.may_read.wait() and (piece := os.read(self._pipe, 4096)):
+                file.write(piece)
+                file.flush()
+        os.close(self._pipe)
+
+
+@contextmanager
+def proxy_on_a_pipe(directory: Path, *way: str) -> Iterator[tuple[Proxy, Reader]]:
+    pipe, log = os.pipe()
+    fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
+    proxy = start_proxy(directory, {"SANIC_PROXY_ECHO": "on"}, *way, log_to=log)
+    os.close(log)
+    reader = Reader(pipe, proxy.log_path)
+    try:
+        wait_until_ready(proxy)
+        yield proxy, reader
+    finally:
+        if proxy.process.poll() is None:
+            os.killpg(proxy.process.pid, signal.SIGKILL)
+            proxy.process.wait()
+        reader.may_read.set()
+
+
+def send_many(proxy: Proxy, count: int, *, path_chars: int = 6000) -> None:
+    """Requests with long log lines, answered one after the other."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+    for _ in range(count):
+        connection.request("GET", "/" + "x" * path_chars)
+        answer = connection.getresponse()
+        assert answer.read()
+        assert answer.status == 404
+    connection.close()
+
+
+@pytest.mark.parametrize("way", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, way: list[str]) -> None:
+    with proxy_on_a_pipe(tmp_path, *way) as (proxy, reader):
+        reader.may_read.clear()
+        send_many(proxy, 600)
+        assert proxy.request("GET", "/health").status == 200
+        for victim in proxy.worker_pids():  # none where there is no main process
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda victim=victim: victim not in (pids := proxy.worker_pids()) and len(pids) == 2)  # type: ignore[misc]
+            proxy.process.send_signal(signal.SIGHUP)
+        send_many(proxy, 20)
+        assert proxy.stop(30) == 0
+
+
+def test_lines_that_found_no_room_are_counted_in_the_log(tmp_path: Path) -> None:
+    with proxy_on_a_pipe(tmp_path, "--single-process") as (proxy, reader):
+        reader.may_read.clear()
+        send_many(proxy, 1700)
+        reader.may_read.set()
+        proxy.wait_for_log("log lines could not be written", wait_s=30)
+        assert proxy.request("GET", "/health").status == 200
+        proxy.wait_for_log("path=/health")
+        assert proxy.stop() == 0
+        wait_until(lambda: "Worker complete" in proxy.log)
+    dropped = sum(map(int, re.findall(r"(\d+) log lines could not be written", proxy.log)))
+    assert dropped > 0
+    assert dropped + proxy.log.count("path=/xxx") == 1700

@@ -232,7 +232,7 @@ def test_what_takes_a_restart_is_said(
     (tmp_path / ".env").write_text("SANIC_PROXY_PORT=9999\n")
     settings = read_again(load({}, tmp_path / "elsewhere"), "127.0.0.1")
     assert settings is not None
-    assert caplog.messages == ["SANIC_PROXY_PORT has changed: that takes a restart"]
+    assert caplog.messages == ["SANIC_PROXY_PORT has changed: restart the proxy to apply it"]
 
 
 def list_models(proxy: Proxy, *models: str, extra: str = "") -> None:
@@ -268,7 +268,7 @@ def test_settings_are_read_again_in_all_workers_and_no_request_suffers(upstream:
         list_models(proxy, "one")
         wait_until(lambda: all_workers_list(proxy, "one"))
         list_models(proxy, "wrong", extra='[proxy]\nlog_format = "song"')
-        proxy.wait_for_log("the settings stay as they were: SANIC_PROXY_LOG_FORMAT")
+        proxy.wait_for_log("reload failed, keeping the current settings: SANIC_PROXY_LOG_FORMAT")
         assert all_workers_list(proxy, "one")
         for _ in range(20):
             proxy.process.send_signal(signal.SIGHUP)
@@ -327,7 +327,7 @@ def test_a_proxy_on_a_socket_in_the_file_system_reads_its_settings_again(tmp_pat
         try:
             wait_until_ready(proxy)
             proxy.process.send_signal(signal.SIGHUP)
-            proxy.wait_for_log("the settings have been read again")
+            proxy.wait_for_log("settings reloaded")
         finally:
             assert proxy.stop() == 0
     assert "Traceback" not in proxy.log

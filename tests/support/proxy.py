@@ -202,11 +202,19 @@ def running_proxy(settings: Mapping[str, str], *arguments: str) -> Iterator[Prox
             proxy.last_log = proxy.log
 
 
-def start_proxy(directory: Path, settings: Mapping[str, str], *arguments: str) -> Proxy:
+def start_proxy(
+    directory: Path,
+    settings: Mapping[str, str],
+    *arguments: str,
+    module: str = "sanic_proxy.app",
+    log_to: int | None = None,
+) -> Proxy:
+    """Start `module`'s application in `directory`. Its log is a file there, or the descriptor `log_to`."""
     port = free_port()
     log_path = directory / "proxy.log"
-    command = [sys.executable, "-m", "sanic", "sanic_proxy.app", f"--port={port}", *arguments]
-    with log_path.open("wb") as log:
+    command = [sys.executable, "-m", "sanic", module, f"--port={port}", *arguments]
+    with log_path.open("wb") as file:
+        log = file if log_to is None else log_to
         process = subprocess.Popen(
             command,
             cwd=directory,
