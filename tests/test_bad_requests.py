@@ -80,13 +80,12 @@ DEAR: dict[str, Callable[[], bytes]] = {
 }
 REFUSED = (
     *("depth 1025", "depth 100k", "open brackets", "open objects", "1M keys", "1M parameters", "1M models"),
-    *("1M lists", "10 MB number", "10 MB of blanks", "1e400", "NaN"),
+    *("1M lists", "10 MB number", "10 MB of blanks", "1e400", "NaN", "many of all"),
 )
 TAKEN = (
     *(
         "90k lists",
         "55k keys",
-        "many of all",
         "escaped key",
         "10 MB text",
         "10 MB of escapes",
@@ -265,11 +264,12 @@ def test_a_client_that_closes_its_half_has_left(
 @pytest.mark.parametrize(
     ("target", "host", "status"),
     [
-        ("/health", "a/admin?x=", 403),
-        ("/health", "localhost/admin?x=", 403),
+        ("/health", "a/admin?x=", 400),
+        ("/health", "localhost/admin?x=", 400),
         ("/health", "evil.example", 403),
-        ("http://localhost/health", "evil.example", 403),
-        ("http://evil.example/v1/nothing", "localhost", 404),
+        ("http://localhost/health", "evil.example", 200),
+        ("http://evil.example/v1/nothing", "localhost", 403),
+        ("http://localhost/v1/nothing", "evil.example", 404),
         ("//v1/models", "localhost", 404),
         ("/v1//models", "localhost", 404),
         ("/v1/../health", "localhost", 404),
@@ -285,7 +285,7 @@ def test_no_target_or_host_leads_elsewhere(proxy: Proxy, target: str, host: str,
     for request in (f"{head}\r\n", f"{head}{spoofed}\r\n"):
         answer = proxy.raw(request.encode())
         assert answer.startswith(f"HTTP/1.1 {status} ".encode())
-        assert set(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]) == {
+        assert status == 200 or set(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]) == {
             "message",
             "type",
             "param",
