@@ -29,19 +29,17 @@ from sanic_proxy.errors import ProxyError, ShuttingDown
 from sanic_proxy.observability import banner, logs
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.routes import BLUEPRINTS
-from sanic_proxy.server import admission
-from sanic_proxy.server.connection import MAX_UNREAD_BYTES, ProxyProtocol
+from sanic_proxy.server import admission, bodies
+from sanic_proxy.server.connection import ProxyProtocol
 from sanic_proxy.server.error_responses import render
 from sanic_proxy.server.lifecycle import shared_slots
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.server.spool import MAX_MEMORY_BYTES
 from sanic_proxy.server.supervisor import StateServer, Supervisor
 from sanic_proxy.server.worker import Worker, read_again
 from sanic_proxy.state import AppState, state_of
 
-# What a form holds in memory while it passes: what nobody has read yet, and what waits for the model's name.
-UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
 BACKLOG = 4096  # connections that wait to be accepted; Sanic's 100 is less than a burst of clients
 # Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
 # for longer than a minute with a 503 of its own.
@@ -61,7 +59,7 @@ def _flag_names() -> list[str]:
 
 
 class ProxyApp(Sanic[Any, Any]):
-    """Sanic with a door in front of its router and a record behind every request."""
+    """Sanic with admission control in front of its router and a record for every request."""
 
     @override
     def prepare(
@@ -110,14 +108,13 @@ class ProxyApp(Sanic[Any, Any]):
     async def _answer(self, request: ProxyRequest, state: AppState) -> None:
         """Sanic's way from a request to its answer, but for signals and middlewares: there are none."""
         headers = request.fields
-        refusal = admission.refusal(state.settings, state.keys, path=request.path, headers=headers)
         if "origin" in headers and admission.allows_origin(state.settings, headers["origin"]):
             request.answer_lines += header_lines(admission.cors_headers(headers))
             if admission.is_preflight(request.method, headers):
                 await _send(request, Reply(header_lines(admission.preflight_headers(headers)), status=204))
                 return
-        if refusal is not None:
-            raise refusal
+        client = admission.admit(state.settings, state.keys, path=request.path, headers=headers)
+        request.record.client_id = client.id
         traffic = state.traffic
         if len(traffic.requests) > traffic.max_requests and request.path not in admission.OPEN_PATHS:
             raise overloaded()
@@ -156,21 +153,19 @@ class ProxyApp(Sanic[Any, Any]):
 
 
 async def _receive(request: ProxyRequest, state: AppState) -> None:
-    """Take the body in, if there is room for it; an upload's is left to its handler."""
-    hold = state.traffic.hold
-    limit_bytes = state.settings.max_body_bytes
-    if request.is_received:
-        size_bytes = request.size_bytes
-    else:
-        length = request.declared_bytes
-        size_bytes = limit_bytes if length is None else length
+    """Receive the body while there is room for it; an upload's is left to its handler."""
+    stream: Any = request.stream
     if request.is_upload:
-        hold(request, min(size_bytes, UPLOAD_SHARE_BYTES))
+        stream.count_body()
         return
-    hold(request, min(size_bytes, limit_bytes))  # a larger one is refused when it is read
-    await request.receive_body()
-    if request.held_bytes != len(request.body):
-        hold(request, len(request.body))
+    if request.is_received and request.failure is None:
+        stream.count_body()
+    else:
+        await stream.receive_all()
+    if request.size_bytes > SMALL_BYTES:
+        await bodies.parse_in_steps(request, state.traffic.parsing)
+    else:
+        request.body = request.take_body()
 
 
 def _log(record: RequestRecord, state: AppState) -> None:

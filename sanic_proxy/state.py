@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sanic_proxy.config.model import Settings
@@ -104,33 +105,48 @@ class AppState:
         await self.store.aclose()
 
 
-class KeyRing:
-    """The keys that clients may present, as digests: whole keys, whatever their number.
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who sends a request. `id` is the same for every request with one key; empty where no key is needed."""
 
-    How long a look-up takes tells something about digests at most, and nobody can choose those.
+    id: str
+    name: str
+
+
+ANONYMOUS = Client(id="", name="")
+_ID_DIGITS = 16
+
+
+class KeyRing:
+    """The clients by their keys, which are compared as digests of the whole key.
+
+    The time of a look-up depends on digests alone, which nobody can choose.
     """
 
-    __slots__ = ("_digests", "_known")
+    __slots__ = ("_clients", "_known")
 
     def __init__(self, settings: Settings) -> None:
-        self._digests = frozenset(_digest(key.reveal()) for key in settings.api_keys)
-        self._known: set[str | None] = set()
+        digests = {_digest(key.reveal()) for key in settings.api_keys}
+        ids = {digest: digest.hex()[:_ID_DIGITS] for digest in digests}
+        self._clients = {digest: Client(id=id_, name=id_) for digest, id_ in ids.items()}
+        self._known: dict[str | None, Client] = {}
 
     @property
     def is_empty(self) -> bool:
-        return not self._digests
+        return not self._clients
 
-    def opens(self, presented: str) -> bool:
-        return _digest(presented) in self._digests
+    def client_with(self, key: str) -> Client | None:
+        """The client whose key this is."""
+        return self._clients.get(_digest(key))
 
-    def is_known(self, authorization: str | None) -> bool:
-        """Whether a whole Authorization header has been found good before."""
-        return authorization in self._known
+    def remembered(self, authorization: str | None) -> Client | None:
+        """The client of a whole Authorization header that was accepted before: no need to hash its key."""
+        return self._known.get(authorization)
 
-    def remember(self, authorization: str) -> None:
-        """Only what has been found good; a key may be written with any number of blanks, so not all."""
+    def remember(self, authorization: str, client: Client) -> None:
+        """Remember an accepted header. Bounded: one key may be written with any number of blanks."""
         if len(self._known) < MAX_REMEMBERED:
-            self._known.add(authorization)
+            self._known[authorization] = client
 
 
 def _key_hints(settings: Settings) -> dict[str, list[str]]:

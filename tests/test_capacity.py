@@ -61,15 +61,35 @@ def test_more_requests_than_allowed_are_asked_to_come_again(small: Proxy) -> Non
 
 
 @pytest.mark.row(69)
-def test_more_bytes_than_allowed_are_refused_before_they_come(small: Proxy, upstream: Upstream) -> None:
+def test_more_bytes_than_allowed_are_refused_when_they_come(small: Proxy) -> None:
     with small.open_stream("groq/held", x="x" * 8000) as first:
         first.recv(65536)
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000\r\n\r\n"
-        assert b"server_overloaded" in small.raw(head)
-        refused = small.chat("groq/whole", x="x" * 3000)
-        assert refused.error["code"] == "server_overloaded"
-        assert small.chat("groq/whole", x="x" * 500).status == 200
+        with socket.create_connection(("127.0.0.1", small.port), timeout=10) as client:
+            client.sendall(head + b"x" * 1000)
+            refused = small.chat("groq/whole", x="x" * 3000)
+            assert refused.error["code"] == "server_overloaded"
+            client.sendall(b"x" * 1000)  # 2,000 of the 5,000 announced bytes
+            assert b"server_overloaded" in client.recv(65536)
+        wait_until(lambda: small.chat("groq/whole", x="x" * 500).status == 200, 3)
     wait_until(lambda: small.chat("groq/whole", x="x" * 8000).status == 200, 3)
+
+
+@pytest.mark.row(43, 69)
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
+@pytest.mark.parametrize("framing", ["content-length: 33554432", "transfer-encoding: chunked"])
+def test_announced_bodies_take_no_room(upstream: Upstream, kind: str, framing: str) -> None:
+    """70 connections that announce 32 MiB and send one byte, with room for 32 such bodies."""
+    upstream.on("whole", lambda exchange: exchange.answer(completion()))
+    head = f"POST /v1/images/edits HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n"
+    first_byte = b"1\r\n-\r\n" if "chunked" in framing else b"-"
+    settings = {**provider_settings(upstream), "SANIC_PROXY_MAX_BYTES_IN_FLIGHT": "2000000"}
+    with running_proxy(settings) as proxy, ExitStack() as stack:
+        for _ in range(70):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=10))
+            client.sendall(head.encode() + first_byte)
+        for _ in range(10):
+            assert proxy.chat("groq/whole", x="x" * 1_000_000).status == 200
 
 
 def test_a_body_in_chunks_counts_what_it_is(small: Proxy) -> None:

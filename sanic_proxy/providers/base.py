@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai.codec import ChunkHead
+from sanic_proxy.openai.codec import ChunkHead, Span
 from sanic_proxy.streams.stream import Relay, Source
 from sanic_proxy.upstream.request import Body, Upload
 
@@ -24,7 +24,8 @@ class ChatRequest:
     """One chat completion as the client asked for it.
 
     `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
-    the provider calls `upstream_model`. `headers` are the client's, keyed by lower-case name.
+    the provider calls `upstream_model`; it stands at `model_span` in `body`, where that is known. `headers`
+    are the client's, keyed by lower-case name.
     `total_at` (loop time) is when the time for all its attempts is over; `head` is what its chunks share,
     where a provider makes them, however often it is asked. `answer_headers` is the provider's to set:
     what the client is told beside the answer. A stream's head goes out with its first frame or at the
@@ -39,6 +40,7 @@ class ChatRequest:
     headers: Mapping[str, str]
     record: RequestRecord
 
+    model_span: Span | None = None
     include_usage: bool = False
     total_at: float = math.inf
     head: ChunkHead | None = None
@@ -75,8 +77,9 @@ class Call:
     `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
     client's, keyed by lower-case name, and so is `record`. `content_type` is that of `body`, None where
     there is none. `model` is the client's name in a JSON body, where it is to be replaced by the
-    provider's. `total_at` (loop time) ends all attempts; `is_once`: what it does must not be done twice.
-    `resource` is the path of what it works on (`/files/file-abc`), where that belongs to one account.
+    provider's; it stands at `model_span`, where that is known. `total_at` (loop time) ends all attempts;
+    `is_once`: what it does must not be done twice. `resource` is the path of what it works on
+    (`/files/file-abc`), where that belongs to one account.
     """
 
     method: str
@@ -86,6 +89,7 @@ class Call:
     body: Body | Upload = ()
     content_type: str | None = None
     model: str | None = None
+    model_span: Span | None = None
     total_at: float = math.inf
     is_once: bool = False
     resource: str | None = None

@@ -71,7 +71,9 @@ class GenericProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        body = codec.replace_model(request.body, old=request.model, new=request.upstream_model)
+        body = codec.replace_model(
+            request.body, old=request.model, new=request.upstream_model, span=request.model_span
+        )
         chat = self._streamed if request.is_streaming else self._whole
         request.forget_content()  # the bytes on their way are all that is kept of it
         if request.total_at == math.inf:

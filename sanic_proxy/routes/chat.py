@@ -51,6 +51,7 @@ def _targets_and_request(request: ProxyRequest) -> tuple[attempts.Targets, ChatR
     record.provider = first.provider.name
     body, request.body = request.body, b""
     chat = ChatRequest(body, fields, model, first.upstream_model, is_streaming, request.fields, record)
+    chat.model_span = request.model_span
     if is_streaming:
         options = fields.get("stream_options")
         chat.include_usage = isinstance(options, dict) and options.get("include_usage") is True

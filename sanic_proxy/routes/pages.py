@@ -42,7 +42,10 @@ _DOCUMENT = _page("openapi.json")
 async def index(request: ProxyRequest) -> HTTPResponse:
     """Say what this is, which providers are on, and how to call it."""
     state = state_of(request.app)
-    return _html(index_page(state, public_url(request), await _example_model(state)))
+    # The page itself is open to everybody; which providers and models there are is for clients.
+    is_client = state.settings.is_open or request.record.client_id != ""
+    model = await _example_model(state) if is_client else "MODEL"
+    return _html(index_page(state, public_url(request), model, shows_providers=is_client))
 
 
 async def docs(request: ProxyRequest) -> HTTPResponse:
@@ -83,13 +86,13 @@ async def _example_model(state: AppState) -> str:
     return str(listed[0]["id"]) if listed else "MODEL"
 
 
-def index_page(state: AppState, url: str, model: str) -> str:
+def index_page(state: AppState, url: str, model: str, *, shows_providers: bool) -> str:
     """The front page. Everything that comes from outside is escaped."""
-    names = sorted({provider.name for provider in state.providers.values()})
+    names = sorted({provider.name for provider in state.providers.values()}) if shows_providers else []
     rows = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in names)
     values = {
         "VERSION": __version__,
-        "PROVIDERS": rows or "<li>none</li>",
+        "PROVIDERS": rows or f"<li>{'none' if shows_providers else 'shown to clients with a key'}</li>",
         "URL": html.escape(url),
         "MODEL": html.escape(model),
         "KEY": "" if state.settings.is_open else ' \\\n  -H "authorization: Bearer $SANIC_PROXY_KEY"',

@@ -86,6 +86,7 @@ def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
     if "model" not in fields:
         raise unnamed()
     call.model = model = bodies.text_field(fields, "model")
+    call.model_span = request.model_span
     record.model = model[:256]
     return router.resolve(model, row.endpoint)
 

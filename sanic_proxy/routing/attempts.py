@@ -293,4 +293,5 @@ def _aimed(call: Call, target: Target[ChatProvider]) -> Call:
     if call.model is None or isinstance(call.body, Upload):
         return call
     (body,) = call.body
-    return replace(call, body=codec.replace_model(bytes(body), old=call.model, new=target.upstream_model))
+    made = codec.replace_model(bytes(body), old=call.model, new=target.upstream_model, span=call.model_span)
+    return replace(call, body=made)

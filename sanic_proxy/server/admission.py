@@ -1,11 +1,18 @@
-"""Whether a request may come in at all: its origin, its host, its key. Decides, and does no I/O."""
+"""Who sends a request, and whether it may come in: its key, origin and host. Decides, and does no I/O.
+
+Without keys (open mode) everybody who reaches the port may call, and a browser on the same machine reaches
+it for every page that it shows. Three checks keep such pages out. `Origin`: pages that ask openly (fetch,
+forms) must be allowed. `Host`: a page whose own name resolves to 127.0.0.1 (DNS rebinding) is of the same
+origin, but its name gives it away. `Sec-Fetch-Site`: what a page merely embeds (images, scripts, no-cors
+GETs) carries no Origin, but browsers say where it comes from; it must not make the providers work.
+"""
 
 from __future__ import annotations
 
 from sanic_proxy.config.model import Settings, is_loopback
-from sanic_proxy.errors import Forbidden, InvalidRequest, ProxyError, Unauthorized
+from sanic_proxy.errors import Forbidden, ProxyError, Unauthorized
 from sanic_proxy.server.request import HeaderFields
-from sanic_proxy.state import KeyRing
+from sanic_proxy.state import ANONYMOUS, Client, KeyRing
 
 OPEN_PATHS = frozenset(
     {
@@ -13,27 +20,51 @@ OPEN_PATHS = frozenset(
         *("/health", "/healthz", "/health/liveliness", "/health/readiness"),
     }
 )
+# These reach no provider, so pages of other sites may lead to them; the front page asks for models.
+_LINKED_PATHS = OPEN_PATHS - {"/"}
 
 
-def refusal(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> ProxyError | None:
-    """Why the request is refused before routing; None if it may pass."""
+def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> Client:
+    """The client that sends the request. Raises Unauthorized or Forbidden if it may not."""
     origin = headers.get("origin")
     if (
         origin is None
-        and keys.is_known(headers.get("authorization"))
+        and (client := keys.remembered(headers.get("authorization"))) is not None
         and "authorization" not in headers.repeated
     ):
-        return None
+        return client
     if origin is not None and not allows_origin(settings, origin):
-        return Forbidden(
-            "Pages of this origin may not call the proxy (SANIC_PROXY_CORS_ORIGINS)",
+        raise Forbidden(
+            f"Pages of the origin {origin[:100]!r} may not call the proxy: its operator can add the origin "
+            "to SANIC_PROXY_CORS_ORIGINS",
             code="origin_denied",
         )
     if keys.is_empty:
-        return _host_refusal(settings, headers)
-    if path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS):
-        return None
-    return _key_refusal(keys, headers)
+        refusal = _host_refusal(settings, headers) or _site_refusal(headers, path)
+        if refusal is not None:
+            raise refusal
+        return ANONYMOUS
+    try:
+        return authenticate(keys, headers)
+    except Unauthorized:
+        if path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS):
+            return ANONYMOUS
+        raise
+
+
+def authenticate(keys: KeyRing, headers: HeaderFields) -> Client:
+    """The client whose key the request presents. Raises Unauthorized."""
+    key = _presented_key(headers)
+    if key is None:
+        raise Unauthorized(
+            "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key` or `api-key`"
+        )
+    client = keys.client_with(key)
+    if client is None:
+        raise Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
+    if (authorization := headers.get("authorization")) is not None:
+        keys.remember(authorization, client)
+    return client
 
 
 def allows_origin(settings: Settings, origin: str) -> bool:
@@ -41,30 +72,27 @@ def allows_origin(settings: Settings, origin: str) -> bool:
 
 
 def _host_refusal(settings: Settings, headers: HeaderFields) -> ProxyError | None:
-    # Without keys a web page could reach the proxy under a name of its own that resolves to
-    # 127.0.0.1 (DNS rebinding): the name in Host gives that away.
-    if "host" in headers.repeated:
-        return InvalidRequest("The request has more than one Host header")
-    name = headers.get("host", "").strip().lower()
-    if "," in name:
-        return InvalidRequest("The Host header names more than one host")
-    bare = name[: name.index("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
+    # The connection has checked the header's syntax.
+    name = headers.get("host", "").lower()
+    bare = name[: name.index("]") + 1] if name.startswith("[") else name.partition(":")[0]
     if is_loopback(bare) or {bare, name, "*"} & settings.allowed_hosts:
         return None
-    return Forbidden("This Host is not one of the proxy's (SANIC_PROXY_ALLOWED_HOSTS)", code="host_denied")
+    return Forbidden(
+        f"The proxy does not serve the host {bare[:100]!r}: its operator can add it to "
+        "SANIC_PROXY_ALLOWED_HOSTS",
+        code="host_denied",
+    )
 
 
-def _key_refusal(keys: KeyRing, headers: HeaderFields) -> ProxyError | None:
-    presented = _presented_key(headers)
-    if presented is None:
-        return Unauthorized(
-            "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key` or `api-key`"
-        )
-    if not keys.opens(presented):
-        return Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
-    if (authorization := headers.get("authorization")) is not None:
-        keys.remember(authorization)
-    return None
+def _site_refusal(headers: HeaderFields, path: str) -> ProxyError | None:
+    site = headers.get("sec-fetch-site", "none")
+    if site in {"none", "same-origin"} or "origin" in headers or path in _LINKED_PATHS:
+        return None
+    return Forbidden(
+        f"Pages of other sites may not call the proxy (Sec-Fetch-Site: {site[:40]}): its operator can allow "
+        "their origins in SANIC_PROXY_CORS_ORIGINS",
+        code="origin_denied",
+    )
 
 
 def _presented_key(headers: HeaderFields) -> str | None:

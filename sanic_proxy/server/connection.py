@@ -8,6 +8,16 @@ never gets past it.
 
 Bytes are parsed as they come, ahead of the handler: whole requests wait in a queue, the body of the
 one under way in its request. Sanic's `http.*` signals are not sent from here.
+
+Reading stops while more waits than may be kept: too many requests in the queue, a large body behind another
+request, an upload whose handler is slower than its client. A `DisconnectWatch` then tells when the client
+leaves. It also stops for the rest of an event loop's turn when reads of large bodies have used it up
+(`ReadBudget`).
+
+After an early answer (413, 503, 400) the client may still be sending. Closing the connection at once would
+make the kernel reset it, and the client might lose the answer: as in nginx, what comes is read and discarded
+for `LINGER_S` at most, as long as no read takes longer than `LINGER_READ_S`. If the connection is not used
+again, its sending side is closed first, so that clients that read up to the end do not wait for that.
 """
 
 from __future__ import annotations
@@ -15,7 +25,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import math
 import struct
 import termios
 from asyncio import CancelledError
@@ -31,7 +40,6 @@ from sanic.exceptions import (
     ExpectationFailed,
     PayloadTooLarge,
     RequestCancelled,
-    RequestTimeout,
     SanicException,
     ServerError,
 )
@@ -40,7 +48,13 @@ from sanic.http.http1 import HTTP_CONTINUE
 from sanic.server.protocols.http_protocol import HttpProtocol
 from typing_extensions import override
 
+from sanic_proxy.errors import ClientError, ProxyError
+from sanic_proxy.http1.request_rules import check_host, check_transfer_coding, host_in_target
+from sanic_proxy.server import body_rate
+from sanic_proxy.server.body_rate import BodyRate
+from sanic_proxy.server.disconnects import DisconnectWatch
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
+from sanic_proxy.server.spool import MAX_MEMORY_BYTES
 from sanic_proxy.state import state_of
 
 logger = logging.getLogger(__name__)
@@ -50,12 +64,17 @@ MAX_QUEUED = 16
 MAX_WAITING_BYTES = 64 * 1024  # of the body of one of them
 # Of a body that is read piece by piece: what has come and nobody has read.
 MAX_UNREAD_BYTES = 256 * 1024
-# After an early answer a client still sends its body. Closing at once would reset the connection, and
-# the client might lose the answer: what comes is dropped, for so long and so much.
-LINGER_S = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
-# Few clients read before they have sent all of a file; nginx gives them as long.
-LINGER_UPLOAD_S = 30.0
+# The most that an upload holds in memory: what nobody has read yet, and what waits for the model's name.
+UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
+# nginx's lingering_time and lingering_timeout, and how many connections per worker may linger at once.
+LINGER_S = 30.0
+LINGER_READ_S = 5.0
+MAX_LINGERING = 256
+# Smaller reads are not worth measuring.
+LARGE_READ_BYTES = 16 * 1024
+# A feed that brings a body in more pieces than this is joined: each piece takes an object.
+MAX_PIECES_PER_READ = 16
+_TLS_HANDSHAKE = b"\x16"
 # A client that takes nothing for so long is dropped, unless the settings say otherwise.
 READER_TIMEOUT_S = 60.0
 # Larger bodies are not copied behind their head.
@@ -71,8 +90,10 @@ _FRAMING = ("content-length", "transfer-encoding")
 class ProxyHttp(Http):
     """One connection's requests and answers, in turn."""
 
+    protocol: Any
     __slots__ = (
         "_declined",
+        "_disconnects",
         "_failure",
         "_fields",
         "_head_bytes",
@@ -80,8 +101,10 @@ class ProxyHttp(Http):
         "_is_held",
         "_is_in_head",
         "_is_in_parts",
+        "_is_tls",
         "_parser",
         "_queue",
+        "_rate",
         "_read_bytes",
         "_url",
         "_waiter",
@@ -98,7 +121,9 @@ class ProxyHttp(Http):
         self._queue: deque[ProxyRequest] = deque()
         self._incoming: ProxyRequest | None = None
         self._failure: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._rate: tuple[ProxyRequest, BodyRate] | None = None
+        self._disconnects: DisconnectWatch | None = None
         self._declined: HeaderFields | None = None
         self.on_writable: Any = None
         self.is_writable = True  # whether the client keeps up
@@ -109,7 +134,7 @@ class ProxyHttp(Http):
         self.exception: Any
         self.init_for_request()  # type: ignore[no-untyped-call]
         self._read_bytes = 0
-        self._is_held = False
+        self._is_held = self._is_tls = False
         self._is_in_parts = True
         self.on_message_begin()
         self._is_in_head = False
@@ -119,6 +144,7 @@ class ProxyHttp(Http):
     def received(self, data: bytes) -> None:
         """Parse what has come, and wake whoever waits for it."""
         if self._failure is not None:
+            self._wake()  # what lingers wants to know that the client still sends
             return
         protocol = self.protocol
         if self.stage is _IDLE:
@@ -130,7 +156,10 @@ class ProxyHttp(Http):
         fields, incoming = self._fields, self._incoming
         size_bytes = -1 if incoming is None else incoming.size_bytes
         self._read_bytes = len(data)
+        count = 0 if incoming is None else len(incoming.pieces)
         self._feed(data)
+        if incoming is not None and len(incoming.pieces) - count > MAX_PIECES_PER_READ:
+            incoming.pieces[count:] = [b"".join(incoming.pieces[count:])]
         if incoming is not None and incoming is self._incoming:
             is_body = incoming.size_bytes > size_bytes
         else:
@@ -153,15 +182,40 @@ class ProxyHttp(Http):
 
     def _hold(self) -> None:
         """Read no more until there is room again: `_let_come` says when."""
-        if not self._is_held and self.protocol.transport is not None:
+        transport = self.protocol.transport
+        if not self._is_held and transport is not None:
             self._is_held = True
-            self.protocol.transport.pause_reading()
+            transport.pause_reading()
+            self._disconnects = DisconnectWatch(
+                self.loop, transport.get_extra_info("socket"), transport.abort
+            )
 
     def _let_come(self) -> None:
         """Read again, unless more requests wait than may."""
-        if self._is_held and len(self._queue) <= MAX_QUEUED and self.protocol.transport is not None:
+        transport = self.protocol.transport
+        if self._is_held and len(self._queue) <= MAX_QUEUED and transport is not None:
+            self.stop_watching()
             self._is_held = False
-            self.protocol.transport.resume_reading()
+            if not transport.is_closing():
+                transport.resume_reading()
+
+    def stop_watching(self) -> None:
+        """Release what tells of a disconnect while reading is paused."""
+        if self._disconnects is not None:
+            self._disconnects.close()
+            self._disconnects = None
+
+    # The event loop's turn is used up: see ReadBudget
+
+    def pause(self) -> None:
+        transport = self.protocol.transport
+        if not self._is_held and transport is not None and not transport.is_closing():
+            transport.pause_reading()
+
+    def resume(self) -> None:
+        transport = self.protocol.transport
+        if not self._is_held and transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def _feed(self, data: bytes) -> None:
         rest: bytes | memoryview = data
@@ -177,6 +231,10 @@ class ProxyHttp(Http):
             logger.exception("a callback of the parser failed")
             self._fail(ServerError("The request could not be read"))
         except HttpParserError:
+            if self._is_in_head and not self._url and data.startswith(_TLS_HANDSHAKE):
+                self._is_tls = True
+                peer = self.protocol.transport.get_extra_info("peername")
+                self.protocol.traffic.tls_handshakes.report(peer, monotonic())
             self._fail(BadRequest("The request is not valid HTTP"))
 
     def _fail(self, failure: Exception) -> None:
@@ -190,12 +248,21 @@ class ProxyHttp(Http):
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(True)
 
-    def _bytes(self) -> asyncio.Future[None]:
+    def _bytes(self) -> asyncio.Future[bool]:
         """Done when something has come. One waits at a time."""
         self._waiter = self.loop.create_future()
         return self._waiter
+
+    async def _bytes_within(self, limit_s: float) -> bool:
+        """Wait for something to come; False if nothing has in time."""
+        waiter = self._bytes()
+        timer = self.loop.call_later(limit_s, _give_up, waiter)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
 
     def _decline_upgrade(self) -> None:
         """Read a request on as if it had not asked for another protocol, as the standard allows.
@@ -242,7 +309,7 @@ class ProxyHttp(Http):
             self._fields, self._declined = self._declined, None
         try:
             request = self._request_of(parser)
-        except SanicException as exc:
+        except (SanicException, ProxyError) as exc:
             self._fail(exc)
             return
         self._incoming = request
@@ -253,15 +320,20 @@ class ProxyHttp(Http):
         if version not in {"1.1", "1.0"}:
             raise BadRequest("The proxy speaks HTTP/1.1")
         url, fields = self._url, self._fields
+        method = parser.get_method().decode()
+        if not url.startswith(b"/") and (host := host_in_target(url, method)) is not None:
+            check_host(fields.get("host"), version=version, is_repeated="host" in fields.repeated)
+            fields["host"] = host
+        check_host(fields.get("host"), version=version, is_repeated="host" in fields.repeated)
+        if (coding := fields.get("transfer-encoding")) is not None:
+            check_transfer_coding(coding, version=version, is_repeated="transfer-encoding" in fields.repeated)
         if not url.isascii():
             raise BadRequest("The URL may only hold ASCII characters")
         is_exact = self._head_bytes or self._read_bytes > self.HEADER_MAX_SIZE  # else it cannot be too large
         if is_exact and len(url) + fields.size_chars > self.HEADER_MAX_SIZE:
             raise _head_too_large()
         protocol = self.protocol
-        request = ProxyRequest(
-            url, fields, version, parser.get_method().decode(), protocol.transport, protocol.app
-        )
+        request = ProxyRequest(url, fields, version, method, protocol.transport, protocol.app)
         request.keeps_alive = parser.should_keep_alive()
         length = request.declared_bytes
         if length is not None and length > protocol.request_max_size and not request.is_upload:
@@ -303,11 +375,14 @@ class ProxyHttp(Http):
                 self.init_for_request()  # type: ignore[no-untyped-call]
                 self.stage = _REQUEST if self._has_begun() else _IDLE
                 await self._serve()
-                if self.request is not None and not self.request.is_received:
-                    await self._drop_body(self.request)
+                request = self.request
+                is_broken = self._failure is not None and not self.keep_alive  # else requests still wait
+                if request is not None and (is_broken or not request.is_received):
+                    await self._discard_rest(request)
                 self._clear()
                 self._let_come()  # what held the reading back may have been a body that nobody read
         finally:
+            self.stop_watching()
             # The parser holds this object and this the parser: what has come of an upload that was
             # given up would stay until the collector runs.
             if self._failure is None:
@@ -388,22 +463,34 @@ class ProxyHttp(Http):
         self.exception = None
         await self.error_response(failure)  # type: ignore[arg-type]
 
-    async def _drop_body(self, request: ProxyRequest) -> None:
-        """Take the rest of a body that the handler left, or give the connection up."""
-        if self._failure is not None or not request.responded or self.expecting_continue:
-            self.keep_alive = False  # broken, or never asked for
+    async def _discard_rest(self, request: ProxyRequest) -> None:
+        """Discard the rest of a body that the handler left unread, or of a connection that is closed."""
+        if self._failure is not None:
+            self.keep_alive = False
+        if not request.responded or self.expecting_continue:
+            self.keep_alive = False  # there is no answer to read, or the body was never asked for
             return
         request.drop_body()
         self._let_come()
-        limit = math.inf if request.is_upload else request.size_bytes + LINGER_BYTES
-        try:
-            async with asyncio.timeout(LINGER_UPLOAD_S if request.is_upload else LINGER_S):
-                while not request.is_received and self._failure is None and request.size_bytes < limit:
-                    await self._bytes()
-        except TimeoutError:
-            pass
-        if not request.is_received:
+        await self._linger()
+        if self._failure is not None or not request.is_received:
             self.keep_alive = False
+
+    async def _linger(self) -> None:
+        transport, traffic = self.protocol.transport, self.protocol.traffic
+        if transport is None or transport.is_closing() or traffic.lingering >= MAX_LINGERING:
+            return
+        if not self.keep_alive and self.stage is _IDLE and transport.can_write_eof():
+            transport.write_eof()
+        traffic.lingering += 1
+        try:
+            ends_at = monotonic() + LINGER_S
+            while self._failure is not None or not self.request.is_received:
+                left_s = ends_at - monotonic()
+                if left_s <= 0 or not await self._bytes_within(min(left_s, LINGER_READ_S)):
+                    return
+        finally:
+            traffic.lingering -= 1
 
     @override
     def create_empty_request(self) -> None:
@@ -412,6 +499,7 @@ class ProxyHttp(Http):
         request = ProxyRequest(b"*", HeaderFields(), "1.1", "NONE", protocol.transport, protocol.app)
         request.stream = self
         request.is_received = True
+        request.record.is_logged = self._is_tls
         self.request = request
         self.response_func = self.http1_response_header
 
@@ -431,22 +519,32 @@ class ProxyHttp(Http):
                 self.request_body = None
                 return None
             await self._wait_for_body()
+        self.count_body()
         data = request.take_body()
         self._let_come()
         return data
 
-    async def read_all(self) -> bytes:
-        """The whole body, bounded by the request's size limit."""
+    async def receive_all(self) -> None:
+        """Wait for the whole body, bounded by its size limit and the room there is. Raises why it fails."""
         request: ProxyRequest = self.request
         if not request.is_received:
             await self._ask_for_body()
             while not request.is_received and request.failure is None:
+                self.count_body()
                 await self._wait_for_body()
         if request.failure is not None:
             self.keep_alive = False
             raise request.failure
+        self.count_body()
         self.request_body = None
-        return request.take_body()
+
+    def count_body(self) -> None:
+        """Count what has come of the body. Raises Overloaded where that is too much."""
+        request: ProxyRequest = self.request
+        size_bytes = request.size_bytes
+        if request.is_upload and size_bytes > UPLOAD_SHARE_BYTES:
+            size_bytes = UPLOAD_SHARE_BYTES
+        self.protocol.traffic.hold(request, size_bytes)
 
     async def _ask_for_body(self) -> None:
         if self.expecting_continue and self.request.failure is None:
@@ -454,12 +552,20 @@ class ProxyHttp(Http):
             await self._write(HTTP_CONTINUE)
 
     async def _wait_for_body(self) -> None:
-        try:
-            async with asyncio.timeout(self.protocol.request_timeout):
-                await self._bytes()
-        except TimeoutError:
+        request: ProxyRequest = self.request
+        if self._rate is None or self._rate[0] is not request:
+            self._rate = (request, BodyRate(request.size_bytes))
+        rate = self._rate[1]
+        began = monotonic()
+        await self._bytes_within(rate.left_s)
+        if not rate.is_enough(monotonic() - began, request.size_bytes) and not request.is_received:
             self.keep_alive = False
-            raise RequestTimeout("The request's body did not arrive in time") from None
+            raise ClientError(
+                f"The request body arrived too slowly: less than {body_rate.MIN_BYTES_PER_S} bytes/s over "
+                f"{body_rate.WINDOW_S:g} s",
+                status=408,
+                code="request_timeout",
+            )
 
     # Answers
 
@@ -573,6 +679,11 @@ class ProxyHttp(Http):
         return self.is_writable
 
 
+def _give_up(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)
+
+
 def _head_too_large() -> PayloadTooLarge:
     return PayloadTooLarge("The request's head is larger than the proxy accepts")
 
@@ -597,14 +708,15 @@ class ProxyProtocol(HttpProtocol):
     """Sanic's connection with the parser above."""
 
     HTTP_CLASS = ProxyHttp
-    __slots__ = ("_reader_timer",)
+    __slots__ = ("_reader_timer", "traffic")
 
     @override
     def connection_made(self, transport: Any) -> None:
         self._http: ProxyHttp | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)  # type: ignore[no-untyped-call]
-        state_of(self.app).traffic.connections = self.connections
+        self.traffic = state_of(self.app).traffic
+        self.traffic.connections = self.connections
         self._setup_connection()
 
     def read_config(self) -> None:
@@ -623,8 +735,15 @@ class ProxyProtocol(HttpProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self._http is not None:
-            self._http.received(data)
+        http = self._http
+        if http is None:
+            return
+        if len(data) < LARGE_READ_BYTES:
+            http.received(data)
+            return
+        began = monotonic()
+        http.received(data)
+        self.traffic.reading.spend(self.loop, monotonic() - began, http)
 
     @override
     def pause_writing(self) -> None:
@@ -645,6 +764,8 @@ class ProxyProtocol(HttpProtocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave_reader()
+        if self._http is not None:
+            self._http.stop_watching()
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _watch_reader(self) -> None:

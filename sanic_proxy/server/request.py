@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai.codec import ParsedBody, Span
 
 # httptools keeps offsets into a URL in 16 bits.
 MAX_URL_BYTES = 65535
@@ -132,6 +133,8 @@ class ProxyRequest(Request[Any, Any]):
         "is_received",
         "is_upload",
         "keeps_alive",
+        "model_span",
+        "parsed",
         "path",
         "pieces",
         "record",
@@ -182,6 +185,10 @@ class ProxyRequest(Request[Any, Any]):
         self.keeps_alive = True
         self.cut_by: ProxyError | None = None
         self.held_bytes = 0
+        # Of a large JSON body, once it has been parsed: its value until a handler takes it, and the place of
+        # its model's name.
+        self.parsed: ParsedBody | None = None
+        self.model_span: Span | None = None
 
     @property
     def headers(self) -> Header:  # type: ignore[explicit-override, override]
@@ -248,10 +255,9 @@ class ProxyRequest(Request[Any, Any]):
 
     @override
     async def receive_body(self) -> None:
-        if self.is_received and self.failure is None:
-            self.body = self.take_body()
-        elif self.stream is not None:
-            self.body = await self.stream.read_all()  # type: ignore[attr-defined]
+        if self.stream is not None and (not self.is_received or self.failure is not None):
+            await self.stream.receive_all()  # type: ignore[attr-defined]
+        self.body = self.take_body()
 
     def take_body(self) -> bytes:
         """What has come of the body since it was last taken."""

@@ -8,7 +8,7 @@ import pytest
 
 from sanic_proxy.config.model import Capacity
 from sanic_proxy.errors import Overloaded, ProxyError, ShuttingDown
-from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.in_flight import READ_TURN_S, ReadBudget, TlsReports, Traffic
 
 
 class Request:
@@ -113,3 +113,46 @@ def test_without_a_limit_everything_is_taken() -> None:
     traffic.limit(Capacity(concurrent=0, bytes_in_flight=0))
     traffic.hold(Request(), 2**60)
     assert traffic.max_requests > 10**9
+
+
+class Reader:
+    """What is read from; notes when it is paused and resumed."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def pause(self) -> None:
+        self.events.append("paused")
+
+    def resume(self) -> None:
+        self.events.append("resumed")
+
+
+def test_reads_beyond_the_budget_of_a_turn_wait_for_the_next_turn() -> None:
+    async def run() -> None:
+        loop, budget, first, second, third = (
+            asyncio.get_running_loop(),
+            ReadBudget(),
+            *(Reader() for _ in "abc"),
+        )
+        budget.spend(loop, READ_TURN_S / 2, first)
+        budget.spend(loop, READ_TURN_S / 2, second)
+        budget.spend(loop, 0.0, third)
+        assert (first.events, second.events, third.events) == ([], ["paused"], ["paused"])
+        await asyncio.sleep(0)
+        assert (first.events, second.events, third.events) == ([], *[["paused", "resumed"]] * 2)
+        budget.spend(loop, READ_TURN_S / 2, first)
+        await asyncio.sleep(0)
+        assert first.events == []
+
+    asyncio.run(run())
+
+
+def test_a_flood_of_tls_handshakes_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    reports = TlsReports()
+    for second in range(100):
+        reports.report(("192.0.2.1", 4), 1000.0 + second)
+    assert [line.getMessage().partition(":")[0] for line in caplog.records] == [
+        "TLS handshake from ('192.0.2.1', 4) on the plain HTTP port",
+        "TLS handshake from ('192.0.2.1', 4) on the plain HTTP port (59 more since the last report)",
+    ]

@@ -1,11 +1,18 @@
-"""The door: keys, hosts and origins, through a real proxy."""
+"""Admission: keys, hosts and origins, through a real proxy."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sanic_proxy.config.loader import load
+from sanic_proxy.errors import Unauthorized
+from sanic_proxy.server import admission
+from sanic_proxy.server.request import HeaderFields
+from sanic_proxy.state import KeyRing
 from tests.support.proxy import Proxy, Reply, running_proxy
 
 KEYS = ("client-key-1", "client-key-2-" + "x" * 60)
@@ -79,7 +86,7 @@ def test_what_is_open_stays_open(locked: Proxy, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/docs", "/openapi.json", "/nothing", "/health/../v1/models", "//health"]
+    "path", ["/v1/models", "/nothing", "/health/../v1/models", "//health", "/docs/../v1/models"]
 )
 def test_everything_else_demands_a_key(locked: Proxy, path: str) -> None:
     assert locked.request("GET", path).status == 401
@@ -129,9 +136,100 @@ def test_any_other_origin_is_refused_before_routing(locked: Proxy, unlocked: Pro
         ("Proxy.Example:80", 200),
         ("rebound.example", 403),
         ("127.0.0.1.evil.example", 403),
-        ("", 403),
+        ("", 400),
+        ("[::1].evil.com", 400),
     ],
 )
 def test_without_keys_the_host_must_be_known(unlocked: Proxy, host: str, status: int) -> None:
     answer = unlocked.raw(f"GET /v1/models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
     assert answer.startswith(f"HTTP/1.1 {status}".encode())
+
+
+@pytest.mark.row(57)
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "anything"])
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/files?provider=groq", "/v1/nothing", "/"])
+def test_without_keys_pages_of_other_sites_cannot_embed_the_proxy(
+    unlocked: Proxy, site: str, path: str
+) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
+    reply = unlocked.request("GET", path, headers=headers)
+    assert (reply.status, reply.error["code"]) == (403, "origin_denied")
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v1/models", {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"}),
+        ("/v1/models", {"sec-fetch-site": "same-origin"}),
+        ("/health", {"sec-fetch-site": "cross-site"}),
+        ("/", {"sec-fetch-site": "none", "sec-fetch-mode": "navigate"}),
+        ("/docs", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}),
+    ],
+)
+def test_what_is_no_page_of_another_site_may_call(
+    unlocked: Proxy, path: str, headers: dict[str, str]
+) -> None:
+    assert unlocked.request("GET", path, headers=headers).status == 200
+
+
+def test_an_allowed_origin_may_be_another_site() -> None:
+    headers = {"origin": ORIGIN, "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
+    with running_proxy({"SANIC_PROXY_CORS_ORIGINS": ORIGIN}) as proxy:
+        assert proxy.request("GET", "/v1/models", headers=headers).status == 200
+
+
+def test_with_keys_the_key_decides_and_not_the_site(locked: Proxy) -> None:
+    headers = {"sec-fetch-site": "cross-site", "x-api-key": KEYS[0]}
+    assert locked.request("GET", "/v1/models", headers=headers).status == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_listed"),
+    [({}, False), ({"x-api-key": "wrong"}, False), ({"x-api-key": KEYS[0]}, True)],
+)
+def test_the_front_page_lists_providers_to_clients_only(
+    locked: Proxy, headers: dict[str, str], is_listed: bool
+) -> None:
+    for path in ("/", "/health"):
+        reply = locked.request("GET", path, headers=headers)
+        assert reply.status == 200
+        assert (b"echo" in reply.body) is (is_listed and path == "/")
+
+
+# Who it is
+
+
+def header(name: str, value: str) -> HeaderFields:
+    fields = HeaderFields()
+    fields.add(name.encode(), value.encode())
+    return fields
+
+
+def test_a_key_is_the_same_client_whatever_header_it_comes_in(tmp_path: Path) -> None:
+    settings = load({"SANIC_PROXY_API_KEYS": "a1,b2"}, tmp_path)
+    keys = KeyRing(settings)
+    ways = [
+        ("authorization", "Bearer a1"),
+        ("authorization", "bearer   a1"),
+        ("x-api-key", "a1"),
+        ("api-key", "a1"),
+    ]
+    ids = {admission.authenticate(keys, header(*way)).id for way in ways * 2}
+    ids |= {admission.admit(settings, keys, path="/v1/x", headers=header(*way)).id for way in ways}
+    assert ids == {hashlib.sha256(b"a1").hexdigest()[:16]}
+    assert admission.authenticate(keys, header("api-key", "b2")).id not in ids
+
+
+def test_nobody_is_known_where_no_key_is_needed(tmp_path: Path) -> None:
+    settings = load({}, tmp_path)
+    headers = header("host", "localhost")
+    headers.add(b"x-api-key", b"a1")
+    assert admission.admit(settings, KeyRing(settings), path="/v1/x", headers=headers).id == ""
+
+
+def test_a_wrong_key_is_nobody_on_open_paths(tmp_path: Path) -> None:
+    settings = load({"SANIC_PROXY_API_KEYS": "a1"}, tmp_path)
+    keys = KeyRing(settings)
+    assert admission.admit(settings, keys, path="/health", headers=header("api-key", "b2")).id == ""
+    with pytest.raises(Unauthorized):
+        admission.admit(settings, keys, path="/v1/models", headers=header("api-key", "b2"))

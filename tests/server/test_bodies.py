@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import time
 from typing import Any
 
 import pytest
 
-from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.app import app
+from sanic_proxy.errors import InvalidRequest, UnsupportedMedia
+from sanic_proxy.openai import codec
 from sanic_proxy.server import bodies
+from sanic_proxy.server.request import HeaderFields, ProxyRequest
 
 
 def test_good_fields_are_given_as_they_are() -> None:
@@ -35,3 +41,65 @@ def test_a_flag_must_be_a_flag(value: object) -> None:
 def test_a_list_must_hold_something(value: object) -> None:
     with pytest.raises(InvalidRequest):
         bodies.list_field({"messages": value}, "messages")
+
+
+# Large bodies
+
+
+def received(body: bytes, content_type: str = "application/json") -> ProxyRequest:
+    """A request whose body has come in pieces."""
+    fields = HeaderFields()
+    fields.add(b"content-type", content_type.encode())
+    request = ProxyRequest(b"/v1/x", fields, "1.1", "POST", None, app)
+    request.pieces = [body[start : start + 65536] for start in range(0, len(body), 65536)]
+    return request
+
+
+def test_a_large_body_is_parsed_once_and_then_released() -> None:
+    fields = {"model": "m", "text": "x" * 3_000_000}
+    body = json.dumps(fields).encode()
+    request = received(body)
+    asyncio.run(bodies.parse_in_steps(request, asyncio.Lock()))
+    assert request.body == body
+    assert bodies.json_object(request) == fields
+    assert request.parsed is None
+    assert request.model_span is not None
+    assert body[slice(*request.model_span)] == b'"m"'
+
+
+def test_a_large_body_of_another_type_is_not_parsed() -> None:
+    request = received(b"x" * 1_000_000, "text/plain")
+    with pytest.raises(UnsupportedMedia):
+        asyncio.run(bodies.parse_in_steps(request, asyncio.Lock()))
+
+
+@pytest.mark.row(70)
+@pytest.mark.parametrize("text", ["x", "x\n", "\u4e2d"])
+def test_large_bodies_share_the_loop_with_everybody_else(text: str) -> None:
+    """Measured in CPU time, which does not depend on what else the machine does."""
+    content = text * (20_000_000 // len(text))
+    body = json.dumps({"messages": [{"content": content}], "model": "m"}).encode()
+    turns: list[float] = []
+
+    async def count_turns() -> None:
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0)
+            now = time.thread_time()
+            turns.append(now - last)
+            last = now
+
+    async def run() -> None:
+        lock = asyncio.Lock()
+        requests = [received(body) for _ in range(4)]
+        counting = asyncio.ensure_future(count_turns())
+        await asyncio.gather(*(bodies.parse_in_steps(request, lock) for request in requests))
+        counting.cancel()
+
+    began = time.thread_time()
+    codec.loads_strict(body)
+    at_once_s = time.thread_time() - began
+    asyncio.run(run())
+    assert len(turns) > 4 * len(body) / (2 * codec.SMALL_BYTES)
+    assert sum(turns) > 2 * at_once_s
+    assert max(turns) < sum(turns) / 8  # half of what one of the four takes

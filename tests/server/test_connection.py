@@ -8,15 +8,18 @@ import json
 import queue
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from sanic.exceptions import BadRequest, PayloadTooLarge, RequestTimeout
+from sanic.exceptions import BadRequest, PayloadTooLarge
 from sanic.http import Stage
 
 from sanic_proxy.app import app
+from sanic_proxy.errors import ClientError
+from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.server.connection import MAX_QUEUED, MAX_UNREAD_BYTES, ProxyHttp, ProxyProtocol
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
 from tests.conftest import provider_settings
@@ -119,6 +122,59 @@ def test_what_two_servers_could_read_differently_is_refused(proxy: Proxy, head: 
     assert b"connection: close\r\n" in received
 
 
+STRICT = [
+    (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501),
+    (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: cow\r\n\r\n0\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: ,chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", 400),
+    (b"POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (b"GET /health HTTP/1.1\r\n\r\n", 400),
+    (b"GET /health HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", 400),
+    (b"GET /health HTTP/1.1\r\nhost: [::1].evil.com\r\n\r\n", 400),
+    (b"GET /health HTTP/1.1\r\nhost:\r\n\r\n", 400),
+    (b"GET * HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+    (b"GET ftp://a/health HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+    (b"GET http://u@a/health HTTP/1.1\r\nhost: a\r\n\r\n", 400),
+    (b"GET http://a/health HTTP/1.1\r\n\r\n", 400),
+]
+
+
+@pytest.mark.row(56, 57)
+@pytest.mark.parametrize(("request_bytes", "status"), STRICT)
+def test_heads_that_the_standard_forbids_are_refused(
+    proxy: Proxy, keyed: Proxy, request_bytes: bytes, status: int
+) -> None:
+    for one in (proxy, keyed):
+        received = one.raw(request_bytes + CLOSE)
+        assert statuses(received) == [status]
+        assert b"connection: close\r\n" in received
+
+
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[Proxy]:
+    with running_proxy({"SANIC_PROXY_API_KEYS": "client-key-1"}) as started:
+        yield started
+
+
+@pytest.mark.row(57)
+def test_the_host_of_an_absolute_target_takes_the_place_of_the_header(proxy: Proxy) -> None:
+    get = b"GET http://%b/v1/models HTTP/1.1\r\nhost: %b\r\nconnection: close\r\n\r\n"
+    assert statuses(proxy.raw(get % (b"localhost", b"evil.example"))) == [200]
+    assert statuses(proxy.raw(get % (b"evil.example", b"localhost"))) == [403]
+
+
+def test_a_tls_handshake_on_the_plain_port_is_one_line_in_the_log(keyed: Proxy) -> None:
+    hello = bytes.fromhex("16030100c8010000c40303") + bytes(200)
+    before = keyed.log.count("\n")
+    for data in (hello, hello[:1], hello):
+        assert keyed.raw(data).startswith(b"HTTP/1.1 400")
+    keyed.wait_for_log("TLS handshake from")
+    assert keyed.log.count("\n") == before + 1
+    keyed.raw(b"no TLS\r\n\r\n")
+    keyed.wait_for_log("status=400")
+    assert keyed.log.count("TLS handshake") == 1
+
+
 @pytest.mark.row(56)
 @pytest.mark.parametrize(
     "refused",
@@ -132,6 +188,18 @@ def test_what_two_servers_could_read_differently_is_refused(proxy: Proxy, head: 
 def test_nothing_behind_a_refused_head_is_answered(proxy: Proxy, refused: bytes) -> None:
     (status,) = statuses(proxy.raw(refused + HEALTH + b"\r\n" + CLOSE))
     assert status in {400, 413}
+
+
+@pytest.mark.row(56)
+def test_what_came_before_a_malformed_request_is_answered(proxy: Proxy) -> None:
+    body = BODY.replace(b'"model"', b'"stream":true,"model"')
+    first = HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    assert statuses(proxy.raw(first + HEALTH + b"\r\n" + REQUEST + b"no http\r\n\r\n")) == [
+        200,
+        200,
+        200,
+        400,
+    ]
 
 
 @pytest.mark.parametrize("body", [b"zz\r\n", b"2\r\nhiXX", b"2\r\nhi\r\n0\r\nx: " + b"y" * 9000])
@@ -153,7 +221,7 @@ def test_asking_for_an_upgrade_changes_nothing_else(proxy: Proxy) -> None:
     asks = b"connection: close, upgrade\r\nupgrade: h2c\r\n"
     assert b"connection: close\r\n" in proxy.raw(HEALTH + asks + b"\r\n")
     assert statuses(proxy.raw(HEALTH + b"host: evil.example\r\n" + asks + b"\r\n")) == [400]
-    assert statuses(proxy.raw(b"GET /health HTTP/1.1\r\nhost: localhost, evil\r\n\r\n" + CLOSE)) == [400, 200]
+    assert statuses(proxy.raw(b"GET /health HTTP/1.1\r\nhost: localhost, evil\r\n\r\n" + CLOSE)) == [400]
 
 
 @pytest.mark.row(44)
@@ -270,6 +338,84 @@ def test_a_client_that_sends_too_much_still_reads_why(proxy: Proxy) -> None:
 
 
 @pytest.mark.row(44)
+@pytest.mark.parametrize("framing", [b"content-length: 60000000\r\n", b"transfer-encoding: chunked\r\n"])
+def test_a_client_that_sends_far_too_much_before_it_reads_gets_its_413(proxy: Proxy, framing: bytes) -> None:
+    """Tens of megabytes, more than the kernel's buffers hold: a reset would lose the answer."""
+    piece = b"x" * 1_000_000
+    if b"chunked" in framing:
+        piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as client:
+        client.sendall(HEAD + framing + b"\r\n")
+        for _ in range(60):
+            client.sendall(piece)
+        answer = client.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413")
+        while piece_read := client.recv(65536):  # the proxy closes its side, so this ends
+            answer += piece_read
+        assert b"connection: close\r\n" in answer
+
+
+@pytest.mark.row(44)
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (HEAD + b"x: " + b"y" * 9000 + b"\r\ncontent-length: 30000000\r\n\r\n", 413),
+        (HEAD + b"host: b\r\ncontent-length: 30000000\r\n\r\n", 400),
+        (b"garbage\r\n\r\n", 400),
+    ],
+    ids=["head too large", "two hosts", "no http"],
+)
+def test_a_client_that_sends_on_behind_a_refused_head_reads_why(
+    proxy: Proxy, head: bytes, status: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as client:
+        client.sendall(head)
+        for _ in range(30):
+            client.sendall(b"x" * 1_000_000)
+        assert statuses(client.recv(65536)) == [status]
+
+
+def test_a_client_that_stops_sending_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sanic_proxy.server.connection.LINGER_READ_S", 0.05)
+    early = b"POST /nothing HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n"
+
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        lingering: list[int] = []
+
+        async def handler(request: ProxyRequest) -> None:
+            request.answer(Reply("", b"early"))
+            await http.response.send(end_stream=True)
+            wire.loop.call_later(0.01, lambda: lingering.append(wire.traffic.lingering))
+
+        wire.request_handler = handler
+        http.received(early)
+        await asyncio.wait_for(http.http1(), 5)
+        assert lingering == [1]
+        assert wire.traffic.lingering == 0
+
+    on_a_wire(work)
+
+
+@pytest.mark.parametrize("limit", ["LINGER_S", "MAX_LINGERING"])
+def test_lingering_is_bounded_in_time_and_number(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(f"sanic_proxy.server.connection.{limit}", 0)
+
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        async def handler(request: ProxyRequest) -> None:
+            request.answer(Reply("", b"early"))
+            await http.response.send(end_stream=True)
+
+        wire.request_handler = handler
+        http.received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n")
+        await asyncio.wait_for(http.http1(), 1)
+        assert statuses(wire.written) == [200]
+
+    on_a_wire(work)
+
+
+@pytest.mark.row(44)
 def test_too_much_in_chunks_is_noticed_on_the_way(proxy: Proxy) -> None:
     chunk = b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000)
     received = proxy.raw(HEAD + b"transfer-encoding: chunked\r\n\r\n" + 30 * chunk + b"0\r\n\r\n")
@@ -368,7 +514,7 @@ class Wire:
         self.conn_info = SimpleNamespace(lost=False)
         self.state = {"requests_count": 0}
         self.request_max_size = 100
-        self.request_timeout = 0.05
+        self.traffic = Traffic()
         self.recv_buffer = bytearray()
         self.request_class = ProxyRequest
         self.written = b""
@@ -389,6 +535,15 @@ class Wire:
     def is_closing(self) -> bool:
         return False
 
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def abort(self) -> None:
+        pass
+
+    def can_write_eof(self) -> bool:
+        return False
+
     def reads(self) -> bool:
         return self.is_reading
 
@@ -397,6 +552,12 @@ class Wire:
 
     def resume_reading(self) -> None:
         self.is_reading = True
+
+
+async def whole(http: ProxyHttp) -> bytes:
+    await http.receive_all()
+    request: ProxyRequest = http.request
+    return request.take_body()
 
 
 def on_a_wire(work: Any) -> Any:
@@ -424,12 +585,33 @@ def test_a_head_has_to_come_within_its_time_however_it_trickles() -> None:
 
 
 @pytest.mark.row(43)
-def test_a_body_that_stalls_is_given_up() -> None:
+@pytest.mark.parametrize("is_upload", [False, True])
+@pytest.mark.parametrize("pause_s", [0.01, 10])
+def test_a_body_slower_than_the_least_rate_is_a_408(
+    monkeypatch: pytest.MonkeyPatch, is_upload: bool, pause_s: float
+) -> None:
+    monkeypatch.setattr("sanic_proxy.server.body_rate.WINDOW_S", 0.1)
+
+    async def trickle(http: ProxyHttp) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            http.received(b"x")
+
+    async def read_on(http: ProxyHttp) -> None:
+        while await http.read():
+            pass
+
     async def work(wire: Wire, http: ProxyHttp) -> None:
-        http.received(HEAD + b"content-length: 50\r\n\r\nhalf")
+        wire.request_max_size = 10**6
+        http.init_for_request()  # type: ignore[no-untyped-call]
+        head = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x") if is_upload else HEAD
+        http.received(head + b"content-length: 100000\r\n\r\nhalf")
         await http._next_request()
-        with pytest.raises(RequestTimeout):
-            await http.read_all()
+        sending = asyncio.ensure_future(trickle(http))
+        with pytest.raises(ClientError) as caught:
+            await asyncio.wait_for(read_on(http) if is_upload else http.receive_all(), 5)
+        sending.cancel()
+        assert (caught.value.status, caught.value.code) == (408, "request_timeout")
         assert not http.keep_alive
 
     on_a_wire(work)
@@ -465,6 +647,21 @@ def test_an_upload_that_nobody_reads_is_not_gathered() -> None:
     on_a_wire(work)
 
 
+def test_a_body_in_tiny_chunks_takes_no_object_for_each() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        wire.request_max_size = 10**6
+        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n")
+        request = await http._next_request()
+        for _ in range(10):
+            http.received(b"1\r\nx\r\n" * 1000)
+        assert len(request.pieces) == 10
+        http.received(b"0\r\n\r\n")
+        assert await whole(http) == b"x" * 10_000
+
+    on_a_wire(work)
+
+
 def test_a_body_that_breaks_on_the_way_fails_its_reader() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
@@ -480,7 +677,7 @@ def test_a_body_that_breaks_on_the_way_fails_its_reader() -> None:
 @pytest.mark.parametrize("pieces", [[b"x: " + b"y" * 9000 + b"\r\n\r\n"], [b"x: y\r\n" * 100] * 20])
 def test_a_head_past_the_limit_is_refused_whole_or_in_pieces(pieces: list[bytes]) -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
-        http.received(b"GET / HTTP/1.1\r\n")
+        http.received(b"GET / HTTP/1.1\r\nhost: a\r\n")
         for piece in pieces:
             http.received(piece)
         with pytest.raises(PayloadTooLarge):
@@ -500,7 +697,7 @@ def test_what_stands_between_and_behind_the_pieces_of_a_body_is_limited(more: by
         for start in range(0, len(more), size):
             http.received(more[start : start + size])
         with pytest.raises(PayloadTooLarge):
-            await http.read_all()
+            await http.receive_all()
 
     on_a_wire(work)
 
@@ -510,7 +707,7 @@ def test_a_header_behind_the_body_is_none_of_the_requests() -> None:
         trailer = b"0\r\nauthorization: Bearer stolen\r\n\r\n"
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n" + trailer)
         request = await http._next_request()
-        assert await http.read_all() == b"ab"
+        assert await whole(http) == b"ab"
         assert "authorization" not in request.fields
 
     on_a_wire(work)
@@ -566,7 +763,7 @@ def test_a_body_that_came_with_its_expectation_needs_no_leave() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\nab")
         await http._next_request()
-        assert await http.read_all() == b"ab"
+        assert await whole(http) == b"ab"
         assert wire.written == b""
         assert not http.expecting_continue
 
@@ -613,7 +810,7 @@ def test_a_cancelled_connection_serves_no_other_request() -> None:
             await asyncio.sleep(10)
 
         wire.request_handler = handler
-        http.received(b"GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\n")
+        http.received(b"GET /a HTTP/1.1\r\nhost: a\r\n\r\nGET /b HTTP/1.1\r\nhost: a\r\n\r\n")
         serving = asyncio.ensure_future(http.http1())
         await asyncio.sleep(0.01)
         serving.cancel()
