@@ -238,3 +238,31 @@ def test_json_logs_have_the_levels_too(shared_upstream: Upstream, upstream: Upst
         lines = [json.loads(line) for line in proxy.log.splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if line["message"] == "request"]
     assert (line["level"], line["ended"]) == ("warning", "upstream_error")
+
+
+# Clients
+
+
+def test_one_clients_failing_prompt_does_not_refuse_another_client(
+    shared_upstream: Upstream, upstream: Upstream
+) -> None:
+    async def poisoned(exchange: Exchange) -> None:
+        await (fails(500, message="poison") if b"poison" in exchange.seen.body else answers)(exchange)
+
+    upstream.on("m", poisoned)
+    settings = {
+        "GROQ_API_KEY": KEYS[0],
+        "GROQ_BASE_URL": f"{shared_upstream.url}/v1",
+        "SANIC_PROXY_API_KEYS": "client-key-one, client-key-two",
+        "SANIC_PROXY_ATTEMPTS": "1",
+    }
+    first, second = ({"authorization": f"Bearer client-key-{number}"} for number in ("one", "two"))
+    with running_proxy(settings) as proxy:
+        # Alone, the client with the poisoned prompt meets its own circuit.
+        statuses = [proxy.chat("groq/m", headers=first, user="poison").status for _ in range(8)]
+        assert statuses == [502] * 5 + [503] * 3
+        # Beside it, another client is served each time, and the circuit closes.
+        for _ in range(5):
+            assert proxy.chat("groq/m", headers=second).status == 200
+            failed = [proxy.chat("groq/m", headers=first, user="poison") for _ in range(8)]
+            assert {reply.status for reply in failed} == {502}
