@@ -17,13 +17,13 @@ from typing import NoReturn
 
 from loadtest.bench import machine, report
 from loadtest.bench.cases import CASES, Case, case
+from loadtest.bench.fixture import UPSTREAM, Fixture, opened
 from loadtest.bench.gateways import found, proxy_python
 from loadtest.bench.load import LoadError, Metrics
 from loadtest.bench.peers import PEERS
 from loadtest.bench.procedures import PROCEDURES
 from loadtest.bench.processes import StartError
 from loadtest.bench.rows import ROWS, Figures, Row, chosen, judged, number, plan
-from loadtest.bench.yard import UPSTREAM, Yard, opened
 
 ROOT = Path(__file__).parents[2]
 Samples = dict[str, dict[str, list[Metrics]]]
@@ -80,15 +80,15 @@ def parsed(arguments: Sequence[str]) -> Options | None:
 class Run:
     """One run of the benchmark: the samples so far, and why some are missing."""
 
-    def __init__(self, options: Options, yard: Yard) -> None:
+    def __init__(self, options: Options, fixture: Fixture) -> None:
         self._options = options
-        self._yard = yard
+        self._fixture = fixture
         self._told: set[str] = set()
         self.samples: Samples = {}
 
     @property
     def figures(self) -> Figures:
-        return Figures(report.medians(self.samples), self._yard.reasons)
+        return Figures(report.medians(self.samples), self._fixture.reasons)
 
     def ceiling(self) -> dict[str, float]:
         """What upstream and load client do alone: if a gateway comes near it, they were the limit."""
@@ -110,7 +110,7 @@ class Run:
                 continue
             note(name.replace("_", " "))
             try:
-                results = procedure(self._yard, self._options.is_quick)
+                results = procedure(self._fixture, self._options.is_quick)
             except FAILURES as exc:
                 self._failed(name, exc)
                 continue
@@ -122,7 +122,7 @@ class Run:
         try:
             found("cc" if each.frames else "wrk")
         except StartError as exc:
-            self._yard.reasons.setdefault(each.name, str(exc))
+            self._fixture.reasons.setdefault(each.name, str(exc))
             return False
         return True
 
@@ -145,19 +145,19 @@ class Run:
 
     def _once(self, each: Case, name: str, seconds: int) -> Metrics | None:
         try:
-            return self._yard.measure(each, name, seconds)
+            return self._fixture.measure(each, name, seconds)
         except FAILURES as exc:
             self._failed(f"{each.name}/{name}", exc)
             return None
 
     def _failed(self, what: str, exc: Exception) -> None:
-        self._yard.reasons[what] = str(exc)
+        self._fixture.reasons[what] = str(exc)
         note(f"  {what}: {exc}")
 
     def _report_absence(self, name: str) -> None:
-        if name in self._yard.reasons and name not in self._told:
+        if name in self._fixture.reasons and name not in self._told:
             self._told.add(name)
-            note(f"  {name}: {self._yard.reasons[name]}")
+            note(f"  {name}: {self._fixture.reasons[name]}")
 
 
 def line_of(metrics: Metrics) -> str:
@@ -191,11 +191,11 @@ def write_json(path: Path, content: object) -> None:
 
 def run(options: Options) -> None:
     """Measure, print, write. Raises StartError if there is not even an upstream."""
-    with opened(ROOT, options.proxy_root, options.cache) as yard:
-        described = machine.described(proxy_python(yard.site))
-        if yard.cores.are_shared:
+    with opened(ROOT, options.proxy_root, options.cache) as fixture:
+        described = machine.described(proxy_python(fixture.paths))
+        if fixture.cores.are_shared:
             note("only one core: gateways, upstream and load share it; only CPU figures mean something")
-        bench = Run(options, yard)
+        bench = Run(options, fixture)
         wanted = plan(options.rows, options.peers)
         ceiling = bench.ceiling() if any(each.name in wanted for each in CASES) else {}
         bench.measure(wanted)

@@ -25,7 +25,7 @@ PACKAGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Paths:
     """Where things are: folders, and the ports of the upstream (plain, and behind TLS)."""
 
     root: Path  # this repository
@@ -63,7 +63,7 @@ class Launch:
     start_timeout_s: float = 20.0
 
 
-Launcher = Callable[[Site, int], Launch]
+Launcher = Callable[[Paths, int], Launch]
 
 
 def free_port() -> int:
@@ -112,42 +112,42 @@ http {{
 """
 
 
-def _nginx(site: Site, port: int, **options: str) -> Launch:
+def _nginx(paths: Paths, port: int, **options: str) -> Launch:
     binary = found("nginx")
-    folder = site.scratch / f"nginx-{port}"
+    folder = paths.scratch / f"nginx-{port}"
     folder.mkdir()
-    values = {"listen": "", "tls": "", "scheme": "http", "upstream_port": str(site.upstream_port), **options}
+    values = {"listen": "", "tls": "", "scheme": "http", "upstream_port": str(paths.upstream_port), **options}
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, **values))
     argv = (binary, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log", "-p", str(folder))
     return Launch(argv, Endpoint(port))
 
 
-def nginx(site: Site, port: int) -> Launch:
-    return _nginx(site, port)
+def nginx(paths: Paths, port: int) -> Launch:
+    return _nginx(paths, port)
 
 
-def nginx_to_tls(site: Site, port: int) -> Launch:
+def nginx_to_tls(paths: Paths, port: int) -> Launch:
     """The same with a TLS upstream, which it verifies."""
     checks = (
         "proxy_ssl_verify on;",
-        f"proxy_ssl_trusted_certificate {site.certificates}/ca.pem;",
+        f"proxy_ssl_trusted_certificate {paths.certificates}/ca.pem;",
         "proxy_ssl_name localhost;",
     )
-    return _nginx(site, port, scheme="https", upstream_port=str(site.tls_port), tls=" ".join(checks))
+    return _nginx(paths, port, scheme="https", upstream_port=str(paths.tls_port), tls=" ".join(checks))
 
 
-def tls_front(site: Site) -> Launch:
+def tls_front(paths: Paths) -> Launch:
     """TLS for the scripted upstream.
 
     Its buffer holds a whole answer or two frames: a larger one would gather the frames that come back to
     back, and the gateways would see fewer and longer pieces than without TLS.
     """
     files = (
-        f"ssl_certificate {site.certificates}/server.pem;",
-        f"ssl_certificate_key {site.certificates}/server.key;",
+        f"ssl_certificate {paths.certificates}/server.pem;",
+        f"ssl_certificate_key {paths.certificates}/server.key;",
         "proxy_buffer_size 768; proxy_buffers 8 1k; proxy_busy_buffers_size 1k;",
     )
-    return _nginx(site, site.tls_port, listen=" ssl", tls=" ".join(files))
+    return _nginx(paths, paths.tls_port, listen=" ssl", tls=" ".join(files))
 
 
 # Sanic
@@ -158,27 +158,27 @@ def sanic_argv(python: Path, app: str, port: int, workers: int = 1) -> tuple[str
     return (str(python), "-m", "sanic", app, *where, "--no-access-logs", "--no-motd")
 
 
-def constant(site: Site, port: int) -> Launch:
-    env = {"PYTHONPATH": str(site.root), "BENCH_ANSWER": str(site.answer)}
+def constant(paths: Paths, port: int) -> Launch:
+    env = {"PYTHONPATH": str(paths.root), "BENCH_ANSWER": str(paths.answer)}
     return Launch(sanic_argv(Path(sys.executable), "loadtest.bench.constant:app", port), Endpoint(port), env)
 
 
-def proxy_python(site: Site) -> Path:
+def proxy_python(paths: Paths) -> Path:
     """The interpreter of the environment that the measured proxy is installed in."""
-    return Path(sys.executable) if site.proxy_root == site.root else site.proxy_root / ".venv/bin/python"
+    return Path(sys.executable) if paths.proxy_root == paths.root else paths.proxy_root / ".venv/bin/python"
 
 
 def _proxy(
-    site: Site, port: int, env: Mapping[str, str], *, app: str = "sanic_proxy.app", workers: int = 1
+    paths: Paths, port: int, env: Mapping[str, str], *, app: str = "sanic_proxy.app", workers: int = 1
 ) -> Launch:
     settings = {
-        "PYTHONPATH": str(site.proxy_root),
+        "PYTHONPATH": str(paths.proxy_root),
         "SANIC_PROXY_API_KEYS": CLIENT_KEY,
         "SANIC_PROXY_ACCESS_LOG": "off",
         "SANIC_PROXY_LAME_DUCK_SECONDS": "0",
         **env,
     }
-    argv = sanic_argv(proxy_python(site), app, port, workers)
+    argv = sanic_argv(proxy_python(paths), app, port, workers)
     model = "straico/openai/bench-model" if "STRAICO_API_KEY" in env else "openai/bench-model"
     return Launch(argv, Endpoint(port, model=model), settings)
 
@@ -187,50 +187,50 @@ def _provider(base_url: str) -> dict[str, str]:
     return {"OPENAI_API_KEY": "bench-provider-key", "OPENAI_BASE_URL": f"{base_url}/v1"}
 
 
-def proxy(site: Site, port: int) -> Launch:
-    return _proxy(site, port, _provider(site.upstream))
+def proxy(paths: Paths, port: int) -> Launch:
+    return _proxy(paths, port, _provider(paths.upstream))
 
 
-def proxy_two_workers(site: Site, port: int) -> Launch:
-    return _proxy(site, port, _provider(site.upstream), workers=2)
+def proxy_two_workers(paths: Paths, port: int) -> Launch:
+    return _proxy(paths, port, _provider(paths.upstream), workers=2)
 
 
-def proxy_unchecked(site: Site, port: int) -> Launch:
+def proxy_unchecked(paths: Paths, port: int) -> Launch:
     """The proxy without its checks of each frame, to tell what they cost."""
-    if not (site.proxy_root / "loadtest/bench/unchecked.py").exists():
+    if not (paths.proxy_root / "loadtest/bench/unchecked.py").exists():
         raise StartError("there is no loadtest/bench/unchecked.py")
-    return _proxy(site, port, _provider(site.upstream), app="loadtest.bench.unchecked")
+    return _proxy(paths, port, _provider(paths.upstream), app="loadtest.bench.unchecked")
 
 
-def proxy_straico(site: Site, port: int) -> Launch:
-    keys = {"STRAICO_API_KEY": "bench-provider-key", "STRAICO_BASE_URL": site.upstream}
-    return _proxy(site, port, {**keys, "SANIC_PROXY_ROUTER": "on"})
+def proxy_straico(paths: Paths, port: int) -> Launch:
+    keys = {"STRAICO_API_KEY": "bench-provider-key", "STRAICO_BASE_URL": paths.upstream}
+    return _proxy(paths, port, {**keys, "SANIC_PROXY_ROUTER": "on"})
 
 
-def proxy_to_tls(site: Site, port: int) -> Launch:
-    trusted = {"SSL_CERT_FILE": f"{site.certificates}/ca.pem"}
-    return _proxy(site, port, {**_provider(site.tls_upstream), **trusted})
+def proxy_to_tls(paths: Paths, port: int) -> Launch:
+    trusted = {"SSL_CERT_FILE": f"{paths.certificates}/ca.pem"}
+    return _proxy(paths, port, {**_provider(paths.tls_upstream), **trusted})
 
 
 # Peers
 
 
-def vllm_router(site: Site, port: int) -> Launch:
-    binary = peer_folder("vllm-router", site.cache) / "bin/vllm-router"
+def vllm_router(paths: Paths, port: int) -> Launch:
+    binary = peer_folder("vllm-router", paths.cache) / "bin/vllm-router"
     where = ("--host", "127.0.0.1", "--port", str(port), "--prometheus-port", str(free_port()))
-    options = ("--worker-urls", site.upstream, "--policy", "round_robin", "--log-level", "warning")
+    options = ("--worker-urls", paths.upstream, "--policy", "round_robin", "--log-level", "warning")
     return Launch((str(binary), *where, *options), Endpoint(port), {"RUST_LOG": "warn"}, 40)
 
 
-def litellm(site: Site, port: int) -> Launch:
+def litellm(paths: Paths, port: int) -> Launch:
     """As its quick start has it: a configuration file, one worker, no database."""
-    binary = peer_folder("litellm", site.cache) / "bin/litellm"
-    config = site.scratch / "litellm.yaml"
+    binary = peer_folder("litellm", paths.cache) / "bin/litellm"
+    config = paths.scratch / "litellm.yaml"
     config.write_text(
         "model_list:\n"
         "  - model_name: bench-model\n"
         "    litellm_params:\n"
-        f"      {{model: openai/bench-model, api_base: '{site.upstream}/v1', api_key: bench-provider-key}}\n"
+        f"      {{model: openai/bench-model, api_base: '{paths.upstream}/v1', api_key: bench-provider-key}}\n"
         f"general_settings: {{master_key: {LITELLM_KEY}}}\n"
     )
     where = ("--host", "127.0.0.1", "--port", str(port), "--config", str(config), "--num_workers", "1")
@@ -239,9 +239,9 @@ def litellm(site: Site, port: int) -> Launch:
     return Launch((str(binary), *where), endpoint, offline, 55)
 
 
-def portkey(site: Site, port: int) -> Launch:
-    server = peer_folder("portkey", site.cache) / "node_modules/@portkey-ai/gateway/build/start-server.js"
-    target = (("x-portkey-provider", "openai"), ("x-portkey-custom-host", f"{site.upstream}/v1"))
+def portkey(paths: Paths, port: int) -> Launch:
+    server = peer_folder("portkey", paths.cache) / "node_modules/@portkey-ai/gateway/build/start-server.js"
+    target = (("x-portkey-provider", "openai"), ("x-portkey-custom-host", f"{paths.upstream}/v1"))
     argv = (found("node"), str(server), "--headless", f"--port={port}")
     return Launch(argv, Endpoint(port, headers=target), {"NODE_ENV": "production"}, 30)
 

@@ -12,6 +12,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from loadtest.bench.cases import case
+from loadtest.bench.fixture import Fixture, await_health
 from loadtest.bench.gateways import found, free_port, proxy, proxy_python, sanic_argv
 from loadtest.bench.load import Endpoint, LoadError, Metrics
 from loadtest.bench.processes import (
@@ -24,7 +25,6 @@ from loadtest.bench.processes import (
     pinned,
     rss_mib,
 )
-from loadtest.bench.yard import Yard, await_health
 
 Results = dict[str, Metrics]
 HELD_STREAMS = 500
@@ -44,59 +44,59 @@ def _workers_mib(session: Session) -> float:
 # Memory of a worker
 
 
-def memory(yard: Yard, is_quick: bool) -> Results:
+def memory(fixture: Fixture, is_quick: bool) -> Results:
     """MiB of an idle worker, per stream held open, and between a tenth of many requests and all of them."""
     figures: Metrics = {}
-    with yard.fresh("proxy") as (endpoint, session), machine_lock():
+    with fixture.fresh("proxy") as (endpoint, session), machine_lock():
         session.settle()
         figures["idle_mib"] = _workers_mib(session)
-        yard.script(hold=1)
-        with yard.loader.held_streams(endpoint, 1, 100):
+        fixture.script(hold=1)
+        with fixture.loader.held_streams(endpoint, 1, 100):
             pass  # what the first stream ever needs is not the streams'
         before = _workers_mib(session)
-        with yard.loader.held_streams(endpoint, HELD_STREAMS, 100) as report:
+        with fixture.loader.held_streams(endpoint, HELD_STREAMS, 100) as report:
             if report["held"] < HELD_STREAMS:
                 raise LoadError(f"only {report['held']:.0f} of {HELD_STREAMS} streams could be opened")
             time.sleep(1)
             figures["stream_mib"] = (_workers_mib(session) - before) / HELD_STREAMS
-    return {"proxy": {**figures, **_growth(yard, QUICK_REQUESTS if is_quick else REQUESTS)}}
+    return {"proxy": {**figures, **_growth(fixture, QUICK_REQUESTS if is_quick else REQUESTS)}}
 
 
-def _growth(yard: Yard, requests: int) -> Metrics:
+def _growth(fixture: Fixture, requests: int) -> Metrics:
     found("wrk")
-    with yard.fresh("proxy") as (endpoint, session):
-        done = _send(yard, endpoint, requests // 10)
+    with fixture.fresh("proxy") as (endpoint, session):
+        done = _send(fixture, endpoint, requests // 10)
         session.settle()
         early = _workers_mib(session)
-        done += _send(yard, endpoint, requests - done)
+        done += _send(fixture, endpoint, requests - done)
         session.settle()
         return {"growth_after": float(done), "growth_mib": _workers_mib(session) - early}
 
 
-def _send(yard: Yard, endpoint: Endpoint, requests: int) -> int:
+def _send(fixture: Fixture, endpoint: Endpoint, requests: int) -> int:
     """Send at least so many requests; the machine is free for others now and then."""
     done = 0
     while done < requests:
         with machine_lock():
-            yard.script()
-            done += int(yard.loader.run(case("whole"), endpoint, 2)["requests"])
+            fixture.script()
+            done += int(fixture.loader.run(case("whole"), endpoint, 2)["requests"])
     return done
 
 
 # Bodies in flight
 
 
-def large_memory(yard: Yard, _: bool) -> Results:
+def large_memory(fixture: Fixture, _: bool) -> Results:
     """Growth of a fresh worker's peak with 16 requests of 1 MiB in flight, in bodies per request."""
-    with yard.fresh("proxy") as (endpoint, session), machine_lock():
+    with fixture.fresh("proxy") as (endpoint, session), machine_lock():
         session.settle()
-        yard.script(delay_ms=IN_FLIGHT_MS)
+        fixture.script(delay_ms=IN_FLIGHT_MS)
         body = endpoint.body(is_stream=False, size_bytes=BODY_BYTES)
         workers = session.workers()
         for pid in workers:
             forget_peak(pid)
         before = sum(map(rss_mib, workers))
-        with pinned(yard.cores.load), ThreadPoolExecutor(BODIES_IN_FLIGHT) as pool:
+        with pinned(fixture.cores.load), ThreadPoolExecutor(BODIES_IN_FLIGHT) as pool:
             statuses = list(pool.map(lambda _: _status(endpoint, body), range(BODIES_IN_FLIGHT)))
         if failed := [status for status in statuses if status != "200"]:
             raise LoadError(f"a request of 1 MiB failed: {failed[0]}")
@@ -116,20 +116,20 @@ def _status(endpoint: Endpoint, body: bytes) -> str:
 # Imports and starts
 
 
-def imports(yard: Yard, is_quick: bool) -> Results:
+def imports(fixture: Fixture, is_quick: bool) -> Results:
     """CPU seconds of an interpreter that imports the proxy, and of one for its libraries; in turns."""
-    python = proxy_python(yard.site)
+    python = proxy_python(fixture.paths)
     seconds: dict[str, list[float]] = {name: [] for name in IMPORTS}
-    with machine_lock(), pinned(yard.cores.gateway):
+    with machine_lock(), pinned(fixture.cores.gateway):
         for statement in IMPORTS.values():
-            _import_s(yard, python, statement)  # compiles what has no .pyc yet
+            _import_s(fixture, python, statement)  # compiles what has no .pyc yet
         for _ in range(5 if is_quick else 11):
             for name, statement in IMPORTS.items():
-                seconds[name].append(_import_s(yard, python, statement))
+                seconds[name].append(_import_s(fixture, python, statement))
     return {name: {"import_s": statistics.median(each)} for name, each in seconds.items()}
 
 
-def _import_s(yard: Yard, python: Path, statement: str) -> float:
+def _import_s(fixture: Fixture, python: Path, statement: str) -> float:
     def spent() -> float:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         return usage.ru_utime + usage.ru_stime
@@ -137,25 +137,25 @@ def _import_s(yard: Yard, python: Path, statement: str) -> float:
     before = spent()
     subprocess.run(
         (str(python), "-c", statement),
-        env=child_environment({"PYTHONPATH": str(yard.site.proxy_root)}),
-        cwd=yard.site.scratch,
+        env=child_environment({"PYTHONPATH": str(fixture.paths.proxy_root)}),
+        cwd=fixture.paths.scratch,
         check=True,
         timeout=60,
     )
     return spent() - before
 
 
-def starts(yard: Yard, is_quick: bool) -> Results:
+def starts(fixture: Fixture, is_quick: bool) -> Results:
     """Seconds from a start to the first 200 of GET /health: the proxy and an empty app, in turns."""
-    site = yard.site
+    paths = fixture.paths
 
     def of_proxy(port: int) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        launch = proxy(site, port)
+        launch = proxy(paths, port)
         return launch.argv, launch.env
 
     def of_empty(port: int) -> tuple[tuple[str, ...], Mapping[str, str]]:
-        return sanic_argv(proxy_python(site), "loadtest.bench.empty:app", port), {
-            "PYTHONPATH": str(site.root)
+        return sanic_argv(proxy_python(paths), "loadtest.bench.empty:app", port), {
+            "PYTHONPATH": str(paths.root)
         }
 
     seconds: dict[str, list[float]] = {"proxy": [], "empty": []}
@@ -165,14 +165,14 @@ def starts(yard: Yard, is_quick: bool) -> Results:
             argv, env = made(port)
             with machine_lock():
                 seconds[name].append(
-                    _start_s(yard, Command(argv, env, site.scratch, site.scratch / "start.log"), port)
+                    _start_s(fixture, Command(argv, env, paths.scratch, paths.scratch / "start.log"), port)
                 )
     return {name: {"start_s": statistics.median(each)} for name, each in seconds.items()}
 
 
-def _start_s(yard: Yard, command: Command, port: int) -> float:
+def _start_s(fixture: Fixture, command: Command, port: int) -> float:
     began = time.monotonic()
-    session = Session(command, yard.cores.gateway)
+    session = Session(command, fixture.cores.gateway)
     try:
         await_health(port, session, 30)
         return time.monotonic() - began
@@ -180,7 +180,7 @@ def _start_s(yard: Yard, command: Command, port: int) -> float:
         session.stop()
 
 
-PROCEDURES: Mapping[str, Callable[[Yard, bool], Results]] = {
+PROCEDURES: Mapping[str, Callable[[Fixture, bool], Results]] = {
     "memory": memory,
     "large_memory": large_memory,
     "imports": imports,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from loadtest.bench import cases, gateways, procedures, rows
+from loadtest.bench.fixture import UPSTREAM
 from loadtest.bench.rows import Check, Figures
-from loadtest.bench.yard import UPSTREAM
 
 Medians = dict[str, dict[str, dict[str, float]]]
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtest.bench import yard
+from loadtest.bench import fixture
 from loadtest.bench.cases import Case
-from loadtest.bench.gateways import Site, free_port
+from loadtest.bench.fixture import Fixture
+from loadtest.bench.gateways import Paths, free_port
 from loadtest.bench.load import Endpoint, Loader, LoadError
-from loadtest.bench.yard import Yard
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the programs need a C compiler")
 
@@ -23,21 +23,21 @@ SIX_STREAMS = Case("six", "six streams", 3, 0, 0, frames=FRAMES, total=6)
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fixture]:
     """The upstream, running; a gateway is not."""
     folder = tmp_path_factory.mktemp("bench")
-    cores = yard.split_cores()
-    loader = Loader(yard.compiled(folder), folder, cores.load)
-    made = Yard(Site(folder, folder, folder, folder, free_port(), free_port()), cores, loader)
+    cores = fixture.split_cores()
+    loader = Loader(fixture.compiled(folder), folder, cores.load)
+    made = Fixture(Paths(folder, folder, folder, folder, free_port(), free_port()), cores, loader)
     made.open()
     yield made
     made.close()
 
 
 @pytest.fixture
-def upstream(started: Yard) -> Endpoint:
+def upstream(started: Fixture) -> Endpoint:
     started.script(frames=FRAMES)
-    return Endpoint(started.site.upstream_port)
+    return Endpoint(started.paths.upstream_port)
 
 
 def asked(endpoint: Endpoint, body: bytes, path: str = "/v1/chat/completions") -> bytes:
@@ -80,19 +80,19 @@ def test_a_large_request_is_taken_whole(upstream: Endpoint) -> None:
     assert upstream.ask(upstream.body(is_stream=False, size_bytes=2**20))[0] == 200
 
 
-def test_whole_streams_are_counted_with_their_frames(started: Yard, upstream: Endpoint) -> None:
+def test_whole_streams_are_counted_with_their_frames(started: Fixture, upstream: Endpoint) -> None:
     metrics = started.loader.run(SIX_STREAMS, upstream, 0)
     assert (metrics["streams"], metrics["lost"], metrics["frames"]) == (6, 0, 6 * (FRAMES + 1))
 
 
-def test_paced_frames_come_at_their_time(started: Yard, upstream: Endpoint) -> None:
+def test_paced_frames_come_at_their_time(started: Fixture, upstream: Endpoint) -> None:
     started.script(frames=FRAMES, interval_ms=10)
     metrics = started.loader.run(SIX_STREAMS, upstream, 0)
     assert metrics["first_p50_ms"] >= 10
     assert metrics["total_p50_ms"] >= 10 * FRAMES
 
 
-def test_held_streams_stay_open_after_their_first_frame(started: Yard, upstream: Endpoint) -> None:
+def test_held_streams_stay_open_after_their_first_frame(started: Fixture, upstream: Endpoint) -> None:
     started.script(frames=FRAMES, hold=1)
     with started.loader.held_streams(upstream, 5, FRAMES) as report:
         assert (report["held"], report["lost"], report["frames"]) == (5, 0, 5)
@@ -137,20 +137,20 @@ def frames(upstream: Endpoint) -> list[bytes]:
     return [part + b"\n\n" for part in body.split(b"\n\n")[:-1]]
 
 
-def test_chunks_may_be_cut_anywhere(started: Yard, upstream: Endpoint, frames: list[bytes]) -> None:
+def test_chunks_may_be_cut_anywhere(started: Fixture, upstream: Endpoint, frames: list[bytes]) -> None:
     body = b"".join(frames)
     answer = chunked(*(body[at : at + 7] for at in range(0, len(body), 7)))
     assert served(answer, upstream, started.loader)["streams"] == 1
 
 
-def test_comments_may_stand_between_frames(started: Yard, upstream: Endpoint, frames: list[bytes]) -> None:
+def test_comments_may_stand_between_frames(started: Fixture, upstream: Endpoint, frames: list[bytes]) -> None:
     metrics = served(chunked(b": ping\n\n", frames[0], b":\n\n", *frames[1:]), upstream, started.loader)
     assert (metrics["streams"], metrics["comments"]) == (1, 2)
 
 
 @pytest.mark.parametrize("is_exact", [True, False], ids=["exact", "loose"])
 @pytest.mark.parametrize("fault", ["dropped", "swapped", "no [DONE]", "no end", "after [DONE]", "status"])
-def test_a_faulty_stream_is_lost(started: Yard, frames: list[bytes], fault: str, is_exact: bool) -> None:
+def test_a_faulty_stream_is_lost(started: Fixture, frames: list[bytes], fault: str, is_exact: bool) -> None:
     answer = {
         "dropped": chunked(frames[0], *frames[2:]),
         "swapped": chunked(frames[1], frames[0], *frames[2:]),
@@ -163,12 +163,14 @@ def test_a_faulty_stream_is_lost(started: Yard, frames: list[bytes], fault: str,
         served(answer, Endpoint(1, is_exact=is_exact), started.loader)
 
 
-def test_one_altered_byte_is_enough(started: Yard, upstream: Endpoint, frames: list[bytes]) -> None:
+def test_one_altered_byte_is_enough(started: Fixture, upstream: Endpoint, frames: list[bytes]) -> None:
     frames[2] = frames[2].replace(b"1700000000", b"1700000001")
     with pytest.raises(LoadError, match="other bytes than were sent, after 2 frames"):
         served(chunked(*frames), upstream, started.loader)
 
 
-def test_rewritten_frames_are_whole_where_only_the_content_counts(started: Yard, frames: list[bytes]) -> None:
+def test_rewritten_frames_are_whole_where_only_the_content_counts(
+    started: Fixture, frames: list[bytes]
+) -> None:
     rewritten = [frame.replace(b"1700000000", b"1700000001") for frame in frames]
     assert served(chunked(*rewritten), Endpoint(1, is_exact=False), started.loader)["streams"] == 1

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.bench import yard
-from loadtest.bench.gateways import Launch, Site, proxy_unchecked
+from loadtest.bench import fixture
+from loadtest.bench.fixture import Fixture
+from loadtest.bench.gateways import Launch, Paths, proxy_unchecked
 from loadtest.bench.load import Endpoint, Loader
 from loadtest.bench.processes import StartError
-from loadtest.bench.yard import Yard
 
 
 @pytest.fixture
-def closed(tmp_path: Path) -> Iterator[Yard]:
-    """A yard without an upstream."""
-    cores = yard.split_cores()
-    site = Site(tmp_path, tmp_path, tmp_path, tmp_path, 1, 2)
-    made = Yard(site, cores, Loader(tmp_path, tmp_path, cores.load))
+def closed(tmp_path: Path) -> Iterator[Fixture]:
+    """A fixture without an upstream."""
+    cores = fixture.split_cores()
+    paths = Paths(tmp_path, tmp_path, tmp_path, tmp_path, 1, 2)
+    made = Fixture(paths, cores, Loader(tmp_path, tmp_path, cores.load))
     yield made
     made.close()
 
@@ -35,20 +35,20 @@ def closed(tmp_path: Path) -> Iterator[Yard]:
     ],
     ids=["ends", "is absent", "is silent"],
 )
-def test_a_gateway_that_does_not_start_says_why(closed: Yard, argv: tuple[str, ...], says: str) -> None:
+def test_a_gateway_that_does_not_start_says_why(closed: Fixture, argv: tuple[str, ...], says: str) -> None:
     with pytest.raises(StartError, match=says):
         closed.launched("gateway", Launch(argv, Endpoint(1), start_timeout_s=0.2))
 
 
-def test_the_variant_without_checks_is_only_there_with_its_module(closed: Yard) -> None:
+def test_the_variant_without_checks_is_only_there_with_its_module(closed: Fixture) -> None:
     with pytest.raises(StartError, match=r"unchecked\.py"):
-        proxy_unchecked(closed.site, 1)
+        proxy_unchecked(closed.paths, 1)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificates are openssl's")
 def test_the_certificate_is_one_that_strict_clients_take(tmp_path: Path) -> None:
     folder = tmp_path / "certificates"
-    yard.make_certificates(folder)
+    fixture.make_certificates(folder)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(folder / "server.pem", folder / "server.key")
     client = ssl.create_default_context(cafile=str(folder / "ca.pem"))

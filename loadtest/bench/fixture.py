@@ -1,4 +1,4 @@
-"""What a run keeps going: the scripted upstream, the gateways, a scratch folder. Ends all of it."""
+"""The processes of a benchmark run: scripted upstream and gateways, with their scratch folder. Stops all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.cases import Case
-from loadtest.bench.gateways import LAUNCHERS, Launch, Site, found, free_port, tls_front
+from loadtest.bench.gateways import LAUNCHERS, Launch, Paths, found, free_port, tls_front
 from loadtest.bench.load import HERE, Endpoint, Loader, Metrics
 from loadtest.bench.peers import PEERS, install_peer
 from loadtest.bench.processes import Command, Session, StartError, machine_lock
@@ -102,11 +102,11 @@ def await_health(port: int, session: Session, timeout_s: float) -> None:
     raise StartError(f"not up in {timeout_s:.0f} s; the end of its log:\n{session.log_tail()}")
 
 
-class Yard:
+class Fixture:
     """Starts gateways when they are first asked for, and remembers why one could not be started."""
 
-    def __init__(self, site: Site, cores: Cores, loader: Loader) -> None:
-        self.site = site
+    def __init__(self, paths: Paths, cores: Cores, loader: Loader) -> None:
+        self.paths = paths
         self.cores = cores
         self.loader = loader
         self.reasons: dict[str, str] = {}
@@ -117,19 +117,19 @@ class Yard:
 
     def open(self) -> None:
         """Start the upstream, and keep one of its answers for the app that answers a constant."""
-        argv = (str(self.loader.binaries / "upstream"), str(self.site.upstream_port))
+        argv = (str(self.loader.binaries / "upstream"), str(self.paths.upstream_port))
         session = self._start("upstream", argv, {}, self.cores.load)
-        endpoint = Endpoint(self.site.upstream_port)
-        self.site.answer.write_bytes(await_answer(endpoint, session, 5))
+        endpoint = Endpoint(self.paths.upstream_port)
+        self.paths.answer.write_bytes(await_answer(endpoint, session, 5))
         self._running[UPSTREAM] = Running(endpoint, None)
 
     def close(self) -> None:
         self._stack.close()
 
     def _start(self, name: str, argv: tuple[str, ...], env: dict[str, str], cores: frozenset[int]) -> Session:
-        log = self.site.scratch / f"{name}.log"
+        log = self.paths.scratch / f"{name}.log"
         try:
-            session = Session(Command(argv, env, self.site.scratch, log), cores)
+            session = Session(Command(argv, env, self.paths.scratch, log), cores)
         except OSError as exc:
             raise StartError(f"cannot be started: {exc.strerror}: {argv[0]}") from exc
         self._stack.callback(session.stop)
@@ -138,7 +138,7 @@ class Yard:
     def script(self, **settings: int) -> None:
         """Tell the upstream what to do from now on: `frames`, `interval_ms`, `delay_ms`, `hold`."""
         wanted = {"frames": 100, "interval_ms": 0, "delay_ms": 0, "hold": 0, **settings}
-        connection = http.client.HTTPConnection("127.0.0.1", self.site.upstream_port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.paths.upstream_port, timeout=5)
         query = "&".join(f"{name}={value}" for name, value in wanted.items())
         connection.request("POST", f"/control?{query}", b"")
         connection.getresponse().read()
@@ -162,12 +162,12 @@ class Yard:
 
     def _started(self, name: str) -> Running:
         if name in PEERS:
-            install_peer(name, self.site.cache)
+            install_peer(name, self.paths.cache)
         if name.endswith("-tls"):
             self._open_tls()
         with machine_lock():
             self.script()
-            return self.launched(name, LAUNCHERS[name](self.site, free_port()))
+            return self.launched(name, LAUNCHERS[name](self.paths, free_port()))
 
     def launched(self, name: str, launch: Launch) -> Running:
         """Start it, and wait until it answers. Raises StartError."""
@@ -184,7 +184,7 @@ class Yard:
         """A gateway of its own inside, just started. Raises StartError."""
         with machine_lock():
             self.script()
-            launch = LAUNCHERS[name](self.site, free_port())
+            launch = LAUNCHERS[name](self.paths, free_port())
             running = self.launched(f"{name}-fresh", launch)
         assert running.session is not None
         try:
@@ -195,8 +195,8 @@ class Yard:
     def _open_tls(self) -> None:
         if self._has_tls:
             return
-        make_certificates(self.site.certificates)
-        front = tls_front(self.site)
+        make_certificates(self.paths.certificates)
+        front = tls_front(self.paths)
         self._start("tls-front", front.argv, {}, self.cores.load)
         self._has_tls = True
 
@@ -230,18 +230,18 @@ class Yard:
 
 
 @contextmanager
-def opened(root: Path, proxy_root: Path, cache: Path) -> Iterator[Yard]:
-    """A yard with its upstream running. Raises StartError."""
+def opened(root: Path, proxy_root: Path, cache: Path) -> Iterator[Fixture]:
+    """A fixture with its upstream running. Raises StartError."""
     cores = split_cores()
     binaries = compiled(cache)
     scratch = Path(tempfile.mkdtemp(prefix="sanic-proxy-bench-"))
-    site = Site(root, proxy_root, scratch, cache, free_port(), free_port())
-    yard = Yard(site, cores, Loader(binaries, scratch, cores.load))
+    paths = Paths(root, proxy_root, scratch, cache, free_port(), free_port())
+    fixture = Fixture(paths, cores, Loader(binaries, scratch, cores.load))
     try:
-        yard.open()
-        yield yard
+        fixture.open()
+        yield fixture
     finally:
-        yard.close()
+        fixture.close()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
