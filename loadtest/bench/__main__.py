@@ -2,79 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from loadtest.bench import machine, report
+from loadtest.bench import counts, instructions, machine, report
 from loadtest.bench.cases import CASES, Case, case
 from loadtest.bench.fixture import UPSTREAM, Fixture, opened
-from loadtest.bench.gateways import found, proxy_python
+from loadtest.bench.gateways import SINGLE_PROCESS, found, proxy_python
+from loadtest.bench.health import low_ceilings, wide_spreads
 from loadtest.bench.load import LoadError, Metrics
+from loadtest.bench.options import ROOT, Options, parsed
 from loadtest.bench.peers import PEERS
 from loadtest.bench.procedures import PROCEDURES
 from loadtest.bench.processes import StartError
-from loadtest.bench.rows import ROWS, Figures, Row, chosen, judged, number, plan
+from loadtest.bench.rows import Figures, judged, number, plan
 
-ROOT = Path(__file__).parents[2]
 Samples = dict[str, dict[str, list[Metrics]]]
 # What may go wrong with one measurement; the others go on.
 FAILURES = (StartError, LoadError, OSError, HTTPException, subprocess.SubprocessError)
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What was asked for."""
-
-    rows: list[Row]
-    runs: int
-    is_quick: bool
-    peers: tuple[str, ...]
-    is_baseline: bool
-    cache: Path
-    proxy_root: Path
-
-
-def parsed(arguments: Sequence[str]) -> Options | None:
-    """The options; None if only a list was wanted, which is then printed."""
-    parser = argparse.ArgumentParser("scripts/bench", description="Measure the proxy beside other gateways.")
-    parser.add_argument("--rows", default="", metavar="1,4,5", help="only these rows (see --list)")
-    parser.add_argument("--runs", type=int, metavar="N", help="runs of each load; default 3")
-    parser.add_argument(
-        "--quick", action="store_true", help="short loads, one run: a trial, not a measurement"
-    )
-    parser.add_argument("--peers", default="", metavar="NAMES", help=f"also these: {','.join(PEERS)}")
-    parser.add_argument("--list", action="store_true", help="say which rows there are")
-    parser.add_argument("--save-baseline", action="store_true", help="also write loadtest/baseline.json")
-    parser.add_argument(
-        "--cache", type=Path, default=ROOT / ".bench", help="where things are built and installed"
-    )
-    parser.add_argument("--proxy-root", type=Path, default=ROOT, help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.list:
-        print("\n".join(f"{row.number:3}  {row.title}" for row in ROWS))
-        return None
-    if given.runs is not None and given.runs < 1:
-        parser.error("--runs: at least 1")
-    peers = tuple(name for name in given.peers.split(",") if name)
-    if unknown := set(peers) - set(PEERS):
-        parser.error(f"no peer {', '.join(sorted(unknown))}: there are {', '.join(PEERS)}")
-    try:
-        rows = chosen(given.rows)
-    except ValueError as exc:
-        parser.error(str(exc))
-    runs = given.runs or (1 if given.quick else 3)
-    paths = given.cache.resolve(), given.proxy_root.resolve()
-    return Options(rows, runs, given.quick, peers, given.save_baseline, *paths)
 
 
 class Run:
@@ -186,11 +139,32 @@ def note(line: str) -> None:
 def write_json(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
-    note(f"written: {path.relative_to(ROOT)}")
+    note(f"written: {path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}")
 
 
-def run(options: Options) -> None:
-    """Measure, print, write. Raises StartError if there is not even an upstream."""
+def baseline_section(path: Path, name: str) -> dict[str, Any]:
+    """One section of the baseline, `times` or `instructions`; empty if there is none."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    section: dict[str, Any] = content.get(name, {})
+    return section
+
+
+def save_section(path: Path, name: str, section: Mapping[str, Any]) -> None:
+    """Replace one section of the baseline and keep the other."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, {**content, name: section})
+
+
+def results_path(suffix: str = "") -> Path:
+    return ROOT / f"loadtest/results/{time.strftime('%Y-%m-%dT%H-%M-%S')}{suffix}.json"
+
+
+def print_machine(described: Mapping[str, str | int]) -> None:
+    print(f"\n{', '.join(f'{name} {value}' for name, value in described.items())}")
+
+
+def measure_times(options: Options) -> int:
+    """Measure, print, write. Raises StartError if the upstream cannot be started."""
     with opened(ROOT, options.proxy_root, options.cache) as fixture:
         described = machine.described(proxy_python(fixture.paths))
         if fixture.cores.are_shared:
@@ -200,20 +174,79 @@ def run(options: Options) -> None:
         ceiling = bench.ceiling() if any(each.name in wanted for each in CASES) else {}
         bench.measure(wanted)
         checks = judged(options.rows, bench.figures)
+    reference = baseline_section(options.baseline, "times")
+    busy = [*low_ceilings(ceiling, reference), *wide_spreads(bench.samples, set(PEERS))]
     about = {
         "machine": described,
         "runs_of_each": options.runs,
         "is_quick": options.is_quick,
         "ceiling": {metric: report.rounded(value) for metric, value in ceiling.items()},
     }
-    print(f"\n{', '.join(f'{name} {value}' for name, value in described.items())}")
+    print_machine(described)
     alone = ", ".join(f"{number(value)} {metric}" for metric, value in ceiling.items())
     print(f"upstream and load client alone: {alone or 'not measured'}\n")
-    print(report.gateway_table(bench.samples), "", report.check_table(checks), "", sep="\n")
-    stamp = time.strftime("%Y-%m-%dT%H-%M-%S")
-    write_json(ROOT / f"loadtest/results/{stamp}.json", report.results(bench.samples, checks, about))
-    if options.is_baseline:
-        write_json(ROOT / "loadtest/baseline.json", report.baseline(bench.samples, checks, about))
+    print(report.gateway_table(bench.samples), "", sep="\n")
+    if busy:
+        print("No verdict: the machine is busy or much slower than the baseline's.", *busy, "", sep="\n")
+        checks = []
+    else:
+        print(report.check_table(checks), "", sep="\n")
+    write_json(results_path(), report.results(bench.samples, checks, {**about, "busy": busy}))
+    if options.saves_baseline:
+        if spreads := wide_spreads(bench.samples, set(PEERS)):
+            note(f"the baseline stays as it is: {spreads[0]}")
+            return 1
+        checks = judged(options.rows, bench.figures)
+        save_section(options.baseline, "times", report.baseline(bench.samples, checks, about))
+    return 0
+
+
+def count_instructions(options: Options) -> int:
+    """Count, print, write, compare; 1 if a ratio exceeds the baseline's. Raises StartError or LoadError."""
+    amounts = instructions.QUICK_AMOUNTS if options.is_quick else instructions.AMOUNTS
+    counted: dict[str, dict[str, float]] = {}
+    with opened(ROOT, options.proxy_root, options.cache) as fixture:
+        described = machine.described(proxy_python(fixture.paths))
+        for name in SINGLE_PROCESS:
+            started = time.monotonic()
+            try:
+                counted[name] = instructions.count_gateway(fixture, name, amounts)
+            except FAILURES as exc:
+                if name != "nginx":
+                    raise
+                note(f"  {name}: {exc}")  # not needed for the comparison
+                continue
+            note(f"  {name:16} counted in {time.monotonic() - started:.0f} s")
+    committed = baseline_section(options.baseline, "instructions").get("ratios", {})
+    section = counts.section(
+        counted, {"machine": described, "is_quick": options.is_quick, "burst": instructions.BURST}
+    )
+    print_machine(described)
+    print("", counts.count_table(counted, committed), "", sep="\n")
+    write_json(results_path("-instructions"), section)
+    if options.saves_baseline:
+        save_section(options.baseline, "instructions", section)
+        return 0
+    return judge_counts(counts.ratios(counted), committed, is_quick=options.is_quick)
+
+
+def judge_counts(measured: counts.Figures, committed: counts.Figures, *, is_quick: bool) -> int:
+    """Print the comparison with the baseline; 1 if a ratio exceeds it."""
+    if is_quick or not committed:
+        print(
+            f"No verdict: {'a quick run is too short' if is_quick else 'the baseline has no instructions'}."
+        )
+        return 0
+    excesses = counts.excesses(measured, committed)
+    for line in excesses:
+        print(f"EXCEEDED: {line}")
+    if saved := counts.savings(measured, committed):
+        print(
+            f"Below the baseline: {', '.join(saved)}. Record it: scripts/bench --instructions --save-baseline"
+        )
+    if not excesses:
+        print(f"No ratio exceeds the baseline's by more than {100 * counts.TOLERANCE:.0f} %.")
+    return 1 if excesses else 0
 
 
 def _leave(number_: int, _: FrameType | None) -> NoReturn:
@@ -230,11 +263,10 @@ def main(arguments: Sequence[str]) -> int:
     for each in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(each, _leave)
     try:
-        run(options)
-    except StartError as exc:
+        return count_instructions(options) if options.counts_instructions else measure_times(options)
+    except (StartError, LoadError) as exc:
         note(f"scripts/bench: {exc}")
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes of a benchmark run: scripted upstream and gateways, with their scratch folder. Stops all of them."""
+"""The processes of a benchmark run, scripted upstream and gateways, and their scratch folder."""
 
 from __future__ import annotations
 
@@ -136,8 +136,9 @@ class Fixture:
         return session
 
     def script(self, **settings: int) -> None:
-        """Tell the upstream what to do from now on: `frames`, `interval_ms`, `delay_ms`, `hold`."""
-        wanted = {"frames": 100, "interval_ms": 0, "delay_ms": 0, "hold": 0, **settings}
+        """Configure the upstream for later requests; upstream.c describes the settings."""
+        defaults = {"frames": 100, "interval_ms": 0, "delay_ms": 0, "hold": 0, "burst": 1, "step": 0}
+        wanted = {**defaults, **settings}
         connection = http.client.HTTPConnection("127.0.0.1", self.paths.upstream_port, timeout=5)
         query = "&".join(f"{name}={value}" for name, value in wanted.items())
         connection.request("POST", f"/control?{query}", b"")
@@ -170,7 +171,7 @@ class Fixture:
             return self.launched(name, LAUNCHERS[name](self.paths, free_port()))
 
     def launched(self, name: str, launch: Launch) -> Running:
-        """Start it, and wait until it answers. Raises StartError."""
+        """Start a gateway, and wait until it answers. Raises StartError."""
         session = self._start(name, launch.argv, dict(launch.env), self.cores.gateway)
         try:
             await_answer(launch.endpoint, session, launch.start_timeout_s)

@@ -21,6 +21,8 @@ PACKAGES = {
     "wrk": "wrk (Debian: apt-get install wrk)",
     "cc": "a C compiler (Debian: apt-get install gcc libc6-dev)",
     "openssl": "openssl (Debian: apt-get install openssl)",
+    "valgrind": "valgrind (Debian: apt-get install valgrind)",
+    "callgrind_control": "callgrind_control (Debian: apt-get install valgrind)",
 }
 
 
@@ -85,6 +87,7 @@ def found(tool: str) -> str:
 # nginx
 
 _NGINX = """daemon off;
+{processes}
 worker_processes 1;
 worker_rlimit_nofile 16384;
 pid {folder}/pid;
@@ -116,7 +119,8 @@ def _nginx(paths: Paths, port: int, **options: str) -> Launch:
     binary = found("nginx")
     folder = paths.scratch / f"nginx-{port}"
     folder.mkdir()
-    values = {"listen": "", "tls": "", "scheme": "http", "upstream_port": str(paths.upstream_port), **options}
+    defaults = {"processes": "", "listen": "", "tls": "", "scheme": "http"}
+    values = {**defaults, "upstream_port": str(paths.upstream_port), **options}
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port, **values))
     argv = (binary, "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log", "-p", str(folder))
     return Launch(argv, Endpoint(port))
@@ -154,13 +158,16 @@ def tls_front(paths: Paths) -> Launch:
 
 
 def sanic_argv(python: Path, app: str, port: int, workers: int = 1) -> tuple[str, ...]:
-    where = ("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers))
+    """The command line; with 0 workers everything runs in one process."""
+    processes = ("--workers", str(workers)) if workers else ("--single-process",)
+    where = ("--host", "127.0.0.1", "--port", str(port), *processes)
     return (str(python), "-m", "sanic", app, *where, "--no-access-logs", "--no-motd")
 
 
-def constant(paths: Paths, port: int) -> Launch:
+def constant(paths: Paths, port: int, *, workers: int = 1) -> Launch:
     env = {"PYTHONPATH": str(paths.root), "BENCH_ANSWER": str(paths.answer)}
-    return Launch(sanic_argv(Path(sys.executable), "loadtest.bench.constant:app", port), Endpoint(port), env)
+    argv = sanic_argv(Path(sys.executable), "loadtest.bench.constant:app", port, workers)
+    return Launch(argv, Endpoint(port), env)
 
 
 def proxy_python(paths: Paths) -> Path:
@@ -245,6 +252,28 @@ def portkey(paths: Paths, port: int) -> Launch:
     argv = (found("node"), str(server), "--headless", f"--port={port}")
     return Launch(argv, Endpoint(port, headers=target), {"NODE_ENV": "production"}, 30)
 
+
+# For counting instructions: all in one process, and the proxy without client keys, so that the count holds
+# only what every request needs.
+
+
+def single_nginx(paths: Paths, port: int) -> Launch:
+    return _nginx(paths, port, processes="master_process off;")
+
+
+def single_constant(paths: Paths, port: int) -> Launch:
+    return constant(paths, port, workers=0)
+
+
+def single_proxy(paths: Paths, port: int) -> Launch:
+    return _proxy(paths, port, {**_provider(paths.upstream), "SANIC_PROXY_API_KEYS": ""}, workers=0)
+
+
+SINGLE_PROCESS: Mapping[str, Launcher] = {
+    "constant": single_constant,
+    "nginx": single_nginx,
+    "proxy": single_proxy,
+}
 
 LAUNCHERS: Mapping[str, Launcher] = {
     "nginx": nginx,

@@ -7,12 +7,15 @@
  *     POST .../chat/completions   whole, or a stream if the body has "stream":true; the usage frame only
  *                                 if it has "include_usage":true; with /v2/ in the path in Straico's shape
  *     GET  .../models, /health    a short list; 200
- *     POST /control?frames=100&interval_ms=0&delay_ms=0&hold=0
- *                                 for the streams and answers from now on: frames of a stream, the wait
- *                                 before each (0: back to back), the wait before an answer, and whether a
- *                                 stream falls silent for good after its first frame
+ *     POST /control?frames=100&interval_ms=0&delay_ms=0&hold=0&burst=1&step=0
+ *                                 for later requests: frames of a stream, the wait before each (0: back to
+ *                                 back), the wait before an answer, whether a stream falls silent for good
+ *                                 after its first burst, the frames of a burst, and whether a stream waits
+ *                                 for POST /step before each further burst
+ *     POST /step                  each stream that waits for it sends its next burst
  *
- * Each frame is one HTTP chunk and one send(). Back to back, the streams take turns frame by frame.
+ * Each frame is one HTTP chunk, each burst one send(). Back to back, the streams take turns burst by burst.
+ * Paced streams send one frame at a time.
  * Requests are framed by Content-Length. It ends with its parent.
  */
 #define _GNU_SOURCE
@@ -42,7 +45,8 @@ typedef struct {
     size_t size;
 } text;
 
-/* A stream's frames, prepared; kept for good, as streams under way may still use them. */
+/* A stream's frames, prepared one behind the other in memory, so that a burst is one range of bytes. Never
+ * freed, as streams under way may still use them. */
 typedef struct script {
     text *frames;
     int count;
@@ -69,11 +73,11 @@ struct conn {
 };
 
 static struct {
-    int frames, interval_ms, delay_ms, hold;
-} settings = {100, 0, 0, 0};
+    int frames, interval_ms, delay_ms, hold, burst, step;
+} settings = {100, 0, 0, 0, 1, 0};
 static const script *scripts[2]; /* without and with usage */
 static text whole_answer, straico_answer, models, fine, missing, length_required, stream_head;
-static list delayed, paced, eager;
+static list delayed, paced, eager, stepping;
 static int epoll_fd;
 
 static int64_t now_ns(void) {
@@ -130,6 +134,18 @@ static text as_chunk(const char *body, const char *tail) {
     return joined(head, body, tail);
 }
 
+static void make_contiguous(script *s) {
+    size_t size = 0;
+    for (int i = 0; i < s->count; i++) size += s->frames[i].size;
+    char *to = malloc(size);
+    for (int i = 0; i < s->count; i++) {
+        memcpy(to, s->frames[i].bytes, s->frames[i].size);
+        free(s->frames[i].bytes);
+        s->frames[i].bytes = to;
+        to += s->frames[i].size;
+    }
+}
+
 static const script *make_script(int count, int usage) {
     script *s = malloc(sizeof *s);
     char frame[FRAME_ROOM];
@@ -141,6 +157,7 @@ static const script *make_script(int count, int usage) {
         s->frames[i] = as_chunk(frame, "\r\n");
     }
     s->frames[sent] = as_chunk(FRAME_DONE, "\r\n0\r\n\r\n");
+    make_contiguous(s);
     return s;
 }
 
@@ -221,23 +238,32 @@ static void wait_turn(conn *c, int64_t from) {
     if (settings.interval_ms)
         enter(&paced, c, from + settings.interval_ms * 1000000ll);
     else
-        enter(&eager, c, 0);
+        enter(settings.step && c->next > 0 ? &stepping : &eager, c, 0);
 }
 
-/* The frame whose turn it is; paced, the usage frame and [DONE] go with the last one of content. */
-static void send_frame(conn *c) {
+/* The next `count` frames of a stream as one range of bytes, or as many as are left. */
+static text take_frames(conn *c, int count) {
+    const text *first = &c->script->frames[c->next];
+    text range = {first->bytes, 0};
+    for (; count > 0 && c->next < c->script->count; count--) range.size += c->script->frames[c->next++].size;
+    return range;
+}
+
+/* The burst whose turn it is. Paced, it is one frame; the usage frame and [DONE] go with the last one of
+ * content, each in a send() of its own. */
+static void send_burst(conn *c) {
     int64_t due = c->due;
     do {
-        const text *frame = &c->script->frames[c->next++];
+        text range = take_frames(c, c->in_list == &paced ? 1 : settings.burst);
         c->is_last_sent = c->next == c->script->count;
-        outcome o = put(c, frame);
+        outcome o = put(c, &range);
         if (o == BLOCKED) leave(c);
         if (o != SENT) return;
     } while (c->in_list == &paced && !c->is_last_sent && c->next >= settings.frames);
     if (c->is_last_sent) {
         leave(c);
         finished(c);
-    } else if (c->in_list == &paced || settings.hold) {
+    } else if (c->in_list == &paced || settings.hold || settings.step) {
         leave(c);
         wait_turn(c, due);
     }
@@ -285,6 +311,8 @@ static void control(const char *query) {
     set(query, "interval_ms=", &settings.interval_ms, 0, 60000);
     set(query, "delay_ms=", &settings.delay_ms, 0, 60000);
     set(query, "hold=", &settings.hold, 0, 1);
+    set(query, "burst=", &settings.burst, 1, MAX_FRAMES);
+    set(query, "step=", &settings.step, 0, 1);
     rebuild();
 }
 
@@ -294,6 +322,9 @@ static void route(conn *c, const char *line, const char *body, size_t size) {
     c->answer = &missing;
     if (!strncmp(line, "POST /control", 13)) {
         control(line);
+        c->answer = &fine;
+    } else if (!strncmp(line, "POST /step", 10)) {
+        while (stepping.first) enter(&eager, stepping.first, 0);
         c->answer = &fine;
     } else if (!strncmp(line, "POST", 4) && strstr(line, "/chat/completions")) {
         c->answer = strstr(line, "/v2/") ? &straico_answer : &whole_answer;
@@ -409,7 +440,7 @@ static void end_delay(conn *c) {
 static void run_eager(void) {
     for (conn *c = eager.first, *after; c; c = after) {
         after = c->after;
-        send_frame(c);
+        send_burst(c);
     }
 }
 
@@ -475,7 +506,7 @@ int main(int argc, char **argv) {
                 readable(c);
         }
         run_due(&delayed, end_delay);
-        run_due(&paced, send_frame);
+        run_due(&paced, send_burst);
         run_eager();
     }
 }

@@ -98,6 +98,41 @@ def test_held_streams_stay_open_after_their_first_frame(started: Fixture, upstre
         assert (report["held"], report["lost"], report["frames"]) == (5, 0, 5)
 
 
+@pytest.mark.parametrize("burst", [1, 2, 3, 100])
+def test_a_stream_waits_for_a_step_before_each_further_burst(
+    started: Fixture, upstream: Endpoint, burst: int
+) -> None:
+    started.script(frames=FRAMES, burst=burst, step=1)
+    total = FRAMES + 2  # usage and [DONE]
+    arrived: list[int] = []
+    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=5)
+    connection.request("POST", upstream.path, upstream.body(is_stream=True))
+    response = connection.getresponse()
+    while sum(arrived) < total:
+        frames = 0
+        while frames < min(burst, total - sum(arrived)):
+            frames += response.read1().count(b"\n\n")
+        arrived.append(frames)
+        assert stepped(upstream) == 200
+    assert response.read() == b""
+    connection.close()
+    whole, rest = divmod(total, burst)
+    assert arrived == [burst] * whole + [rest] * bool(rest)
+
+
+def stepped(upstream: Endpoint) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=5)
+    connection.request("POST", "/step", b"")
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_streams_in_bursts_are_still_whole(started: Fixture, upstream: Endpoint) -> None:
+    started.script(frames=FRAMES, burst=3)
+    assert started.loader.run(SIX_STREAMS, upstream, 0)["streams"] == 6
+
+
 # What the client takes for whole
 
 

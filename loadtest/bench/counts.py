@@ -1,0 +1,83 @@
+"""Counted instructions as ratios, as a table, and compared with the committed reference. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loadtest.bench.report import table
+
+Figures = Mapping[str, Mapping[str, float]]  # by gateway and kind
+REFERENCE = "constant"  # the stock Sanic app that answers a constant
+JUDGED = "proxy"
+TOLERANCE = 0.03
+TITLES: Mapping[str, str] = {
+    "whole": "whole answer",
+    "back_to_back": "back-to-back frame",
+    "paced": "paced frame",
+}
+
+
+def ratios(counts: Figures) -> dict[str, dict[str, float]]:
+    """Each count over that of the stock Sanic app in the same run."""
+    reference = counts[REFERENCE]
+    return {
+        name: {kind: count / reference[kind] for kind, count in each.items()}
+        for name, each in counts.items()
+        if name != REFERENCE
+    }
+
+
+def excesses(measured: Figures, committed: Figures) -> list[str]:
+    """A line for each ratio of the proxy that exceeds the committed one by more than the tolerance."""
+    lines = []
+    for kind, limit in committed.get(JUDGED, {}).items():
+        ratio = measured[JUDGED][kind]
+        if ratio > limit * (1 + TOLERANCE):
+            lines.append(
+                f"{TITLES[kind]}: {ratio:.3f} x the stock Sanic app, the baseline is {limit:.3f}:"
+                f" {100 * (ratio / limit - 1):.1f} % more, {100 * TOLERANCE:.0f} % are allowed"
+            )
+    return lines
+
+
+def savings(measured: Figures, committed: Figures) -> list[str]:
+    """The titles of the kinds whose ratio fell below the committed one by more than the tolerance."""
+    limits = committed.get(JUDGED, {})
+    return [
+        TITLES[kind] for kind, limit in limits.items() if measured[JUDGED][kind] < limit * (1 - TOLERANCE)
+    ]
+
+
+def count_table(counts: Figures, committed: Figures) -> str:
+    """A line for each gateway and kind: instructions, ratio to the stock Sanic app, the committed ratio."""
+    measured = ratios(counts)
+    lines = [
+        [
+            name,
+            TITLES[kind],
+            f"{count:,.0f}",
+            _ratio(measured, name, kind),
+            _ratio(committed, name, kind),
+        ]
+        for name, each in counts.items()
+        for kind, count in each.items()
+    ]
+    return table(["gateway", "per", "instructions", "x stock Sanic", "baseline"], lines, left=2)
+
+
+def _ratio(figures: Figures, name: str, kind: str) -> str:
+    value = figures.get(name, {}).get(kind)
+    return "-" if value is None else f"{value:.3f}"
+
+
+def section(counts: Figures, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written to files: the machine, whole instructions, and ratios to four places."""
+    return {
+        **about,
+        "counts": {name: {kind: round(n) for kind, n in each.items()} for name, each in counts.items()},
+        "ratios": {
+            name: {kind: round(ratio, 4) for kind, ratio in each.items()}
+            for name, each in ratios(counts).items()
+        },
+    }

@@ -1,0 +1,220 @@
+"""User-side instructions per whole answer and per frame, counted with callgrind.
+
+Times depend on the machine and on its other work; the number of instructions does not, so a count finds a
+change of a few per cent that no timing on a shared machine can show. It sees neither the kernel nor caches:
+it complements the timed rows and does not replace them.
+
+Method. Each gateway runs as a single process under callgrind, and the counter is read before and after a
+load (`callgrind_control -e`). After a warm-up each load is applied twice with different amounts, and the
+figure is the difference of the two counts over the difference of the amounts. The fixed part of a load, and
+the start of the process, cancel out.
+
+Under callgrind a gateway is about fifty times slower, so an upstream that sends at its own pace would fill
+the socket buffers, and the gateway would read many frames at once: the count would depend on timing. So
+streams advance in lock-step: the upstream sends a burst as one send(), the client waits until it has
+received those frames, and only then asks the upstream for the next burst. A paced frame is a burst of one;
+frames back to back come in bursts of BURST. The stock Sanic app has no upstream: it streams as many frames,
+paced ones with a sleep after each.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+from loadtest.bench.counts import REFERENCE
+from loadtest.bench.fixture import Fixture
+from loadtest.bench.gateways import SINGLE_PROCESS, Launch, found, free_port
+from loadtest.bench.load import Endpoint, LoadError
+from loadtest.bench.processes import Session, StartError, child_environment
+
+BURST = 8
+# Frames that the upstream sends after those of content: usage and [DONE].
+CLOSING_FRAMES = 2
+STOCK_INTERVAL_MS = 1
+START_TIMEOUT_S = 120.0
+ANSWER_TIMEOUT_S = 60.0
+CONTROL_TIMEOUT_S = 60.0
+# A gateway is at rest when two readings of its counter differ by less.
+REST_INSTRUCTIONS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """The two sizes of a load: their difference is what is counted."""
+
+    few: int
+    many: int
+
+    def per_unit(self, few_count: int, many_count: int) -> float:
+        return (many_count - few_count) / (self.many - self.few)
+
+
+# The kinds of counts.TITLES by the number of frames that arrive together; 0: whole answers.
+BURSTS: Mapping[str, int] = {"whole": 0, "back_to_back": BURST, "paced": 1}
+AMOUNTS = Amounts(200, 1200)
+QUICK_AMOUNTS = Amounts(16, 64)
+
+
+class CallgrindCounter:
+    """The instruction counter of a process that runs under callgrind."""
+
+    def __init__(self, session: Session, scratch: Path) -> None:
+        self._pid = session.pids()[0]
+        self._argv = (found("callgrind_control"), str(self._pid))
+        # valgrind puts the pipes that callgrind_control talks through into its own TMPDIR.
+        self._env = child_environment({"TMPDIR": str(scratch)})
+
+    def start(self) -> None:
+        """Begin to count; the start of the process runs without it, several times faster."""
+        self._control("-i", "on")
+
+    def settled(self) -> int:
+        """Instructions so far, read when the work that follows an answer is done."""
+        before = self._read()
+        for _ in range(50):
+            time.sleep(0.02)
+            now = self._read()
+            if now - before < REST_INSTRUCTIONS:
+                return now
+            before = now
+        raise LoadError("the gateway did not come to rest after a load")
+
+    def _read(self) -> int:
+        return parsed_total(self._control("-e"))
+
+    def _control(self, *options: str) -> str:
+        program, pid = self._argv
+        done = subprocess.run(
+            (program, *options, pid),
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=CONTROL_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode or "Error" in done.stdout:
+            raise StartError(f"callgrind_control failed: {(done.stdout + done.stderr).strip()[-300:]}")
+        return done.stdout
+
+
+def parsed_total(output: str) -> int:
+    """The sum over the threads that `callgrind_control -e` lists. Raises LoadError if there are none."""
+    threads = re.findall(r"^ *Th *\d+ +([\d,]+)", output, re.MULTILINE)
+    if not threads:
+        raise LoadError(f"callgrind_control printed no totals: {output.strip()[-300:]}")
+    return sum(int(count.replace(",", "")) for count in threads)
+
+
+class LockStepClient:
+    """Asks one gateway for whole answers and streams, and advances the streams of the upstream."""
+
+    def __init__(self, fixture: Fixture, endpoint: Endpoint, *, has_upstream: bool) -> None:
+        self._fixture = fixture
+        self._endpoint = endpoint
+        self._has_upstream = has_upstream
+        self._connection = HTTPConnection("127.0.0.1", endpoint.port, timeout=ANSWER_TIMEOUT_S)
+        self._upstream = HTTPConnection("127.0.0.1", fixture.paths.upstream_port, timeout=ANSWER_TIMEOUT_S)
+
+    def close(self) -> None:
+        self._connection.close()
+        self._upstream.close()
+
+    def load(self, burst: int, amount: int) -> None:
+        """`amount` whole answers if `burst` is 0, else one stream with that many frames. Raises LoadError."""
+        if not burst:
+            for _ in range(amount):
+                self._ask(self._endpoint.path, is_stream=False).read()
+        elif self._has_upstream:
+            self._relayed_stream(burst, amount)
+        else:
+            interval_ms = STOCK_INTERVAL_MS if burst == 1 else 0
+            response = self._ask(f"/frames/{amount}/{interval_ms}", is_stream=True)
+            _expect(response.read().count(b"\n\n"), amount)
+
+    def _relayed_stream(self, burst: int, amount: int) -> None:
+        self._fixture.script(frames=amount, burst=burst, step=1)
+        response = self._ask(self._endpoint.path, is_stream=True)
+        frames = FrameCounter()
+        total = amount + CLOSING_FRAMES
+        wanted = min(burst, total)
+        while True:
+            while frames.count < wanted and (data := response.read1(65536)):
+                frames.feed(data)
+            _expect(frames.count, wanted)
+            if wanted == total:
+                break
+            wanted = min(wanted + burst, total)
+            self._upstream.request("POST", "/step", b"")
+            self._upstream.getresponse().read()
+        response.read()
+
+    def _ask(self, path: str, *, is_stream: bool) -> HTTPResponse:
+        body = self._endpoint.body(is_stream=is_stream)
+        self._connection.request("POST", path, body, self._endpoint.all_headers())
+        response = self._connection.getresponse()
+        if response.status != 200:
+            raise LoadError(f"status {response.status}: {response.read()[:200].decode(errors='replace')}")
+        return response
+
+
+class FrameCounter:
+    """Counts the ends of frames in a stream that may be cut anywhere."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._is_after_newline = False
+
+    def feed(self, data: bytes) -> None:
+        joined = b"\n" + data if self._is_after_newline else data
+        ends = joined.count(b"\n\n")
+        self.count += ends
+        self._is_after_newline = data.endswith(b"\n") and not joined.endswith(b"\n\n")
+
+
+def _expect(count: int, wanted: int) -> None:
+    if count != wanted:
+        raise LoadError(f"{count} frames instead of {wanted}")
+
+
+def under_callgrind(launch: Launch, scratch: Path) -> Launch:
+    """The same gateway as a single process under callgrind, not yet counting."""
+    options = (
+        "--tool=callgrind",
+        "--instr-atstart=no",
+        f"--callgrind-out-file={scratch}/callgrind.%p",
+        "--trace-children=no",
+    )
+    env = {**launch.env, "PYTHONHASHSEED": "0"}
+    return Launch((found("valgrind"), *options, *launch.argv), launch.endpoint, env, START_TIMEOUT_S)
+
+
+def count_gateway(fixture: Fixture, name: str, amounts: Amounts) -> dict[str, float]:
+    """Instructions per unit of each kind. Raises StartError or LoadError."""
+    fixture.script()
+    launch = under_callgrind(SINGLE_PROCESS[name](fixture.paths, free_port()), fixture.paths.scratch)
+    running = fixture.launched(f"{name}-counted", launch)
+    assert running.session is not None
+    client = LockStepClient(fixture, launch.endpoint, has_upstream=name != REFERENCE)
+    try:
+        counter = CallgrindCounter(running.session, fixture.paths.scratch)
+        counter.start()
+        return {kind: _per_unit(counter, client, burst, amounts) for kind, burst in BURSTS.items()}
+    finally:
+        client.close()
+        running.session.stop()
+
+
+def _per_unit(counter: CallgrindCounter, client: LockStepClient, burst: int, amounts: Amounts) -> float:
+    client.load(burst, amounts.few)  # warm-up
+    readings = [counter.settled()]
+    for amount in (amounts.few, amounts.many):
+        client.load(burst, amount)
+        readings.append(counter.settled())
+    start, after_few, after_many = readings
+    return amounts.per_unit(after_few - start, after_many - after_few)

@@ -1,0 +1,77 @@
+"""Counted instructions: ratios, and the comparison with the committed ones."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from loadtest.bench import counts
+from loadtest.bench.options import BASELINE
+
+COUNTS = {
+    "constant": {"whole": 200_000.4, "paced": 20_000.0},
+    "nginx": {"whole": 20_000.0, "paced": 2_000.0},
+    "proxy": {"whole": 300_000.0, "paced": 30_000.0},
+}
+
+
+def committed(**proxy: float) -> dict[str, dict[str, float]]:
+    return {"proxy": proxy}
+
+
+def test_ratios_are_to_the_stock_app_of_the_same_run() -> None:
+    ratios = counts.ratios(COUNTS)
+    assert set(ratios) == {"nginx", "proxy"}
+    assert ratios["proxy"]["paced"] == 1.5
+    assert ratios["nginx"]["paced"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("limit", "exceeded", "saved"),
+    [
+        (1.5, [], []),
+        (1.457, [], []),  # 2.95 % above
+        (1.455, ["paced frame"], []),  # 3.09 % above
+        (1.0, ["paced frame"], []),
+        (1.54, [], []),  # 2.6 % below
+        (1.56, [], ["paced frame"]),
+    ],
+)
+def test_three_per_cent_above_the_baseline_are_allowed(
+    limit: float, exceeded: list[str], saved: list[str]
+) -> None:
+    ratios = counts.ratios(COUNTS)
+    lines = counts.excesses(ratios, committed(paced=limit))
+    assert [line.partition(":")[0] for line in lines] == exceeded
+    assert counts.savings(ratios, committed(paced=limit)) == saved
+
+
+def test_an_excess_names_both_ratios_and_the_limit() -> None:
+    (line,) = counts.excesses(counts.ratios(COUNTS), committed(paced=1.2))
+    assert "1.500 x the stock Sanic app, the baseline is 1.200: 25.0 % more, 3 % are allowed" in line
+
+
+def test_gateways_other_than_the_proxy_are_not_judged() -> None:
+    assert counts.excesses(counts.ratios(COUNTS), {"nginx": {"whole": 0.01}}) == []
+
+
+def test_the_table_shows_counts_ratios_and_the_baseline() -> None:
+    lines = counts.count_table(COUNTS, committed(paced=1.4)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert cells[0] == ["constant", "whole answer", "200,000", "-", "-"]
+    assert cells[-1] == ["proxy", "paced frame", "30,000", "1.500", "1.400"]
+
+
+def test_the_written_section_is_json_with_rounded_figures() -> None:
+    section = json.loads(json.dumps(counts.section(COUNTS, {"burst": 8})))
+    assert section["counts"]["constant"]["whole"] == 200_000
+    assert section["ratios"]["proxy"]["whole"] == 1.5
+    assert section["burst"] == 8
+
+
+def test_the_committed_baseline_has_times_and_every_judged_ratio() -> None:
+    baseline = json.loads(BASELINE.read_text())
+    assert set(baseline) == {"times", "instructions"}
+    assert set(baseline["instructions"]["ratios"]["proxy"]) == set(counts.TITLES)
+    assert baseline["instructions"]["is_quick"] is False
