@@ -4,9 +4,11 @@
     good;cut=120;by=rst                 the same, broken off behind byte 120 of all that goes over the wire
     status;code=503;retry-after=7;first=1   a 503 for the first request, good answers from then on
     bad-json                            a stream with a frame in its middle that is no JSON
+    no-end;rate=0.1;only=stream|good;words=40   each tenth stream ends early, everything else is good
 
-A name is a play (a key of `PLAYS`) and what else is done with its bytes (the fields of `Fault`, with `-` for
-`_`), separated by semicolons. Faults come by count and not by chance, so that equal runs can be compared.
+A name is a scenario (a key of `SCENARIOS`) and its settings (the fields of `Fault`, with `-` for `_`), with
+semicolons between them. `|` separates alternatives: the first one that applies to a request is used, or the
+plain good answer if none does. Faults come by count and not by chance, so that equal runs can be compared.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 CREATED = 1_700_000_000
@@ -30,31 +33,33 @@ BOMB_BYTES = 80 * 1024 * 1024
 class Fault:
     """One way to answer. Offsets are bytes of all that goes over the wire, times are seconds."""
 
-    play: str = "good"
+    scenario: str = "good"
     words: int = 4  # tokens of the answer
     code: int = 500  # the status of `status`, `html` and `foreign`
     retry_after: str = ""
     retry_after_ms: str = ""
     to: str = "http://127.0.0.1:1/elsewhere"  # where `redirect` leads
     wait: float = 0.0  # before the first byte
-    step: int = 0  # bytes sent at a time; 0: as the play has them
+    step: int = 0  # bytes sent at a time; 0: as the scenario has them
     pause: float = 0.0  # between them
     cut: int = -1  # the connection ends behind this byte; -1: it does not
     by: str = "fin"  # how: a FIN, with the other direction left open, or a RST (`rst`)
     hush: int = -1  # behind this byte nothing comes any more, and the connection stays
     first: int = 0  # only so many requests by this name get it; 0: all
-    rate: float = 1.0  # and of those only this share
+    only: str = ""  # of those only the streams (`stream`) or the others (`whole`)
+    rate: float = 1.0  # of those only this share
     tag: str = ""  # tells requests apart; changes nothing
 
 
 GOOD = Fault()
+ONLY = ("", "stream", "whole")
 _TYPES: Mapping[str, Callable[[str], Any]] = {"int": int, "float": float, "str": str}
 _FIELDS = {field.name: _TYPES[str(field.type)] for field in fields(Fault)}
 
 
 def parse(name: str) -> Fault:
     """The fault that a model's name asks for. Raises ValueError for a name that is none."""
-    play, *settings = name.split(";")
+    scenario, *settings = name.split(";")
     given: dict[str, Any] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -62,23 +67,53 @@ def parse(name: str) -> Fault:
         if not equals or field not in _FIELDS:
             raise ValueError(f"no such setting: {setting}")
         given[field] = _FIELDS[field](value)
-    fault = Fault(play=play, **given)
-    if fault.play not in PLAYS or fault.by not in {"fin", "rst"}:
+    fault = Fault(scenario=scenario, **given)
+    if fault.scenario not in SCENARIOS or fault.by not in {"fin", "rst"} or fault.only not in ONLY:
         raise ValueError(f"no such fault: {name}")
     return fault
 
 
-def pieces(fault: Fault, *, is_streaming: bool) -> list[bytes]:
+@lru_cache(maxsize=1024)
+def alternatives(name: str) -> tuple[Fault, ...]:
+    """All faults of a name. Raises ValueError if one of them does not exist."""
+    return tuple(map(parse, name.split("|")))
+
+
+class Turns:
+    """Selects the fault of each request by count: `rate=0.1` takes each tenth request that reaches it."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self._shares: dict[tuple[str, int], float] = {}
+
+    def select(self, name: str, *, is_streaming: bool) -> Fault:
+        """The fault for the next request by this name. Raises ValueError if there is no such fault."""
+        faults = alternatives(name)
+        self.asked[name] += 1
+        for position, fault in enumerate(faults):
+            if fault.first and self.asked[name] > fault.first:
+                continue
+            if fault.only and fault.only != ("stream" if is_streaming else "whole"):
+                continue
+            before = self._shares.get((name, position), 0.0)
+            self._shares[name, position] = before + fault.rate
+            if int(before + fault.rate + 1e-9) > int(before + 1e-9):
+                return fault
+        return GOOD
+
+
+@lru_cache(maxsize=64)
+def pieces(fault: Fault, *, is_streaming: bool) -> tuple[bytes, ...]:
     """What goes over the wire, in the pieces it is sent in; past a cut or hush there is nothing."""
-    made = PLAYS[fault.play](fault, is_streaming)
+    made = SCENARIOS[fault.scenario](fault, is_streaming)
     ends = [offset for offset in (fault.cut, fault.hush) if offset >= 0]
     if not ends and not fault.step:
-        return made
+        return tuple(made)
     wire = b"".join(made)
     if ends:
         wire = wire[: min(ends)]
     step = fault.step or len(wire) or 1
-    return [wire[start : start + step] for start in range(0, len(wire), step)]
+    return tuple(wire[start : start + step] for start in range(0, len(wire), step))
 
 
 # Answers that are good
@@ -139,7 +174,7 @@ def chunked(parts: Iterable[bytes], *lines: str, kind: str = "text/event-stream"
     return [opening, *(b"%x\r\n%b\r\n" % (len(part), part) for part in parts), b"0\r\n\r\n"]
 
 
-Play = Callable[[Fault, bool], list[bytes]]
+Scenario = Callable[[Fault, bool], list[bytes]]
 
 
 def _whole(fault: Fault, *lines: str) -> list[bytes]:
@@ -150,23 +185,23 @@ def _good(fault: Fault, is_streaming: bool) -> list[bytes]:
     return chunked(stream(fault.words)) if is_streaming else _whole(fault)
 
 
-def _always(body: bytes, *lines: str, kind: str = "application/json") -> Play:
+def _always(body: bytes, *lines: str, kind: str = "application/json") -> Scenario:
     return lambda _fault, _is_streaming: sized(body, *lines, kind=kind)
 
 
-def _raw(wire: bytes) -> Play:
+def _raw(wire: bytes) -> Scenario:
     return lambda _fault, _is_streaming: [wire]
 
 
 # Frames
 
 
-def _of_frames(change: Callable[[list[bytes]], list[bytes]]) -> Play:
+def _of_frames(change: Callable[[list[bytes]], list[bytes]]) -> Scenario:
     """A stream with something done to its frames, to whoever asks."""
     return lambda fault, _is_streaming: chunked(change(stream(fault.words)))
 
 
-def _inserted(*odd: bytes) -> Play:
+def _inserted(*odd: bytes) -> Scenario:
     """A stream with `odd` behind its first token."""
     return _of_frames(lambda frames: [*frames[:2], *odd, *frames[2:]])
 
@@ -193,7 +228,7 @@ _TOOLS = (
 )
 _USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
-_OF_FRAMES: Mapping[str, Play] = {
+_OF_FRAMES: Mapping[str, Scenario] = {
     "no-done": _of_frames(lambda frames: frames[:-1]),
     "no-end": _of_frames(lambda frames: frames[:-2]),
     "half-frame": _of_frames(lambda frames: [*frames[:2], frames[2][:20]]),
@@ -269,7 +304,7 @@ def _redirect(fault: Fault, _is_streaming: bool) -> list[bytes]:
     return sized(b"", f"location: {fault.to}", status=307)
 
 
-_OF_WHOLE: Mapping[str, Play] = {
+_OF_WHOLE: Mapping[str, Scenario] = {
     "status": _status,
     "html": _html,
     "foreign": _foreign,
@@ -293,17 +328,17 @@ _OF_WHOLE: Mapping[str, Play] = {
 # Compression that nobody asked for
 
 
-def _packed(pack: Callable[[bytes], bytes], encoding: str) -> Play:
+def _packed(pack: Callable[[bytes], bytes], encoding: str) -> Scenario:
     """The good answer, compressed as one piece."""
 
-    def play(fault: Fault, is_streaming: bool) -> list[bytes]:
+    def scenario(fault: Fault, is_streaming: bool) -> list[bytes]:
         plain = (
             b"".join(stream(fault.words)) if is_streaming else json.dumps(completion(fault.words)).encode()
         )
         kind = "text/event-stream" if is_streaming else "application/json"
         return sized(pack(plain), f"content-encoding: {encoding}", kind=kind)
 
-    return play
+    return scenario
 
 
 @cache
@@ -318,7 +353,7 @@ def _bomb(_fault: Fault, is_streaming: bool) -> list[bytes]:
     return sized(_bomb_body(), "content-encoding: gzip", kind=kind)
 
 
-_PACKED: Mapping[str, Play] = {
+_PACKED: Mapping[str, Scenario] = {
     "gzip": _packed(gzip.compress, "gzip"),
     "deflate": _packed(zlib.compress, "deflate"),
     "raw-deflate": _packed(lambda plain: zlib.compress(plain, wbits=-zlib.MAX_WBITS), "deflate"),
@@ -332,7 +367,7 @@ _PACKED: Mapping[str, Play] = {
 # HTTP that is none, or odd
 
 
-def _behind(wire: bytes) -> Play:
+def _behind(wire: bytes) -> Scenario:
     """The good answer behind something else."""
     return lambda fault, is_streaming: [wire, *_good(fault, is_streaming)]
 
@@ -348,7 +383,7 @@ _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 _BODY = json.dumps(completion()).encode()
 _LENGTH = b"content-length: %d\r\n" % len(_BODY)
 
-_OF_HTTP: Mapping[str, Play] = {
+_OF_HTTP: Mapping[str, Scenario] = {
     "long-header": _raw(_OK + _LENGTH + b"x: " + b"y" * 100_000 + b"\r\n\r\n" + _BODY),
     "many-headers": _raw(_OK + _LENGTH + b"".join(b"x-%d: y\r\n" % n for n in range(9000)) + b"\r\n" + _BODY),
     "obs-fold": _raw(_OK + _LENGTH + b"x: a\r\n b\r\n\r\n" + _BODY),
@@ -365,7 +400,7 @@ _OF_HTTP: Mapping[str, Play] = {
 }
 
 # What the server does apart from bytes: see `faulty_upstream`.
-_OF_CONNECTIONS: Mapping[str, Play] = {
+_OF_CONNECTIONS: Mapping[str, Scenario] = {
     "good": _good,
     "early": lambda fault, _: sized(
         error_body("invalid_request_error"), "connection: close", status=fault.code
@@ -373,4 +408,4 @@ _OF_CONNECTIONS: Mapping[str, Play] = {
     "stale": _good,
 }
 
-PLAYS: Mapping[str, Play] = {**_OF_CONNECTIONS, **_OF_FRAMES, **_OF_WHOLE, **_PACKED, **_OF_HTTP}
+SCENARIOS: Mapping[str, Scenario] = {**_OF_CONNECTIONS, **_OF_FRAMES, **_OF_WHOLE, **_PACKED, **_OF_HTTP}

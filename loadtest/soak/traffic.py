@@ -23,7 +23,7 @@ BOUNDARY = "soakb0undary"
 UPLOAD_BYTES = 300_000
 KEPT_REQUESTS = 5
 
-Play = Callable[[int, str, random.Random], Awaitable[str]]
+Send = Callable[[int, str, random.Random], Awaitable[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Kind:
 
     name: str
     weight: int
-    play: Play
+    send: Send
     may: frozenset[str]
 
 
@@ -54,12 +54,12 @@ def outcome(got: Ended) -> str:
     return "error" if set(parsed.get("error", {})) == {"message", "type", "param", "code"} else "quiet"
 
 
-def _chat(models: tuple[str, ...], *, is_streaming: bool) -> Play:
-    async def play(port: int, request_id: str, dice: random.Random) -> str:
+def _chat(models: tuple[str, ...], *, is_streaming: bool) -> Send:
+    async def send(port: int, request_id: str, dice: random.Random) -> str:
         request = chat_request(dice.choice(models), request_id, is_streaming=is_streaming)
         return outcome(await answer_to(port, request, LONGEST_S))
 
-    return play
+    return send
 
 
 async def _cut(port: int, request_id: str, dice: random.Random) -> str:
@@ -107,15 +107,15 @@ async def _keep(port: int, request_id: str, dice: random.Random) -> str:
         return outcome(ended(await reader.read(-1)))
 
 
-def _posted(path: str, kind: str, body: bytes) -> Play:
-    async def play(port: int, request_id: str, dice: random.Random) -> str:
+def _posted(path: str, kind: str, body: bytes) -> Send:
+    async def send(port: int, request_id: str, dice: random.Random) -> str:
         head = (
             f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\nconnection: close\r\n"
             f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         return outcome(await answer_to(port, head.encode() + body, LONGEST_S))
 
-    return play
+    return send
 
 
 def _form() -> bytes:
@@ -130,7 +130,7 @@ _BAD = b'{"model": "echo/echo", "messages": [NaN'
 _VECTORS = json.dumps({"model": f"{GOOD}/good", "input": ["x"] * 50}).encode()
 _REFUSALS = tuple(f"{FAULTY}/status;code={code};retry-after=1" for code in (400, 429, 500, 503))
 _GARBAGE = tuple(
-    f"{FAULTY}/{play}" for play in ("bad-json", "error-frame", "half-frame", "captive", "bad-status")
+    f"{FAULTY}/{scenario}" for scenario in ("bad-json", "error-frame", "half-frame", "captive", "bad-status")
 )
 WHOLE, ERROR = frozenset({"whole"}), frozenset({"error"})
 
@@ -217,7 +217,7 @@ class Traffic:
         began = time.monotonic()
         try:
             async with asyncio.timeout(LONGEST_S):
-                result = await kind.play(self.port, request_id, dice)
+                result = await kind.send(self.port, request_id, dice)
         except TimeoutError:
             result = "unanswered"
         except (OSError, asyncio.IncompleteReadError) as exc:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtest.faults import DONE, PLAYS, Fault, parse, pieces
+from loadtest.faults import DONE, SCENARIOS, Fault, Turns, parse, pieces
 from loadtest.faulty_upstream import FaultyUpstream
 from tests.support.faulty import faulty_upstream
 
@@ -48,15 +48,15 @@ def test_a_name_that_says_nothing_is_refused(name: str) -> None:
         parse(name)
 
 
-@pytest.mark.parametrize("play", PLAYS)
+@pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("is_streaming", [False, True])
-def test_every_play_has_bytes_and_can_be_cut_anywhere(play: str, is_streaming: bool) -> None:
-    whole = b"".join(pieces(Fault(play), is_streaming=is_streaming))
+def test_every_scenario_has_bytes_and_can_be_cut_anywhere(scenario: str, is_streaming: bool) -> None:
+    whole = b"".join(pieces(Fault(scenario), is_streaming=is_streaming))
     assert whole
     middle = len(whole) // 2
     for cut in (0, 1, middle):
-        assert b"".join(pieces(Fault(play, cut=cut, step=1000), is_streaming=is_streaming)) == whole[:cut]
-    assert b"".join(pieces(Fault(play, step=1 + middle), is_streaming=is_streaming)) == whole
+        assert b"".join(pieces(Fault(scenario, cut=cut, step=1000), is_streaming=is_streaming)) == whole[:cut]
+    assert b"".join(pieces(Fault(scenario, step=1 + middle), is_streaming=is_streaming)) == whole
 
 
 def test_a_fault_comes_as_often_as_asked(served: tuple[FaultyUpstream, int]) -> None:
@@ -64,6 +64,36 @@ def test_a_fault_comes_as_often_as_asked(served: tuple[FaultyUpstream, int]) -> 
     assert [status(port, "status;code=503;first=2") for _ in range(4)] == [503, 503, 200, 200]
     assert [status(port, "status;code=500;rate=0.5") for _ in range(6)].count(500) == 3
     assert status(port, "no such fault") == 404
+
+
+@pytest.mark.parametrize(("rate", "taken"), [(0.0, 0), (0.1, 10), (0.25, 25), (1.0, 100)])
+def test_a_share_is_even(rate: float, taken: int) -> None:
+    turns = Turns()
+    chosen = [turns.select(f"status;rate={rate}", is_streaming=False) for _ in range(100)]
+    assert [fault.scenario for fault in chosen].count("status") == taken
+
+
+@pytest.mark.parametrize(
+    ("name", "streams", "wholes"),
+    [
+        ("status|good", ["status"] * 3, ["status"] * 3),
+        ("status;first=1|captive", ["status", "captive", "captive"], ["captive"] * 3),
+        ("no-end;only=stream|captive;only=whole", ["no-end"] * 3, ["captive"] * 3),
+        ("no-end;only=stream", ["no-end"] * 3, ["good"] * 3),
+        ("no-end;rate=0.5|status;rate=0.5", ["good", "no-end", "status"], ["no-end", "good", "no-end"]),
+    ],
+)
+def test_the_first_alternative_that_applies_is_used(name: str, streams: list[str], wholes: list[str]) -> None:
+    turns = Turns()
+    for is_streaming, expected in ((True, streams), (False, wholes)):
+        chosen = [turns.select(name, is_streaming=is_streaming).scenario for _ in expected]
+        assert chosen == expected
+
+
+@pytest.mark.parametrize("name", ["good|nothing", "good|", "good;only=forms"])
+def test_each_alternative_has_to_exist(name: str) -> None:
+    with pytest.raises(ValueError, match="no such fault"):
+        Turns().select(name, is_streaming=False)
 
 
 def received(port: int, model: str) -> bytes:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import queue
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,22 +17,11 @@ DATA = Path(__file__).parents[1] / "data"
 def faulty_upstream(certificate: str | None = None) -> Iterator[tuple[FaultyUpstream, int]]:
     """A faulty upstream and its port; with `certificate` (a file of tests/data) behind TLS."""
     upstream = FaultyUpstream()
-    stopping = asyncio.Event()
-    started: queue.SimpleQueue[tuple[asyncio.AbstractEventLoop, int]] = queue.SimpleQueue()
-
-    async def serve() -> None:
-        async with upstream.listening(context=_context(certificate)) as port:
-            started.put((asyncio.get_running_loop(), port))
-            await stopping.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
-    thread.start()
-    loop, port = started.get(timeout=5)
+    upstream.server.start(_context(certificate))
     try:
-        yield upstream, port
+        yield upstream, upstream.server.port
     finally:
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join(5)
+        upstream.server.stop()
 
 
 def _context(certificate: str | None) -> ssl.SSLContext | None:

@@ -8,14 +8,17 @@ block.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import ssl
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+BACKLOG = 4096
 HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -37,6 +40,7 @@ class Seen:
     headers: list[tuple[str, str]]
     body: bytes
     connection: int
+    number: int = 1  # of the request on its connection
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name), None)
@@ -122,19 +126,25 @@ Script = Callable[[Exchange], Awaitable[None]]
 
 @dataclass
 class Upstream:
-    """See the module. `requests` has everything that arrived; `left` the models whose client left."""
+    """See the module. `requests` has everything that arrived; `left` the models whose client left.
+
+    With `reads_bodies` off every script reads the body of its request itself. With `is_recording` off
+    requests are neither kept nor judged, for runs of hours.
+    """
 
     port: int = 0
+    reads_bodies: bool = True
+    is_recording: bool = True
     requests: list[Seen] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     open_connections: int = 0
+    connections: int = 0  # since the start
     _scripts: dict[str, Script] = field(default_factory=dict)
     _unread: set[str] = field(default_factory=set)
     _loop: asyncio.AbstractEventLoop | None = None
     _stopping: asyncio.Event | None = None
     _thread: threading.Thread | None = None
-    _connections: int = 0
 
     @property
     def url(self) -> str:
@@ -156,17 +166,28 @@ class Upstream:
     def seen(self, model: str) -> list[Seen]:
         return [seen for seen in self.requests if seen.is_json and seen.json.get("model") == model]
 
-    def start(self) -> None:
+    @contextlib.asynccontextmanager
+    async def listening(self, port: int = 0, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+        """Serve on loopback, with `context` behind TLS; gives the port."""
+        server = await asyncio.start_server(
+            self._serve, "127.0.0.1", port, ssl=context, limit=2**26, backlog=BACKLOG
+        )
+        try:
+            self.port = server.sockets[0].getsockname()[1]
+            yield self.port
+        finally:
+            server.close()
+
+    def start(self, context: ssl.SSLContext | None = None) -> None:
+        """Serve in a thread of its own until `stop`."""
         ready = threading.Event()
 
         async def run() -> None:
             self._loop = asyncio.get_running_loop()
             self._stopping = asyncio.Event()
-            server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26, backlog=1024)
-            self.port = server.sockets[0].getsockname()[1]
-            ready.set()
-            await self._stopping.wait()
-            server.close()
+            async with self.listening(context=context):
+                ready.set()
+                await self._stopping.wait()
 
         self._thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
         self._thread.start()
@@ -180,11 +201,13 @@ class Upstream:
         self._thread.join(5)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+        self.connections += 1
         self.open_connections += 1
-        number = self._connections
+        connection = self.connections
+        number = 0
         try:
-            while (seen := await self._read(reader, number)) is not None:
+            while (seen := await self._read(reader, connection)) is not None:
+                seen.number = number = number + 1
                 exchange = Exchange(seen, reader, writer)
                 await self._script_for(seen)(exchange)
                 if exchange.is_closing:
@@ -204,10 +227,11 @@ class Upstream:
         method, path, version = first.split(" ")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         seen = Seen(method, path, headers, b"", connection)
-        if f"{method} {path}" not in self._unread:
-            seen.body = await _body(seen, reader)
-        self._judge(seen, version)
-        self.requests.append(seen)
+        if self.reads_bodies and f"{method} {path}" not in self._unread:
+            seen.body = await read_body(seen, reader)
+        if self.is_recording:
+            self._judge(seen, version)
+            self.requests.append(seen)
         return seen
 
     def _judge(self, seen: Seen, version: str) -> None:
@@ -244,7 +268,8 @@ class Upstream:
         return _not_found
 
 
-async def _body(seen: Seen, reader: asyncio.StreamReader) -> bytes:
+async def read_body(seen: Seen, reader: asyncio.StreamReader) -> bytes:
+    """The whole body of a request of which only the head has been read."""
     if seen.header("transfer-encoding") == "chunked":
         body = b""
         while size := int(await reader.readline(), 16):

@@ -1,4 +1,4 @@
-"""The load test's upstream, in a process of its own, as the load test starts it."""
+"""The upstream with faults, in a process of its own, as the load test starts it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from loadtest.sse_meter import StreamMeter
-from loadtest.upstream import Share
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,7 +37,7 @@ class Running:
         return answer.status, answer.read()
 
     def stream_fault(self) -> str:
-        status, body = self.ask("POST", "/v1/chat/completions", {"stream": True})
+        status, body = self.ask("POST", "/v1/chat/completions", {"model": "scripted", "stream": True})
         assert status == 200
         meter = StreamMeter()
         for line in body.splitlines(keepends=True):
@@ -55,7 +54,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(*options: str) -> Iterator[Running]:
-    command = [sys.executable, "-m", "loadtest.upstream", "--delay=0", *options]
+    command = [sys.executable, "-m", "loadtest.faulty_upstream", "--delay=0", *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -84,19 +83,17 @@ def test_a_connection_carries_one_answer_after_another(plain: Running) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", plain.port, timeout=5)
     with contextlib.closing(connection):
         for is_stream in (True, False, True):
-            status, body = plain.ask_on(connection, "POST", "/v1/chat/completions", {"stream": is_stream})
+            status, body = plain.ask_on(
+                connection, "POST", "/v1/chat/completions", {"model": "scripted", "stream": is_stream}
+            )
             assert status == 200
-            assert body.count(b"word") == 5
+            assert body.count(b"rd") == 5
 
 
 def test_it_lists_its_model(plain: Running) -> None:
     status, body = plain.ask("GET", "/v1/models")
     assert status == 200
-    assert [model["id"] for model in json.loads(body)["data"]] == ["scripted"]
-
-
-def test_another_path_is_not_found(plain: Running) -> None:
-    assert plain.ask("GET", "/")[0] == 404
+    assert [model["id"] for model in json.loads(body)["data"]] == ["good", "scripted"]
 
 
 def test_faults_come_by_count_and_are_told_at_the_end() -> None:
@@ -105,7 +102,7 @@ def test_faults_come_by_count_and_are_told_at_the_end() -> None:
         told = upstream.stop()
     cut, error = "ended without [DONE]", "error frame: scripted"
     assert faults == ["", cut, "", cut, "", cut, error, cut]
-    assert told == "models=0 whole=0 streams=8 cut=4 error_frames=1 refused=0 left=0"
+    assert told == "connections=8 left=0 answered={'good': 3, 'no-end': 4, 'error-frame': 1}"
 
 
 def test_a_stream_may_end_in_an_error_frame() -> None:
@@ -115,10 +112,4 @@ def test_a_stream_may_end_in_an_error_frame() -> None:
 
 def test_requests_may_be_refused() -> None:
     with running("--refuse-share=1") as upstream:
-        assert upstream.ask("POST", "/v1/chat/completions", {})[0] == 503
-
-
-@pytest.mark.parametrize(("share", "taken"), [(0.0, 0), (0.1, 10), (0.25, 25), (1.0, 100)])
-def test_a_share_is_even(share: float, taken: int) -> None:
-    even = Share(share)
-    assert sum(even.take() for _ in range(100)) == taken
+        assert upstream.ask("POST", "/v1/chat/completions", {"model": "scripted"})[0] == 503
