@@ -29,6 +29,7 @@ def described(python: Path) -> dict[str, str | int]:
         **_package_versions(python),
         "nginx": _version("nginx", "-v"),
         "wrk": _version("wrk", "-v"),
+        "valgrind": _version("valgrind", "--version"),
     }
 
 

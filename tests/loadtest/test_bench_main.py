@@ -11,7 +11,7 @@ import pytest
 
 from loadtest.bench import __main__ as bench
 from loadtest.bench.options import ROOT, parsed
-from tests.loadtest.test_bench_instructions import needs_callgrind
+from tests.loadtest.test_bench_instructions import installed, needs_callgrind
 
 MEASURED = {"proxy": {"whole": 1.5}}
 
@@ -74,8 +74,7 @@ def test_the_command_fails_when_the_proxy_exceeds_the_baseline(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@needs_callgrind
-@pytest.mark.skipif(not Path("/usr/bin/wrk").exists(), reason="needs wrk")
+@pytest.mark.skipif(not installed("wrk", "cc"), reason="needs wrk and a C compiler")
 def test_a_busy_machine_gets_no_verdict(tmp_path: Path) -> None:
     baseline = tmp_path / "baseline.json"
     bench.save_section(baseline, "times", {"ceiling": {"requests_per_s": 1e9}})
