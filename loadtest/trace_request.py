@@ -14,7 +14,6 @@ arrive one by one.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -26,7 +25,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection
 from importlib.util import find_spec
 from itertools import pairwise
 from types import CodeType, FrameType
@@ -34,6 +32,7 @@ from types import CodeType, FrameType
 from typing_extensions import override
 
 from loadtest.bench.gateways import free_port
+from loadtest.bench.load import Endpoint, KeptConnection
 from loadtest.bench.processes import PASSED_ON
 
 CLIENT_KEY = "trace-client-key"
@@ -154,12 +153,9 @@ def scripted_upstream() -> Iterator[int]:
             process.kill()
 
 
-def ask(connection: HTTPConnection, *, is_stream: bool) -> None:
+def ask(connection: KeptConnection, endpoint: Endpoint, *, is_stream: bool) -> None:
     """Ask once and read the answer. Raises RuntimeError if it is not a good one."""
-    fields = {"model": MODEL, "stream": is_stream, "messages": [{"role": "user", "content": "Hello"}]}
-    headers = {"content-type": "application/json", "authorization": f"Bearer {CLIENT_KEY}"}
-    connection.request("POST", "/v1/chat/completions", json.dumps(fields), headers)
-    response = connection.getresponse()
+    response = connection.send(endpoint.request(endpoint.body(is_stream=is_stream)))
     body = response.read()
     if response.status != 200 or (is_stream and not body.endswith(b"data: [DONE]\n\n")):
         raise RuntimeError(f"status {response.status}: {body[-300:].decode(errors='replace')}")
@@ -168,13 +164,14 @@ def ask(connection: HTTPConnection, *, is_stream: bool) -> None:
 def trace(recorder: Recorder, port: int) -> dict[str, list[Call]]:
     """The calls of one warm request of each kind, on one connection."""
     traced = {}
-    connection = HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+    connection = KeptConnection(port, TIMEOUT_S)
+    endpoint = Endpoint(port, MODEL, (("Authorization", f"Bearer {CLIENT_KEY}"),))
     for title, is_stream in (("whole request", False), ("streamed request", True)):
         for _ in range(WARM_UP_REQUESTS):
-            ask(connection, is_stream=is_stream)
+            ask(connection, endpoint, is_stream=is_stream)
         time.sleep(REST_S)
         with recorder.recording():
-            ask(connection, is_stream=is_stream)
+            ask(connection, endpoint, is_stream=is_stream)
             time.sleep(REST_S)
         traced[title] = recorder.calls
     connection.close()

@@ -19,18 +19,19 @@ paced ones with a sleep after each.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPResponse
 from pathlib import Path
 
 from loadtest.bench.counts import REFERENCE
 from loadtest.bench.fixture import Fixture
 from loadtest.bench.gateways import SINGLE_PROCESS, Launch, found, free_port
-from loadtest.bench.load import Endpoint, LoadError
+from loadtest.bench.load import Endpoint, KeptConnection, LoadError
 from loadtest.bench.processes import Session, StartError, child_environment
 
 BURST = 8
@@ -38,7 +39,7 @@ BURST = 8
 CLOSING_FRAMES = 2
 STOCK_INTERVAL_MS = 1
 START_TIMEOUT_S = 120.0
-ANSWER_TIMEOUT_S = 60.0
+STEP = b"POST /step HTTP/1.1\r\nHost: upstream\r\nContent-Length: 0\r\n\r\n"
 CONTROL_TIMEOUT_S = 60.0
 # A gateway is at rest when two readings of its counter differ by less.
 REST_INSTRUCTIONS = 5000
@@ -118,8 +119,8 @@ class LockStepClient:
         self._fixture = fixture
         self._endpoint = endpoint
         self._has_upstream = has_upstream
-        self._connection = HTTPConnection("127.0.0.1", endpoint.port, timeout=ANSWER_TIMEOUT_S)
-        self._upstream = HTTPConnection("127.0.0.1", fixture.paths.upstream_port, timeout=ANSWER_TIMEOUT_S)
+        self._connection = KeptConnection(endpoint.port)
+        self._upstream = KeptConnection(fixture.paths.upstream_port)
 
     def close(self) -> None:
         self._connection.close()
@@ -150,14 +151,12 @@ class LockStepClient:
             if wanted == total:
                 break
             wanted = min(wanted + burst, total)
-            self._upstream.request("POST", "/step", b"")
-            self._upstream.getresponse().read()
+            self._upstream.send(STEP).read()
         response.read()
 
     def _ask(self, path: str, *, is_stream: bool) -> HTTPResponse:
-        body = self._endpoint.body(is_stream=is_stream)
-        self._connection.request("POST", path, body, self._endpoint.all_headers())
-        response = self._connection.getresponse()
+        endpoint = dataclasses.replace(self._endpoint, path=path)
+        response = self._connection.send(endpoint.request(endpoint.body(is_stream=is_stream)))
         if response.status != 200:
             raise LoadError(f"status {response.status}: {response.read()[:200].decode(errors='replace')}")
         return response

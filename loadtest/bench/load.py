@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
 from loadtest.bench.cases import Case
@@ -79,6 +80,28 @@ class Endpoint:
             return response.status, response.read()
         finally:
             connection.close()
+
+
+class KeptConnection:
+    """One connection for many requests, each sent with one call.
+
+    http.client sends head and body separately, and a server then reads them in one step or in two as chance
+    has it: figures per request would depend on timing.
+    """
+
+    def __init__(self, port: int, timeout_s: float = 60.0) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, request: bytes) -> HTTPResponse:
+        """The response, whose body must be read before the next request. Raises OSError or HTTPException."""
+        self._socket.sendall(request)
+        response = HTTPResponse(self._socket, method="POST")
+        response.begin()
+        return response
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 @dataclass(frozen=True, slots=True)
