@@ -12,21 +12,34 @@ import pytest
 from sanic_proxy.config.catalog import ROWS, Row
 from sanic_proxy.config.model import VARIABLES
 from sanic_proxy.config.reference import provider_row
-from sanic_proxy.config.variables import Variable
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "scripts/docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("variable", VARIABLES, ids=lambda variable: variable.name)
-def test_every_setting_has_its_row(variable: Variable) -> None:
-    assert variable.row in README
+def test_the_settings_shown_are_those_that_are_declared() -> None:
+    shown = [line for line in README.splitlines() if line.startswith("| `SANIC_PROXY_")]
+    assert len(shown) == 10
+    assert set(shown) <= {variable.row for variable in VARIABLES}
 
 
-def test_no_setting_is_made_up() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_setting_is_made_up(page: Path) -> None:
     known = {variable.name for variable in VARIABLES} | {"KEY"}  # what the load test presents
-    assert set(re.findall(r"SANIC_PROXY_([A-Z_]+[A-Z])", README)) <= known
+    assert set(re.findall(r"SANIC_PROXY_([A-Z_]+[A-Z])", page.read_text("utf-8"))) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_is_short_and_every_page_is_linked_from_it() -> None:
+    assert len(README.splitlines()) <= 210
+    assert [page.name for page in PAGES[1:] if f"(scripts/docs/{page.name})" not in README] == []
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.is_embedded], ids=lambda row: row.name)

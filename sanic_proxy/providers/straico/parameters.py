@@ -31,7 +31,7 @@ class Parameter:
     neutral: tuple[object, ...] = ()
 
     def row(self) -> str:
-        """Its line in the README's table."""
+        """Its row in the table of the documents."""
         return f"| `{self.name}` | {self.fate} | {self.says} |"
 
 

@@ -14,7 +14,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico.parameters import PARAMETERS, Parameter, headers_for, left_out
 
-README = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[3] / "scripts/docs/straico.md").read_text("utf-8")
 NAMES = [row.name for row in PARAMETERS]
 
 
@@ -25,7 +25,7 @@ def test_every_parameter_of_openais_client_has_one_row() -> None:
 
 @pytest.mark.parametrize("row", PARAMETERS, ids=NAMES)
 def test_the_readme_has_the_row(row: Parameter) -> None:
-    assert f"\n{row.row()}\n" in README
+    assert f"\n{row.row()}\n" in PAGE
 
 
 @pytest.mark.parametrize(
