@@ -1,4 +1,4 @@
-"""The endpoints of OpenAI's API that pass through as they are, a row each. Knows no network.
+"""The endpoints of OpenAI's API that pass through unchanged, a row each. Data.
 
 Chat completions are not among them: they are converted for providers that need it.
 """
@@ -9,13 +9,13 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-# What a request's body is. "form": multipart/form-data, sent on while it comes.
+# The body of a request. "form": multipart/form-data, streamed.
 Body = Literal["json", "form", "none"]
-# What an answer is. "json": an object, read whole and looked at, or an event stream. "media": the same,
-# or anything else but a web page. "file": whatever it is, untouched.
+# The body of a response. "json": an object, read whole and checked, or an event stream. "media": the same, or
+# anything else but an HTML page. "file": any bytes, streamed unmodified.
 Answer = Literal["json", "media", "file"]
 
-# An id that goes into an upstream's path: no slash, no dots alone, nothing that would need escaping.
+# An id that becomes part of an upstream's path: no slash, not only dots, nothing that needs escaping.
 _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._:-]{1,256}")
 
 
@@ -23,10 +23,10 @@ _ID = re.compile(r"(?!\.+\Z)[A-Za-z0-9._:-]{1,256}")
 class Row:
     """One endpoint: its path below the base URL, where `<id>` stands for a name the client knows.
 
-    `is_completion`: its answers and streams are OpenAI's completions, so that they can be judged as such.
-    `is_once`: it makes or ends something, so that a repeat after a failure could do it twice.
-    `is_stateful`: it works on what belongs to the account of one key. `resource` is then the path that
-    describes that thing, and `resource_field` the field of the body that has its id, if the path has not.
+    `is_completion`: its responses and streams are OpenAI's completions, and are checked as such.
+    `is_once`: it creates or ends something, so a retry after a failure could do it twice.
+    `is_stateful`: it works on resources that belong to the account of one key. `resource` is then the path
+    that describes the resource, and `resource_field` the body's field with its id, if the path has none.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -42,25 +42,25 @@ class Row:
 
     @property
     def name(self) -> str:
-        """A name of its own, for the router."""
+        """A unique name, for the router."""
         return f"{self.method}_{self.path}".translate(_PLAIN)
 
     @property
     def endpoint(self) -> str:
-        """What the health of its targets is kept by."""
+        """The key under which the health of its targets is kept."""
         return f"{self.method} {self.path}"
 
     def path_for(self, resource_id: str | None) -> str | None:
-        """The path with `resource_id` in it; None for an id that is none."""
+        """The path with `resource_id` in it; None for an invalid id."""
         return self.path if resource_id is None else resource_path(self.path, resource_id)
 
     def resource_for(self, resource_id: object) -> str | None:
-        """The path that describes the resource with that id; None if there is none to be described."""
+        """The path that describes the resource with that id; None if the endpoint has no such path."""
         return resource_path(self.resource, resource_id) if self.resource else None
 
     @property
     def collection(self) -> str:
-        """The path below which its resources are, as in `/files`."""
+        """The path of the collection that its resources belong to, such as `/files`."""
         return "/" + self.path.split("/")[1]
 
 
@@ -76,7 +76,7 @@ _PLAIN = str.maketrans({"/": "_", "<": None, ">": None})
 _FILE = "/files/<id>"
 _BATCH = "/batches/<id>"
 
-# https://platform.openai.com/docs/api-reference; `/rerank` is not OpenAI's, but alike with all who have it.
+# https://platform.openai.com/docs/api-reference; `/rerank` is not OpenAI's, but providers agree on its shape.
 ROWS: tuple[Row, ...] = (
     Row("POST", "/completions", "Complete a text (the older API)", is_completion=True),
     Row("POST", "/embeddings", "Create embeddings"),
@@ -86,8 +86,8 @@ ROWS: tuple[Row, ...] = (
     Row("POST", "/images/edits", "Change an image", body="form", is_once=True),
     Row("POST", "/images/variations", "Vary an image", body="form", is_once=True),
     Row("POST", "/audio/speech", "Speak a text", answer="media"),
-    Row("POST", "/audio/transcriptions", "Write down what is said", body="form", answer="media"),
-    Row("POST", "/audio/translations", "Translate what is said into English", body="form", answer="media"),
+    Row("POST", "/audio/transcriptions", "Transcribe speech", body="form", answer="media"),
+    Row("POST", "/audio/translations", "Translate speech into English", body="form", answer="media"),
     Row("POST", "/files", "Upload a file", body="form", is_once=True, is_stateful=True),
     Row("GET", "/files", "List the files", body="none", is_stateful=True),
     Row("GET", "/files/<id>", "Get one file's description", body="none", is_stateful=True, resource=_FILE),

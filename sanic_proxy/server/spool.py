@@ -1,4 +1,4 @@
-"""Bytes that wait until it is known where they go: in memory, then in a file that has no name."""
+"""Buffers upload bytes until their target is known: in memory, then in an unnamed temporary file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ READ_BYTES = 256 * 1024
 
 
 class Spool:
-    """Written once, read once. Whoever made it closes it; the file goes with it, or with the process."""
+    """Written once, read once. The owner must close it; the file disappears with it or with the process."""
 
     __slots__ = ("_file", "_pieces", "_size_bytes")
 
@@ -24,12 +24,12 @@ class Spool:
         self._file: IO[bytes] | None = None
 
     async def write(self, data: bytes) -> None:
-        """Raises NoRoom where the disk is full."""
+        """Append `data`. Raises NoRoom if the disk is full."""
         self._pieces.append(data)
         self._size_bytes += len(data)
         if self._size_bytes > MAX_MEMORY_BYTES:
             pieces, self._pieces, self._size_bytes = self._pieces, [], 0
-            # In a thread: a disk may be slow, and the worker has others to serve.
+            # In a thread, as a slow disk would block the event loop.
             await asyncio.get_running_loop().run_in_executor(None, self._to_file, pieces)
 
     def _to_file(self, pieces: list[bytes]) -> None:
@@ -42,12 +42,12 @@ class Spool:
                     view = view[self._file.write(view) :]
         except OSError as exc:
             raise NoRoom(
-                "The proxy has no room to keep the upload until it knows its provider: send the field "
-                "`model` before the file, or name the provider in x-provider"
+                "The proxy's disk has no room to buffer the upload until its provider is known: send the "
+                "field `model` before the file, or name the provider in the x-provider header"
             ) from exc
 
     async def read(self) -> AsyncIterator[bytes]:
-        """All that was written, in its order."""
+        """All that was written, in order."""
         if self._file is not None:
             loop = asyncio.get_running_loop()
             self._file.seek(0)
@@ -58,7 +58,7 @@ class Spool:
             yield piece
 
     def close(self) -> None:
-        """Let go of everything. Safe to call twice."""
+        """Release memory and file. Safe to call twice."""
         self._pieces.clear()
         if self._file is not None:
             self._file.close()
