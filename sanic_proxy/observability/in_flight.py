@@ -195,6 +195,4 @@ class Traffic:
 
 def overloaded() -> Overloaded:
     """The refusal of what would be too much."""
-    return Overloaded(
-        "The proxy has too many requests under way: please repeat this one", retry_after_s=RETRY_AFTER_S
-    )
+    return Overloaded(f"The proxy is at capacity; retry in {RETRY_AFTER_S} s", retry_after_s=RETRY_AFTER_S)

@@ -164,22 +164,28 @@ class UpstreamResponse:
             decoder.feed(data)
 
     def due_at(self, heard_at: float) -> float:
-        """When the next clock strikes if nothing has come since `heard_at`; loop time."""
+        """When the next time limit is reached if nothing arrives after `heard_at`; loop time."""
         if self._content_due_at != math.inf:
             return min(self._content_due_at, self.total_at)
         return min(heard_at + self._idle_s, self.total_at)
 
     def begin_content(self) -> None:
-        """Content has come: from now on silence counts, not the time to the first byte."""
+        """Content has arrived: from now on silence is limited, not the time to the first byte."""
         self._content_due_at = math.inf
 
     def overdue(self, now: float) -> errors.UpstreamTimeout:
-        """The error for the clock that has struck."""
+        """The error for the time limit that was reached."""
         if now >= self.total_at:
-            return errors.UpstreamTimeout("The provider's answer took longer than allowed")
+            return errors.UpstreamTimeout(
+                "The answer was not complete within the total time limit (SANIC_PROXY_TIMEOUT_TOTAL)"
+            )
         if now >= self._content_due_at:
-            return errors.UpstreamTimeout("The provider sent a status line, but no content in time")
-        return errors.UpstreamTimeout("The provider stopped sending in the middle of its answer")
+            return errors.UpstreamTimeout(
+                "The provider sent a status line, but no content in time (SANIC_PROXY_TIMEOUT_FIRST_BYTE)"
+            )
+        return errors.UpstreamTimeout(
+            f"The provider sent nothing for {self._idle_s:g} s in the middle of its answer"
+        )
 
     async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises as `read_some`, and UpstreamBadResponse past `limit_bytes` (decoded)."""
@@ -196,9 +202,9 @@ class UpstreamResponse:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def divert(self, receiver: Receiver | None) -> bool:
-        """Hand the rest of the body to `receiver` as it comes; False where it can only be asked for.
+        """Pass the rest of the body to `receiver` as it arrives; False where it can only be read.
 
-        From then on the receiver watches the clocks, by `due_at`.
+        From then on the receiver enforces the time limits, by `due_at`.
         """
         return self._exchange is not None and self._decoder is None and self._exchange.attach(receiver)
 
@@ -212,7 +218,7 @@ class UpstreamResponse:
             self._exchange.resume()
 
     def let_end(self) -> None:
-        """The content is complete: the connection waits for the end of the body by itself."""
+        """The content is complete: drain the end of the body in the background."""
         if self._exchange is not None:
             self._exchange.drain_in_background()
             self._exchange = None
@@ -225,9 +231,9 @@ class UpstreamResponse:
 
 
 def bounded(piece: bytes, size_bytes: int, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
-    """`piece` of an answer that comes to `size_bytes` with it. Raises UpstreamBadResponse past the limit."""
+    """`piece`, which makes an answer `size_bytes` long. Raises UpstreamBadResponse past the limit."""
     if size_bytes > limit_bytes:
-        raise errors.UpstreamBadResponse("The provider's answer is larger than the proxy accepts")
+        raise errors.UpstreamBadResponse(f"The provider's answer is larger than {limit_bytes} bytes")
     return piece
 
 
@@ -362,10 +368,9 @@ class UpstreamClient:
         if not is_answered:
             connection.close()
             if not has_sent:
-                raise errors.ClientError(
-                    "The upload did not arrive in time", status=408, code="request_timeout"
-                )
-            raise errors.UpstreamTimeout("The provider did not answer in time")
+                text = f"The upload did not arrive within {clocks.total_s:g} s"
+                raise errors.ClientError(text, status=408, code="request_timeout")
+            raise errors.UpstreamTimeout(f"The provider did not answer within {clocks.first_byte_s:g} s")
         return connection
 
     async def _direct(self, endpoint: Endpoint, pieces: Body, until: float, *, is_fresh: bool) -> Connection:
@@ -377,11 +382,12 @@ class UpstreamClient:
             connection.send(pieces)
             is_answered = await connection.head(until)
         except BaseException:
-            connection.close()  # when cancelled, too: the provider must see that nobody waits
+            connection.close()  # when cancelled, too: the provider must see the client leave
             raise
         if not is_answered:
             connection.close()
-            raise errors.UpstreamTimeout("The provider did not answer in time")
+            limit_s = endpoint.timeouts.first_byte_s
+            raise errors.UpstreamTimeout(f"The provider did not answer within {limit_s:g} s")
         return connection
 
     async def _tunnel(

@@ -67,7 +67,7 @@ class Decoder:
     def end(self) -> None:
         """Raises UpstreamDisconnected if the content is incomplete. A body of no bytes is empty content."""
         if not all(layer.is_complete for layer in self._layers):
-            raise errors.UpstreamDisconnected("The provider's compressed answer broke off")
+            raise errors.UpstreamDisconnected("The provider's compressed answer ends before it is complete")
 
 
 class _Layer:

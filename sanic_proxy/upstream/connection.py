@@ -381,7 +381,9 @@ class Connection(asyncio.Protocol):
 
     def _disconnected(self) -> errors.UpstreamDisconnected:
         if self.has_answered:
-            return errors.UpstreamDisconnected("The provider's answer broke off")
+            return errors.UpstreamDisconnected(
+                "The connection was lost before the provider's answer was complete"
+            )
         is_soon = self._loop.time() - self._sent_at <= STALE_CONNECTION_S
         return errors.UpstreamDisconnected(
             "The provider closed the connection without an answer",

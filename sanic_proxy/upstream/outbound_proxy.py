@@ -38,7 +38,9 @@ class _Sending:
             return await handler(request)
         except aiohttp.ServerDisconnectedError as exc:
             if not isinstance(exc.message, str):  # a part of a head
-                raise errors.UpstreamDisconnected("The provider's answer broke off") from exc
+                raise errors.UpstreamDisconnected(
+                    "The connection was lost before the provider's answer was complete"
+                ) from exc
             reused_at = self.reused_at
             raise errors.UpstreamDisconnected(
                 "The provider closed the connection without an answer",
@@ -117,7 +119,9 @@ class Tunnels:
                 raise
             raise _error_for(exc) from exc
         except TimeoutError as exc:
-            raise errors.UpstreamTimeout("The provider did not answer in time") from exc
+            raise errors.UpstreamTimeout(
+                "The provider did not answer within its time limit (SANIC_PROXY_TIMEOUT_FIRST_BYTE)"
+            ) from exc
         finally:
             if source is not None:
                 await source.stop()
@@ -238,5 +242,9 @@ _TRANSLATIONS: tuple[tuple[type[Exception], type[errors.UpstreamError], str], ..
     ),
     (aiohttp.ClientConnectorError, errors.UpstreamConnectFailed, "The outbound proxy cannot be reached"),
     (aiohttp.ClientConnectionError, errors.UpstreamDisconnected, "The connection to the provider broke"),
-    (aiohttp.ClientPayloadError, errors.UpstreamDisconnected, "The provider's answer broke off"),
+    (
+        aiohttp.ClientPayloadError,
+        errors.UpstreamDisconnected,
+        "The connection was lost before the provider's answer was complete",
+    ),
 )

@@ -27,7 +27,7 @@ VECTORS = ((0.25, -0.5, 1.0), (0.5, 0.125, -2.0))
 # Longer than any client waits of its own accord before it asks again for the first time.
 RETRY_AFTER_S = 3
 # What the proxy says of a stream that broke off.
-BROKEN = "broke off"
+BROKEN = "was lost before"
 FACTS: Mapping[str, Any] = {
     "text": TEXT,
     "usage": USAGE,
