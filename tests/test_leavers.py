@@ -52,8 +52,8 @@ class Storm:
         async def one(number: int) -> None:
             async with gate:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.proxy.port)
-                # Behind byte 400 a stream has begun; behind byte 0 nothing has come.
-                model = f"groq/good;hush={400 if is_streaming else 0};tag={self.name}{number}"
+                # Behind byte 700 a stream has content; behind byte 0 nothing has come.
+                model = f"groq/good;hush={700 if is_streaming else 0};tag={self.name}{number}"
                 writer.write(chat_request(model, f"{self.name}.{number}", is_streaming=is_streaming))
                 if is_streaming:
                     await reader.readuntil(b"\n\n\r\n")
