@@ -96,9 +96,9 @@ def test_a_traceback_goes_into_the_log(capfd: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_failed_requests_are_warnings_and_health_probes_are_not_logged(
-    path: str, status: int, ended: str, level: str, capsys: pytest.CaptureFixture[str]
+    path: str, status: int, ended: str, level: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    text = line("text", RequestRecord("id", "GET", path, status=status, ended=ended), capsys)
+    text = line("text", RequestRecord("id", "GET", path, status=status, ended=ended), capfd)
     assert text.split(" ")[1:2] == ([level] if level else [])
 
 
@@ -226,8 +226,8 @@ def test_lines_that_found_no_room_are_counted_in_the_log(tmp_path: Path) -> None
         send_many(proxy, 1700)
         reader.may_read.set()
         proxy.wait_for_log("log lines could not be written", wait_s=30)
-        assert proxy.request("GET", "/health").status == 200
-        proxy.wait_for_log("path=/health")
+        assert proxy.request("GET", "/v1/models").status == 200
+        proxy.wait_for_log("path=/v1/models")
         assert proxy.stop() == 0
         wait_until(lambda: "Worker complete" in proxy.log)
     dropped = sum(map(int, re.findall(r"(\d+) log lines could not be written", proxy.log)))

@@ -24,7 +24,7 @@ from sanic_proxy.server.connection import MAX_QUEUED, MAX_UNREAD_BYTES, ProxyHtt
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
 from tests.conftest import provider_settings
 from tests.support.proxy import Proxy, running_proxy
-from tests.support.upstream import Exchange, Upstream, frame, text_stream
+from tests.support.upstream import Exchange, Upstream, completion, frame, text_stream
 
 BODY = json.dumps({"model": "echo/echo", "messages": [{"role": "user", "content": "Hello"}]}).encode()
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -484,7 +484,7 @@ def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
 @pytest.mark.row(42)
 def test_a_client_that_takes_a_little_now_and_then_is_not_dropped(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
-        await exchange.answer(b'{"choices": [], "x": "' + b"x" * 6_000_000 + b'"}')
+        await exchange.answer(completion("x" * 6_000_000))
 
     upstream.on("large", script)
     settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}

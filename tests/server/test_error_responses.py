@@ -182,6 +182,7 @@ def test_a_page_is_for_the_log_and_not_for_the_client(
     assert reply.status == 503
     assert reply.error["message"] == "The provider answered HTTP 503 with an HTML page"
     assert "internal" not in f"{reply.headers}{reply.body.decode()}"
+    proxy.wait_for_log(f"gw-{name}.internal")
     (line,) = [line for line in proxy.log.splitlines() if f"gw-{name}.internal" in line]
     assert " warning " in line
     assert line.endswith(f"gw-{name}.internal [redacted] no server")
@@ -196,6 +197,7 @@ def test_why_access_is_denied_reaches_the_client_and_the_log(proxy: Proxy, upstr
         "upstream_access_denied",
         text,
     )
+    proxy.wait_for_log(text)
     assert any(text in line and " warning " in line for line in proxy.log.splitlines())
 
 
