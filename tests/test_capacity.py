@@ -226,5 +226,5 @@ def test_only_what_tells_the_time_reads_the_clock_that_people_set() -> None:
         for path in package.rglob("*.py")
         if any(call in path.read_text("utf-8") for call in ("time.time(", "datetime.now(", "utcnow("))
     }
-    # `created` in answers that the proxy makes itself; a Retry-After that is a date.
-    assert readers == {"openai/codec.py", "upstream/error_parser.py"}
+    # `created` in answers that the proxy makes itself; a Retry-After that is a date; clock jumps.
+    assert readers == {"openai/codec.py", "upstream/retry_hints.py", "server/supervisor.py"}

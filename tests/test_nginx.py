@@ -102,15 +102,17 @@ def test_a_whole_answer_and_an_error_of_the_proxy_pass(nginx: Nginx, upstream: U
 
 
 def test_a_stream_arrives_frame_by_frame(nginx: Nginx, upstream: Upstream) -> None:
-    seen = threading.Semaphore(0)
+    seen: list[int] = []  # one entry per frame that the client has
 
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
-        for piece in text_stream("a", "b", "c"):
+        role, *pieces = text_stream("a", "b", "c")
+        await exchange.chunk(role)  # held back by the proxy until content comes
+        for number, piece in enumerate(pieces, 2):
             await exchange.chunk(piece)
             # The next frame goes out when the client has this one: buffered anywhere, nothing would move.
             until = time.monotonic() + 10
-            while not seen.acquire(blocking=False):
+            while len(seen) < number:
                 assert time.monotonic() < until
                 await asyncio.sleep(0.005)
         await exchange.end_stream()
@@ -126,7 +128,7 @@ def test_a_stream_arrives_frame_by_frame(nginx: Nginx, upstream: Upstream) -> No
             received += piece
             while received.count(b"\n\n") > count:
                 count += 1
-                seen.release()
+                seen.append(count)
     head = received.partition(b"\r\n\r\n")[0].lower()
     assert b"text/event-stream" in head
     assert b"x-accel-buffering" not in head
