@@ -197,31 +197,30 @@ class RecentClients:
 class FailingClients:
     """The clients whose last request failed, how often in a row, and when. The number of them is bounded."""
 
-    __slots__ = ("_runs",)
+    __slots__ = ("runs",)
 
     def __init__(self) -> None:
-        self._runs: dict[str, tuple[int, float]] = {}
+        self.runs: dict[str, tuple[int, float]] = {}
 
     def note(self, client: str, now: float) -> int:
         """Note a failure of `client`. Returns how often it has failed in a row."""
-        count = self._runs.pop(client, (0, 0.0))[0] + 1
-        self._runs[client] = (count, now)
-        if len(self._runs) > MAX_CLIENTS:
-            del self._runs[next(iter(self._runs))]
+        count = self.runs.pop(client, (0, 0.0))[0] + 1
+        self.runs[client] = (count, now)
+        if len(self.runs) > MAX_CLIENTS:
+            del self.runs[next(iter(self.runs))]
         return count
 
     def remove(self, client: str) -> None:
         """`client` has been served."""
-        if self._runs:
-            self._runs.pop(client, None)
+        self.runs.pop(client, None)
 
     def has_other(self, client: str, since: float) -> bool:
         """Whether a client other than `client` has failed at `since` or later."""
-        return any(at >= since for name, (_, at) in self._runs.items() if name != client)
+        return any(at >= since for name, (_, at) in self.runs.items() if name != client)
 
     def are_several(self, since: float) -> bool:
         """Whether the failures at `since` or later are not those of a single client."""
-        counts = [count for count, at in self._runs.values() if at >= since]
+        counts = [count for count, at in self.runs.values() if at >= since]
         return len(counts) > 2 or sum(count > 1 for count in counts) > 1
 
 
@@ -328,7 +327,8 @@ class CircuitBreaker:
     def record_success(self, generation: int, now: float, client: str = "") -> None:
         """The target has served a request of `client`."""
         self._served_clients.note(client, now)
-        self._failing_clients.remove(client)
+        if self._failing_clients.runs:
+            self._failing_clients.remove(client)
         if self._failures or self.until is not None:
             self.record_alive(generation, now)
 

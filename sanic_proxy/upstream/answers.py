@@ -30,6 +30,8 @@ def checked_completion(body: bytes) -> dict[str, Any]:
     object, or as the finish reason `error`. A choice with content and without a finish reason is an answer.
     """
     parsed = _parsed(body)
+    if _is_plain(parsed):
+        return parsed  # type: ignore[no-any-return]
     choices = parsed.get("choices") if isinstance(parsed, dict) else None
     has_choices = bool(choices) and isinstance(choices, list)
     if bool(parsed.get("error")) if has_choices else error_parser.is_error(parsed):
@@ -43,6 +45,19 @@ def checked_completion(body: bytes) -> dict[str, Any]:
     if not any(map(choice_rules.has_content, made)):
         raise empty_answer()
     return parsed
+
+
+# The finish reasons that OpenAI documents, https://platform.openai.com/docs/api-reference/chat/object.
+_FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+
+
+def _is_plain(parsed: Any) -> bool:
+    """Whether it is a completion with one choice that has a documented finish reason: nearly every answer."""
+    try:
+        (choice,) = parsed["choices"]
+        return choice["finish_reason"] in _FINISH_REASONS and "error" not in parsed
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _parsed(body: bytes) -> Any:
