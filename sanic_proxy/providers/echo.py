@@ -79,7 +79,7 @@ class EchoProvider(ChatProvider):
             include_usage=request.include_usage,
         )
         request.record.usage = made["usage"]
-        yield replay.initial_frame(head)
+        yield replay.initial_frame(head, content=replay.initial_content(made["choices"][0]["message"]))
         pause_s = SLOW_STEP_S if request.upstream_model == "slow" else 0.0
         message = made["choices"][0]["message"]
         words = _WORD.findall(message["content"] or "")
@@ -88,9 +88,8 @@ class EchoProvider(ChatProvider):
             if request.upstream_model == "cut" and index >= len(words) // 2:
                 raise errors.UpstreamDisconnected("The echo broke off in the middle of its answer, as asked")
             yield replay.frame(codec.chunk(head, {"content": word}))
-        message["content"] = None  # it has been told word by word
-        for frame in replay.answer_frames(head, made):
-            yield frame
+        message["content"] = None  # it has been sent word by word
+        yield b"".join(replay.answer_frames(head, made))
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:

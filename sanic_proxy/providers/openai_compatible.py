@@ -108,8 +108,7 @@ class GenericProvider(ChatProvider):
         try:
             begun = await opening_of(source)
             if begun.startswith(JSON_BEGINS):
-                for frame in _replayed(await rest_of(source, begun), request, renames=renames):
-                    yield frame
+                yield _replayed(await rest_of(source, begun), request, renames=renames)
                 return
             async with aclosing(relayed(source, frames, begun)) as parts:
                 async for part in parts:
@@ -187,7 +186,7 @@ async def rest_of(source: AnswerSource, begun: bytes) -> bytes:
     return bounded(begun + rest, len(begun) + len(rest))
 
 
-def _replayed(body: bytes, request: ChatRequest, *, renames: bool) -> Iterator[bytes]:
+def _replayed(body: bytes, request: ChatRequest, *, renames: bool) -> bytes:
     """A whole answer to a streaming request, as a stream."""
     completion = answers.checked_completion(body)
     if not replay.is_replayable(completion):
@@ -196,9 +195,7 @@ def _replayed(body: bytes, request: ChatRequest, *, renames: bool) -> Iterator[b
         _rename_reasoning(completion)
     if isinstance(usage := completion.get("usage"), dict):
         request.record.usage = usage
-    head = _head_of(completion, request)
-    yield replay.initial_frame(head)
-    yield from replay.answer_frames(head, completion)
+    return replay.stream_of(_head_of(completion, request), completion)
 
 
 def _rename_reasoning(completion: Mapping[str, Any]) -> bool:

@@ -1,50 +1,90 @@
 """A whole chat completion as a stream of frames. Pure.
 
-For providers that cannot stream (Straico), the echo, and those that answer a streaming request with
-a whole completion: initial chunk -> [heartbeats] -> the answer in pieces -> finish -> usage -> done.
+For providers that cannot stream, and those that answer a streaming request with a whole completion: initial
+chunk -> [heartbeats] -> the answer in pieces -> finish -> usage -> done.
 
-Nothing of the completion is lost: fields of a message become deltas, long texts in pieces; fields of a choice
-(logprobs apart, which go with its first content) and of the completion go with a choice's last chunk. A
-choice without a finish reason gets none here either.
+Nothing of the completion is lost: fields of a message become deltas, texts in pieces of about 20 characters,
+as clients that show text while it arrives expect. Fields of a choice (except logprobs, which go with its
+first content) and of the completion go with the choice's last chunk. A choice without a finish reason gets
+none here.
+
+Small pieces make many frames, so callers join the frames and send them in one write.
 """
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Container, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.choices import finish_reason_of
 from sanic_proxy.streams import sse
+from sanic_proxy.streams.graphemes import is_boundary
 from sanic_proxy.streams.tool_deltas import ToolDeltas
 
-MAX_PIECE_CHARS = 200
-
-# As much as fits and ends in white space; a longer word is cut. No piece is empty, none is lost.
-_PIECE = re.compile(rf"(?s).{{0,{MAX_PIECE_CHARS - 1}}}\s(?=\S)|.{{1,{MAX_PIECE_CHARS}}}")
+# A piece is about as long as what a model streams at a time. Words up to twice that long stay whole.
+PIECE_CHARS = 20
+_LONGEST_WORD_CHARS = 40
+# A text longer than this many pieces comes in larger ones: each costs a frame.
+_MAX_PIECES = 2000
 
 
 def pieces(text: str) -> Iterator[str]:
-    """`text` in pieces of at most 200 characters, split at white space, which join to `text`."""
+    """`text` in pieces of about 20 characters that join to `text`, divided after white space.
+
+    Where there is none (a long word, a script without spaces) a piece ends between two graphemes.
+    """
+    size = max(PIECE_CHARS, len(text) // _MAX_PIECES)
     position = 0
-    while len(text) - position > MAX_PIECE_CHARS:
-        match = _PIECE.match(text, position)
-        if match is None:  # pragma: no cover - the second branch takes any character
-            break
-        yield match[0]
-        position = match.end()
-    if position < len(text):
-        yield text[position:]
+    while position < len(text):
+        end = _piece_end(text, position, size)
+        yield text[position:end]
+        position = end
+
+
+def _piece_end(text: str, start: int, size: int) -> int:
+    """The last end of a word within `size` characters, else the next one, else the end of a grapheme."""
+    limit = start + size
+    if limit >= len(text):
+        return len(text)
+    later = range(limit + 1, min(start + size * _LONGEST_WORD_CHARS // PIECE_CHARS, len(text) - 1) + 1)
+    for end in itertools.chain(range(limit, start, -1), later):
+        if text[end - 1].isspace() and not text[end].isspace() and is_boundary(text, end, start):
+            return end
+    for end in range(limit, start, -1):
+        if is_boundary(text, end, start):
+            return end
+    while not is_boundary(text, limit, start):
+        limit += 1
+    return limit
 
 
 def frame(value: Mapping[str, Any]) -> bytes:
     return sse.encode(codec.dumps(value))
 
 
-def initial_frame(head: codec.ChunkHead, index: int = 0) -> bytes:
-    """The first chunk of a choice: the role, and no content yet."""
-    return frame(codec.chunk(head, {"role": "assistant", "content": "", "refusal": None}, index=index))
+def initial_frame(head: codec.ChunkHead, index: int = 0, *, content: Literal[""] | None = "") -> bytes:
+    """The first chunk of a choice: the role, and no content yet.
+
+    `content` is None where tool calls may follow without any text: clients then end with `content: null`,
+    as OpenAI's answers have it beside tool calls, and not with an empty text.
+    """
+    return frame(codec.chunk(head, {"role": "assistant", "content": content, "refusal": None}, index=index))
+
+
+def stream_of(head: codec.ChunkHead, completion: Mapping[str, Any]) -> bytes:
+    """The whole stream of a completion, to be sent at once."""
+    choices: list[dict[str, Any]] = completion["choices"]
+    first: dict[str, Any] = min(choices, key=_index_of, default={})
+    opening = initial_frame(head, content=initial_content(_message_of(first)))
+    return b"".join([opening, *answer_frames(head, completion)])
+
+
+def initial_content(message: Mapping[str, Any] | None) -> Literal[""] | None:
+    """The content of the first chunk: null if the message has calls and no text."""
+    is_calling = message is not None and (message.get("tool_calls") or message.get("function_call"))
+    return None if is_calling and message is not None and message.get("content") is None else ""
 
 
 def heartbeat_frame(head: codec.ChunkHead, text: str) -> bytes:
@@ -57,7 +97,7 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
     choices = sorted(completion["choices"], key=_index_of)
     for index, choice in enumerate(choices):
         if index:
-            yield initial_frame(head, index)
+            yield initial_frame(head, index, content=initial_content(_message_of(choice)))
         logprobs = choice.get("logprobs")
         for delta in _deltas(_message_of(choice)):
             yield frame(codec.chunk(head, delta, index=index, logprobs=logprobs))

@@ -23,12 +23,58 @@ def deltas(frames: list[bytes]) -> list[dict[str, Any]]:
     return [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
 
 
-@given(st.text(max_size=1500) | st.text("ab \n", min_size=190, max_size=900))
-def test_pieces_join_to_the_text_and_split_at_white_space(text: str) -> None:
+@given(st.text(max_size=1500) | st.text("ab \n", min_size=19, max_size=900))
+def test_pieces_join_to_the_text(text: str) -> None:
     pieces = list(replay.pieces(text))
     assert "".join(pieces) == text
-    assert all(0 < len(piece) <= 200 for piece in pieces)
-    assert all(piece[-1].isspace() or len(piece) == 200 for piece in pieces[:-1])
+    assert all(pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("one", ["one"]),
+        ("one two three four five six", ["one two three four ", "five six"]),
+        ("one two three four\n\nfive six", ["one two three four\n\n", "five six"]),
+        ("one " + "x" * 30 + " two", ["one ", "x" * 30 + " ", "two"]),
+        ("x" * 30 + " two three", ["x" * 30 + " ", "two three"]),
+        ("x" * 45, ["x" * 20, "x" * 20, "xxxxx"]),
+        ("\u6f22" * 30, ["\u6f22" * 20, "\u6f22" * 10]),
+        (" " * 50, [" " * 20, " " * 20, " " * 10]),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_pieces_are_divided_after_words(text: str, expected: list[str]) -> None:
+    assert list(replay.pieces(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "grapheme",
+    [
+        "e\u0301",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f1e9\U0001f1ea",
+        "a" + "\u0301" * 60,
+        "\r\n",
+    ],
+    ids=ascii,
+)
+@pytest.mark.parametrize("offset", range(6))
+def test_no_piece_divides_a_grapheme(grapheme: str, offset: int) -> None:
+    text = "x" * offset + grapheme * 40
+    assert all(
+        piece[offset if not index else 0 :].replace(grapheme, "") == ""
+        for index, piece in enumerate(replay.pieces(text))
+    )
+
+
+@pytest.mark.parametrize("unit", ["a ", "x", "\u0301", " "])
+def test_a_huge_text_comes_in_a_bounded_number_of_pieces(unit: str) -> None:
+    text = unit * (2_000_000 // len(unit))
+    made = list(replay.pieces(text))
+    assert "".join(made) == text
+    assert len(made) <= 4000
 
 
 def test_an_answer_is_told_in_order() -> None:
@@ -45,6 +91,40 @@ def test_an_answer_is_told_in_order() -> None:
         {},
     ]
     assert frames[-1] == DONE
+
+
+CALLS = [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    ("message", "content"),
+    [
+        ({"content": None, "tool_calls": CALLS}, None),
+        ({"content": None, "function_call": {"name": "f", "arguments": "{}"}}, None),
+        ({"content": "So.", "tool_calls": CALLS}, ""),
+        ({"content": "So."}, ""),
+        ({"content": None}, ""),
+    ],
+)
+def test_content_is_null_before_calls_without_text(message: dict[str, Any], content: str | None) -> None:
+    other = {**completion("x")["choices"][0], "index": 1, "message": message}
+    for answer in (
+        completion(choices=[{**other, "index": 0}]),
+        completion(choices=[other, completion("x")["choices"][0]]),
+    ):
+        made = [chunk for chunk in chunks_of(replay.stream_of(head(), answer)) if "role" in delta_of(chunk)]
+        assert delta_of(made[-1]) == {"role": "assistant", "content": content, "refusal": None}
+
+
+def chunks_of(stream: bytes) -> list[dict[str, Any]]:
+    *frames, done, rest = stream.split(b"\n\n")
+    assert (done, rest) == (b"data: [DONE]", b"")
+    return [json.loads(frame[6:]) for frame in frames]
+
+
+def delta_of(chunk: dict[str, Any]) -> dict[str, Any]:
+    delta: dict[str, Any] = chunk["choices"][0]["delta"]
+    return delta
 
 
 def test_nothing_of_a_choice_is_lost() -> None:

@@ -31,6 +31,13 @@ def tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
     return ToolUse(tools, _choice(choice, tools, name), parallel is not False and not is_older, is_older)
 
 
+def offers_tools(fields: Mapping[str, Any]) -> bool:
+    """Whether the answer to a request may hold calls. Does not check the request."""
+    is_older = not fields.get("tools")
+    choice = fields.get("function_call" if is_older else "tool_choice")
+    return bool(fields.get("functions") if is_older else fields["tools"]) and choice != "none"
+
+
 def _tools(fields: Mapping[str, Any]) -> Iterator[Tool]:
     for index, entry in enumerate(_list_of_objects(fields, "tools")):
         function = entry.get("function")

@@ -25,6 +25,7 @@ from sanic_proxy.providers.base import (
 )
 from sanic_proxy.providers.openai_compatible import endpoint, fixed_headers, headers_back
 from sanic_proxy.providers.straico import parameters, replies
+from sanic_proxy.providers.straico.choices import offers_tools
 from sanic_proxy.providers.straico.error_rules import RULES
 from sanic_proxy.providers.straico.plan import Plan, plan_of, turns_again
 from sanic_proxy.providers.straico.uploads import Uploads
@@ -114,7 +115,7 @@ class StraicoProvider(ChatProvider):
             created=codec.now(),
             include_usage=request.include_usage,
         )
-        initial = replay.initial_frame(head)
+        initial = replay.initial_frame(head, content=None if offers_tools(request.fields) else "")
         beat = self._beat(head)
         completing = asyncio.ensure_future(self._completed(pending))
         try:
@@ -124,8 +125,7 @@ class StraicoProvider(ChatProvider):
             ) as beats:
                 async for filler in beats:
                     yield filler
-            for frame in replay.answer_frames(head, completing.result()):
-                yield frame
+            yield b"".join(replay.answer_frames(head, completing.result()))
         finally:
             await discard(completing)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.choices import tool_use
+from sanic_proxy.providers.straico.choices import offers_tools, tool_use
 from sanic_proxy.providers.straico.tools import Tool, ToolUse
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("ls", "rm", "cp")]
@@ -49,6 +49,22 @@ def test_a_strict_tool_knows_where_it_came_from() -> None:
     use = tool_use({"tools": [*TOOLS, {"function": {"name": "x", "strict": True}}]})
     assert use is not None
     assert (use.tools[3].is_strict, use.tools[3].path) == (True, "tools.3.function")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, False),
+        ({"tools": []}, False),
+        ({"tools": TOOLS}, True),
+        ({"tools": TOOLS, "tool_choice": "none"}, False),
+        ({"functions": [{"name": "ls"}]}, True),
+        ({"functions": [{"name": "ls"}], "function_call": "none"}, False),
+        ({"tools": "odd", "tool_choice": []}, True),
+    ],
+)
+def test_tools_are_offered_unless_none_may_be_called(fields: dict[str, Any], expected: bool) -> None:
+    assert offers_tools(fields) is expected
 
 
 ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": []}}

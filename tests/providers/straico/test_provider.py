@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -75,10 +76,44 @@ def test_a_stream_is_emulated_with_heartbeats(proxy: Proxy, upstream: Upstream) 
         if c["choices"] and c["choices"][0]["delta"] == {} and not c["choices"][0]["finish_reason"]
     ]
     assert 3 <= len(beats) <= 6
-    assert all(len(c["choices"][0]["delta"].get("content") or "") <= 200 for c in chunks if c["choices"])
+    assert all(len(c["choices"][0]["delta"].get("content") or "") <= 20 for c in chunks if c["choices"])
     assert [c["usage"] for c in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1]["usage"]["total_tokens"] == 11
     assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_short_answer_has_several_deltas(proxy: Proxy, upstream: Upstream) -> None:
+    text = "The quick brown fox jumps over the lazy dog. " * 3
+    answers(upstream, "fast", straico_completion(text))
+    chunks = chunks_of(proxy.stream("straico/fast")[1])
+    deltas = [chunk["choices"][0]["delta"].get("content") for chunk in chunks]
+    made = [delta for delta in deltas if delta]
+    assert "".join(made) == text
+    assert len(made) >= 6
+    assert all(delta.endswith(" ") for delta in made)
+
+
+def test_an_emulated_answer_leaves_in_one_write(proxy: Proxy, upstream: Upstream) -> None:
+    answers(upstream, "fast", straico_completion("word " * 200))
+    with closing(proxy.open_stream("straico/fast")) as client:
+        received = b""
+        while not received.endswith(b"0\r\n\r\n"):
+            received += client.recv(262_144)
+    body = received.partition(b"\r\n\r\n")[2]
+    size, _, rest = body.partition(b"\r\n")
+    first = rest[: int(size, 16)]
+    assert first.startswith(b"data: {")
+    assert first.endswith(b"[DONE]\n\n")
+    assert first.count(b"data: ") > 40
+
+
+@pytest.mark.parametrize(("fields", "content"), [({"tools": TOOLS}, None), ({}, "")], ids=["tools", "none"])
+def test_content_is_null_until_there_is_text_beside_calls(
+    proxy: Proxy, upstream: Upstream, fields: dict[str, Any], content: str | None
+) -> None:
+    answers(upstream, "calls", straico_completion(CALL))
+    chunks = chunks_of(proxy.stream("straico/calls", **fields)[1])
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": content, "refusal": None}
 
 
 def test_without_the_wish_for_usage_there_is_no_usage_key(proxy: Proxy, upstream: Upstream) -> None:
