@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sanic_proxy.providers.straico.json_schema import example_object
 from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, compact, pretty
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
@@ -75,9 +76,7 @@ def _choice(use: ToolUse) -> str:
 
 def _example(use: ToolUse) -> PastCall:
     tool = use.choice if isinstance(use.choice, Tool) else use.tools[0]
-    properties = tool.parameters.get("properties")
-    names = list(properties)[:2] if isinstance(properties, dict) else []
-    return PastCall("", tool.name, compact(dict.fromkeys(names, "...")))
+    return PastCall("", tool.name, compact(example_object(tool.parameters)))
 
 
 def label_for(call_id: str, name: str, number: int, *, family: Family) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sanic_proxy.providers.straico.families import PastCall, instructions, render_calls, render_result
+from sanic_proxy.providers.straico.tool_parser.parser import read
 from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse
 
 LS = Tool("ls", "List files", {"type": "object", "properties": {"p": {"type": "string"}}})
@@ -22,6 +25,15 @@ def test_the_instructions_show_the_familys_markup(family: Family) -> None:
     assert MARKS[family] in text
     assert '"List files"' in text
     assert "several calls" in text
+
+
+@pytest.mark.parametrize("family", list(MARKS))
+def test_the_example_shows_values_of_the_right_types(family: Family) -> None:
+    properties = {"days": {"type": "integer"}, "hourly": {"type": "boolean"}, "ids": {"type": "array"}}
+    forecast = Tool("forecast", "", {"type": "object", "properties": properties, "required": [*properties]})
+    example = instructions(ToolUse((forecast,)), family=family).partition("</tools>")[2]
+    (call,) = read(example.partition("Text before")[0], tools=[forecast], is_truncated=False).calls
+    assert json.loads(call.arguments) == {"days": 1, "hourly": True, "ids": ["..."]}
 
 
 def test_what_must_be_called_is_said() -> None:

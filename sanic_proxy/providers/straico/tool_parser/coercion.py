@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sanic_proxy.providers.straico.json_schema import resolve_refs, types_of
 from sanic_proxy.providers.straico.tool_parser.json_repair import finite
 
-_MAX_REFS = 8
 _MAX_DEPTH = 100
 _MAX_LOOKS = 50_000
 _KINDS: Mapping[str, tuple[type, ...]] = {
@@ -26,10 +26,10 @@ def coerce(text: str, schema: object, root: Mapping[str, Any]) -> Any:
     Where a string may stand the text is kept to the letter, blanks included; without a type it is
     what it parses to, if that is no string. `root` is where `$ref`s point into.
     """
-    schema = _resolved(schema, root)
+    schema = resolve_refs(schema, root)
     if (exact := _from_enum(text, schema)) is not None:
         return exact
-    types = _types(schema, root)
+    types = types_of(schema, root)
     if "string" in types:
         return None if "null" in types and text.strip() == "null" else text
     try:
@@ -63,7 +63,7 @@ def _mended(value: Any, schema: object, root: Mapping[str, Any], depth: int, loo
     if depth > _MAX_DEPTH:
         return value
     if isinstance(value, str):
-        types = _types(_resolved(schema, root), root)
+        types = types_of(resolve_refs(schema, root), root)
         made = coerce(value, schema, root) if types and "string" not in types else value
         return made if isinstance(made, str) else _mended(made, schema, root, depth + 1, looks)
     if isinstance(value, dict):
@@ -103,14 +103,14 @@ def _item(schema: object, place: int, root: Mapping[str, Any], looks: Iterator[i
 
 def _branches(schema: object, root: Mapping[str, Any], looks: Iterator[int]) -> Iterator[Mapping[str, Any]]:
     """The schema, and those beside each other in it. Raises _TooLong when there have been too many."""
-    resolved = _resolved(schema, root)
+    resolved = resolve_refs(schema, root)
     yield resolved
     for key in ("allOf", "anyOf", "oneOf"):
         branches = resolved.get(key)
         for branch in branches if isinstance(branches, list) else ():
             if next(looks) > _MAX_LOOKS:
                 raise _TooLong
-            yield _resolved(branch, root)
+            yield resolve_refs(branch, root)
 
 
 def _pythonic(text: str) -> str:
@@ -131,39 +131,6 @@ def _from_enum(text: str, schema: Mapping[str, Any]) -> Any:
 
 def _spelled(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _types(schema: Mapping[str, Any], root: Mapping[str, Any]) -> frozenset[str]:
-    types = _named_types(schema)
-    for key in ("anyOf", "oneOf", "allOf"):
-        branches = schema.get(key)
-        for branch in branches if isinstance(branches, list) else ():
-            types |= _named_types(_resolved(branch, root))
-    return types
-
-
-def _named_types(schema: Mapping[str, Any]) -> frozenset[str]:
-    named = schema.get("type")
-    names = named if isinstance(named, list) else [named]
-    types = frozenset(name for name in names if isinstance(name, str))
-    return types | {"null"} if types and schema.get("nullable") is True else types
-
-
-def _resolved(schema: object, root: Mapping[str, Any]) -> Mapping[str, Any]:
-    for _ in range(_MAX_REFS):
-        if not isinstance(schema, dict):
-            return {}
-        reference = schema.get("$ref")
-        if not isinstance(reference, str) or not reference.startswith("#/"):
-            return schema
-        schema = _at(root, reference[2:].split("/"))
-    return {}
-
-
-def _at(root: object, path: list[str]) -> object:
-    for key in path:
-        root = root.get(key) if isinstance(root, dict) else None
-    return root
 
 
 def _is_a(value: object, kind: str) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import unquote
+
+from sanic_proxy.providers.straico.json_schema import resolve_pointer
 
 # Schemas: what is compiled at once, and how deep. OpenAI takes 10 levels and 5,000 properties.
 MAX_NODES = 20_000
@@ -168,7 +169,7 @@ class _Walk:
     def _in_place(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
         for key in ("$ref", "$dynamicRef", "$recursiveRef"):
             if isinstance(reference := schema.get(key), str):
-                yield pointed_at(self._root, reference), value
+                yield resolve_pointer(self._root, reference), value
         for key in _IN_PLACE_LISTS:
             branches = schema.get(key)
             for branch in branches if isinstance(branches, list) else ():
@@ -227,17 +228,3 @@ def _own(schema: Mapping[str, Any], value: object) -> int:
 
 def _size(value: object) -> int:
     return 10 * len(value) if isinstance(value, list | dict) else 1
-
-
-def pointed_at(root: object, reference: str) -> object:
-    """What a `#/...` reference names (RFC 6901); None where there is nothing."""
-    node = root
-    for token in unquote(reference[1:]).split("/")[1:]:
-        key = token.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, dict):
-            node = node.get(key)
-        elif isinstance(node, list) and key.isascii() and key.isdigit() and int(key) < len(node):
-            node = node[int(key)]
-        else:
-            return None
-    return node

@@ -13,7 +13,6 @@ from sanic_proxy.providers.straico.validation.cost import (
     MAX_PATTERNS,
     TooMuch,
     cost_of,
-    pointed_at,
     survey,
 )
 
@@ -161,22 +160,6 @@ def test_each_branch_copies_the_value_into_its_error() -> None:
     value = {"a": ["x" * 100] * 100}
     assert cost_of({"type": "integer"}, value).error_bytes < 12_000
     assert cost_of({"anyOf": [{"type": "integer"}] * 100}, value).error_bytes > 1_000_000
-
-
-@pytest.mark.parametrize(
-    ("reference", "found"),
-    [
-        ("#", {"a/b": [{"~": 1}], "c d": 2}),
-        ("#/a~1b/0/~0", 1),
-        ("#/c%20d", 2),
-        ("#/a~1b/7", None),
-        ("#/a~1b/x", None),
-        ("#/c d/e", None),
-        ("#/none", None),
-    ],
-)
-def test_a_reference_is_a_json_pointer(reference: str, found: object) -> None:
-    assert pointed_at({"a/b": [{"~": 1}], "c d": 2}, reference) == found
 
 
 @pytest.mark.parametrize(
