@@ -13,6 +13,9 @@ from sanic_proxy.providers.straico.tools import Tool, ToolCall, compact
 _NAME_KEYS = ("name", "tool_name", "tool", "function")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
 _CALL_KEYS = frozenset({*_NAME_KEYS, "id", "type", "index"})
+_PREFIXES = ("", "functions.", "default_api.", "tools.")
+# OpenAI's rule for the names of functions; a client could not handle any other.
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ORDINAL = re.compile(r":\d+\Z")
 
 
@@ -25,19 +28,33 @@ class Found(NamedTuple):
 
 
 class Offer:
-    """The tools that a client offered."""
+    """The tools that a client offered.
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
+    With `accepts_unknown` a call of any other function is read as well, if it is marked as a call: the model
+    is then told that there is no such function, or the client gets the call.
+    """
+
+    def __init__(self, tools: Sequence[Tool], *, accepts_unknown: bool = False) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._accepts_unknown = accepts_unknown
 
     def find(self, name: str) -> Tool | None:
-        """The offered tool of that name, with or without what models put around names."""
+        """The tool of that name, with or without the prefixes and numbers that models add to names."""
         bare = name.strip().strip("\"'")
-        for candidate in (bare, _ORDINAL.sub("", bare)):
-            for prefix in ("", "functions.", "default_api.", "tools."):
-                if candidate.startswith(prefix) and candidate[len(prefix) :] in self._tools:
-                    return self._tools[candidate[len(prefix) :]]
-        return None
+        candidates = [
+            candidate[len(prefix) :]
+            for candidate in (bare, _ORDINAL.sub("", bare))
+            for prefix in _PREFIXES
+            if candidate.startswith(prefix)
+        ]
+        known = next((self._tools[candidate] for candidate in candidates if candidate in self._tools), None)
+        if known is None and self._accepts_unknown and _NAME.fullmatch(candidates[-1]):
+            return Tool(candidates[-1], "", {})
+        return known
+
+    def is_offered(self, name: str) -> bool:
+        """Whether `name` is exactly the name of an offered tool."""
+        return name in self._tools
 
     @staticmethod
     def typed(tool: Tool, key: str, text: str) -> Any:
@@ -65,7 +82,7 @@ class Offer:
             return self._call_of(inner, is_tagged=is_tagged)
         name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
         tool = self.find(name) if name is not None else None
-        if tool is None:
+        if tool is None or not (is_tagged or self.is_offered(tool.name)):
             return None
         key = next((key for key in _ARGUMENT_KEYS if key in value), None)
         if key is None:

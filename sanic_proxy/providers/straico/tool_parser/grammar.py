@@ -50,6 +50,36 @@ END_OF_KIND = {
     "mistral": "[/TOOL_CALLS]",
     "llama": "<|eom_id|>",
 }
+# The beginning of a call whose name is all that came before the text was cut.
+CUT_NAME = re.compile(r"[\s`]*+[^\s<>{}`\"']{0,200}+\s*+")
+# What the limit of tokens may cut in its middle. A prefix of one of these at the end of a text is no prose.
+OPENING_TAGS = (
+    "<tool_call>",
+    "<tool_calls>",
+    "<function=",
+    "<function_calls>",
+    "<" + "antml:function_calls>",
+    "<" + "antml:invoke name=",
+    "<invoke name=",
+    "<minimax:tool_call>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_call_begin|>",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁call▁begin｜>",
+    "[TOOL_CALLS]",
+    "<|python_tag|>",
+)
+CLOSING_TAGS = (
+    *END_OF_KIND.values(),
+    "</tool_calls>",
+    "</function_calls>",
+    "</invoke>",
+    "</" + "antml:function_calls>",
+    "</" + "antml:invoke>",
+    "</minimax:tool_call>",
+    "<|tool_calls_section_end|>",
+    "<｜tool▁calls▁end｜>",
+)
 GLM_NAME = re.compile(r"[^\s<>{}`\"']{1,200}")
 GLM_KEY = re.compile(r"\s*+<arg_key>((?:[^<]|<(?!/?arg_)){0,500}+)</arg_key>\s*+<arg_value>")
 QWEN_NAME = re.compile(r"([^<>\n]{1,200})>\s*+")

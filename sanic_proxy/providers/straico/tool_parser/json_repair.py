@@ -74,7 +74,7 @@ def decode_values(text: str, start: int, *, may_repair: bool, is_closed: bool = 
         decoded = _values(region, 0)
         if decoded is not None and not region[decoded.end :].strip():
             return decoded._replace(end=len(text))
-    return _elements(text, start)
+    return whole_elements(text, start)
 
 
 def value_at(text: str, start: int) -> Decoded | None:
@@ -126,8 +126,8 @@ def _decoded_at(text: str, start: int, decoder: json.JSONDecoder = _DECODER) -> 
         size *= 4
 
 
-def _elements(text: str, start: int) -> Decoded | None:
-    """The whole objects of a damaged array."""
+def whole_elements(text: str, start: int) -> Decoded | None:
+    """The complete elements of an array that is damaged or cut behind them; the rest is `unread`."""
     if not text.startswith("[", start):
         return None
     rest = text[start + 1 :].lstrip()

@@ -23,6 +23,8 @@ from sanic_proxy.providers.straico.tool_parser.grammar import (
     CLAUDE_KEY,
     CLAUDE_NAME,
     CLOSERS,
+    CLOSING_TAGS,
+    CUT_NAME,
     DEEPSEEK_NAME,
     EMPTY_FENCE,
     END_OF_KIND,
@@ -34,6 +36,7 @@ from sanic_proxy.providers.straico.tool_parser.grammar import (
     MARKER,
     MARKER_OR_CLOSER,
     MISTRAL_NAME,
+    OPENING_TAGS,
     PREFIXED_END,
     QWEN_KEY,
     QWEN_NAME,
@@ -41,7 +44,7 @@ from sanic_proxy.providers.straico.tool_parser.grammar import (
     closer_of,
     unpadded,
 )
-from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, decode_values
+from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, decode_values, whole_elements
 from sanic_proxy.providers.straico.tool_parser.scanner import Scanner
 from sanic_proxy.providers.straico.tools import Tool, ToolCall, compact
 
@@ -52,11 +55,15 @@ _MAX_CLOSERS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a model's text comes to. `content` is None where calls are all there is."""
+    """What a model's text comes to. `content` is None where calls are all there is.
+
+    `is_torn`: the limit of tokens cut another call behind `calls`; it is in neither of them.
+    """
 
     content: str | None
     calls: tuple[ToolCall, ...]
     reasoning: str | None
+    is_torn: bool = False
 
 
 def without_thought(text: str) -> tuple[str, str | None]:
@@ -71,15 +78,18 @@ def without_thought(text: str) -> tuple[str, str | None]:
     return text[position:].lstrip("\n") if position else text, _paragraphs(thoughts)
 
 
-def read(text: str, *, tools: Sequence[Tool], is_truncated: bool) -> Reading:
+def read(text: str, *, tools: Sequence[Tool], is_truncated: bool, accepts_unknown: bool = False) -> Reading:
     """Find the calls, and what was thought. With `is_truncated` a call that is cut is not completed.
 
-    Without tools there are no calls, and a text without thoughts is all content.
+    A cut call stays in the text if it is the only one, and is dropped behind complete ones. Without tools
+    there are no calls, and a text without thoughts is all content. `accepts_unknown`: calls that are marked
+    as such count even if no such tool was offered.
     """
     rest, reasoning = without_thought(text)
     if not tools and "</think" not in rest and "<think" not in rest:
         return Reading(rest, (), reasoning)
-    reader = _Reader(rest, Offer(tools) if tools else None, is_truncated=is_truncated)
+    offer = Offer(tools, accepts_unknown=accepts_unknown) if tools else None
+    reader = _Reader(rest, offer, is_truncated=is_truncated)
     try:
         calls, prose = reader.walk()
     except RecursionError:
@@ -89,7 +99,7 @@ def read(text: str, *, tools: Sequence[Tool], is_truncated: bool) -> Reading:
     if not calls and not reader.saw_empty:
         return Reading("".join(prose), (), reasoning)
     content = _joined(prose)
-    return Reading(content or (None if calls else ""), tuple(calls), reasoning)
+    return Reading(content or (None if calls else ""), tuple(calls), reasoning, reader.is_torn)
 
 
 def _paragraphs(texts: Sequence[str]) -> str | None:
@@ -109,6 +119,8 @@ class _Reader(Scanner):
         self.offer = offer or Offer(())
         self.is_truncated = is_truncated
         self.saw_empty = False
+        self.is_torn = False
+        self._cut_call_at: int | None = None
         self._failures_left = _MAX_FAILURES
         self._closers_left = _MAX_CLOSERS
         readers: dict[str, Callable[[re.Match[str]], Found | None]] = {
@@ -150,7 +162,29 @@ class _Reader(Scanner):
             prose += ["".join([*segment, self.text[kept_to : match.start()]]), found.unread]
             segment = []
             kept_to = position = found.end
-        return calls, [*prose, "".join([*segment, self.text[kept_to:]])]
+        end = self._end_of_prose(kept_to) if calls and self.is_truncated else len(self.text)
+        return calls, [*prose, "".join([*segment, self.text[kept_to:end]])]
+
+    def _end_of_prose(self, start: int) -> int:
+        """The end of the prose behind the last call of a truncated text: where a cut call or tag begins."""
+        end = self._cut_call_at
+        if end is None or end < start:
+            end = self._cut_tag(start)
+        else:
+            self.is_torn = True
+        before = self.text[start:end].rstrip()
+        if end < len(self.text) and (tag := next(filter(before.endswith, OPENING_TAGS), None)) is not None:
+            return start + len(before) - len(tag)  # the tag around the cut call
+        return end
+
+    def _cut_tag(self, start: int) -> int:
+        """Where the incomplete tag begins with which the text ends; its end if there is none."""
+        begin = max(self.text.rfind("<", start), self.text.rfind("[", start))
+        tag = self.text[begin:].rstrip() if begin >= 0 else "\n"
+        is_opening = any(opening.startswith(tag) for opening in OPENING_TAGS)
+        self.is_torn = self.is_torn or is_opening
+        is_tag = is_opening or any(closing.startswith(tag) for closing in CLOSING_TAGS)
+        return begin if is_tag else len(self.text)
 
     def _found(self, match: re.Match[str]) -> Found | None:
         reader = self._readers.get(match.lastgroup or "")
@@ -165,26 +199,36 @@ class _Reader(Scanner):
         """
         if match.lastgroup == "fence":
             return self.after_fence(match)
-        if match.lastgroup not in CALL_KINDS or not self._is_attempt(match):
+        if match.lastgroup not in CALL_KINDS:
             return match.end()
-        return self._after_attempt(match)
+        if not self._is_attempt(match):
+            if CUT_NAME.fullmatch(self.text, match.end()):
+                self._cut_call_at = match.start()
+            return match.end()
+        end = self._after_attempt(match)
+        if end == len(self.text) and not self.text.endswith(self._closer_of(match)):
+            self._cut_call_at = match.start()
+        return end
 
     def _is_attempt(self, match: re.Match[str]) -> bool:
         if match.lastgroup in {"wrapper", "block", "mistral", "llama"}:
             name = GLM_NAME.match(self.text, self.skip_blank(match.end()))
-            is_named = (
-                match.lastgroup == "block" and name is not None and self.offer.find(name[0]) is not None
-            )
+            tool = self.offer.find(name[0]) if match.lastgroup == "block" and name is not None else None
+            is_named = tool is not None and self.offer.is_offered(tool.name)
             return is_named or ATTEMPT.match(self.text, match.end()) is not None
         return True
 
     def _after_attempt(self, match: re.Match[str]) -> int:
-        closer = END_OF_KIND.get(match.lastgroup or "") or closer_of(match[0].split()[0].rstrip(">") + ">")
+        closer = self._closer_of(match)
         close = self.find(closer, match.end())
         end = close + len(closer) if close >= 0 else len(self.text)
         # The closing tag may be missing: another call that starts a line is one of its own.
         again = self.find("\n" + match[0], match.end())
         return min(end, again) if again >= 0 else end
+
+    @staticmethod
+    def _closer_of(match: re.Match[str]) -> str:
+        return END_OF_KIND.get(match.lastgroup or "") or closer_of(match[0].split()[0].rstrip(">") + ">")
 
     # Whole blocks
 
@@ -231,6 +275,8 @@ class _Reader(Scanner):
         is_last = self.skip_blank(end) == len(self.text)
         if not calls or end == position or not (opening[1] or is_last):
             return None
+        if not all(self.offer.is_offered(call.name) for call in calls):
+            return None  # more probably an example than a call
         return Found(calls, end)
 
     def _fenced(self, position: int) -> Found | None:
@@ -253,6 +299,9 @@ class _Reader(Scanner):
             decoded = mended and mended._replace(end=close)
         if decoded is None or (must_end is not None and decoded.end != must_end):
             return None
+        if decoded.unread and self.is_truncated:
+            self.is_torn = True
+            decoded = decoded._replace(unread="")
         found = self.offer.calls_in(decoded, is_tagged=False)
         return found if found.calls and not found.unread else None
 
@@ -279,7 +328,7 @@ class _Reader(Scanner):
         """Damaged JSON, up to the closing tag; up to the next one where the first is in a string."""
         close = self.find(closer, begin)
         if close < 0 and self.is_truncated:
-            return None
+            return self._before_the_cut(begin)
         decoded = decode_values(self._until(begin, close), 0, may_repair=True, is_closed=close >= 0)
         if close >= 0 and (decoded is None or decoded.unread):
             later = self.find(closer, close + 1)
@@ -293,6 +342,14 @@ class _Reader(Scanner):
         if decoded is None:
             return None
         return decoded._replace(end=close if close >= 0 else begin + decoded.end)
+
+    def _before_the_cut(self, begin: int) -> Decoded | None:
+        """The calls of a truncated array that are complete."""
+        elements = whole_elements(self.text, begin)
+        if elements is None or not self.offer.calls_in(elements).calls:
+            return None
+        self.is_torn = True
+        return elements._replace(unread="")
 
     def _until(self, begin: int, close: int) -> str:
         """The text to be repaired: up to the closing tag, or to the next marker."""
@@ -319,6 +376,8 @@ class _Reader(Scanner):
                 return None
             arguments[key[1].strip()] = self.offer.typed(tool, key[1].strip(), unpadded(value[0]))
             position = self.skip_blank(value[1])
+        if not arguments and not self.offer.is_offered(tool.name):
+            return None  # one word between the tags need not be a name
         return self._closed(tool, arguments, position, "</tool_call>")
 
     def _function(self, match: re.Match[str]) -> Found | None:

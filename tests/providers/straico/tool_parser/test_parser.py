@@ -145,12 +145,91 @@ def test_a_call_that_cannot_be_read_stays_and_the_others_count() -> None:
     assert "nope" in reading.content
 
 
-def test_a_torn_call_after_a_whole_one_is_not_completed() -> None:
-    whole = '<tool_call>{"name":"get_time","arguments":{}}</tool_call>'
-    torn = '<tool_call>{"name":"write_file","arguments":{"path":"a","te'
-    reading = read(whole + torn, tools=TOOLS, is_truncated=True)
+WHOLE: dict[Family, str] = {
+    family: render_calls([PastCall("", "get_time", "{}")], family=family) for family in FAMILIES
+}
+LONG = PastCall("", "write_file", '{"path":"a","text":"some text"}')
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("are_together", [True, False], ids=["one block", "two blocks"])
+def test_of_a_cut_text_the_complete_calls_are_kept_and_the_torn_one_is_dropped(
+    family: Family, are_together: bool
+) -> None:
+    """Wherever the limit cuts the second call, the first is read and nothing of the second is prose."""
+    first = PastCall("", "get_time", '{"tz":"UTC"}')
+    whole = render_calls([first], family=family)
+    text = render_calls([first, LONG], family=family)
+    if not are_together:
+        text = f"{whole}\n{render_calls([LONG], family=family)}"
+    begin = text.index("UTC") + len(whole) - whole.index("UTC")
+    for end in range(begin, text.index("some text") + 4):
+        reading = read(f"Look: {text[:end]}", tools=TOOLS, is_truncated=True)
+        assert [(call.name, call.arguments) for call in reading.calls] == [("get_time", '{"tz":"UTC"}')], end
+        assert reading.content == "Look:", text[:end]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_torn"),
+    [
+        (WHOLE["qwen"], False),
+        (WHOLE["qwen"] + "\n<tool_call>", True),
+        (WHOLE["qwen"] + "\n<tool_c", True),
+        (WHOLE["qwen"][:-3], False),
+        (WHOLE["qwen"] + '\n<tool_call>\n{"name":"wri', True),
+        (WHOLE["z-ai"] + "\n<tool_call>write_f", True),
+        (WHOLE["json"] + '\n<tool_calls>\n[{"name":"write_file","arguments":{"te', True),
+        ('[{"name":"get_time","arguments":{}},{"name":"write_f', True),
+        (WHOLE["moonshotai"].replace("<|tool_calls_section_end|>", "<|tool_call_begin|>functions.wr"), True),
+    ],
+)
+def test_a_text_is_torn_if_another_call_was_begun(text: str, is_torn: bool) -> None:
+    reading = read(text, tools=TOOLS, is_truncated=True)
     assert [call.name for call in reading.calls] == ["get_time"]
-    assert reading.content == torn
+    assert (reading.content, reading.is_torn) == (None, is_torn)
+
+
+def test_prose_behind_a_call_is_kept_in_a_cut_text() -> None:
+    reading = read(WHOLE["qwen"] + "\nThen 1 < 2 and [so", tools=TOOLS, is_truncated=True)
+    assert (reading.content, reading.is_torn) == ("Then 1 < 2 and [so", False)
+
+
+def test_the_only_call_of_a_cut_text_stays_text() -> None:
+    for family in FAMILIES:
+        text = render_calls([LONG], family=family).partition("some")[0]
+        assert read(text, tools=TOOLS, is_truncated=True) == Reading(text, (), None)
+
+
+UNKNOWN = ("remove", {"path": "a"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_call_of_an_unknown_tool_is_read_if_it_is_accepted(family: Family) -> None:
+    past = [PastCall("", "ls", "{}"), PastCall("", UNKNOWN[0], json.dumps(UNKNOWN[1]))]
+    text = f"Look: {render_calls(past, family=family)}"
+    reading = read(text, tools=TOOLS, is_truncated=False, accepts_unknown=True)
+    assert [(call.name, json.loads(call.arguments)) for call in reading.calls] == [("ls", {}), UNKNOWN]
+    assert reading.content == "Look:"
+    reading = read(text, tools=TOOLS, is_truncated=False)
+    assert [call.name for call in reading.calls] == ["ls"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name":"remove","arguments":{}}',
+        '```json\n{"name":"remove","arguments":{}}\n```',
+        '```xml\n<tool_call>{"name":"remove","arguments":{}}</tool_call>\n```',
+        '`<tool_call>{"name":"remove","arguments":{}}</tool_call>`',
+        "<tool_call>remove</tool_call>",
+        "<tool_call>a call goes here</tool_call>",
+        '<tool_call>{"name":"not a name","arguments":{}}</tool_call>',
+        '<tool_call>{"name":"Ada","age":36}</tool_call>',
+    ],
+)
+def test_what_may_be_an_example_is_no_call_of_an_unknown_tool(text: str) -> None:
+    reading = read(text, tools=TOOLS, is_truncated=False, accepts_unknown=True)
+    assert (reading.calls, reading.content) == ((), text)
 
 
 def test_whitespace_in_values_is_kept() -> None:
@@ -278,7 +357,7 @@ def test_what_is_rendered_is_read_back(family: Family, given_arguments: list[tup
 @given(TEXTS | st.text(), st.booleans())
 @settings(deadline=None)
 def test_no_text_raises(text: str, is_truncated: bool) -> None:
-    read(text, tools=TOOLS, is_truncated=is_truncated)
+    read(text, tools=TOOLS, is_truncated=is_truncated, accepts_unknown=True)
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="<[{`|\\")))
