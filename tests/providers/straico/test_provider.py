@@ -334,13 +334,41 @@ def test_good_answers_are_not_asked_for_again(proxy: Proxy, upstream: Upstream) 
     assert len(upstream.seen("m")) == 3
 
 
-def test_cut_json_is_an_error_at_once(proxy: Proxy, upstream: Upstream) -> None:
-    cut = straico_completion('{"n": 1')
-    cut["choices"][0]["finish_reason"] = "max_tokens"
-    upstream.on("m", in_turn(cut))
-    reply = proxy.chat("straico/m", response_format=COUNT, max_tokens=3)
+def cut(text: str) -> dict[str, Any]:
+    reply = straico_completion(text)
+    reply["choices"][0]["finish_reason"] = "max_tokens"
+    return reply
+
+
+def test_json_cut_by_the_clients_limit_ends_with_length(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn(cut('{"n": 1'), cut('{"n": 1'), cut('{"n": 1')))
+    choice = proxy.chat("straico/m", response_format=COUNT, max_tokens=3).json["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ('{"n": 1', "length")
+    chunks = chunks_of(proxy.stream("straico/m", response_format=COUNT, max_tokens=3)[1])
+    assert text_of(chunks) == '{"n": 1'
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+    reply = proxy.chat("straico/m", response_format=COUNT)
     assert (reply.status, reply.error["code"]) == (502, "upstream_invalid_json")
     assert "max_tokens" in reply.error["message"]
+
+
+def test_of_two_calls_cut_by_the_limit_the_complete_one_arrives(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", in_turn(cut(f'{CALL}<tool_calls>[{{"name":"ls","argum')))
+    choice = proxy.chat("straico/m", tools=TOOLS, max_tokens=30).json["choices"][0]
+    assert [made["function"]["name"] for made in choice["message"]["tool_calls"]] == ["ls"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (None, "length")
+    assert len(upstream.seen("m")) == 1
+
+
+def test_an_unknown_tool_is_asked_for_again_once_and_then_handed_on(proxy: Proxy, upstream: Upstream) -> None:
+    unknown = CALL.replace('"ls"', '"find"')
+    upstream.on("m", in_turn(unknown, CALL, unknown, unknown))
+    for name in ("ls", "find"):
+        choice = proxy.chat("straico/m", tools=TOOLS).json["choices"][0]
+        assert [made["function"]["name"] for made in choice["message"]["tool_calls"]] == [name]
+        assert choice["finish_reason"] == "tool_calls"
+    assert "There is no function find" in upstream.seen("m")[1].json["messages"][-1]["content"]
+    assert len(upstream.seen("m")) == 4
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])

@@ -19,6 +19,7 @@ from sanic_proxy.providers.straico.tools import compact, pretty
 from sanic_proxy.providers.straico.validation.schemas import BadSchema, Checker, checker
 
 _FENCED = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE_OPENING = re.compile(r"\A```[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[{\[])|\Z)")
 _BRACKET = re.compile(r"[{\[]")
 # JSON begins like this; a bracket of prose does not.
 _BEGINNING = re.compile(r"\{\s*+[\"}]|\[\s*+(?:[\[{\"\]\d-]|true|false|null)")
@@ -98,6 +99,11 @@ def json_in(text: str, visible: str, wanted: Format, *, is_cut: bool = False) ->
             return found
         fault = fault or found.fault
     return Found(None, fault or "it holds no JSON")
+
+
+def cut_json(visible: str) -> str:
+    """The text of an answer that was cut, without the opening of a code fence around it."""
+    return _FENCE_OPENING.sub("", visible.strip())
 
 
 class _Candidate(NamedTuple):

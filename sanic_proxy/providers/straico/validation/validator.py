@@ -25,6 +25,8 @@ from sanic_proxy.providers.straico.tool_parser.parser import Reading, read, with
 from sanic_proxy.providers.straico.tools import Tool, ToolCall, ToolUse, compact
 from sanic_proxy.providers.straico.validation import formats
 
+_MAX_LISTED_TOOLS = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -47,9 +49,12 @@ class Judged:
 def judged(reply: Reply, plan: Plan) -> Judged:
     """Read a reply by the request's plan."""
     tools = plan.use.tools if plan.use is not None else ()
-    native = _known(reply.calls, plan.use)
-    reading = read(reply.text, tools=() if native else tools, is_truncated=reply.finish == "length")
-    calls = native or list(reading.calls)
+    is_truncated = reply.finish == "length"
+    native = _native_calls(reply.calls, plan.use)
+    reading = read(reply.text, tools=() if native else tools, is_truncated=is_truncated, accepts_unknown=True)
+    calls, is_torn = (
+        _without_torn(native, is_truncated=is_truncated) if native else (list(reading.calls), reading.is_torn)
+    )
     message: dict[str, Any] = {"role": "assistant", "content": reading.content, "refusal": reply.refusal}
     if reply.annotations:
         message["annotations"] = reply.annotations
@@ -60,10 +65,12 @@ def judged(reply: Reply, plan: Plan) -> Judged:
         calls, made.fault = _judged_calls(calls, plan, plan.use, reply)
     if calls and plan.use is not None:
         _put_calls(made, calls, plan.use)
+        if is_torn and plan.use.parallel:
+            made.finish = "length"
     elif not reading.content and reply.refusal is not None:
         message["content"] = None
     elif plan.wanted is not None and made.fault is None:
-        _put_json(made, reading, plan.wanted)
+        _put_json(made, reading, plan.wanted, has_limit="max_tokens" in plan.numbers)
         return made
     _cut(made, plan.stops)
     return made
@@ -76,7 +83,7 @@ def _cut(made: Judged, stops: Sequence[str]) -> None:
     shorter = cut(content, stops)
     if shorter is None:
         return
-    is_calling = made.finish in ("tool_calls", "function_call")
+    is_calling = "tool_calls" in made.message or "function_call" in made.message
     made.message["content"] = shorter or (None if is_calling else "")
     if not is_calling:
         made.finish = "stop"
@@ -96,13 +103,27 @@ def _put_calls(made: Judged, calls: Sequence[ToolCall], use: ToolUse) -> None:
     made.finish = "tool_calls"
 
 
-def _known(calls: Sequence[ToolCall], use: ToolUse | None) -> list[ToolCall]:
-    """The calls of tools that were offered, under their own names."""
-    if use is None or not calls:
+def _native_calls(calls: Sequence[ToolCall], use: ToolUse | None) -> list[ToolCall]:
+    """The calls that came as such, under the names of the tools that were offered."""
+    if use is None:
         return []
-    offer = Offer(use.tools)
+    offer = Offer(use.tools, accepts_unknown=True)
     found = [(call, offer.find(call.name)) for call in calls]
     return [replace(call, name=tool.name) for call, tool in found if tool is not None]
+
+
+def _without_torn(calls: list[ToolCall], *, is_truncated: bool) -> tuple[list[ToolCall], bool]:
+    """The calls, and whether the limit of tokens cut the last one, which is kept only if it is the first."""
+    if not is_truncated or not calls or _is_complete(calls[-1]):
+        return calls, False
+    return calls[:-1] or calls, True
+
+
+def _is_complete(call: ToolCall) -> bool:
+    try:
+        return isinstance(strict_value(call.arguments), dict)
+    except ValueError:
+        return False
 
 
 # Calls
@@ -112,10 +133,11 @@ def _judged_calls(
     calls: list[ToolCall], plan: Plan, use: ToolUse, reply: Reply
 ) -> tuple[list[ToolCall], Fault | None]:
     """The calls that count, and what is wrong with them. Nothing is, where the answer was cut."""
+    known = [call for call in calls if use.find(call.name) is not None]
     if isinstance(use.choice, Tool):
-        wanted = [call for call in calls if call.name == use.choice.name]
+        wanted = [call for call in known if call.name == use.choice.name]
     else:
-        wanted = calls
+        wanted = known if use.choice == "required" else calls
     is_whole = reply.finish == "stop" and not (reply.refusal and not calls)
     if not wanted and use.choice != "auto" and is_whole:
         return calls, _not_called(calls, use)
@@ -145,7 +167,7 @@ def _fitted(call: ToolCall, plan: Plan, use: ToolUse) -> tuple[ToolCall, Fault |
     """The call with arguments that fit its tool's schema, if they can be made to; else what is wrong."""
     tool = use.find(call.name)
     if tool is None:
-        return call, None
+        return call, _unknown_tool(call, use)
     try:
         arguments = strict_value(call.arguments)
     except ValueError as exc:
@@ -160,6 +182,12 @@ def _fitted(call: ToolCall, plan: Plan, use: ToolUse) -> tuple[ToolCall, Fault |
     if checker.fault(made) is None:
         return replace(call, arguments=compact(made)), None
     return call, _bad_arguments(tool, wrong)
+
+
+def _unknown_tool(call: ToolCall, use: ToolUse) -> Fault:
+    names = ", ".join(tool.name for tool in use.tools[:_MAX_LISTED_TOOLS])
+    more = ", ..." if len(use.tools) > _MAX_LISTED_TOOLS else ""
+    return Fault(f"There is no function {call.name}. The functions are: {names}{more}.", None)
 
 
 def _bad_arguments(tool: Tool, wrong: str) -> Fault:
@@ -180,13 +208,16 @@ def _joined(faults: Sequence[Fault]) -> Fault | None:
 # JSON
 
 _CUT = {
-    "length": "the limit of tokens (`max_tokens`) cut it off",
+    "length": "the model's own limit of tokens cut it off (the request has no `max_tokens`)",
     "content_filter": "the provider's content filter cut it off",
 }
 
 
-def _put_json(made: Judged, reading: Reading, wanted: formats.Format) -> None:
-    """The JSON as the content; a fault where there is none."""
+def _put_json(made: Judged, reading: Reading, wanted: formats.Format, *, has_limit: bool) -> None:
+    """The JSON as the content; a fault where there is none.
+
+    What the client's own limit cut is handed on as it is: the finish reason tells the client, as with OpenAI.
+    """
     text, _ = without_thought(made.reply.text)
     found = formats.json_in(text, reading.content or "", wanted, is_cut=made.finish != "stop")
     if found.text is not None:
@@ -197,6 +228,9 @@ def _put_json(made: Judged, reading: Reading, wanted: formats.Format) -> None:
         return
     if made.reply.refusal is not None:
         made.message["content"] = None
+        return
+    if made.finish == "length" and has_limit:
+        made.message["content"] = formats.cut_json(reading.content or "")
         return
     cut_by = _CUT.get(made.finish)
     if cut_by is not None:
@@ -224,7 +258,7 @@ def _keep_leading_thought(made: Judged) -> None:
 def answer_of(reply: Reply, plan: Plan) -> str:
     """What the model answered, as a turn of the conversation that goes on."""
     text, _ = without_thought(reply.text)
-    native = _known(reply.calls, plan.use)
+    native = _native_calls(reply.calls, plan.use)
     if not native:
         return text
     past = [families.PastCall("", call.name, call.arguments) for call in native]

@@ -120,10 +120,81 @@ def test_native_calls_come_as_the_client_asked(native: dict[str, Any]) -> None:
     assert (made.finish, made.message["content"]) == ("function_call", "So.")
 
 
-def test_native_calls_of_unknown_tools_are_none() -> None:
-    other = {"tool_calls": [{"function": {"name": "nope", "arguments": "{}"}}]}
-    assert judged("x", message=other, **TOOLS).finish == "stop"
+def test_without_tools_native_calls_are_dropped() -> None:
     assert judged("x", message=NATIVE).finish == "stop"
+
+
+# Calls of tools that were not offered
+
+NATIVE_UNKNOWN = {"tool_calls": [{"id": "c1", "function": {"name": "nope", "arguments": '{"a": 1}'}}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(call("nope", a=1), {}), (None, NATIVE_UNKNOWN)], ids=["text", "native"]
+)
+def test_a_call_of_an_unknown_tool_is_asked_for_again_and_then_handed_on(
+    text: str | None, message: dict[str, Any]
+) -> None:
+    made = judged(text, message=message, **TOOLS)
+    assert made.fault is not None
+    assert made.fault.complaint is not None
+    assert "There is no function nope. The functions are: ls, rm." in made.fault.complaint
+    assert made.fault.error is None
+    assert (calls_of(made), made.finish) == ([("nope", {"a": 1})], "tool_calls")
+    assert made.message["content"] is None
+
+
+def test_beside_a_known_tool_an_unknown_one_is_named_too() -> None:
+    made = judged(call("ls", n=1) + call("nope"), **TOOLS)
+    assert calls_of(made) == [("ls", {"n": 1}), ("nope", {})]
+    assert made.fault is not None
+    assert "nope" in (made.fault.complaint or "")
+
+
+def test_with_many_tools_not_all_are_named() -> None:
+    made = judged(call("nope"), tools=[tool(f"f{number}") for number in range(500)])
+    assert made.fault is not None
+    assert "f99, ...." in (made.fault.complaint or "")
+    assert "f100" not in (made.fault.complaint or "")
+
+
+# Cut by the limit of tokens
+
+TORN = {"function": {"name": "rm", "arguments": '{"p'}}
+NATIVE_TORN = {"tool_calls": [*NATIVE["tool_calls"], TORN]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "calls", "finish"),
+    [
+        (call("ls", n=1) + call("rm", p="abc")[:50], {}, [("ls", {"n": 1})], "length"),
+        (call("ls", n=1), {}, [("ls", {"n": 1})], "tool_calls"),
+        (call("ls", n=1) + " And", {}, [("ls", {"n": 1})], "tool_calls"),
+        (None, NATIVE_TORN, [("ls", {"p": "/"})], "length"),
+        (None, NATIVE, [("ls", {"p": "/"})], "tool_calls"),
+    ],
+)
+def test_complete_calls_are_kept_and_a_torn_one_is_dropped(
+    text: str | None, message: dict[str, Any], calls: Any, finish: str
+) -> None:
+    made = judged(text, finish="length", message=message, **TOOLS, max_tokens=9)
+    assert (calls_of(made), made.finish, made.fault) == (calls, finish, None)
+    assert "tool_call" not in (made.message["content"] or "")
+
+
+def test_a_torn_call_that_is_the_only_one_is_not_completed() -> None:
+    torn = call("rm", p="abc")[:50]
+    made = judged(torn, finish="length", **TOOLS)
+    assert (made.message["content"], made.finish, calls_of(made)) == (torn, "length", [])
+    made = judged(None, finish="length", message={"tool_calls": [TORN]}, **TOOLS)
+    assert made.message["tool_calls"][0]["function"]["arguments"] == '{"p'
+    assert made.finish == "length"
+
+
+def test_where_one_call_is_wanted_a_torn_second_one_does_not_matter() -> None:
+    text = call("ls", n=1) + call("rm", p="abc")[:50]
+    made = judged(text, finish="length", **TOOLS, parallel_tool_calls=False)
+    assert (calls_of(made), made.finish) == ([("ls", {"n": 1})], "tool_calls")
 
 
 # What must be called
@@ -293,6 +364,26 @@ def test_cut_json_is_an_error_at_once(finish: str, word: str) -> None:
     assert isinstance(fault.error, InvalidJson)
     assert word in fault.error.message
     assert judged('{"n": 1}', finish=finish, **COUNT).fault is None
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        ('{"n": 1, "p": "a', '{"n": 1, "p": "a'),
+        ('```json\n{"n": 1, "p": "a', '{"n": 1, "p": "a'),
+        ('<think>hm</think>{"n"', '{"n"'),
+        ("```js", ""),
+        ("", ""),
+    ],
+)
+@pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
+def test_json_cut_by_the_clients_limit_is_handed_on(text: str, content: str, limit: str) -> None:
+    fields: dict[str, Any] = {**COUNT, limit: 5}
+    made = judged(text, finish="length", **fields)
+    assert (made.message["content"], made.finish, made.fault) == (content, "length", None)
+    made = judged('{"n": 1}', finish="length", **fields)
+    assert (made.message["content"], made.finish, made.fault) == ('{"n": 1}', "length", None)
+    assert judged(text, finish="content_filter", **fields).fault is not None
 
 
 def test_a_refusal_is_handed_on() -> None:
