@@ -11,13 +11,13 @@ from sanic_proxy.providers.straico.tools import Choice, Tool, ToolUse
 _TOOL_FIELDS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 
 
-def tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
+def parse_tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
     """The tools of a request; None if there are none, or none may be called. Raises InvalidRequest."""
     if _TOOL_FIELDS.isdisjoint(fields):
         return None
-    is_older = bool(fields.get("functions")) and not fields.get("tools")
-    tools = tuple(_functions(fields) if is_older else _tools(fields))
-    name = "function_call" if is_older else "tool_choice"
+    is_legacy = bool(fields.get("functions")) and not fields.get("tools")
+    tools = tuple(_functions(fields) if is_legacy else _tools(fields))
+    name = "function_call" if is_legacy else "tool_choice"
     choice = fields.get(name, "auto") or "auto"
     if choice not in ("none", "auto") and not tools:
         raise InvalidRequest(f"`{name}` is only allowed where tools are given", param=name)
@@ -28,14 +28,14 @@ def tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
         raise InvalidRequest("`parallel_tool_calls` must be true or false", param="parallel_tool_calls")
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         tools, choice = _allowed(choice, tools, name)
-    return ToolUse(tools, _choice(choice, tools, name), parallel is not False and not is_older, is_older)
+    return ToolUse(tools, _choice(choice, tools, name), parallel is not False and not is_legacy, is_legacy)
 
 
 def offers_tools(fields: Mapping[str, Any]) -> bool:
     """Whether the answer to a request may hold calls. Does not check the request."""
-    is_older = not fields.get("tools")
-    choice = fields.get("function_call" if is_older else "tool_choice")
-    return bool(fields.get("functions") if is_older else fields["tools"]) and choice != "none"
+    is_legacy = not fields.get("tools")
+    choice = fields.get("function_call" if is_legacy else "tool_choice")
+    return bool(fields.get("functions") if is_legacy else fields["tools"]) and choice != "none"
 
 
 def _tools(fields: Mapping[str, Any]) -> Iterator[Tool]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico import families
-from sanic_proxy.providers.straico.images import MAX_IMAGES, PART_KINDS, Image, image_of
+from sanic_proxy.providers.straico.images import MAX_IMAGES, PART_KINDS, Image, parse_image
 from sanic_proxy.providers.straico.tools import Family
 
 # Tuples: a role may be anything, even what has no hash.
@@ -32,7 +32,7 @@ class Conversation:
         self._count = 0
         self.images: list[Image] = []
 
-    def turned(self, messages: list[Any]) -> list[dict[str, str]]:
+    def convert(self, messages: list[Any]) -> list[dict[str, str]]:
         """All messages. Raises InvalidRequest, naming the part that is wrong."""
         told: list[tuple[str, list[str]]] = []
         results: list[str] = []
@@ -85,7 +85,7 @@ class Conversation:
         if kind in _TEXT_KINDS and isinstance(text, str):
             return text
         if isinstance(kind, str) and kind in PART_KINDS:
-            self.images.append(image_of(part, path))
+            self.images.append(parse_image(part, path))
             if len(self.images) > MAX_IMAGES:
                 raise InvalidRequest(
                     f"A conversation may hold {MAX_IMAGES} images", param=f"{path}.image_url"
@@ -152,7 +152,7 @@ def _role(role: object, path: str) -> str:
     raise InvalidRequest("`role` must be system, developer, user, assistant or tool", param=f"{path}.role")
 
 
-def with_system(turns: list[dict[str, str]], text: str) -> list[dict[str, str]]:
+def add_system_text(turns: list[dict[str, str]], text: str) -> list[dict[str, str]]:
     """`text` at the end of the first system turn, or as one of its own."""
     for turn in turns:
         if turn["role"] == "system":
@@ -161,7 +161,7 @@ def with_system(turns: list[dict[str, str]], text: str) -> list[dict[str, str]]:
     return [{"role": "system", "content": text}, *turns]
 
 
-def without_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+def merge_system_turns(turns: list[dict[str, str]]) -> list[dict[str, str]]:
     """The same for a model that knows no system turns: their text begins the first user turn."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     rest = [turn for turn in turns if turn["role"] != "system"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sanic_proxy.providers.straico.json_schema import example_object
-from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, compact, pretty
+from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, compact, indented
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
 # What a GLM value cannot hold, as it has no escapes.
@@ -30,20 +30,20 @@ class PastCall:
     arguments: str
 
 
-def instructions(use: ToolUse, *, family: Family) -> str:
+def instructions(tool_use: ToolUse, *, family: Family) -> str:
     """The text that stands for OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`."""
     described = [
         {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-        for tool in use.tools
+        for tool in tool_use.tools
     ]
-    example = _RENDERERS[family]([_example(use)])
+    example = _RENDERERS[family]([_example(tool_use)])
     return "\n".join(
         [
             "# Tools",
             "",
             "You can call functions. These are the ones you have, each with a JSON Schema of its parameters:",
             "<tools>",
-            pretty(described),
+            indented(described),
             "</tools>",
             "",
             "To call one, write exactly this markup, with the function's name and your arguments filled in:",
@@ -52,8 +52,8 @@ def instructions(use: ToolUse, *, family: Family) -> str:
             "",
             "Text before a call is allowed; write nothing after it, and wait for the result, which comes in",
             "the next message. Never make up a result. Use only the functions listed, with valid arguments.",
-            _SEVERAL[family] if use.parallel else "Make at most one call in each answer.",
-            _choice(use),
+            _SEVERAL[family] if tool_use.parallel else "Make at most one call in each answer.",
+            _choice(tool_use),
         ]
     )
 
@@ -66,16 +66,18 @@ _SEVERAL: Mapping[Family, str] = {
 }
 
 
-def _choice(use: ToolUse) -> str:
-    if isinstance(use.choice, Tool):
-        return f"You must call the function {use.choice.name} now, and no other; do not answer without it."
-    if use.choice == "required":
+def _choice(tool_use: ToolUse) -> str:
+    if isinstance(tool_use.choice, Tool):
+        return (
+            f"You must call the function {tool_use.choice.name} now, and no other; do not answer without it."
+        )
+    if tool_use.choice == "required":
         return "You must call at least one function now; do not answer without a call."
     return "Call a function only where it helps; otherwise answer as usual, without any of this markup."
 
 
-def _example(use: ToolUse) -> PastCall:
-    tool = use.choice if isinstance(use.choice, Tool) else use.tools[0]
+def _example(tool_use: ToolUse) -> PastCall:
+    tool = tool_use.choice if isinstance(tool_use.choice, Tool) else tool_use.tools[0]
     return PastCall("", tool.name, compact(example_object(tool.parameters)))
 
 
@@ -104,7 +106,7 @@ def _arguments(text: str) -> Any:
 
 
 def _render_json(calls: Sequence[PastCall]) -> str:
-    return f"<tool_calls>\n{pretty([_as_json(call) for call in calls])}\n</tool_calls>"
+    return f"<tool_calls>\n{indented([_as_json(call) for call in calls])}\n</tool_calls>"
 
 
 def _render_qwen(calls: Sequence[PastCall]) -> str:

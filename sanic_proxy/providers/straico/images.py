@@ -44,7 +44,7 @@ class Upload:
 Image = Upload | str
 
 
-def image_of(part: Mapping[str, Any], path: str) -> Image:
+def parse_image(part: Mapping[str, Any], path: str) -> Image:
     """The image of a content part: `image_url` as an object or as a string. Raises InvalidRequest."""
     given = part.get("image_url")
     url = given.get("url") if isinstance(given, dict) else given

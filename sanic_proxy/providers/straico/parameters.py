@@ -18,7 +18,7 @@ _MAX_NAMES = 32
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_NAME_CHARS = 64
 
-Fate = Literal["passed", "emulated", "refused", "left out"]
+Handling = Literal["passed", "emulated", "refused", "left out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,13 @@ class Parameter:
     """One parameter: what becomes of it, in a sentence too, and the values that ask for nothing."""
 
     name: str
-    fate: Fate
-    says: str
-    neutral: tuple[object, ...] = ()
+    handling: Handling
+    note: str
+    no_op_values: tuple[object, ...] = ()
 
     def row(self) -> str:
-        """Its row in the table of the documents."""
-        return f"| `{self.name}` | {self.fate} | {self.says} |"
+        """Its line in the README's table."""
+        return f"| `{self.name}` | {self.handling} | {self.note} |"
 
 
 _NOT_KNOWN = "Straico does not know it"
@@ -81,28 +81,28 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("web_search_options", "left out", _NOT_KNOWN),
 )
 _BY_NAME: Mapping[str, Parameter] = {row.name: row for row in PARAMETERS}
-_TAKEN = frozenset(row.name for row in PARAMETERS if row.fate in {"passed", "emulated"})
+_SUPPORTED = frozenset(row.name for row in PARAMETERS if row.handling in {"passed", "emulated"})
 
 
-def left_out(fields: Mapping[str, Any]) -> list[str]:
+def dropped_params(fields: Mapping[str, Any]) -> list[str]:
     """The names of what Straico will not hear of, in the order sent. Raises InvalidRequest, by name."""
-    return [name for name, value in fields.items() if name not in _TAKEN and _asks_in_vain(name, value)]
+    return [name for name, value in fields.items() if name not in _SUPPORTED and _is_dropped(name, value)]
 
 
-def _asks_in_vain(name: str, value: object) -> bool:
+def _is_dropped(name: str, value: object) -> bool:
     parameter = _BY_NAME.get(name)
-    if value is None or (parameter is not None and any(_same(value, n) for n in parameter.neutral)):
+    if value is None or (parameter is not None and any(_same(value, n) for n in parameter.no_op_values)):
         return False
-    if parameter is not None and parameter.fate == "refused":
-        raise InvalidRequest(f"`{name}` cannot be used with Straico: {parameter.says}", param=name)
+    if parameter is not None and parameter.handling == "refused":
+        raise InvalidRequest(f"`{name}` cannot be used with Straico: {parameter.note}", param=name)
     return True
 
 
-def _same(value: object, neutral: object) -> bool:
-    return value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+def _same(value: object, no_op_values: object) -> bool:
+    return value == no_op_values and isinstance(value, bool) == isinstance(no_op_values, bool)
 
 
-def headers_for(names: list[str]) -> list[tuple[str, str]]:
+def dropped_params_headers(names: list[str]) -> list[tuple[str, str]]:
     """The header that names what was left out; none where nothing was. Clients choose these names."""
     if not names:
         return []

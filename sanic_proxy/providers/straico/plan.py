@@ -12,16 +12,16 @@ from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico import families
-from sanic_proxy.providers.straico.choices import tool_use
-from sanic_proxy.providers.straico.conversation import Conversation, with_system, without_system
+from sanic_proxy.providers.straico.choices import parse_tool_use
+from sanic_proxy.providers.straico.conversation import Conversation, add_system_text, merge_system_turns
 from sanic_proxy.providers.straico.images import Image
-from sanic_proxy.providers.straico.parameters import left_out
-from sanic_proxy.providers.straico.prompt import prompt_of
-from sanic_proxy.providers.straico.stops import stops_of
+from sanic_proxy.providers.straico.parameters import dropped_params
+from sanic_proxy.providers.straico.prompt import render_prompt
+from sanic_proxy.providers.straico.stops import parse_stop
 from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, family_of
 from sanic_proxy.providers.straico.validation import formats
-from sanic_proxy.providers.straico.validation.formats import Format, format_of
-from sanic_proxy.providers.straico.validation.schemas import BadSchema, Checker, checker
+from sanic_proxy.providers.straico.validation.formats import ResponseFormat, parse_response_format
+from sanic_proxy.providers.straico.validation.schemas import Checker, InvalidSchema, compile_schema
 
 # Models that refuse the role `system`: its text goes into the first user turn.
 _WITHOUT_SYSTEM = frozenset({"claude-haiku-4-5-5"})
@@ -30,7 +30,7 @@ _MAX_STRICT_PARTS = 100_000
 
 
 @dataclass(slots=True)
-class Plan:
+class UpstreamPlan:
     """One request: the turns the model reads, and what its answer has to be."""
 
     model: str
@@ -38,34 +38,34 @@ class Plan:
     turns: list[dict[str, str]]
     images: Sequence[Image] = ()
     numbers: Mapping[str, Any] = field(default_factory=dict)
-    use: ToolUse | None = None
+    tool_use: ToolUse | None = None
     stops: tuple[str, ...] = ()
-    wanted: Format | None = None
+    response_format: ResponseFormat | None = None
     _checkers: dict[str, Checker | None] = field(default_factory=dict)
 
     @property
     def is_checked(self) -> bool:
         """Whether an answer can be wrong, so that the model would be asked once more."""
-        return self.use is not None or self.wanted is not None
+        return self.tool_use is not None or self.response_format is not None
 
-    def checker_of(self, tool: Tool) -> Checker | None:
+    def checker_for(self, tool: Tool) -> Checker | None:
         """What checks the arguments of a tool; None where its schema says nothing or cannot be used."""
         if tool.name not in self._checkers:
             try:
-                self._checkers[tool.name] = checker(tool.parameters) if tool.parameters else None
-            except BadSchema:
+                self._checkers[tool.name] = compile_schema(tool.parameters) if tool.parameters else None
+            except InvalidSchema:
                 self._checkers[tool.name] = None
         return self._checkers[tool.name]
 
-    def with_strict_checkers(self, use: ToolUse) -> None:
+    def compile_strict_schemas(self, tool_use: ToolUse) -> None:
         """Compile the schemas of strict tools. Raises InvalidRequest: their calls must be checked."""
         size = 0
-        for tool in use.tools:
+        for tool in tool_use.tools:
             if not tool.is_strict or not tool.parameters:
                 continue
             try:
-                self._checkers[tool.name] = compiled = checker(tool.parameters)
-            except BadSchema as exc:
+                self._checkers[tool.name] = compiled = compile_schema(tool.parameters)
+            except InvalidSchema as exc:
                 message = f"The schema of the strict function {tool.name!r} cannot be used: {exc}"
                 raise InvalidRequest(message, param=f"{tool.path}.parameters") from None
             size += compiled.size
@@ -81,36 +81,43 @@ class Plan:
         self, turns: Sequence[dict[str, str]], image_urls: Sequence[str], *, mark: str
     ) -> dict[str, Any]:
         """The body for `POST /v1/prompt/completion`, which takes images but no roles."""
-        message = prompt_of(turns, mark=mark)
+        message = render_prompt(turns, mark=mark)
         return {"models": [self.model], "message": message, "images": [*image_urls], **self.numbers}
 
 
-def plan_of(fields: Mapping[str, Any], upstream_model: str) -> Plan:
+def build_plan(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
     """Convert a request. Raises InvalidRequest, naming the parameter."""
     try:
-        return _planned(fields, upstream_model)
+        return _build(fields, upstream_model)
     except RecursionError:
         # What tells a schema in words goes down as deep as it does.
         raise InvalidRequest("A schema in the request is nested too deeply") from None
 
 
-def _planned(fields: Mapping[str, Any], upstream_model: str) -> Plan:
-    left_out(fields)  # it refuses what would change the answer's shape
+def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
+    dropped_params(fields)  # it refuses what would change the answer's shape
     family = family_of(upstream_model)
-    use, wanted = tool_use(fields), format_of(fields)
+    tool_use, response_format = parse_tool_use(fields), parse_response_format(fields)
     conversation = Conversation(family)
-    turns = conversation.turned(fields["messages"])
-    if use is not None:
-        turns = with_system(turns, families.instructions(use, family=family))
-    if wanted is not None:
-        turns = with_system(turns, formats.instructions(wanted, may_call=use is not None))
+    turns = conversation.convert(fields["messages"])
+    if tool_use is not None:
+        turns = add_system_text(turns, families.instructions(tool_use, family=family))
+    if response_format is not None:
+        turns = add_system_text(turns, formats.instructions(response_format, may_call=tool_use is not None))
     if upstream_model.lower() in _WITHOUT_SYSTEM:
-        turns = without_system(turns)
-    plan = Plan(
-        upstream_model, family, turns, conversation.images, _numbers(fields), use, stops_of(fields), wanted
+        turns = merge_system_turns(turns)
+    plan = UpstreamPlan(
+        upstream_model,
+        family,
+        turns,
+        conversation.images,
+        _numbers(fields),
+        tool_use,
+        parse_stop(fields),
+        response_format,
     )
-    if use is not None:
-        plan.with_strict_checkers(use)
+    if tool_use is not None:
+        plan.compile_strict_schemas(tool_use)
     return plan
 
 
@@ -135,12 +142,12 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def turns_again(turns: Sequence[dict[str, str]], answer: str, complaint: str) -> list[dict[str, str]]:
+def retry_turns(turns: Sequence[dict[str, str]], answer: str, retry_prompt: str) -> list[dict[str, str]]:
     """The conversation with an answer that will not do, and a turn that says so."""
     if answer.strip():
-        return [*turns, {"role": "assistant", "content": answer}, {"role": "user", "content": complaint}]
+        return [*turns, {"role": "assistant", "content": answer}, {"role": "user", "content": retry_prompt}]
     if turns and turns[-1]["role"] == "user":
         # Straico answers an empty assistant turn with an error, and some models want turns to alternate.
-        last = {"role": "user", "content": f"{turns[-1]['content']}\n\n{complaint}"}
+        last = {"role": "user", "content": f"{turns[-1]['content']}\n\n{retry_prompt}"}
         return [*turns[:-1], last]
-    return [*turns, {"role": "user", "content": complaint}]
+    return [*turns, {"role": "user", "content": retry_prompt}]

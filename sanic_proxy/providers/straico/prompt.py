@@ -7,7 +7,7 @@ from collections.abc import Sequence
 Turn = dict[str, str]
 
 
-def prompt_of(turns: Sequence[Turn], *, mark: str) -> str:
+def render_prompt(turns: Sequence[Turn], *, mark: str) -> str:
     """The turns one after the other, each under a heading that holds `mark`.
 
     `mark` is new for each request: what somebody wrote inside a turn cannot look like the next one. A

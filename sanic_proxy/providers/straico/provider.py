@@ -27,10 +27,10 @@ from sanic_proxy.providers.openai_compatible import endpoint, fixed_headers, hea
 from sanic_proxy.providers.straico import parameters, replies
 from sanic_proxy.providers.straico.choices import offers_tools
 from sanic_proxy.providers.straico.error_rules import RULES
-from sanic_proxy.providers.straico.plan import Plan, plan_of, turns_again
+from sanic_proxy.providers.straico.plan import UpstreamPlan, build_plan, retry_turns
 from sanic_proxy.providers.straico.uploads import Uploads
 from sanic_proxy.providers.straico.validation import validator
-from sanic_proxy.providers.straico.validation.validator import Judged
+from sanic_proxy.providers.straico.validation.validator import Validated
 from sanic_proxy.streams import replay
 from sanic_proxy.streams.stream import PING, Filler, FirstFiller, Relay, beats_until, discard
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient, UpstreamResponse
@@ -40,7 +40,7 @@ from sanic_proxy.upstream.client import Endpoint, UpstreamClient, UpstreamRespon
 class _Asked(Answer):
     """An answer, and what it has to be. The images stay where they were brought to."""
 
-    plan: Plan
+    plan: UpstreamPlan
     image_urls: Sequence[str]
 
 
@@ -76,11 +76,11 @@ class StraicoProvider(ChatProvider):
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
         request.answer_headers = _told_of(request)
-        plan = plan_of(request.fields, request.upstream_model)
+        plan = build_plan(request.fields, request.upstream_model)
         request.forget_content()  # the plan has what is still needed of it
         if request.total_at == math.inf:
             request.total_at = self._client.deadline(self._chat)
-        urls = await self._uploads.urls_of(plan.images, request.total_at) if plan.images else []
+        urls = await self._uploads.resolve(plan.images, request.total_at) if plan.images else []
         plan.images = ()
         way, body = self._question(plan, plan.turns, urls)
         if not plan.is_checked:
@@ -89,7 +89,7 @@ class StraicoProvider(ChatProvider):
         return _Asked(self, request, response, plan, urls)
 
     def _question(
-        self, plan: Plan, turns: Sequence[dict[str, str]], image_urls: Sequence[str]
+        self, plan: UpstreamPlan, turns: Sequence[dict[str, str]], image_urls: Sequence[str]
     ) -> tuple[Endpoint, bytes]:
         """Where `turns` go, and as what: only the older endpoint takes images."""
         if image_urls:
@@ -144,38 +144,38 @@ class StraicoProvider(ChatProvider):
     async def _completion(self, asked: _Asked) -> dict[str, Any]:
         """The answer; the second one where the first will not do. Raises where neither does."""
         request, plan = asked.request, asked.plan
-        made = await _judged(asked.source, plan)
+        made = await _validate(asked.source, plan)
         request.record.usage = made.reply.usage
-        if made.fault is not None and made.fault.complaint is not None:
+        if made.violation is not None and made.violation.retry_prompt is not None:
             asked.source.close()
-            made = await self._made_again(asked, made, made.fault.complaint)
+            made = await self._made_again(asked, made, made.violation.retry_prompt)
             request.record.usage = made.reply.usage
-        if made.fault is not None and made.fault.error is not None:
-            raise made.fault.error
+        if made.violation is not None and made.violation.error is not None:
+            raise made.violation.error
         return validator.completion(made, model=request.model)
 
-    async def _made_again(self, asked: _Asked, first: Judged, complaint: str) -> Judged:
+    async def _made_again(self, asked: _Asked, first: Validated, retry_prompt: str) -> Validated:
         """The answer to a complaint, in what is left of the request's time.
 
         Where the first is good enough to be handed on, it is, should the second not come.
         """
         plan = asked.plan
-        turns = turns_again(plan.turns, validator.answer_of(first.reply, plan), complaint)
+        turns = retry_turns(plan.turns, validator.assistant_turn(first.reply, plan), retry_prompt)
         try:
             way, body = self._question(plan, turns, asked.image_urls)
             response = await self._client.send(
                 way, body=(body,), total_at=asked.source.total_at, is_fresh=True
             )
             try:
-                second = await _judged(response, plan)
+                second = await _validate(response, plan)
             finally:
                 response.close()
         except ProxyError as exc:
-            if first.fault is None or first.fault.error is not None:
+            if first.violation is None or first.violation.error is not None:
                 exc.is_final = True  # the first has been paid: nobody is to begin again
                 raise
             return first
-        return validator.with_cost_of(second, first.reply)
+        return validator.add_cost(second, first.reply)
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
@@ -186,16 +186,16 @@ class StraicoProvider(ChatProvider):
             response.close()
 
 
-async def _judged(source: AnswerSource | UpstreamResponse, plan: Plan) -> Judged:
+async def _validate(source: AnswerSource | UpstreamResponse, plan: UpstreamPlan) -> Validated:
     parsed = codec.loads_tolerant(await source.read_all())
     if parsed is None:
         raise UpstreamBadResponse("The provider's answer is not valid JSON")
-    return validator.judged(replies.reply_of(parsed), plan)
+    return validator.validate(replies.parse_reply(parsed), plan)
 
 
 def _told_of(request: ChatRequest) -> list[tuple[str, str]]:
     """The header that says what Straico will not hear of."""
-    return parameters.headers_for(parameters.left_out(request.fields))
+    return parameters.dropped_params_headers(parameters.dropped_params(request.fields))
 
 
 def _cost_headers(completion: Mapping[str, Any]) -> list[tuple[str, str]]:

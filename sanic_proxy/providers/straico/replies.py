@@ -56,7 +56,7 @@ class Reply:
     cost: dict[str, Numbers]
 
 
-def reply_of(parsed: Any) -> Reply:
+def parse_reply(parsed: Any) -> Reply:
     """Take a reply apart. Raises UpstreamBadResponse, or the error that Straico put into a success."""
     reply = _unwrapped(parsed)
     choice = _first_choice(reply)
@@ -167,7 +167,7 @@ def _whole(value: object) -> int | None:
     return int(value) if value == value and abs(value) < 2**53 else None  # noqa: PLR0124 - NaN
 
 
-def summed(first: Numbers | None, second: Numbers | None) -> Numbers | None:
+def add_numbers(first: Numbers | None, second: Numbers | None) -> Numbers | None:
     """The sum of two answers' numbers, key by key, nested ones too."""
     if first is None or second is None:
         return second if first is None else first
@@ -175,7 +175,7 @@ def summed(first: Numbers | None, second: Numbers | None) -> Numbers | None:
     for key in first.keys() & second.keys():
         one, other = first[key], second[key]
         if isinstance(one, dict) and isinstance(other, dict):
-            total[key] = summed(one, other)
+            total[key] = add_numbers(one, other)
         elif _is_number(one) and _is_number(other):
             total[key] = one + other
     return total

@@ -55,7 +55,7 @@ class ToolUse:
     tools: tuple[Tool, ...]
     choice: Choice | Tool = "auto"
     parallel: bool = True
-    is_older: bool = False
+    is_legacy: bool = False
 
     def find(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)
@@ -85,5 +85,5 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def pretty(value: object) -> str:
+def indented(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=2)

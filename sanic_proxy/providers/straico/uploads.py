@@ -14,8 +14,8 @@ from sanic_proxy.providers.straico.images import Image, Upload, multipart, uploa
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient
 
 MAX_AT_ONCE = 4
-MAX_REMEMBERED = 256
-REMEMBERED_S = 600.0
+MAX_CACHED = 256
+CACHE_S = 600.0
 
 
 class Uploads:
@@ -29,25 +29,25 @@ class Uploads:
         self._endpoint = endpoint
         self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
-    async def urls_of(self, images: Iterable[Image], total_at: float) -> list[str]:
+    async def resolve(self, images: Iterable[Image], total_at: float) -> list[str]:
         """An address for each image, in order; `total_at` (loop time) ends the wait.
 
         Raises the error of the first upload that fails; it and a cancellation end the others.
         """
         images = list(images)
         wanted = {image.digest: image for image in images if isinstance(image, Upload)}
-        found = {digest: url for digest in wanted if (url := self._remembered(digest)) is not None}
+        found = {digest: url for digest in wanted if (url := self._cached_url(digest)) is not None}
         missing = [upload for digest, upload in wanted.items() if digest not in found]
         if missing:
-            found |= await self._all_uploaded(missing, total_at)
+            found |= await self._upload_all(missing, total_at)
         return [found[image.digest] if isinstance(image, Upload) else image for image in images]
 
-    async def _all_uploaded(self, uploads: Iterable[Upload], total_at: float) -> Mapping[bytes, str]:
-        turnstile = asyncio.Semaphore(MAX_AT_ONCE)
+    async def _upload_all(self, uploads: Iterable[Upload], total_at: float) -> Mapping[bytes, str]:
+        semaphore = asyncio.Semaphore(MAX_AT_ONCE)
 
         async def one(upload: Upload) -> str:
-            async with turnstile:
-                return await self._uploaded(upload, total_at)
+            async with semaphore:
+                return await self._upload(upload, total_at)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -56,7 +56,7 @@ class Uploads:
             raise failed.exceptions[0] from None
         return {digest: task.result() for digest, task in tasks.items()}
 
-    async def _uploaded(self, upload: Upload, total_at: float) -> str:
+    async def _upload(self, upload: Upload, total_at: float) -> str:
         boundary = secrets.token_hex(24)
         response = await self._client.send(
             self._endpoint,
@@ -70,11 +70,11 @@ class Uploads:
         finally:
             response.close()
         url = uploaded_url(parsed)
-        self._known[upload.digest] = url, time.monotonic() + REMEMBERED_S
-        if len(self._known) > MAX_REMEMBERED:
+        self._known[upload.digest] = url, time.monotonic() + CACHE_S
+        if len(self._known) > MAX_CACHED:
             self._known.popitem(last=False)
         return url
 
-    def _remembered(self, digest: bytes) -> str | None:
+    def _cached_url(self, digest: bytes) -> str | None:
         url, until = self._known.get(digest, (None, 0.0))
         return url if time.monotonic() < until else None

@@ -50,10 +50,10 @@ class StraicoUpstream(Upstream):
     @override
     def _script_for(self, seen: Seen) -> Script:
         if seen.path == UPLOAD:
-            return self._uploaded
+            return self._upload
         return super()._script_for(seen)
 
-    async def _uploaded(self, exchange: Exchange) -> None:
+    async def _upload(self, exchange: Exchange) -> None:
         self.uploading += 1
         self.busiest = max(self.busiest, self.uploading)
         name = self.files[-1].name

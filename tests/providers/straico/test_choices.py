@@ -8,47 +8,47 @@ from typing import Any
 import pytest
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.choices import offers_tools, tool_use
+from sanic_proxy.providers.straico.choices import offers_tools, parse_tool_use
 from sanic_proxy.providers.straico.tools import Tool, ToolUse
 
 TOOLS = [{"type": "function", "function": {"name": name}} for name in ("ls", "rm", "cp")]
 LS, RM = Tool("ls", "", {}), Tool("rm", "", {})
 
 
-def test_the_older_functions_are_tools_too() -> None:
+def test_legacy_functions_are_tools() -> None:
     fields = {"functions": [{"name": "ls"}], "function_call": {"name": "ls"}}
-    assert tool_use(fields) == ToolUse((LS,), LS, parallel=False, is_older=True)
+    assert parse_tool_use(fields) == ToolUse((LS,), LS, parallel=False, is_legacy=True)
 
 
 @pytest.mark.parametrize("fields", [{}, {"tools": []}, {"tools": TOOLS, "tool_choice": "none"}])
-def test_without_tools_there_is_no_use_of_them(fields: dict[str, Any]) -> None:
-    assert tool_use(fields) is None
+def test_without_callable_tools_there_is_no_tool_use(fields: dict[str, Any]) -> None:
+    assert parse_tool_use(fields) is None
 
 
 @pytest.mark.parametrize(
     "named", [{"type": "function", "function": {"name": "rm"}}, {"type": "function", "name": "rm"}]
 )
 def test_a_named_function_must_be_called(named: dict[str, Any]) -> None:
-    use = tool_use({"tools": TOOLS, "tool_choice": named})
-    assert use is not None
-    assert use.choice == RM
+    tool_use = parse_tool_use({"tools": TOOLS, "tool_choice": named})
+    assert tool_use is not None
+    assert tool_use.choice == RM
 
 
 @pytest.mark.parametrize("mode", ["auto", "required"])
 @pytest.mark.parametrize("flat", [False, True])
-def test_allowed_tools_leave_those_alone(mode: str, flat: bool) -> None:
+def test_allowed_tools_restrict_the_tools(mode: str, flat: bool) -> None:
     entries = [{"type": "function", "name": "ls"}, {"type": "function", "function": {"name": "rm"}}]
     allowed = {"mode": mode, "tools": entries}
     choice = {"type": "allowed_tools", **(allowed if flat else {"allowed_tools": allowed})}
-    use = tool_use({"tools": TOOLS, "tool_choice": choice})
-    assert use is not None
-    assert (use.tools, use.choice) == ((LS, RM), mode)
+    tool_use = parse_tool_use({"tools": TOOLS, "tool_choice": choice})
+    assert tool_use is not None
+    assert (tool_use.tools, tool_use.choice) == ((LS, RM), mode)
 
 
-def test_a_strict_tool_knows_where_it_came_from() -> None:
-    use = tool_use({"tools": [*TOOLS, {"function": {"name": "x", "strict": True}}]})
-    assert use is not None
-    assert (use.tools[3].is_strict, use.tools[3].path) == (True, "tools.3.function")
+def test_a_strict_tool_has_the_path_of_its_parameter() -> None:
+    tool_use = parse_tool_use({"tools": [*TOOLS, {"function": {"name": "x", "strict": True}}]})
+    assert tool_use is not None
+    assert (tool_use.tools[3].is_strict, tool_use.tools[3].path) == (True, "tools.3.function")
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,23 @@ ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [
         ({"functions": [{}]}, "functions.0.name"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_invalid_parameters_are_rejected_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        tool_use(fields)
+        parse_tool_use(fields)
     assert caught.value.param == param
 
 
-def test_parameters_may_be_left_out_or_empty() -> None:
-    use = tool_use({"tools": [{"function": {"name": "a", "parameters": None}}]})
-    assert use is not None
-    assert use.tools == (Tool("a", "", {}),)
+def test_parameters_may_be_missing_or_empty() -> None:
+    tool_use = parse_tool_use({"tools": [{"function": {"name": "a", "parameters": None}}]})
+    assert tool_use is not None
+    assert tool_use.tools == (Tool("a", "", {}),)
 
 
 def test_allowed_tools_are_found_at_once() -> None:
     tools = [{"type": "function", "function": {"name": f"a{number}"}} for number in range(8000)]
     allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"name": "a7999"}] * 8000}
     began = time.process_time()
-    use = tool_use({"tools": tools, "tool_choice": allowed})
+    tool_use = parse_tool_use({"tools": tools, "tool_choice": allowed})
     assert time.process_time() - began < 1
-    assert use is not None
-    assert [tool.name for tool in use.tools] == ["a7999"]
+    assert tool_use is not None
+    assert [tool.name for tool in tool_use.tools] == ["a7999"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.conversation import Conversation, with_system, without_system
+from sanic_proxy.providers.straico.conversation import Conversation, add_system_text, merge_system_turns
 from sanic_proxy.providers.straico.images import MAX_IMAGES
 from sanic_proxy.providers.straico.tools import family_of
 
@@ -16,20 +16,20 @@ HELLO = {"role": "user", "content": "Hello"}
 IMAGE = {"type": "image_url", "image_url": {"url": "https://a/b.png"}}
 
 
-def turned(*messages: Any, model: str = "openai/gpt-4o") -> list[dict[str, str]]:
-    return Conversation(family_of(model)).turned(list(messages))
+def convert(*messages: Any, model: str = "openai/gpt-4o") -> list[dict[str, str]]:
+    return Conversation(family_of(model)).convert(list(messages))
 
 
 def test_developer_is_system_and_parts_are_text() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert turned({"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts}) == [
+    assert convert({"role": "developer", "content": "Be brief"}, {"role": "user", "content": parts}) == [
         {"role": "system", "content": "Be brief"},
         {"role": "user", "content": "a\nb"},
     ]
 
 
-def test_an_assistant_turn_that_says_nothing_is_left_out() -> None:
-    assert turned(HELLO, {"role": "assistant", "content": None}, HELLO) == [HELLO, HELLO]
+def test_an_empty_assistant_turn_is_omitted() -> None:
+    assert convert(HELLO, {"role": "assistant", "content": None}, HELLO) == [HELLO, HELLO]
 
 
 def call(call_id: str | None, name: str, arguments: str = "{}") -> dict[str, Any]:
@@ -42,7 +42,7 @@ def result(call_id: str | None, content: Any) -> dict[str, Any]:
 
 def history(model: str) -> list[dict[str, str]]:
     calls = [call("call_a", "ls", '{"p":"/"}'), call("call_b", "rm", "not json")]
-    return turned(
+    return convert(
         HELLO,
         {"role": "assistant", "content": "Looking.", "tool_calls": calls},
         result("call_b", "gone"),
@@ -72,7 +72,7 @@ def test_kimi_knows_its_calls_by_name_and_number() -> None:
 def test_calls_without_ids_of_their_own_are_told_apart(call_id: str | None) -> None:
     calls = [call(call_id, "ls", '{"p":"/a"}'), call(call_id, "ls", '{"p":"/b"}')]
     answered = call_id or ""
-    _, told, results = turned(
+    _, told, results = convert(
         HELLO, {"role": "assistant", "tool_calls": calls}, result(answered, "A"), result(answered, "B")
     )
     first, second = ("same", "same-2") if call_id else ("ls", "ls-2")
@@ -84,25 +84,25 @@ def test_calls_without_ids_of_their_own_are_told_apart(call_id: str | None) -> N
 
 def test_an_id_may_come_again_in_a_later_turn() -> None:
     asked = {"role": "assistant", "tool_calls": [call("c", "ls")]}
-    *_, last = turned(HELLO, asked, result("c", "A"), asked, result("c", "B"))
+    *_, last = convert(HELLO, asked, result("c", "A"), asked, result("c", "B"))
     assert last["content"] == '<tool_response id="c-2" name="ls">\nB\n</tool_response>'
 
 
 def test_a_result_without_its_call_is_told_as_it_is() -> None:
-    (told,) = turned(result("lost", "A"))
+    (told,) = convert(result("lost", "A"))
     assert told["content"] == '<tool_response id="lost">\nA\n</tool_response>'
 
 
 def test_the_older_function_call_is_known_by_its_name() -> None:
     asked = {"role": "assistant", "content": None, "function_call": {"name": "ls", "arguments": "{}"}}
-    *_, last = turned(HELLO, asked, {"role": "function", "name": "ls", "content": "etc"})
+    *_, last = convert(HELLO, asked, {"role": "function", "name": "ls", "content": "etc"})
     assert last["content"] == '<tool_response id="ls" name="ls">\netc\n</tool_response>'
 
 
 def test_images_leave_a_mark_and_are_kept_in_order() -> None:
     conversation = Conversation("json")
     second = {"type": "input_image", "image_url": "https://a/c.png"}
-    turns = conversation.turned(
+    turns = conversation.convert(
         [{"role": "user", "content": [IMAGE, {"type": "text", "text": "and"}, second]}]
     )
     assert turns == [{"role": "user", "content": "[image 1]\nand\n[image 2]"}]
@@ -110,12 +110,14 @@ def test_images_leave_a_mark_and_are_kept_in_order() -> None:
 
 
 def test_the_system_text_grows_or_is_made() -> None:
-    assert with_system([dict(HELLO)], "x") == [{"role": "system", "content": "x"}, HELLO]
-    assert with_system([{"role": "system", "content": "a"}], "x") == [{"role": "system", "content": "a\n\nx"}]
-    assert without_system([{"role": "system", "content": "a"}, dict(HELLO)]) == [
+    assert add_system_text([dict(HELLO)], "x") == [{"role": "system", "content": "x"}, HELLO]
+    assert add_system_text([{"role": "system", "content": "a"}], "x") == [
+        {"role": "system", "content": "a\n\nx"}
+    ]
+    assert merge_system_turns([{"role": "system", "content": "a"}, dict(HELLO)]) == [
         {"role": "user", "content": "a\n\nHello"}
     ]
-    assert without_system([{"role": "system", "content": "a"}]) == [{"role": "user", "content": "a"}]
+    assert merge_system_turns([{"role": "system", "content": "a"}]) == [{"role": "user", "content": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -139,14 +141,14 @@ def test_the_system_text_grows_or_is_made() -> None:
 )
 def test_what_cannot_be_told_is_refused_by_name(message: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        turned(message)
+        convert(message)
     assert caught.value.param == param
 
 
 @pytest.mark.parametrize("role", [["user"], {}, 7, None])
 def test_a_role_of_any_type_is_refused_by_name(role: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        turned({"role": role, "content": "x"})
+        convert({"role": role, "content": "x"})
     assert caught.value.param == "messages.0.role"
 
 
@@ -154,6 +156,6 @@ def test_long_conversations_take_no_longer_than_their_messages() -> None:
     calls = [{"id": str(number), "function": {"name": "f"}} for number in range(20_000)]
     results = [{"role": "tool", "content": "x" * 20}] * 80_000
     began = time.process_time()
-    turns = Conversation("json").turned([{"role": "assistant", "tool_calls": calls}, *results])
+    turns = Conversation("json").convert([{"role": "assistant", "tool_calls": calls}, *results])
     assert time.process_time() - began < 3
     assert len(turns) == 2

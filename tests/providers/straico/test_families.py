@@ -7,7 +7,7 @@ import json
 import pytest
 
 from sanic_proxy.providers.straico.families import PastCall, instructions, render_calls, render_result
-from sanic_proxy.providers.straico.tool_parser.parser import read
+from sanic_proxy.providers.straico.tool_parser.parser import parse
 from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse
 
 LS = Tool("ls", "List files", {"type": "object", "properties": {"p": {"type": "string"}}})
@@ -32,11 +32,11 @@ def test_the_example_shows_values_of_the_right_types(family: Family) -> None:
     properties = {"days": {"type": "integer"}, "hourly": {"type": "boolean"}, "ids": {"type": "array"}}
     forecast = Tool("forecast", "", {"type": "object", "properties": properties, "required": [*properties]})
     example = instructions(ToolUse((forecast,)), family=family).partition("</tools>")[2]
-    (call,) = read(example.partition("Text before")[0], tools=[forecast], is_truncated=False).calls
+    (call,) = parse(example.partition("Text before")[0], tools=[forecast], is_truncated=False).calls
     assert json.loads(call.arguments) == {"days": 1, "hourly": True, "ids": ["..."]}
 
 
-def test_what_must_be_called_is_said() -> None:
+def test_the_instructions_say_what_must_be_called() -> None:
     assert "must call at least one" in instructions(ToolUse((LS,), "required"), family="json")
     assert "must call the function ls" in instructions(ToolUse((LS,), LS), family="json")
     assert "at most one call" in instructions(ToolUse((LS,), parallel=False), family="json")

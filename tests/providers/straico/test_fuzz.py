@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.openai import codec
-from sanic_proxy.providers.straico.parameters import headers_for, left_out
-from sanic_proxy.providers.straico.plan import plan_of, turns_again
-from sanic_proxy.providers.straico.replies import reply_of
+from sanic_proxy.providers.straico.parameters import dropped_params, dropped_params_headers
+from sanic_proxy.providers.straico.plan import build_plan, retry_turns
+from sanic_proxy.providers.straico.replies import parse_reply
 from sanic_proxy.providers.straico.validation import validator
-from sanic_proxy.providers.straico.validation.schemas import BadSchema, checker
+from sanic_proxy.providers.straico.validation.schemas import InvalidSchema, compile_schema
 from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
 
 
@@ -23,9 +23,9 @@ from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
 def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         fields["messages"] = messages
-        headers_for(left_out(fields))
-        plan = plan_of(fields, "openai/gpt-4o")
-        codec.dumps(plan.chat_body(turns_again(plan.turns, "a", "b")))
+        dropped_params_headers(dropped_params(fields))
+        plan = build_plan(fields, "openai/gpt-4o")
+        codec.dumps(plan.chat_body(retry_turns(plan.turns, "a", "b")))
         codec.dumps(plan.prompt_body(plan.turns, ["https://a"], mark="m"))
 
 
@@ -51,17 +51,17 @@ REPLIES = VALUES | st.builds(
 
 @given(REPLIES, ASKED)
 @settings(deadline=None, max_examples=500)
-def test_no_reply_breaks_the_judgement(parsed: Any, fields: dict[str, Any]) -> None:
-    plan = plan_of({"messages": [], **fields}, "openai/gpt-4o")
+def test_no_reply_breaks_the_validation(parsed: Any, fields: dict[str, Any]) -> None:
+    plan = build_plan({"messages": [], **fields}, "openai/gpt-4o")
     try:
-        reply = reply_of(parsed)
+        reply = parse_reply(parsed)
     except ProxyError:
         return
-    made = validator.judged(reply, plan)
+    made = validator.validate(reply, plan)
     whole = validator.completion(made, model="m")
     assert isinstance(whole["choices"][0]["message"]["content"], str | None)
     assert codec.dumps(whole)
-    validator.answer_of(reply, plan)
+    validator.assistant_turn(reply, plan)
 
 
 SCHEMA_KEYS = st.sampled_from(
@@ -77,5 +77,5 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 @given(st.dictionaries(SCHEMA_KEYS, SCHEMAS, max_size=4), VALUES)
 @settings(deadline=None, max_examples=500)
 def test_no_schema_breaks_the_checker(schema: dict[str, Any], value: Any) -> None:
-    with suppress(BadSchema):
-        assert checker(schema).fault(value) != ""
+    with suppress(InvalidSchema):
+        assert compile_schema(schema).violation(value) != ""

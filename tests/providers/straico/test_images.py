@@ -14,8 +14,8 @@ from sanic_proxy.errors import InvalidRequest, UpstreamBadResponse
 from sanic_proxy.providers.straico.images import (
     MAX_IMAGE_BYTES,
     Upload,
-    image_of,
     multipart,
+    parse_image,
     uploaded_url,
 )
 
@@ -27,7 +27,7 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
 @pytest.mark.parametrize("wrap", [lambda url: {"url": url, "detail": "high"}, lambda url: url])
 @pytest.mark.parametrize("url", ["https://a.example/b.png?c=1", "HTTPS://a/b"])
 def test_an_https_url_is_handed_on(wrap: Any, url: str) -> None:
-    assert image_of({"type": "image_url", "image_url": wrap(url)}, "p") == url
+    assert parse_image({"type": "image_url", "image_url": wrap(url)}, "p") == url
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_an_https_url_is_handed_on(wrap: Any, url: str) -> None:
     ],
 )
 def test_a_data_url_is_decoded(kind: str, ending: str) -> None:
-    image = image_of({"image_url": {"url": data_url(b"abcd", kind)}}, "p")
+    image = parse_image({"image_url": {"url": data_url(b"abcd", kind)}}, "p")
     assert isinstance(image, Upload)
     assert (image.content, image.digest) == (b"abcd", hashlib.sha256(b"abcd").digest())
     assert image.file_name.endswith(ending)
@@ -77,19 +77,19 @@ def test_a_data_url_is_decoded(kind: str, ending: str) -> None:
 )
 def test_any_other_is_refused_by_name(url: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        image_of({"image_url": {"url": url}}, "messages.0.content.1")
+        parse_image({"image_url": {"url": url}}, "messages.0.content.1")
     assert caught.value.param == "messages.0.content.1.image_url"
 
 
 def test_the_largest_image_is_taken() -> None:
-    image = image_of({"image_url": data_url(b"\0" * MAX_IMAGE_BYTES)}, "p")
+    image = parse_image({"image_url": data_url(b"\0" * MAX_IMAGE_BYTES)}, "p")
     assert isinstance(image, Upload)
     assert len(image.content) == MAX_IMAGE_BYTES
 
 
 @given(st.binary(min_size=1, max_size=200))
 def test_what_was_encoded_is_uploaded(content: bytes) -> None:
-    image = image_of({"image_url": data_url(content)}, "p")
+    image = parse_image({"image_url": data_url(content)}, "p")
     assert isinstance(image, Upload)
     head, middle, tail = multipart(image, "b0undary")
     assert head.startswith(b'--b0undary\r\ncontent-disposition: form-data; name="file"; filename="image-')

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.parameters import PARAMETERS, Parameter, headers_for, left_out
+from sanic_proxy.providers.straico.parameters import (
+    PARAMETERS,
+    Parameter,
+    dropped_params,
+    dropped_params_headers,
+)
 
 PAGE = (Path(__file__).parents[3] / "scripts/docs/straico.md").read_text("utf-8")
 NAMES = [row.name for row in PARAMETERS]
@@ -38,13 +43,13 @@ def test_the_readme_has_the_row(row: Parameter) -> None:
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "response_format": {}},
     ],
 )
-def test_what_asks_for_nothing_or_is_done_is_not_left_out(fields: dict[str, Any]) -> None:
-    assert left_out(fields) == []
+def test_supported_parameters_and_default_values_are_not_dropped(fields: dict[str, Any]) -> None:
+    assert dropped_params(fields) == []
 
 
-def test_what_is_left_out_is_named_in_the_order_sent() -> None:
+def test_dropped_parameters_are_named_in_the_order_sent() -> None:
     fields = {"model": "m", "seed": 7, "cache_prompt": True, "top_p": 0.5, "logit_bias": {"1": 2}, "user": ""}
-    assert left_out(fields) == ["seed", "cache_prompt", "top_p", "logit_bias", "user"]
+    assert dropped_params(fields) == ["seed", "cache_prompt", "top_p", "logit_bias", "user"]
 
 
 @pytest.mark.parametrize(
@@ -64,18 +69,18 @@ def test_what_is_left_out_is_named_in_the_order_sent() -> None:
 )
 def test_another_shape_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        left_out({name: value})
+        dropped_params({name: value})
     assert caught.value.param == name
 
 
-def test_the_header_is_there_only_if_something_was_left_out() -> None:
-    assert headers_for([]) == []
-    assert headers_for(["seed", "x.y"]) == [("x-sanic-proxy-dropped-params", "seed,x.y")]
+def test_the_header_is_sent_only_if_parameters_were_dropped() -> None:
+    assert dropped_params_headers([]) == []
+    assert dropped_params_headers(["seed", "x.y"]) == [("x-sanic-proxy-dropped-params", "seed,x.y")]
 
 
 @given(st.lists(st.text(max_size=80) | st.sampled_from(["a\r\nset-cookie: x", "a,b", ""]), max_size=60))
 def test_no_name_makes_a_header_of_its_own(names: list[str]) -> None:
-    for header, value in headers_for(names):
+    for header, value in dropped_params_headers(names):
         assert header == "x-sanic-proxy-dropped-params"
         parts = value.split(",")
         assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", part) for part in parts)

@@ -8,7 +8,7 @@ import pytest
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.openai import codec
-from sanic_proxy.providers.straico.plan import plan_of, turns_again
+from sanic_proxy.providers.straico.plan import build_plan, retry_turns
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [
@@ -19,7 +19,7 @@ SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}}
 
 
 def body(model: str = "openai/gpt-4o", **fields: Any) -> dict[str, Any]:
-    plan = plan_of({"messages": HELLO, **fields}, model)
+    plan = build_plan({"messages": HELLO, **fields}, model)
     return plan.chat_body(plan.turns)
 
 
@@ -27,7 +27,7 @@ def roles(made: dict[str, Any]) -> list[str]:
     return [message["role"] for message in made["messages"]]
 
 
-def test_only_what_straico_knows_is_sent() -> None:
+def test_only_supported_parameters_are_sent() -> None:
     made = body(temperature=0.5, max_tokens=9, stream=True, top_p=1, stop=["x"], user="u", metadata={})
     assert made == {"model": "openai/gpt-4o", "messages": HELLO, "temperature": 0.5, "max_tokens": 9}
 
@@ -40,7 +40,7 @@ def test_without_a_system_message_the_tools_get_one() -> None:
     assert roles(body(tools=TOOLS)) == ["system", "user"]
 
 
-def test_a_model_without_system_reads_it_in_the_first_user_turn() -> None:
+def test_a_model_without_system_role_gets_it_in_the_first_user_turn() -> None:
     made = body("claude-haiku-4-5-5", tools=TOOLS)
     assert roles(made) == ["user"]
     assert made["messages"][0]["content"].endswith("Hello")
@@ -55,11 +55,11 @@ def test_a_named_tool_must_be_called() -> None:
     assert "must call the function rm" in made["messages"][0]["content"]
 
 
-def test_one_call_at_a_time_is_said_in_words() -> None:
+def test_the_instructions_say_one_call_at_a_time() -> None:
     assert "at most one call" in body(tools=TOOLS, parallel_tool_calls=False)["messages"][0]["content"]
 
 
-def test_only_the_allowed_tools_are_told() -> None:
+def test_only_the_allowed_tools_are_described() -> None:
     allowed = {"mode": "required", "tools": [{"type": "function", "name": "rm"}]}
     made = body(tools=TOOLS, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
     told = made["messages"][0]["content"]
@@ -68,7 +68,7 @@ def test_only_the_allowed_tools_are_told() -> None:
     assert "must call at least one" in told
 
 
-def test_a_format_is_told_in_words_beside_tools() -> None:
+def test_a_response_format_is_described_beside_tools() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
     told = body(tools=TOOLS, response_format=wanted)["messages"][0]["content"]
     assert '"integer"' in told
@@ -78,7 +78,7 @@ def test_a_format_is_told_in_words_beside_tools() -> None:
 
 def test_with_images_the_conversation_is_one_message() -> None:
     parts = [{"type": "text", "text": "See"}, {"type": "image_url", "image_url": {"url": "https://a/b.png"}}]
-    plan = plan_of({"messages": [{"role": "user", "content": parts}], "max_tokens": 5}, "m")
+    plan = build_plan({"messages": [{"role": "user", "content": parts}], "max_tokens": 5}, "m")
     assert list(plan.images) == ["https://a/b.png"]
     assert plan.prompt_body(plan.turns, ["https://a/b.png"], mark="x") == {
         "models": ["m"],
@@ -88,14 +88,14 @@ def test_with_images_the_conversation_is_one_message() -> None:
     }
 
 
-def test_a_complaint_follows_the_answer() -> None:
+def test_a_retry_prompt_follows_the_answer() -> None:
     turns = [{"role": "user", "content": "a"}]
-    assert turns_again(turns, "b", "c") == [
+    assert retry_turns(turns, "b", "c") == [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c"},
     ]
-    assert turns_again(turns, " ", "c") == [{"role": "user", "content": "a\n\nc"}]
+    assert retry_turns(turns, " ", "c") == [{"role": "user", "content": "a\n\nc"}]
     assert turns == [{"role": "user", "content": "a"}]
 
 
@@ -127,22 +127,22 @@ LARGE = {**STRICT, "parameters": {"properties": {f"p{n}": {} for n in range(15_0
         ({"messages": ["x"]}, "messages.0"),
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_invalid_parameters_are_rejected_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         body(**fields)
     assert caught.value.param == param
 
 
-def test_a_schema_that_cannot_be_used_is_no_matter_where_nothing_is_strict() -> None:
+def test_an_invalid_schema_of_a_tool_that_is_not_strict_is_ignored() -> None:
     odd = {"type": "function", "function": {**STRICT, "strict": False}}
-    plan = plan_of({"messages": HELLO, "tools": [odd]}, "m")
-    assert plan.use is not None
-    assert plan.checker_of(plan.use.tools[0]) is None
+    plan = build_plan({"messages": HELLO, "tools": [odd]}, "m")
+    assert plan.tool_use is not None
+    assert plan.checker_for(plan.tool_use.tools[0]) is None
 
 
 @pytest.mark.parametrize("family", ["gpt", "qwen/x"])
 @pytest.mark.parametrize("where", ["tool", "strict", "format"])
-def test_a_schema_too_deep_to_be_told_is_refused(family: str, where: str) -> None:
+def test_a_schema_too_deep_to_be_described_is_rejected(family: str, where: str) -> None:
     deep = codec.loads_strict(b"[" * 990 + b"]" * 990)
     schema = {"type": "object", "default": deep}
     function = {"name": "f", "parameters": schema, "strict": where == "strict"}
@@ -150,4 +150,4 @@ def test_a_schema_too_deep_to_be_told_is_refused(family: str, where: str) -> Non
     if where == "format":
         more = {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}}
     with pytest.raises(InvalidRequest):
-        plan_of({"messages": [{"role": "user", "content": "x"}], **more}, family)
+        build_plan({"messages": [{"role": "user", "content": "x"}], **more}, family)

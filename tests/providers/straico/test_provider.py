@@ -38,7 +38,7 @@ def text_of(chunks: list[dict[str, Any]]) -> str:
     return "".join(delta.get("content") or "" for delta in deltas)
 
 
-def test_a_whole_answer_is_openais(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_whole_answer_has_openais_form(proxy: Proxy, upstream: Upstream) -> None:
     answers(upstream, "openai/gpt-4o", straico_completion("Hello!"))
     reply = proxy.chat("straico/openai/gpt-4o", temperature=0.5)
     assert reply.status == 200
@@ -116,7 +116,7 @@ def test_content_is_null_until_there_is_text_beside_calls(
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": content, "refusal": None}
 
 
-def test_without_the_wish_for_usage_there_is_no_usage_key(proxy: Proxy, upstream: Upstream) -> None:
+def test_without_include_usage_there_is_no_usage_key(proxy: Proxy, upstream: Upstream) -> None:
     answers(upstream, "fast", straico_completion("Hi"))
     chunks = chunks_of(proxy.stream("straico/fast")[1])
     assert all("usage" not in chunk for chunk in chunks)
@@ -154,7 +154,7 @@ def test_tool_calls_come_as_deltas_with_an_index(proxy: Proxy, upstream: Upstrea
         (200, b"not json", (502, "upstream_bad_response")),
     ],
 )
-def test_a_failure_in_time_has_its_true_status(
+def test_a_failure_before_the_commit_has_its_own_status(
     proxy: Proxy, upstream: Upstream, status: int, body: object, expected: tuple[int, str], streaming: bool
 ) -> None:
     async def script(exchange: Exchange) -> None:
@@ -177,7 +177,7 @@ def test_a_late_failure_is_an_error_frame(proxy: Proxy, upstream: Upstream) -> N
     assert b"[DONE]" not in reply.body
 
 
-def test_a_client_that_leaves_takes_the_request_along(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_disconnecting_client_cancels_the_request(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
         upstream.left.append("straico")
@@ -193,7 +193,7 @@ def test_a_client_that_leaves_takes_the_request_along(proxy: Proxy, upstream: Up
     raise AssertionError("the upstream was left open")
 
 
-def test_a_bad_parameter_is_refused_before_straico_sees_it(proxy: Proxy, upstream: Upstream) -> None:
+def test_an_invalid_parameter_is_rejected_before_anything_is_sent(proxy: Proxy, upstream: Upstream) -> None:
     reply = proxy.chat("straico/x", n=2)
     assert (reply.status, reply.error["param"]) == (400, "n")
     assert upstream.requests == []
@@ -203,7 +203,7 @@ def test_a_bad_parameter_is_refused_before_straico_sees_it(proxy: Proxy, upstrea
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
-def test_what_is_left_out_is_named(proxy: Proxy, upstream: Upstream, streaming: bool) -> None:
+def test_dropped_parameters_are_named(proxy: Proxy, upstream: Upstream, streaming: bool) -> None:
     answers(upstream, "m", straico_completion("Hi"), after_s=0.8)  # after the commit
     fields: dict[str, Any] = {"seed": 7, "x-y\r\nset-cookie: z": 1, "top_p": 0.5, "n": 1, "user": None}
     reply = proxy.chat("straico/m", stream=streaming, **fields)
@@ -213,7 +213,7 @@ def test_what_is_left_out_is_named(proxy: Proxy, upstream: Upstream, streaming: 
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
-def test_without_anything_left_out_there_is_no_such_header(
+def test_without_dropped_parameters_there_is_no_such_header(
     proxy: Proxy, upstream: Upstream, streaming: bool
 ) -> None:
     answers(upstream, "m", straico_completion("Hi"))
@@ -248,7 +248,7 @@ def called(n: Any) -> str:
     return f"<tool_calls>{json.dumps([{'name': 'ls', 'arguments': {'n': n}}])}</tool_calls>"
 
 
-def test_a_call_that_is_missing_is_asked_for_once(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_missing_call_is_retried_once(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", in_turn("I would rather not.", CALL))
     reply = proxy.chat("straico/m", **MUST)
     assert reply.json["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "ls"
@@ -263,7 +263,7 @@ def test_a_call_that_is_missing_is_asked_for_once(proxy: Proxy, upstream: Upstre
     assert "completion_tokens=4" in proxy.log_line(reply.headers["x-request-id"])
 
 
-def test_a_stream_is_asked_for_once_more_too(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_stream_is_retried_too(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", in_turn("No.", CALL, after_s=0.4))
     chunks = chunks_of(proxy.stream("straico/m", **MUST, stream_options={"include_usage": True})[1])
     deltas = [c["choices"][0]["delta"] for c in chunks if c["choices"]]
@@ -287,7 +287,7 @@ def test_a_stream_is_asked_for_once_more_too(proxy: Proxy, upstream: Upstream) -
         (("[]", "No."), {"response_format": {"type": "json_object"}}, "upstream_invalid_json"),
     ],
 )
-def test_twice_in_a_row_is_an_error(
+def test_two_violations_in_a_row_are_an_error(
     proxy: Proxy, upstream: Upstream, replies: Any, fields: Any, code: str, streaming: bool
 ) -> None:
     upstream.on("m", in_turn(*replies))
@@ -298,7 +298,7 @@ def test_twice_in_a_row_is_an_error(
     assert "completion_tokens=4" in proxy.log_line(reply.headers["x-request-id"])
 
 
-def test_late_in_a_stream_it_is_an_error_frame(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_late_violation_in_a_stream_is_an_error_frame(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", in_turn("No.", "No.", after_s=0.5))
     reply, frames = proxy.stream("straico/m", response_format=COUNT)
     assert json.loads(frames[-1][6:])["error"]["code"] == "upstream_invalid_json"
@@ -306,16 +306,14 @@ def test_late_in_a_stream_it_is_an_error_frame(proxy: Proxy, upstream: Upstream)
     assert b"No." not in b"".join(frames[:-1])
 
 
-def test_arguments_that_still_do_not_fit_are_handed_on(proxy: Proxy, upstream: Upstream) -> None:
+def test_arguments_that_are_still_invalid_are_passed_on(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", in_turn(called("x"), called("y")))
     choice = proxy.chat("straico/m", tools=[function()]).json["choices"][0]
     assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"n":"y"}'
     assert "is not of type" in upstream.seen("m")[1].json["messages"][-1]["content"]
 
 
-def test_where_the_second_does_not_come_the_first_is_handed_on_if_it_may(
-    proxy: Proxy, upstream: Upstream
-) -> None:
+def test_the_first_answer_is_passed_on_if_the_retry_fails(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", in_turn(called("x"), failing(429, "slow down")))
     choice = proxy.chat("straico/m", tools=[function()]).json["choices"][0]
     assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"n":"x"}'
@@ -324,7 +322,7 @@ def test_where_the_second_does_not_come_the_first_is_handed_on_if_it_may(
     assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
 
 
-def test_good_answers_are_not_asked_for_again(proxy: Proxy, upstream: Upstream) -> None:
+def test_valid_answers_are_not_retried(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", in_turn(called("5"), 'Here: ```json\n{"n": 5}\n```', "Just text."))
     choice = proxy.chat("straico/m", tools=[function(strict=True)]).json["choices"][0]
     assert choice["message"]["tool_calls"][0]["function"]["arguments"] == '{"n":5}'
@@ -360,7 +358,9 @@ def test_of_two_calls_cut_by_the_limit_the_complete_one_arrives(proxy: Proxy, up
     assert len(upstream.seen("m")) == 1
 
 
-def test_an_unknown_tool_is_asked_for_again_once_and_then_handed_on(proxy: Proxy, upstream: Upstream) -> None:
+def test_an_unknown_tool_is_retried_once_and_then_passed_on(
+    proxy: Proxy, upstream: Upstream
+) -> None:
     unknown = CALL.replace('"ls"', '"find"')
     upstream.on("m", in_turn(unknown, CALL, unknown, unknown))
     for name in ("ls", "find"):
@@ -373,7 +373,7 @@ def test_an_unknown_tool_is_asked_for_again_once_and_then_handed_on(proxy: Proxy
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "{url}/schema.json"}, {"pattern": 7}, []])
-def test_a_bad_schema_is_refused_before_anything_is_sent(
+def test_an_invalid_schema_is_rejected_before_anything_is_sent(
     proxy: Proxy, upstream: Upstream, schema: Any, streaming: bool
 ) -> None:
     filled = json.loads(json.dumps(schema).replace("{url}", upstream.url))
@@ -383,7 +383,7 @@ def test_a_bad_schema_is_refused_before_anything_is_sent(
     assert upstream.requests == []
 
 
-def test_a_client_that_leaves_takes_the_second_request_along(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_disconnecting_client_cancels_the_retry(proxy: Proxy, upstream: Upstream) -> None:
     async def second(exchange: Exchange) -> None:
         upstream.left.append("second asked")
         await exchange.client_leaves()

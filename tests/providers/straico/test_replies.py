@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.providers.straico.replies import model_list, reply_of, summed
+from sanic_proxy.providers.straico.replies import add_numbers, model_list, parse_reply
 from sanic_proxy.providers.straico.tools import ToolCall
 from tests.support.upstream import straico_completion
 
@@ -19,14 +19,14 @@ def with_message(**message: Any) -> dict[str, Any]:
 
 
 def test_a_reply_has_its_parts() -> None:
-    reply = reply_of(straico_completion("Hi"))
+    reply = parse_reply(straico_completion("Hi"))
     assert (reply.id, reply.created, reply.finish) == ("chatcmpl-upstream", 1761655357, "stop")
     assert (reply.text, reply.refusal, reply.reasoning, reply.calls) == ("Hi", None, None, [])
     assert reply.cost["price"]["total"] == 0.05
 
 
 def test_a_bare_reply_gets_what_is_missing() -> None:
-    reply = reply_of({"choices": [{"message": {"content": "x"}}]})
+    reply = parse_reply({"choices": [{"message": {"content": "x"}}]})
     assert isinstance(reply.created, int)
     assert reply.id.startswith("chatcmpl-")
     assert (reply.usage, reply.cost) == (None, {})
@@ -43,7 +43,7 @@ def test_a_bare_reply_gets_what_is_missing() -> None:
 def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
     reply = straico_completion()
     reply["choices"][0]["finish_reason"] = reason
-    assert reply_of(reply).finish == expected
+    assert parse_reply(reply).finish == expected
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
     [(None, ""), ("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"), (7, "")],
 )
 def test_content_may_come_in_any_shape(content: object, text: str) -> None:
-    assert reply_of(with_message(content=content)).text == text
+    assert parse_reply(with_message(content=content)).text == text
 
 
 def test_usage_may_be_of_floats_and_nulls() -> None:
     reply = straico_completion(
         usage={"prompt_tokens": 3.0, "completion_tokens": None, "total_tokens": float("nan")}
     )
-    assert reply_of(reply).usage == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
+    assert parse_reply(reply).usage == {"prompt_tokens": 3, "completion_tokens": 0, "total_tokens": 3}
 
 
 def v1(reply: dict[str, Any], **data: Any) -> dict[str, Any]:
@@ -84,14 +84,14 @@ COST = {"overall_price": {"total": 0.05}, "overall_words": {"total": 6}}
     ids=["data", "v0", "v1 overall", "v1 inside", "v1 both"],
 )
 def test_wrappers_are_taken_off(wrap: Any) -> None:
-    reply = reply_of(wrap(straico_completion("Hi")))
+    reply = parse_reply(wrap(straico_completion("Hi")))
     assert reply.text == "Hi"
     assert (reply.cost["price"]["total"], reply.cost["words"]["total"]) == (0.05, 6)
 
 
 def test_reasoning_may_come_beside_the_content() -> None:
-    assert reply_of(with_message(content="Yes", reasoning="hm")).reasoning == "hm"
-    assert reply_of(with_message(content="Yes", reasoning_content="hm", reasoning="x")).reasoning == "hm"
+    assert parse_reply(with_message(content="Yes", reasoning="hm")).reasoning == "hm"
+    assert parse_reply(with_message(content="Yes", reasoning_content="hm", reasoning="x")).reasoning == "hm"
 
 
 @pytest.mark.parametrize(
@@ -107,12 +107,12 @@ def test_reasoning_may_come_beside_the_content() -> None:
     ],
 )
 def test_calls_may_come_as_calls(message: dict[str, Any], call: ToolCall) -> None:
-    assert reply_of(with_message(content=None, **message)).calls == [call]
+    assert parse_reply(with_message(content=None, **message)).calls == [call]
 
 
 @pytest.mark.parametrize("calls", [None, 7, [7], [{}], [{"function": 7}], [{"function": {"name": 7}}]])
 def test_what_is_no_call_is_none(calls: object) -> None:
-    assert reply_of(with_message(content="x", tool_calls=calls)).calls == []
+    assert parse_reply(with_message(content="x", tool_calls=calls)).calls == []
 
 
 WARNING = "**Warning:** It seems we couldn't process your request this time. It may be due to ..."
@@ -138,7 +138,7 @@ WARNING = "**Warning:** It seems we couldn't process your request this time. It 
 )
 def test_a_success_that_is_none_raises(reply: Any, kind: type[errors.ProxyError]) -> None:
     with pytest.raises(kind):
-        reply_of(reply)
+        parse_reply(reply)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_success_that_is_none_raises(reply: Any, kind: type[errors.ProxyError]
     ],
 )
 def test_two_answers_cost_their_sum(first: Any, second: Any, total: Any) -> None:
-    assert summed(first, second) == total
+    assert add_numbers(first, second) == total
 
 
 def test_models_keep_their_fields() -> None:
@@ -176,7 +176,7 @@ def test_models_keep_their_fields() -> None:
     ],
 )
 def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
-    assert reply_of({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
+    assert parse_reply({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
 
 
 @pytest.mark.parametrize(
@@ -190,14 +190,14 @@ def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
 )
 def test_a_reply_without_content_and_finish_reason_is_empty(reply: Any) -> None:
     with pytest.raises(errors.UpstreamBadResponse) as caught:
-        reply_of(reply)
+        parse_reply(reply)
     assert caught.value.code == "upstream_empty_response"
 
 
 @pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
 def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
     with pytest.raises(errors.UpstreamBadResponse):
-        reply_of({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})
+        parse_reply({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})
 
 
 def test_only_chat_models_are_listed() -> None:

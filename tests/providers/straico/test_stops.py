@@ -1,4 +1,4 @@
-"""Answers cut where a stop stands."""
+"""Answers are truncated at stop sequences."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.stops import cut, stops_of
+from sanic_proxy.providers.straico.stops import parse_stop, truncate
 
 
 @pytest.mark.parametrize(
     ("stop", "stops"), [(None, ()), ("\n", ("\n",)), (["a", "b"], ("a", "b")), (["x"] * 4, ("x",) * 4)]
 )
-def test_a_stop_is_one_text_or_several(stop: Any, stops: tuple[str, ...]) -> None:
-    assert stops_of({"stop": stop}) == stops
+def test_a_stop_is_one_string_or_several(stop: Any, stops: tuple[str, ...]) -> None:
+    assert parse_stop({"stop": stop}) == stops
 
 
 @pytest.mark.parametrize("stop", ["", [], [""], ["a", 7], 7, {}, ["x"] * 5, True])
-def test_any_other_stop_is_refused(stop: object) -> None:
+def test_any_other_stop_is_rejected(stop: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        stops_of({"stop": stop})
+        parse_stop({"stop": stop})
     assert caught.value.param == "stop"
 
 
@@ -30,8 +30,8 @@ TEXTS = st.text("ab\n<", max_size=30) | st.text(max_size=10)
 
 
 @given(TEXTS, st.lists(TEXTS.filter(bool), min_size=1, max_size=4))
-def test_nothing_of_a_stop_is_left_and_nothing_before_it_is_lost(text: str, stops: list[str]) -> None:
-    shorter = cut(text, stops)
+def test_text_is_truncated_exactly_before_the_first_stop(text: str, stops: list[str]) -> None:
+    shorter = truncate(text, stops)
     if shorter is None:
         assert not any(stop in text for stop in stops)
         return

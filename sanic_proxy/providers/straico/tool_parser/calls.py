@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from sanic_proxy.providers.straico.tool_parser.coercion import coerce
+from sanic_proxy.providers.straico.tool_parser.coercion import coerce_text
 from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, decode_values
 from sanic_proxy.providers.straico.tools import Tool, ToolCall, compact
 
@@ -24,10 +24,10 @@ class Found(NamedTuple):
 
     calls: list[ToolCall]
     end: int
-    unread: str = ""
+    unparsed: str = ""
 
 
-class Offer:
+class OfferedTools:
     """The tools that a client offered.
 
     With `accepts_unknown` a call of any other function is read as well, if it is marked as a call: the model
@@ -57,21 +57,21 @@ class Offer:
         return name in self._tools
 
     @staticmethod
-    def typed(tool: Tool, key: str, text: str) -> Any:
+    def coerce_argument(tool: Tool, key: str, text: str) -> Any:
         properties = tool.parameters.get("properties")
         schema = properties.get(key) if isinstance(properties, dict) else None
-        return coerce(text, schema, tool.parameters)
+        return coerce_text(text, schema, tool.parameters)
 
-    def calls_in(self, decoded: Decoded, *, is_tagged: bool = True) -> Found:
+    def parse_values(self, decoded: Decoded, *, is_tagged: bool = True) -> Found:
         calls: list[ToolCall] = []
-        unread: list[str] = [decoded.unread] if decoded.unread else []
+        unparsed: list[str] = [decoded.unparsed] if decoded.unparsed else []
         for value in _flat(decoded.values):
             call = self._call_of(value, is_tagged=is_tagged)
             if call is None:
-                unread.append(value if isinstance(value, str) else compact(value))
+                unparsed.append(value if isinstance(value, str) else compact(value))
             else:
                 calls.append(call)
-        return Found(calls, decoded.end, "\n".join(unread))
+        return Found(calls, decoded.end, "\n".join(unparsed))
 
     def _call_of(self, value: object, *, is_tagged: bool) -> ToolCall | None:
         """A call from an object in any of the shapes models write."""
@@ -93,7 +93,7 @@ class Offer:
             given: object = beside if is_tagged and is_known else []
         else:
             given = [] if key == "parameters" and _is_schema(value[key], tool) else value[key]
-        arguments = as_arguments(given)
+        arguments = parse_arguments(given)
         return None if arguments is None else ToolCall(tool.name, compact(arguments))
 
 
@@ -102,13 +102,13 @@ def _is_schema(given: object, tool: Tool) -> bool:
     return isinstance(given, dict) and given.get("type") == "object" and given == tool.parameters
 
 
-def as_arguments(value: object) -> dict[str, Any] | None:
+def parse_arguments(value: object) -> dict[str, Any] | None:
     """Arguments as an object; a string is taken for JSON once more."""
     if isinstance(value, str):
         if not value.strip():
             return {}
-        decoded = decode_values(value, 0, may_repair=True)
-        if decoded is None or decoded.unread or len(decoded.values) != 1:
+        decoded = decode_values(value, 0, repair=True)
+        if decoded is None or decoded.unparsed or len(decoded.values) != 1:
             return None
         value = decoded.values[0]
     return value if isinstance(value, dict) else {} if value is None else None

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sanic_proxy.providers.straico.json_schema import resolve_refs, types_of
-from sanic_proxy.providers.straico.tool_parser.json_repair import finite
+from sanic_proxy.providers.straico.tool_parser.json_repair import parse_finite
 
 _MAX_DEPTH = 100
-_MAX_LOOKS = 50_000
+_MAX_VISITS = 50_000
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "number": (int, float),
     "object": (dict,),
@@ -20,7 +20,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def coerce(text: str, schema: object, root: Mapping[str, Any]) -> Any:
+def coerce_text(text: str, schema: object, root: Mapping[str, Any]) -> Any:
     """The value of a parameter written as bare text.
 
     Where a string may stand the text is kept to the letter, blanks included; without a type it is
@@ -33,7 +33,9 @@ def coerce(text: str, schema: object, root: Mapping[str, Any]) -> Any:
     if "string" in types:
         return None if "null" in types and text.strip() == "null" else text
     try:
-        value = json.loads(_pythonic(text.strip()), strict=False, parse_constant=_refuse, parse_float=finite)
+        value = json.loads(
+            _pythonic(text.strip()), strict=False, parse_constant=_refuse, parse_float=parse_finite
+        )
     except (ValueError, RecursionError):
         return text
     if not types:
@@ -41,48 +43,48 @@ def coerce(text: str, schema: object, root: Mapping[str, Any]) -> Any:
     return value if any(_is_a(value, kind) for kind in types) else text
 
 
-def mended(value: Any, schema: object, root: Mapping[str, Any] | None = None) -> Any:
+def coerce_strings(value: Any, schema: object, root: Mapping[str, Any] | None = None) -> Any:
     """`value` with the strings decoded that stand where the schema wants no string: "5" for an integer.
 
     For JSON that does not fit its schema; what has no type in it stays as it is, and so does what would
     take too long to look through.
     """
     base = schema if root is None and isinstance(schema, dict) else root or {}
-    looks = itertools.count()
+    visits = itertools.count()
     try:
-        return _mended(value, schema, base, 0, looks)
-    except _TooLong:
+        return _mended(value, schema, base, 0, visits)
+    except _TooManyBranches:
         return value
 
 
-class _TooLong(Exception):
+class _TooManyBranches(Exception):
     """More branches than a worker has time for."""
 
 
-def _mended(value: Any, schema: object, root: Mapping[str, Any], depth: int, looks: Iterator[int]) -> Any:
+def _mended(value: Any, schema: object, root: Mapping[str, Any], depth: int, visits: Iterator[int]) -> Any:
     if depth > _MAX_DEPTH:
         return value
     if isinstance(value, str):
         types = types_of(resolve_refs(schema, root), root)
-        made = coerce(value, schema, root) if types and "string" not in types else value
-        return made if isinstance(made, str) else _mended(made, schema, root, depth + 1, looks)
+        made = coerce_text(value, schema, root) if types and "string" not in types else value
+        return made if isinstance(made, str) else _mended(made, schema, root, depth + 1, visits)
     if isinstance(value, dict):
         return {
-            key: _mended(inner, _member(schema, key, root, looks), root, depth + 1, looks)
+            key: _mended(inner, _member(schema, key, root, visits), root, depth + 1, visits)
             for key, inner in value.items()
         }
     if isinstance(value, list):
         return [
-            _mended(inner, _item(schema, place, root, looks), root, depth + 1, looks)
+            _mended(inner, _item(schema, place, root, visits), root, depth + 1, visits)
             for place, inner in enumerate(value)
         ]
     return value
 
 
-def _member(schema: object, key: str, root: Mapping[str, Any], looks: Iterator[int]) -> object:
+def _member(schema: object, key: str, root: Mapping[str, Any], visits: Iterator[int]) -> object:
     """The schema of a member: the first of its branches that knows it."""
     other: object = None
-    for branch in _branches(schema, root, looks):
+    for branch in _branches(schema, root, visits):
         properties = branch.get("properties")
         if isinstance(properties, dict) and key in properties:
             return properties[key]
@@ -91,8 +93,8 @@ def _member(schema: object, key: str, root: Mapping[str, Any], looks: Iterator[i
     return other
 
 
-def _item(schema: object, place: int, root: Mapping[str, Any], looks: Iterator[int]) -> object:
-    for branch in _branches(schema, root, looks):
+def _item(schema: object, place: int, root: Mapping[str, Any], visits: Iterator[int]) -> object:
+    for branch in _branches(schema, root, visits):
         for positions in (branch.get("prefixItems"), branch.get("items")):
             if isinstance(positions, list) and place < len(positions):
                 return positions[place]
@@ -101,15 +103,15 @@ def _item(schema: object, place: int, root: Mapping[str, Any], looks: Iterator[i
     return None
 
 
-def _branches(schema: object, root: Mapping[str, Any], looks: Iterator[int]) -> Iterator[Mapping[str, Any]]:
+def _branches(schema: object, root: Mapping[str, Any], visits: Iterator[int]) -> Iterator[Mapping[str, Any]]:
     """The schema, and those beside each other in it. Raises _TooLong when there have been too many."""
     resolved = resolve_refs(schema, root)
     yield resolved
     for key in ("allOf", "anyOf", "oneOf"):
         branches = resolved.get(key)
         for branch in branches if isinstance(branches, list) else ():
-            if next(looks) > _MAX_LOOKS:
-                raise _TooLong
+            if next(visits) > _MAX_VISITS:
+                raise _TooManyBranches
             yield resolve_refs(branch, root)
 
 

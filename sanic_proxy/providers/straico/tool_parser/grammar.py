@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-LEADING_THOUGHT = re.compile(r"\s*+<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
-THOUGHT_END = re.compile(r"</think(?:ing)?>")
-BLANK = re.compile(r"\s*+")
+LEADING_THINKING = re.compile(r"\s*+<think(?:ing)?>(.*?)(?:</think(?:ing)?>|\Z)", re.DOTALL)
+THINKING_END = re.compile(r"</think(?:ing)?>")
+WHITESPACE = re.compile(r"\s*+")
 FENCE = re.compile(r"```[ \t]*([A-Za-z0-9_+-]*)[ \t]*\n?")
 EMPTY_FENCE = re.compile(r"```[A-Za-z0-9_+-]*\s*+```")
 CALL_FENCES = frozenset({"json", "xml", "tool_call", "tool_calls", "tool_code"})
@@ -40,7 +40,7 @@ CLOSERS = re.compile(
     r"|<｜tool▁calls▁end｜>)"
 )
 CALL_KINDS = frozenset({"wrapper", "block", "function", "invoke", "kimi", "deepseek", "mistral", "llama"})
-UNFRAMED = re.compile(r"\A\n|\n\Z")
+SURROUNDING_NEWLINES = re.compile(r"\A\n|\n\Z")
 PREFIXED_END = "</antml:parameter>"
 END_OF_KIND = {
     "block": "</tool_call>",
@@ -92,7 +92,7 @@ MISTRAL_NAME = re.compile(r"([\w.:-]{1,200})(?:\[CALL_ID\][\w-]{0,100})?(?:\[ARG
 MARKER_OR_CLOSER = re.compile(rf"\s*+(?:{MARKER.pattern}|{CLOSERS.pattern}|</tool_call>|</)")
 
 
-def closer_of(opening: str) -> str:
+def closing_tag_of(opening: str) -> str:
     pairs = {
         "<|tool_calls_section_begin|>": "<|tool_calls_section_end|>",
         "<｜tool▁calls▁begin｜>": "<｜tool▁calls▁end｜>",
@@ -101,6 +101,6 @@ def closer_of(opening: str) -> str:
     return pairs.get(opening, "</" + opening[1:])
 
 
-def unpadded(text: str) -> str:
+def strip_newlines(text: str) -> str:
     """A value without the one newline at each side that belongs to the markup: both, or none."""
     return text[1:-1] if len(text) > 1 and text[0] == "\n" and text[-1] == "\n" else text

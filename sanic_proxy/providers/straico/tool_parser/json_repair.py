@@ -31,7 +31,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def finite(text: str) -> float:
+def parse_finite(text: str) -> float:
     """The number; too large a one would be written as `Infinity`, which is no JSON."""
     value = float(text)
     if math.isinf(value):
@@ -39,17 +39,17 @@ def finite(text: str) -> float:
     return value
 
 
-def strict_value(text: str) -> Any:
+def parse_strict(text: str) -> Any:
     """The one JSON value that `text` is, to the letter of RFC 8259. Raises ValueError."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=finite)
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=parse_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
 # Not strict: models write line breaks inside strings as they are.
-_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=finite)
-_STRICT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=finite)
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=parse_finite)
+_STRICT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_finite)
 
 
 class Decoded(NamedTuple):
@@ -57,10 +57,10 @@ class Decoded(NamedTuple):
 
     values: list[Any]
     end: int
-    unread: str = ""
+    unparsed: str = ""
 
 
-def decode_values(text: str, start: int, *, may_repair: bool, is_closed: bool = False) -> Decoded | None:
+def decode_values(text: str, start: int, *, repair: bool, is_closed: bool = False) -> Decoded | None:
     """The JSON values at `start`, one behind the other; None if there is none.
 
     Without repair only what is whole counts. With it, `text` is taken to its end, and an array whose
@@ -68,16 +68,16 @@ def decode_values(text: str, start: int, *, may_repair: bool, is_closed: bool = 
     a closing tag followed, so that brackets may be missing but nothing else is.
     """
     decoded = _values(text, start)
-    if decoded is not None or not may_repair or len(text) - start > MAX_REPAIRED_CHARS:
+    if decoded is not None or not repair or len(text) - start > MAX_REPAIRED_CHARS:
         return decoded
     for region in _mended(text[start:], _CLOSED_REPAIRS if is_closed else _REPAIRS):
         decoded = _values(region, 0)
         if decoded is not None and not region[decoded.end :].strip():
             return decoded._replace(end=len(text))
-    return whole_elements(text, start)
+    return complete_elements(text, start)
 
 
-def value_at(text: str, start: int) -> Decoded | None:
+def decode_value(text: str, start: int) -> Decoded | None:
     """The one value at `start`, to the letter; None where there is none that is whole."""
     try:
         value, end = _decoded_at(text, start, _STRICT_DECODER)
@@ -126,7 +126,7 @@ def _decoded_at(text: str, start: int, decoder: json.JSONDecoder = _DECODER) -> 
         size *= 4
 
 
-def whole_elements(text: str, start: int) -> Decoded | None:
+def complete_elements(text: str, start: int) -> Decoded | None:
     """The complete elements of an array that is damaged or cut behind them; the rest is `unread`."""
     if not text.startswith("[", start):
         return None
@@ -134,8 +134,8 @@ def whole_elements(text: str, start: int) -> Decoded | None:
     decoded = _values(rest, 0)
     if decoded is None:
         return None
-    unread = rest[decoded.end :].strip(" \t\r\n,]")
-    return Decoded(decoded.values, len(text), unread)
+    unparsed = rest[decoded.end :].strip(" \t\r\n,]")
+    return Decoded(decoded.values, len(text), unparsed)
 
 
 def _without_fence(text: str) -> str:

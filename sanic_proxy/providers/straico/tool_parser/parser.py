@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sanic_proxy.providers.straico.tool_parser.calls import Found, Offer, as_arguments
+from sanic_proxy.providers.straico.tool_parser.calls import Found, OfferedTools, parse_arguments
 from sanic_proxy.providers.straico.tool_parser.grammar import (
     ATTEMPT,
     BRACKETS,
@@ -32,7 +32,7 @@ from sanic_proxy.providers.straico.tool_parser.grammar import (
     GLM_KEY,
     GLM_NAME,
     KIMI_NAME,
-    LEADING_THOUGHT,
+    LEADING_THINKING,
     MARKER,
     MARKER_OR_CLOSER,
     MISTRAL_NAME,
@@ -40,11 +40,11 @@ from sanic_proxy.providers.straico.tool_parser.grammar import (
     PREFIXED_END,
     QWEN_KEY,
     QWEN_NAME,
-    UNFRAMED,
-    closer_of,
-    unpadded,
+    SURROUNDING_NEWLINES,
+    closing_tag_of,
+    strip_newlines,
 )
-from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, decode_values, whole_elements
+from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, complete_elements, decode_values
 from sanic_proxy.providers.straico.tool_parser.scanner import Scanner
 from sanic_proxy.providers.straico.tools import Tool, ToolCall, compact
 
@@ -54,7 +54,7 @@ _MAX_CLOSERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedText:
     """What a model's text comes to. `content` is None where calls are all there is.
 
     `is_torn`: the limit of tokens cut another call behind `calls`; it is in neither of them.
@@ -66,40 +66,42 @@ class Reading:
     is_torn: bool = False
 
 
-def without_thought(text: str) -> tuple[str, str | None]:
+def split_thinking(text: str) -> tuple[str, str | None]:
     """The text after a leading `<think>` block, and the block. One that never ends takes it all."""
     if "<think" not in text:
         return text, None
-    thoughts: list[str] = []
+    thinking: list[str] = []
     position = 0
-    while match := LEADING_THOUGHT.match(text, position):
-        thoughts.append(match[1].strip())
+    while match := LEADING_THINKING.match(text, position):
+        thinking.append(match[1].strip())
         position = match.end()
-    return text[position:].lstrip("\n") if position else text, _paragraphs(thoughts)
+    return text[position:].lstrip("\n") if position else text, _paragraphs(thinking)
 
 
-def read(text: str, *, tools: Sequence[Tool], is_truncated: bool, accepts_unknown: bool = False) -> Reading:
+def parse(
+    text: str, *, tools: Sequence[Tool], is_truncated: bool, accepts_unknown: bool = False
+) -> ParsedText:
     """Find the calls, and what was thought. With `is_truncated` a call that is cut is not completed.
 
     A cut call stays in the text if it is the only one, and is dropped behind complete ones. Without tools
     there are no calls, and a text without thoughts is all content. `accepts_unknown`: calls that are marked
     as such count even if no such tool was offered.
     """
-    rest, reasoning = without_thought(text)
+    rest, reasoning = split_thinking(text)
     if not tools and "</think" not in rest and "<think" not in rest:
-        return Reading(rest, (), reasoning)
-    offer = Offer(tools, accepts_unknown=accepts_unknown) if tools else None
-    reader = _Reader(rest, offer, is_truncated=is_truncated)
+        return ParsedText(rest, (), reasoning)
+    offer = OfferedTools(tools, accepts_unknown=accepts_unknown) if tools else None
+    reader = _Parser(rest, offer, is_truncated=is_truncated)
     try:
         calls, prose = reader.walk()
     except RecursionError:
         # A value can be just shallow enough to be decoded and too deep to be written again.
-        return Reading(rest, (), reasoning)
-    reasoning = _paragraphs([reasoning or "", *reader.thoughts])
-    if not calls and not reader.saw_empty:
-        return Reading("".join(prose), (), reasoning)
+        return ParsedText(rest, (), reasoning)
+    reasoning = _paragraphs([reasoning or "", *reader.thinking])
+    if not calls and not reader.saw_empty_block:
+        return ParsedText("".join(prose), (), reasoning)
     content = _joined(prose)
-    return Reading(content or (None if calls else ""), tuple(calls), reasoning, reader.is_torn)
+    return ParsedText(content or (None if calls else ""), tuple(calls), reasoning, reader.is_torn)
 
 
 def _paragraphs(texts: Sequence[str]) -> str | None:
@@ -111,14 +113,14 @@ def _joined(parts: list[str]) -> str:
     return EMPTY_FENCE.sub("", "\n\n".join(text for text in texts if text)).strip()
 
 
-class _Reader(Scanner):
+class _Parser(Scanner):
     """One walk over one text."""
 
-    def __init__(self, text: str, offer: Offer | None, *, is_truncated: bool) -> None:
+    def __init__(self, text: str, offer: OfferedTools | None, *, is_truncated: bool) -> None:
         super().__init__(text)
-        self.offer = offer or Offer(())
+        self.offer = offer or OfferedTools(())
         self.is_truncated = is_truncated
-        self.saw_empty = False
+        self.saw_empty_block = False
         self.is_torn = False
         self._cut_call_at: int | None = None
         self._failures_left = _MAX_FAILURES
@@ -140,18 +142,18 @@ class _Reader(Scanner):
         """The calls in order, and the prose between them; prose in one piece where there are none."""
         whole = self._bare_json(0, len(self.text.rstrip())) if self._readers else None
         if whole is not None:
-            return whole.calls, [whole.unread]
+            return whole.calls, [whole.unparsed]
         calls: list[ToolCall] = []
         prose: list[str] = []
         segment: list[str] = []  # prose up to the next call: in pieces where thoughts stood in it
         kept_to = position = 0
         while match := MARKER.search(self.text, position):
-            if (thought := self.thought_at(match)) is not None:
+            if (thought := self.skip_thinking(match)) is not None:
                 if match.lastgroup == "orphan":
                     calls, prose, segment = [], [], []
                 elif kept_to < match.start():
                     segment.append(self.text[kept_to : match.start()])
-                kept_to = position = self.after_thought(thought, segment)
+                kept_to = position = self.skip_line_breaks(thought, segment)
                 continue
             if (found := self._found(match)) is None:
                 position = self._after_unread(match)
@@ -159,7 +161,7 @@ class _Reader(Scanner):
                     break
                 continue
             calls += found.calls
-            prose += ["".join([*segment, self.text[kept_to : match.start()]]), found.unread]
+            prose += ["".join([*segment, self.text[kept_to : match.start()]]), found.unparsed]
             segment = []
             kept_to = position = found.end
         end = self._end_of_prose(kept_to) if calls and self.is_truncated else len(self.text)
@@ -212,7 +214,7 @@ class _Reader(Scanner):
 
     def _is_attempt(self, match: re.Match[str]) -> bool:
         if match.lastgroup in {"wrapper", "block", "mistral", "llama"}:
-            name = GLM_NAME.match(self.text, self.skip_blank(match.end()))
+            name = GLM_NAME.match(self.text, self.skip_whitespace(match.end()))
             tool = self.offer.find(name[0]) if match.lastgroup == "block" and name is not None else None
             is_named = tool is not None and self.offer.is_offered(tool.name)
             return is_named or ATTEMPT.match(self.text, match.end()) is not None
@@ -228,30 +230,30 @@ class _Reader(Scanner):
 
     @staticmethod
     def _closer_of(match: re.Match[str]) -> str:
-        return END_OF_KIND.get(match.lastgroup or "") or closer_of(match[0].split()[0].rstrip(">") + ">")
+        return END_OF_KIND.get(match.lastgroup or "") or closing_tag_of(match[0].split()[0].rstrip(">") + ">")
 
     # Whole blocks
 
     def _wrapper(self, match: re.Match[str]) -> Found | None:
         """`<tool_calls>` and its like: JSON inside, or single calls of any kind."""
-        closer = closer_of(match[0])
-        start = self.skip_blank(match.end())
+        closer = closing_tag_of(match[0])
+        start = self.skip_whitespace(match.end())
         if self.text.startswith(("[", "{", "`", '"', "\\"), start):
             return self._json(start, closer)
         calls: list[ToolCall] = []
         position = start
         while (inner := MARKER.match(self.text, position)) and inner.lastgroup in CALL_KINDS - {"wrapper"}:
             found = self._readers[inner.lastgroup or ""](inner)
-            if found is None or found.unread:
+            if found is None or found.unparsed:
                 break
             calls += found.calls
-            position = self.skip_blank(found.end)
+            position = self.skip_whitespace(found.end)
         closing = CLOSERS.match(self.text, position)
         return Found(calls, closing.end() if closing else position) if calls else None
 
     def _block(self, match: re.Match[str]) -> Found | None:
         """`<tool_call>`: JSON (Qwen), `<function=` (Qwen Coder), or a name and pairs (GLM)."""
-        start = self.skip_blank(match.end())
+        start = self.skip_whitespace(match.end())
         if self.text.startswith(("{", "[", "`", "\\"), start):
             return self._json(start, "</tool_call>")
         inner = MARKER.match(self.text, start)
@@ -267,12 +269,12 @@ class _Reader(Scanner):
             return None
         calls: list[ToolCall] = []
         position = opening.end()
-        while (found := self._fenced(position)) is not None and not found.unread:
+        while (found := self._fenced(position)) is not None and not found.unparsed:
             calls += found.calls
             position = found.end
         end = self.skip("```", position)
         # Without a language a fence is a quotation, unless it is where the answer ends.
-        is_last = self.skip_blank(end) == len(self.text)
+        is_last = self.skip_whitespace(end) == len(self.text)
         if not calls or end == position or not (opening[1] or is_last):
             return None
         if not all(self.offer.is_offered(call.name) for call in calls):
@@ -280,7 +282,7 @@ class _Reader(Scanner):
         return Found(calls, end)
 
     def _fenced(self, position: int) -> Found | None:
-        start = self.skip_blank(position)
+        start = self.skip_whitespace(position)
         if self.text.startswith(("{", "["), start):
             return self._bare_json(start, None)
         inner = MARKER.match(self.text, start)
@@ -289,27 +291,27 @@ class _Reader(Scanner):
 
     def _bare_json(self, start: int, must_end: int | None) -> Found | None:
         """JSON without any marker: only if all of it is calls of tools that were offered."""
-        begin = self.skip_blank(start)
+        begin = self.skip_whitespace(start)
         if not self.text.startswith(("{", "["), begin):
             return None
-        decoded = decode_values(self.text, begin, may_repair=False)
+        decoded = decode_values(self.text, begin, repair=False)
         if decoded is None:
             close = self.find("```", begin) if must_end is None else must_end
-            mended = decode_values(self.text[begin:close], 0, may_repair=True) if close >= 0 else None
-            decoded = mended and mended._replace(end=close)
+            coerce_strings = decode_values(self.text[begin:close], 0, repair=True) if close >= 0 else None
+            decoded = coerce_strings and coerce_strings._replace(end=close)
         if decoded is None or (must_end is not None and decoded.end != must_end):
             return None
-        if decoded.unread and self.is_truncated:
+        if decoded.unparsed and self.is_truncated:
             self.is_torn = True
-            decoded = decoded._replace(unread="")
-        found = self.offer.calls_in(decoded, is_tagged=False)
-        return found if found.calls and not found.unread else None
+            decoded = decoded._replace(unparsed="")
+        found = self.offer.parse_values(decoded, is_tagged=False)
+        return found if found.calls and not found.unparsed else None
 
     def _json(self, start: int, closer: str) -> Found | None:
         """JSON after a marker, with fence or without, up to an optional closing tag."""
         fence = FENCE.match(self.text, start)
-        begin = self.skip_blank(fence.end()) if fence else start
-        decoded = decode_values(self.text, begin, may_repair=False)
+        begin = self.skip_whitespace(fence.end()) if fence else start
+        decoded = decode_values(self.text, begin, repair=False)
         if decoded is None:
             decoded = self._mended(begin, closer)
             if decoded is None:
@@ -318,10 +320,10 @@ class _Reader(Scanner):
         brackets = BRACKETS.match(self.text, end)
         if brackets and self.text.startswith(closer, brackets.end()):
             end = brackets.end()
-        found = self.offer.calls_in(decoded)
-        if not found.calls and found.unread:
+        found = self.offer.parse_values(decoded)
+        if not found.calls and found.unparsed:
             return None
-        self.saw_empty = self.saw_empty or not found.calls
+        self.saw_empty_block = self.saw_empty_block or not found.calls
         return found._replace(end=self.skip(closer, end))
 
     def _mended(self, begin: int, closer: str) -> Decoded | None:
@@ -329,15 +331,13 @@ class _Reader(Scanner):
         close = self.find(closer, begin)
         if close < 0 and self.is_truncated:
             return self._before_the_cut(begin)
-        decoded = decode_values(self._until(begin, close), 0, may_repair=True, is_closed=close >= 0)
-        if close >= 0 and (decoded is None or decoded.unread):
+        decoded = decode_values(self._until(begin, close), 0, repair=True, is_closed=close >= 0)
+        if close >= 0 and (decoded is None or decoded.unparsed):
             later = self.find(closer, close + 1)
             longer = (
-                decode_values(self.text[begin:later], 0, may_repair=True, is_closed=True)
-                if later >= 0
-                else None
+                decode_values(self.text[begin:later], 0, repair=True, is_closed=True) if later >= 0 else None
             )
-            if longer is not None and not longer.unread:
+            if longer is not None and not longer.unparsed:
                 return longer._replace(end=later)
         if decoded is None:
             return None
@@ -345,11 +345,11 @@ class _Reader(Scanner):
 
     def _before_the_cut(self, begin: int) -> Decoded | None:
         """The calls of a truncated array that are complete."""
-        elements = whole_elements(self.text, begin)
-        if elements is None or not self.offer.calls_in(elements).calls:
+        elements = complete_elements(self.text, begin)
+        if elements is None or not self.offer.parse_values(elements).calls:
             return None
         self.is_torn = True
-        return elements._replace(unread="")
+        return elements._replace(unparsed="")
 
     def _until(self, begin: int, close: int) -> str:
         """The text to be repaired: up to the closing tag, or to the next marker."""
@@ -366,7 +366,7 @@ class _Reader(Scanner):
         tool = self.offer.find(name[0]) if name else None
         if name is None or tool is None:
             return None
-        position = self.skip_blank(name.end())
+        position = self.skip_whitespace(name.end())
         if self.text.startswith("{", position):
             return self._named_json(tool, position, "</tool_call>")
         arguments: dict[str, Any] = {}
@@ -374,8 +374,10 @@ class _Reader(Scanner):
             value = self._value(key.end(), "</arg_value>", ("<arg_key>", "</tool_call>"))
             if value is None:
                 return None
-            arguments[key[1].strip()] = self.offer.typed(tool, key[1].strip(), unpadded(value[0]))
-            position = self.skip_blank(value[1])
+            arguments[key[1].strip()] = self.offer.coerce_argument(
+                tool, key[1].strip(), strip_newlines(value[0])
+            )
+            position = self.skip_whitespace(value[1])
         if not arguments and not self.offer.is_offered(tool.name):
             return None  # one word between the tags need not be a name
         return self._closed(tool, arguments, position, "</tool_call>")
@@ -405,8 +407,8 @@ class _Reader(Scanner):
             value = self._value(key.end(), value_end, followers)
             if value is None:
                 return None
-            text = UNFRAMED.sub("", value[0]) if keys is QWEN_KEY else unpadded(value[0])
-            arguments[key[1]] = self.offer.typed(tool, key[1], text)
+            text = SURROUNDING_NEWLINES.sub("", value[0]) if keys is QWEN_KEY else strip_newlines(value[0])
+            arguments[key[1]] = self.offer.coerce_argument(tool, key[1], text)
             position = self._skip_list(value[1])
         return self._closed(tool, arguments, position, closer)
 
@@ -414,7 +416,7 @@ class _Reader(Scanner):
         """Past the `<parameter_list>` some models put around the parameters."""
         for mark in ("<parameter_list>", "</parameter_list>"):
             position = self.skip(mark, position)
-        return self.skip_blank(position)
+        return self.skip_whitespace(position)
 
     def _kimi(self, match: re.Match[str]) -> Found | None:
         """`functions.NAME:0`, the argument marker, JSON."""
@@ -422,7 +424,7 @@ class _Reader(Scanner):
         tool = self.offer.find(name[1]) if name else None
         if name is None or tool is None:
             return None
-        return self._named_json(tool, self.skip_blank(name.end()), "<|tool_call_end|>")
+        return self._named_json(tool, self.skip_whitespace(name.end()), "<|tool_call_end|>")
 
     def _deepseek(self, match: re.Match[str]) -> Found | None:
         """`function`, separator, NAME, fenced JSON; newer models: NAME, separator, JSON."""
@@ -430,37 +432,37 @@ class _Reader(Scanner):
         tool = self.offer.find(name[1]) if name else None
         if name is None or tool is None:
             return None
-        fence = FENCE.match(self.text, self.skip_blank(name.end()))
-        start = self.skip_blank(fence.end() if fence else name.end())
+        fence = FENCE.match(self.text, self.skip_whitespace(name.end()))
+        start = self.skip_whitespace(fence.end() if fence else name.end())
         return self._named_json(tool, start, "<｜tool▁call▁end｜>")
 
     def _mistral(self, match: re.Match[str]) -> Found | None:
         """An array of calls, or `NAME[ARGS]{...}` and `NAME{...}`."""
-        start = self.skip_blank(match.end())
+        start = self.skip_whitespace(match.end())
         if self.text.startswith(("[", "{"), start):
             return self._json(start, "[/TOOL_CALLS]")
         name = MISTRAL_NAME.match(self.text, start)
         tool = self.offer.find(name[1]) if name else None
         if name is None or tool is None:
             return None
-        return self._named_json(tool, self.skip_blank(name.end()), "[/TOOL_CALLS]")
+        return self._named_json(tool, self.skip_whitespace(name.end()), "[/TOOL_CALLS]")
 
     def _llama(self, match: re.Match[str]) -> Found | None:
-        start = self.skip_blank(match.end())
+        start = self.skip_whitespace(match.end())
         return self._json(start, "<|eom_id|>") if self.text.startswith(("{", "["), start) else None
 
     def _named_json(self, tool: Tool, start: int, closer: str) -> Found | None:
         """The arguments of a call whose name is known, as one JSON object."""
-        decoded = decode_values(self.text, start, may_repair=False)
+        decoded = decode_values(self.text, start, repair=False)
         if decoded is None:
             close = self.find(closer, start)
             if close < 0:
                 return None
-            decoded = decode_values(self.text[start:close], 0, may_repair=True, is_closed=True)
+            decoded = decode_values(self.text[start:close], 0, repair=True, is_closed=True)
             if decoded is None:
                 return None
             decoded = decoded._replace(end=close)
-        arguments = as_arguments(decoded.values[0])
+        arguments = parse_arguments(decoded.values[0])
         if arguments is None:
             return None
         end = self.skip(closer, self.skip("```", decoded.end))
@@ -474,7 +476,7 @@ class _Reader(Scanner):
         first = close = self.find(closer, start)
         while close >= 0 and self._closers_left > 0:
             self._closers_left -= 1
-            after = self.skip_blank(close + len(closer))
+            after = self.skip_whitespace(close + len(closer))
             if after == len(self.text) or self.text.startswith(followers, after):
                 return self.text[start:close], close + len(closer)
             close = self.find(closer, close + 1)
@@ -483,7 +485,7 @@ class _Reader(Scanner):
     def _closed(self, tool: Tool, arguments: dict[str, Any], position: int, closer: str) -> Found | None:
         """The call, if its markup ends properly; its end tag may be missing where nothing was cut."""
         end = self.skip(closer, position)
-        is_at_end = self.skip_blank(position) == len(self.text)
+        is_at_end = self.skip_whitespace(position) == len(self.text)
         if end == position and (
             self.is_truncated or not (is_at_end or MARKER_OR_CLOSER.match(self.text, position))
         ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from sanic_proxy.providers.straico.tool_parser.grammar import BLANK, FENCE_LINE, THOUGHT_END
+from sanic_proxy.providers.straico.tool_parser.grammar import FENCE_LINE, THINKING_END, WHITESPACE
 
 
 class Scanner:
@@ -17,32 +17,32 @@ class Scanner:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.thoughts: list[str] = []
+        self.thinking: list[str] = []
         self._next: dict[str, tuple[int, int]] = {}
 
-    def thought_at(self, match: re.Match[str]) -> int | None:
+    def skip_thinking(self, match: re.Match[str]) -> int | None:
         """The position after a thought, which is noted; None if there is none at `match`.
 
         Some models leave out the opening tag: all before the first closing one was thought.
         """
         if match.lastgroup == "orphan":
-            if self.thoughts:
+            if self.thinking:
                 return None
-            self.thoughts.append(self.text[: match.start()].strip())
+            self.thinking.append(self.text[: match.start()].strip())
             return match.end()
         if match.lastgroup != "thought":
             return None
         close = self.find("</think", match.end())
-        end = THOUGHT_END.match(self.text, close) if close >= 0 else None
+        end = THINKING_END.match(self.text, close) if close >= 0 else None
         if end is not None:
-            self.thoughts.append(self.text[match.end() : close].strip())
+            self.thinking.append(self.text[match.end() : close].strip())
             return end.end()
         if close >= 0 or self._is_in_a_line(match):
             return None
-        self.thoughts.append(self.text[match.end() :].strip())
+        self.thinking.append(self.text[match.end() :].strip())
         return len(self.text)
 
-    def after_thought(self, position: int, before: Sequence[str]) -> int:
+    def skip_line_breaks(self, position: int, before: Sequence[str]) -> int:
         """Without the line breaks that stood around the thought, but for those before it."""
         if before and not before[-1].endswith("\n"):
             return position
@@ -83,11 +83,11 @@ class Scanner:
         self._next[mark] = (start, found)
         return found
 
-    def skip_blank(self, position: int) -> int:
-        match = BLANK.match(self.text, position)
+    def skip_whitespace(self, position: int) -> int:
+        match = WHITESPACE.match(self.text, position)
         return match.end() if match else position
 
     def skip(self, mark: str, position: int) -> int:
         """After an optional closing mark and the blanks before it."""
-        after = self.skip_blank(position)
+        after = self.skip_whitespace(position)
         return after + len(mark) if self.text.startswith(mark, after) else position

@@ -1,9 +1,12 @@
-"""What checking a JSON value against a client's JSON Schema can cost, told beforehand. Pure.
+"""An upper bound for the cost of validating a JSON value against a client's JSON Schema. Pure.
 
-Strategy: a validator visits each pair of subschema and value as often as paths lead to it, and calls
-itself for each step, in code that nothing can interrupt. `cost_of` walks the same way but each pair once,
-adding up what a validator would do; past a budget, or past a depth, the check is not begun. What it takes
-to say what is wrong is told apart: jsonschema-rs copies the value into the error of each branch.
+jsonschema-rs cannot be interrupted, recurses once per step, and visits each pair of subschema and value as
+often as there are paths to it: `anyOf` in `anyOf` takes exponential time. `validation_cost` therefore walks
+schema and value first. It visits each pair once, remembers its cost, and adds up what the validator would do
+(dynamic programming over the pairs). Beyond a budget of steps, or a depth, validation is not started.
+
+The cost of an error message is a separate number, because jsonschema-rs copies the value into the error of
+each branch.
 """
 
 from __future__ import annotations
@@ -13,55 +16,55 @@ from typing import Any, NamedTuple
 
 from sanic_proxy.providers.straico.json_schema import resolve_pointer
 
-# Schemas: what is compiled at once, and how deep. OpenAI takes 10 levels and 5,000 properties.
+# Limits of a schema. OpenAI allows 10 levels and 5,000 properties.
 MAX_NODES = 20_000
 MAX_SCHEMA_DEPTH = 100
 MAX_PATTERNS = 500
-# Checks: in units of some 80 ns, so a fifth of a second; and in levels of calls.
+# Limits of one validation. A step takes about 80 ns, so the budget is a fifth of a second.
 MAX_STEPS = 2_500_000
-MAX_CALLS_DEPTH = 200
+MAX_RECURSION = 200
 MAX_PAIRS = 100_000
-MAX_LOOKS = 400_000  # at pairs known or not: what the walk itself takes
-# A pattern of the largest size takes this long for each character.
+MAX_VISITS = 400_000  # of pairs, known or not: the cost of this walk itself
+# The cost of the largest allowed pattern per character.
 _STEPS_PER_MATCHED_CHAR = 40
-# Keywords that ask which parts were checked before do it by checking them again.
+# `unevaluated...` keywords find out what was evaluated by evaluating it again.
 _UNEVALUATED_FACTOR = 3
 
 _IN_PLACE_LISTS = ("allOf", "anyOf", "oneOf")
 _IN_PLACE = ("not", "if", "then", "else")
 _IN_PLACE_MAPS = ("dependentSchemas", "dependencies")
-_OF_ITEMS = ("items", "additionalItems", "contains", "unevaluatedItems")
-_OF_MEMBERS = ("additionalProperties", "unevaluatedProperties")
-_FOR_MEMBERS = frozenset({"properties", "patternProperties", "propertyNames", *_OF_MEMBERS})
-# The walk is Python, and the validator is not.
+_ITEM_KEYWORDS = ("items", "additionalItems", "contains", "unevaluatedItems")
+_MEMBER_KEYWORDS = ("additionalProperties", "unevaluatedProperties")
+_OBJECT_KEYWORDS = frozenset({"properties", "patternProperties", "propertyNames", *_MEMBER_KEYWORDS})
+# The walk itself is Python: a pair costs it as much as so many steps of the validator.
 _STEPS_PER_PAIR = 25
-# What an error holds besides the value.
+# The size of an error without the value.
 _ERROR_BYTES = 500
-# What stands in these is data, whatever it looks like.
+# The contents of these keywords are data, not schemas.
 DATA = frozenset({"const", "enum", "default", "examples", "example"})
 
 
-class TooMuch(ValueError):
-    """The schema, or a value checked against it, is beyond the bounds. The text says which."""
+class LimitExceeded(ValueError):
+    """A schema, or a value to be validated, exceeds a limit; the message names it."""
 
 
-def survey(schema: object) -> int:
-    """How many parts a schema has, which is not compiled yet. Raises TooMuch, for foreign `$ref`s too."""
+def schema_size(schema: object) -> int:
+    """The number of nodes of a schema. Raises LimitExceeded, also for references to other documents."""
     nodes = patterns = 0
     waiting: list[tuple[object, int]] = [(schema, 0)]
     while waiting:
         node, depth = waiting.pop()
         nodes += 1
         if nodes > MAX_NODES or depth > MAX_SCHEMA_DEPTH:
-            raise TooMuch(f"it has more than {MAX_NODES} parts or {MAX_SCHEMA_DEPTH} levels")
+            raise LimitExceeded(f"it has more than {MAX_NODES} nodes or {MAX_SCHEMA_DEPTH} levels")
         if isinstance(node, dict):
             patterns += _patterns_at(node)
-            _refuse_foreign(node, is_root=depth == 0)
+            _refuse_remote_refs(node, is_root=depth == 0)
             waiting += [(inner, depth + 1) for key, inner in node.items() if key not in DATA]
         elif isinstance(node, list):
             waiting += [(inner, depth + 1) for inner in node]
     if patterns > MAX_PATTERNS:
-        raise TooMuch(f"it has more than {MAX_PATTERNS} patterns")
+        raise LimitExceeded(f"it has more than {MAX_PATTERNS} patterns")
     return nodes
 
 
@@ -70,77 +73,77 @@ def _patterns_at(node: Mapping[str, Any]) -> int:
     return isinstance(node.get("pattern"), str) + (len(named) if isinstance(named, dict) else 0)
 
 
-def _refuse_foreign(node: Mapping[str, Any], *, is_root: bool) -> None:
-    """Only references into the schema itself: nothing is fetched, and `steps` can follow them."""
+def _refuse_remote_refs(node: Mapping[str, Any], *, is_root: bool) -> None:
+    """Allow references within the schema only: nothing is fetched, and the walk can follow them."""
     for key in ("$ref", "$dynamicRef", "$recursiveRef"):
         target = node.get(key)
         if isinstance(target, str) and not (target == "#" or target.startswith("#/")):
-            raise TooMuch(f"a {key} leads elsewhere than `#/...`, and nothing is fetched")
+            raise LimitExceeded(f"`{key}` must begin with `#/`: other documents are not fetched")
     if not is_root and isinstance(node.get("$id"), str):
-        raise TooMuch("a part of it has an `$id` of its own")
+        raise LimitExceeded("only its root may have an `$id`")
 
 
 class Cost(NamedTuple):
-    """The most that a check takes, in steps, and what all its errors together would copy, in bytes."""
+    """Upper bounds: the steps of a validation, and the bytes that all its errors together would copy."""
 
     steps: int
     error_bytes: int
 
 
-def cost_of(schema: object, value: object) -> Cost:
-    """The most that a validator does for `value`, this walk included. Raises TooMuch past the bounds."""
-    walk = _Walk(schema)
+def validation_cost(schema: object, value: object) -> Cost:
+    """The cost of validating `value`, this walk included. Raises LimitExceeded."""
+    walk = _CostWalk(schema)
     try:
         cost = walk.cost(schema, value, 0)
     except RecursionError:
-        raise TooMuch("it is nested too deeply") from None
+        raise LimitExceeded("it is nested too deeply") from None
     return cost._replace(steps=cost.steps + _STEPS_PER_PAIR * len(walk.known))
 
 
-class _Walk:
-    """One walk over a schema and a value together."""
+class _CostWalk:
+    """One walk over a schema and a value; `known` is None for a pair whose cost is being computed."""
 
     def __init__(self, root: object) -> None:
         self._root = root
-        self.looks = 0
+        self.visits = 0
         self.known: dict[tuple[int, int], Cost | None] = {}
         self._sizes: dict[int, int] = {}
 
     def cost(self, schema: object, value: object, depth: int) -> Cost:
-        self._look(1)
+        self._visit(1)
         if not isinstance(schema, dict):
             return Cost(1, _ERROR_BYTES)
-        if depth > MAX_CALLS_DEPTH:
-            raise TooMuch("it is nested too deeply")
+        if depth > MAX_RECURSION:
+            raise LimitExceeded("it is nested too deeply")
         pair = (id(schema), id(value))
         if pair in self.known:
             known = self.known[pair]
             if known is None:
-                raise TooMuch("a part of the schema refers to itself without end")
+                raise LimitExceeded("a part of the schema refers to itself without progress")
             return known
         if len(self.known) > MAX_PAIRS:
-            raise TooMuch("it is too large to be checked")
+            raise LimitExceeded("it is too large to be validated")
         self.known[pair] = None
         self.known[pair] = cost = self._sum(schema, value, depth)
         return cost
 
     def _sum(self, schema: Mapping[str, Any], value: object, depth: int) -> Cost:
-        steps = 1 + len(schema) + _own(schema, value)
+        steps = 1 + len(schema) + _own_cost(schema, value)
         error_bytes = _ERROR_BYTES + self._size(value)
-        for inner, part in self._called(schema, value):
+        for inner, part in self._subchecks(schema, value):
             called = self.cost(inner, part, depth + 1)
             steps += called.steps
             error_bytes += called.error_bytes
             if steps > MAX_STEPS:
-                raise TooMuch("the schema has too many branches for it")
+                raise LimitExceeded("the schema has too many branches for it")
         if "unevaluatedProperties" in schema or "unevaluatedItems" in schema:
             steps *= _UNEVALUATED_FACTOR
         if steps > MAX_STEPS:
-            raise TooMuch("the schema has too many branches for it")
+            raise LimitExceeded("the schema has too many branches for it")
         return Cost(steps, error_bytes)
 
     def _size(self, value: object) -> int:
-        """About the length of `value` as JSON."""
+        """The approximate length of `value` as JSON."""
         if isinstance(value, str):
             return len(value)
         if not isinstance(value, dict | list):
@@ -151,20 +154,20 @@ class _Walk:
             size = self._sizes[id(value)] = sum(map(self._size, members)) + len(members)
         return size
 
-    def _called(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
+    def _subchecks(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
         yield from self._in_place(schema, value)
-        # One look at each member, even where no keyword leads to it: the walk itself takes time as well.
-        if isinstance(value, dict) and not _FOR_MEMBERS.isdisjoint(schema):
-            self._look(len(value))
+        # Each member is a visit, even if no keyword applies to it, because iterating takes time as well.
+        if isinstance(value, dict) and not _OBJECT_KEYWORDS.isdisjoint(schema):
+            self._visit(len(value))
             yield from _of_object(schema, value)
         elif isinstance(value, list):
-            self._look(len(value))
+            self._visit(len(value))
             yield from _of_list(schema, value)
 
-    def _look(self, times: int) -> None:
-        self.looks += times
-        if self.looks > MAX_LOOKS:
-            raise TooMuch("it is too large to be checked")
+    def _visit(self, times: int) -> None:
+        self.visits += times
+        if self.visits > MAX_VISITS:
+            raise LimitExceeded("it is too large to be validated")
 
     def _in_place(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
         for key in ("$ref", "$dynamicRef", "$recursiveRef"):
@@ -192,7 +195,7 @@ def _of_object(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[
             yield known[key], member
         for inner in patterns.values() if isinstance(patterns, dict) else ():
             yield inner, member
-        for name in _OF_MEMBERS:
+        for name in _MEMBER_KEYWORDS:
             if isinstance(schema.get(name), dict):
                 yield schema[name], member
         if isinstance(schema.get("propertyNames"), dict):
@@ -204,15 +207,15 @@ def _of_list(schema: Mapping[str, Any], value: list[Any]) -> Iterator[tuple[obje
         positions = schema.get(key)
         if isinstance(positions, list):
             yield from zip(positions, value, strict=False)
-    for key in _OF_ITEMS:
+    for key in _ITEM_KEYWORDS:
         inner = schema.get(key)
         if isinstance(inner, dict):
             for item in value:
                 yield inner, item
 
 
-def _own(schema: Mapping[str, Any], value: object) -> int:
-    """What a schema's own keywords cost, those that look further than at the type."""
+def _own_cost(schema: Mapping[str, Any], value: object) -> int:
+    """The cost of a schema's own keywords, without subschemas."""
     total = 0
     if isinstance(value, str) and "pattern" in schema:
         total += _STEPS_PER_MATCHED_CHAR * len(value)

@@ -1,7 +1,9 @@
-"""`response_format`: what is said of it to the model, and the JSON found in its answer. Pure.
+"""`response_format`: the instructions for the model, and the JSON in its answer. Pure.
 
-Strategy: the text itself if it is JSON; else what stands in fences; else what can be decoded from an
-opening bracket on; and only then what repairs make of these. Of several the longest that fits counts.
+Models wrap JSON in prose, code fences and thinking, and damage it. Four sources of candidates are tried, the
+strictest first: the whole text; the contents of code fences; values decoded from an opening bracket on; and
+repaired versions of all of these. Within one source the longest candidate that fits the schema wins. A later
+source is used only if no candidate of the earlier ones fits, so that a repair never changes valid JSON.
 """
 
 from __future__ import annotations
@@ -13,92 +15,102 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.tool_parser.coercion import mended
-from sanic_proxy.providers.straico.tool_parser.json_repair import decode_values, strict_value, value_at
-from sanic_proxy.providers.straico.tools import compact, pretty
-from sanic_proxy.providers.straico.validation.schemas import BadSchema, Checker, checker
+from sanic_proxy.providers.straico.tool_parser.coercion import coerce_strings
+from sanic_proxy.providers.straico.tool_parser.json_repair import decode_value, decode_values, parse_strict
+from sanic_proxy.providers.straico.tools import compact, indented
+from sanic_proxy.providers.straico.validation.schemas import Checker, InvalidSchema, compile_schema
 
 _FENCED = re.compile(r"```[ \t]*[A-Za-z0-9_+-]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _FENCE_OPENING = re.compile(r"\A```[ \t]*[A-Za-z0-9_+-]*[ \t]*(?:\n|(?=[{\[])|\Z)")
 _BRACKET = re.compile(r"[{\[]")
-# JSON begins like this; a bracket of prose does not.
-_BEGINNING = re.compile(r"\{\s*+[\"}]|\[\s*+(?:[\[{\"\]\d-]|true|false|null)")
-# A model's answer has one value; past these bounds it is not searched any further.
+# The beginning of a JSON value, as opposed to a bracket in prose.
+_JSON_START = re.compile(r"\{\s*+[\"}]|\[\s*+(?:[\[{\"\]\d-]|true|false|null)")
+# An answer has one value. These bounds limit the search in answers that look like many.
 _MAX_FENCES = 50
 _MAX_VALUES = 200
 _MAX_CHECKED = 20
-_MAX_UNQUOTED = 2
+_MAX_NESTED_STRINGS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """The JSON that was asked for; without a schema it is any object."""
+class ResponseFormat:
+    """The JSON that the client requested. Without a schema it is any object.
+
+    `description` is the name and description of the schema, for the model.
+    """
 
     schema: Mapping[str, Any] | None
-    about: str
+    description: str
     checker: Checker | None
 
 
-class Found(NamedTuple):
-    """The JSON text of an answer, or what is wrong with it."""
+class Extracted(NamedTuple):
+    """The JSON text of an answer, or the reason why there is none."""
 
     text: str | None
-    fault: str | None
+    violation: str | None
 
 
-def format_of(fields: Mapping[str, Any]) -> Format | None:
-    """What `response_format` asks for; None where that is text. Raises InvalidRequest."""
-    wanted = fields.get("response_format")
-    if wanted is None:
+def parse_response_format(fields: Mapping[str, Any]) -> ResponseFormat | None:
+    """Parse `response_format`; None for plain text. Raises InvalidRequest."""
+    response_format = fields.get("response_format")
+    if response_format is None:
         return None
-    kind = wanted.get("type") if isinstance(wanted, dict) else None
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
     if kind == "text":
         return None
     if kind == "json_object":
-        return Format(None, "", None)
+        return ResponseFormat(None, "", None)
     if kind != "json_schema":
         raise InvalidRequest(
-            "`response_format` must have the type text, json_object or json_schema", param="response_format"
+            "`response_format.type` must be text, json_object or json_schema",
+            param="response_format",
         )
-    named = wanted.get("json_schema")
+    named = response_format.get("json_schema")
     schema = named.get("schema") if isinstance(named, dict) else None
     try:
-        compiled = checker(schema)
-    except BadSchema as exc:
+        compiled = compile_schema(schema)
+    except InvalidSchema as exc:
         message = f"The schema of `response_format` cannot be used: {exc}"
         raise InvalidRequest(message, param="response_format") from None
     parts = [named[key] for key in ("name", "description") if isinstance(named.get(key), str)]
-    return Format(schema, ": ".join(part for part in parts if part), compiled)
+    return ResponseFormat(schema, ": ".join(part for part in parts if part), compiled)
 
 
-def instructions(wanted: Format, *, may_call: bool) -> str:
-    """The text that stands for `response_format`."""
+def instructions(response_format: ResponseFormat, *, may_call: bool) -> str:
+    """The text that tells the model what `response_format` requires."""
     unless = "Unless you call a function, answer" if may_call else "Answer"
-    told = [
+    lines = [
         "# Format of the answer",
         "",
-        f"{unless} with one JSON {'object' if wanted.schema is None else 'value'} and nothing else: no text "
-        "before it or after it, no code fence, no comments.",
+        f"{unless} with one JSON {'object' if response_format.schema is None else 'value'} and nothing else: "
+        "no text before it or after it, no code fence, no comments.",
     ]
-    if wanted.schema is not None:
-        about = f" ({wanted.about})" if wanted.about else ""
-        told += [f"It must be valid against this JSON Schema{about}:", "<schema>", pretty(wanted.schema)]
-        told += ["</schema>", "Write a value of that schema, never the schema itself."]
-    return "\n".join(told)
+    if response_format.schema is not None:
+        description = f" ({response_format.description})" if response_format.description else ""
+        lines += [
+            f"It must be valid against this JSON Schema{description}:",
+            "<schema>",
+            indented(response_format.schema),
+        ]
+        lines += ["</schema>", "Write a value of that schema, never the schema itself."]
+    return "\n".join(lines)
 
 
-def json_in(text: str, visible: str, wanted: Format, *, is_cut: bool = False) -> Found:
-    """The JSON in an answer. `visible` is `text` without what a model thought in the midst of it.
+def extract_json(
+    text: str, visible: str, response_format: ResponseFormat, *, is_cut: bool = False
+) -> Extracted:
+    """Find the JSON in an answer. `visible` is `text` without its thinking.
 
-    Of an answer that is cut nothing is completed, and no part is taken for the whole.
+    A truncated answer (`is_cut`) is not repaired, and no embedded part of it is taken for the whole.
     """
-    fault: str | None = None
-    for made in itertools.islice(_readings(text, visible), 2 if is_cut else None):
-        found = _best(made, wanted)
+    violation: str | None = None
+    for candidates in itertools.islice(_candidate_sources(text, visible), 2 if is_cut else None):
+        found = _best_candidate(candidates, response_format)
         if found.text is not None:
             return found
-        fault = fault or found.fault
-    return Found(None, fault or "it holds no JSON")
+        violation = violation or found.violation
+    return Extracted(None, violation or "it contains no JSON")
 
 
 def cut_json(visible: str) -> str:
@@ -111,22 +123,26 @@ class _Candidate(NamedTuple):
     value: Any
 
 
-def _readings(text: str, visible: str) -> Iterator[list[_Candidate]]:
-    """All ways to find JSON, the strictest first; each gives its candidates."""
+def _candidate_sources(text: str, visible: str) -> Iterator[list[_Candidate]]:
+    """The candidates of each source, the strictest source first."""
     whole = text.strip()
-    yield _exact(whole)
-    yield [candidate for inner in _fenced(visible) for candidate in _exact(inner.strip())]
-    yield list(_embedded(visible))
-    regions = [visible.strip(), *(inner.strip() for inner in _fenced(visible)), _bracketed(visible)]
-    yield [candidate for region in regions for candidate in _repaired(region)]
+    yield _exact_candidates(whole)
+    yield [candidate for inner in _fence_contents(visible) for candidate in _exact_candidates(inner.strip())]
+    yield list(_embedded_candidates(visible))
+    regions = [
+        visible.strip(),
+        *(inner.strip() for inner in _fence_contents(visible)),
+        _outermost_brackets(visible),
+    ]
+    yield [candidate for region in regions for candidate in _repaired_candidates(region)]
 
 
-def _exact(text: str) -> list[_Candidate]:
-    """`text` as one value, and what it holds if that is JSON written into a string."""
+def _exact_candidates(text: str) -> list[_Candidate]:
+    """`text` as one JSON value and, if that is a string with JSON in it, the inner value."""
     candidates: list[_Candidate] = []
-    for _ in range(_MAX_UNQUOTED + 1):
+    for _ in range(_MAX_NESTED_STRINGS + 1):
         try:
-            value = strict_value(text)
+            value = parse_strict(text)
         except ValueError:
             break
         candidates.append(_Candidate(text, value))
@@ -136,7 +152,7 @@ def _exact(text: str) -> list[_Candidate]:
     return candidates
 
 
-def _fenced(text: str) -> list[str]:
+def _fence_contents(text: str) -> list[str]:
     inner: list[str] = []
     for match in _FENCED.finditer(text):
         inner.append(match[1])
@@ -145,35 +161,35 @@ def _fenced(text: str) -> list[str]:
     return inner
 
 
-def _embedded(text: str) -> Iterator[_Candidate]:
-    """Objects and arrays with prose around them, outermost only: what is inside a broken one is no answer."""
+def _embedded_candidates(text: str) -> Iterator[_Candidate]:
+    """Outermost objects and arrays in prose. The parts of a damaged value are not candidates."""
     position = 0
     for _ in range(_MAX_VALUES):
         bracket = _BRACKET.search(text, position)
         if bracket is None:
             return
-        found = value_at(text, bracket.start())
+        found = decode_value(text, bracket.start())
         if found is not None:
             position = found.end
             yield _Candidate(text[bracket.start() : found.end], found.values[0])
-        elif _BEGINNING.match(text, bracket.start()):
+        elif _JSON_START.match(text, bracket.start()):
             return
         else:
             position = bracket.end()
 
 
-def _bracketed(text: str) -> str:
+def _outermost_brackets(text: str) -> str:
     """From the first opening bracket to the last closing one."""
     first = _BRACKET.search(text)
     last = max(text.rfind("}"), text.rfind("]"))
     return text[first.start() : last + 1] if first and last > first.start() else ""
 
 
-def _repaired(text: str) -> list[_Candidate]:
+def _repaired_candidates(text: str) -> list[_Candidate]:
     if not text.startswith(("{", "[", "\\", "`")):
         return []
-    decoded = decode_values(text, 0, may_repair=True, is_closed=True)
-    if decoded is None or decoded.unread or len(decoded.values) != 1 or decoded.end < len(text):
+    decoded = decode_values(text, 0, repair=True, is_closed=True)
+    if decoded is None or decoded.unparsed or len(decoded.values) != 1 or decoded.end < len(text):
         return []
     value = decoded.values[0]
     try:
@@ -182,20 +198,24 @@ def _repaired(text: str) -> list[_Candidate]:
         return []
 
 
-def _best(candidates: list[_Candidate], wanted: Format) -> Found:
-    fault: str | None = None
+def _best_candidate(candidates: list[_Candidate], response_format: ResponseFormat) -> Extracted:
+    first_violation: str | None = None
     for candidate in sorted(candidates, key=lambda one: -len(one.text))[:_MAX_CHECKED]:
-        wrong = _fault(candidate.value, wanted)
-        if wrong is None:
-            return Found(candidate.text, None)
-        made = mended(candidate.value, wanted.schema) if wanted.schema is not None else candidate.value
-        if made != candidate.value and _fault(made, wanted) is None:
-            return Found(compact(made), None)
-        fault = fault or wrong
-    return Found(None, fault)
+        violation = _violation(candidate.value, response_format)
+        if violation is None:
+            return Extracted(candidate.text, None)
+        coerced = (
+            coerce_strings(candidate.value, response_format.schema)
+            if response_format.schema is not None
+            else candidate.value
+        )
+        if coerced != candidate.value and _violation(coerced, response_format) is None:
+            return Extracted(compact(coerced), None)
+        first_violation = first_violation or violation
+    return Extracted(None, first_violation)
 
 
-def _fault(value: Any, wanted: Format) -> str | None:
-    if wanted.checker is not None:
-        return wanted.checker.fault(value)
-    return None if isinstance(value, dict) else "it is no JSON object"
+def _violation(value: Any, response_format: ResponseFormat) -> str | None:
+    if response_format.checker is not None:
+        return response_format.checker.violation(value)
+    return None if isinstance(value, dict) else "it is not a JSON object"

@@ -1,8 +1,16 @@
-"""Whether a reply is what the request asked for, and the chat completion it makes. Pure.
+"""Checks whether a reply is what the request demands, and builds the chat completion. Pure.
 
-Strategy: a fault has a complaint, which is told to the model once, and an error, which the client gets if
-the second answer is no better; a fault without an error is then handed on, as OpenAI hands on arguments
-that do not fit. What a limit or a filter has cut is not asked for again.
+A violation may have two parts. The retry prompt is sent to the model once. The error is what the client gets
+if the second answer violates the request as well; without an error that answer is passed on as it is, just
+as OpenAI passes on arguments that do not match their schema. Answers cut by a limit or a filter are not
+requested again.
+
+    violation                             retry prompt   error
+    no call although one is required      yes            ViolatedToolChoice
+    call of a function not offered        yes            none
+    arguments do not match the schema     yes            InvalidArguments if the tool is strict
+    no (valid) JSON                       yes            InvalidJson
+    JSON cut by the model or a filter     no             InvalidJson
 """
 
 from __future__ import annotations
@@ -15,13 +23,13 @@ from sanic_proxy.errors import ProxyError
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.straico import families
 from sanic_proxy.providers.straico.error_rules import InvalidArguments, InvalidJson, ViolatedToolChoice
-from sanic_proxy.providers.straico.plan import Plan
-from sanic_proxy.providers.straico.replies import Reply, summed
-from sanic_proxy.providers.straico.stops import cut
-from sanic_proxy.providers.straico.tool_parser.calls import Offer
-from sanic_proxy.providers.straico.tool_parser.coercion import mended
-from sanic_proxy.providers.straico.tool_parser.json_repair import strict_value
-from sanic_proxy.providers.straico.tool_parser.parser import Reading, read, without_thought
+from sanic_proxy.providers.straico.plan import UpstreamPlan
+from sanic_proxy.providers.straico.replies import Reply, add_numbers
+from sanic_proxy.providers.straico.stops import truncate
+from sanic_proxy.providers.straico.tool_parser.calls import OfferedTools
+from sanic_proxy.providers.straico.tool_parser.coercion import coerce_strings
+from sanic_proxy.providers.straico.tool_parser.json_repair import parse_strict
+from sanic_proxy.providers.straico.tool_parser.parser import ParsedText, parse, split_thinking
 from sanic_proxy.providers.straico.tools import Tool, ToolCall, ToolUse, compact
 from sanic_proxy.providers.straico.validation import formats
 
@@ -29,259 +37,271 @@ _MAX_LISTED_TOOLS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """What is wrong with an answer. `complaint` None: asking again would not help."""
+class Violation:
+    """How an answer violates its request. See the module for the two parts."""
 
-    complaint: str | None
+    retry_prompt: str | None
     error: ProxyError | None
 
 
 @dataclass(slots=True)
-class Judged:
-    """An answer as the client would get it, and what is wrong with it."""
+class Validated:
+    """An answer in the form the client gets it, and its violation if there is one."""
 
     reply: Reply
     message: dict[str, Any]
     finish: str
-    fault: Fault | None = None
+    violation: Violation | None = None
 
 
-def judged(reply: Reply, plan: Plan) -> Judged:
-    """Read a reply by the request's plan."""
-    tools = plan.use.tools if plan.use is not None else ()
-    is_truncated = reply.finish == "length"
-    native = _native_calls(reply.calls, plan.use)
-    reading = read(reply.text, tools=() if native else tools, is_truncated=is_truncated, accepts_unknown=True)
-    calls, is_torn = (
-        _without_torn(native, is_truncated=is_truncated) if native else (list(reading.calls), reading.is_torn)
-    )
-    message: dict[str, Any] = {"role": "assistant", "content": reading.content, "refusal": reply.refusal}
+def validate(reply: Reply, plan: UpstreamPlan) -> Validated:
+    """Convert a reply to a message and check it against the plan of its request."""
+    calls, is_torn, parsed = _parse(reply, plan.tool_use)
+    message: dict[str, Any] = {"role": "assistant", "content": parsed.content, "refusal": reply.refusal}
     if reply.annotations:
         message["annotations"] = reply.annotations
-    if reasoning := reply.reasoning or reading.reasoning:
+    if reasoning := reply.reasoning or parsed.reasoning:
         message["reasoning_content"] = reasoning
-    made = Judged(reply, message, reply.finish)
-    if plan.use is not None:
-        calls, made.fault = _judged_calls(calls, plan, plan.use, reply)
-    if calls and plan.use is not None:
-        _put_calls(made, calls, plan.use)
-        if is_torn and plan.use.parallel:
-            made.finish = "length"
-    elif not reading.content and reply.refusal is not None:
+    validated = Validated(reply, message, reply.finish)
+    if plan.tool_use is not None:
+        calls, validated.violation = _validate_calls(calls, plan, plan.tool_use, reply)
+    if calls and plan.tool_use is not None:
+        _set_calls(validated, calls, plan.tool_use)
+        if is_torn and plan.tool_use.parallel:
+            validated.finish = "length"
+    elif not parsed.content and reply.refusal is not None:
         message["content"] = None
-    elif plan.wanted is not None and made.fault is None:
-        _put_json(made, reading, plan.wanted, has_limit="max_tokens" in plan.numbers)
-        return made
-    _cut(made, plan.stops)
-    return made
+    elif plan.response_format is not None and validated.violation is None:
+        _set_json(validated, parsed, plan.response_format, has_limit="max_tokens" in plan.numbers)
+        return validated
+    _apply_stop(validated, plan.stops)
+    return validated
 
 
-def _cut(made: Judged, stops: Sequence[str]) -> None:
-    content = made.message["content"]
-    if not stops or not content:
-        return
-    shorter = cut(content, stops)
-    if shorter is None:
-        return
-    is_calling = "tool_calls" in made.message or "function_call" in made.message
-    made.message["content"] = shorter or (None if is_calling else "")
-    if not is_calling:
-        made.finish = "stop"
+def _parse(reply: Reply, tool_use: ToolUse | None) -> tuple[list[ToolCall], bool, ParsedText]:
+    """The calls of a reply, whether a further one was cut, and the text. Native calls take precedence."""
+    is_truncated = reply.finish == "length"
+    if native := _native_calls(reply.calls, tool_use):
+        calls, is_torn = _without_torn(native, is_truncated=is_truncated)
+        return calls, is_torn, parse(reply.text, tools=(), is_truncated=is_truncated)
+    tools = tool_use.tools if tool_use is not None else ()
+    parsed = parse(reply.text, tools=tools, is_truncated=is_truncated, accepts_unknown=True)
+    return list(parsed.calls), parsed.is_torn, parsed
 
 
-def _put_calls(made: Judged, calls: Sequence[ToolCall], use: ToolUse) -> None:
-    functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
-    made.message["content"] = made.message["content"] or None
-    if use.is_older:
-        made.message["function_call"] = functions[0]
-        made.finish = "function_call"
-        return
-    made.message["tool_calls"] = [
-        {"id": call.id or codec.new_call_id(), "type": "function", "function": function}
-        for call, function in zip(calls, functions, strict=True)
-    ]
-    made.finish = "tool_calls"
-
-
-def _native_calls(calls: Sequence[ToolCall], use: ToolUse | None) -> list[ToolCall]:
-    """The calls that came as such, under the names of the tools that were offered."""
-    if use is None:
+def _native_calls(calls: Sequence[ToolCall], tool_use: ToolUse | None) -> list[ToolCall]:
+    """The calls that are not in the text, under the names of the offered tools where these are meant."""
+    if tool_use is None:
         return []
-    offer = Offer(use.tools, accepts_unknown=True)
-    found = [(call, offer.find(call.name)) for call in calls]
+    offered = OfferedTools(tool_use.tools, accepts_unknown=True)
+    found = [(call, offered.find(call.name)) for call in calls]
     return [replace(call, name=tool.name) for call, tool in found if tool is not None]
 
 
 def _without_torn(calls: list[ToolCall], *, is_truncated: bool) -> tuple[list[ToolCall], bool]:
-    """The calls, and whether the limit of tokens cut the last one, which is kept only if it is the first."""
-    if not is_truncated or not calls or _is_complete(calls[-1]):
+    """The complete calls, or a torn one if it is the only call; and whether the last call is torn."""
+    if not is_truncated or _is_complete(calls[-1]):
         return calls, False
     return calls[:-1] or calls, True
 
 
 def _is_complete(call: ToolCall) -> bool:
     try:
-        return isinstance(strict_value(call.arguments), dict)
+        return isinstance(parse_strict(call.arguments), dict)
     except ValueError:
         return False
+
+
+def _apply_stop(validated: Validated, stops: Sequence[str]) -> None:
+    content = validated.message["content"]
+    if not stops or not content:
+        return
+    truncated = truncate(content, stops)
+    if truncated is None:
+        return
+    is_calling = "tool_calls" in validated.message or "function_call" in validated.message
+    validated.message["content"] = truncated or (None if is_calling else "")
+    if not is_calling:
+        validated.finish = "stop"
+
+
+def _set_calls(validated: Validated, calls: Sequence[ToolCall], tool_use: ToolUse) -> None:
+    functions = [{"name": call.name, "arguments": call.arguments} for call in calls]
+    validated.message["content"] = validated.message["content"] or None
+    if tool_use.is_legacy:
+        validated.message["function_call"] = functions[0]
+        validated.finish = "function_call"
+        return
+    validated.message["tool_calls"] = [
+        {"id": call.id or codec.new_call_id(), "type": "function", "function": function}
+        for call, function in zip(calls, functions, strict=True)
+    ]
+    validated.finish = "tool_calls"
 
 
 # Calls
 
 
-def _judged_calls(
-    calls: list[ToolCall], plan: Plan, use: ToolUse, reply: Reply
-) -> tuple[list[ToolCall], Fault | None]:
-    """The calls that count, and what is wrong with them. Nothing is, where the answer was cut."""
-    known = [call for call in calls if use.find(call.name) is not None]
-    if isinstance(use.choice, Tool):
-        wanted = [call for call in known if call.name == use.choice.name]
+def _validate_calls(
+    calls: list[ToolCall], plan: UpstreamPlan, tool_use: ToolUse, reply: Reply
+) -> tuple[list[ToolCall], Violation | None]:
+    """The calls for the client, and their violation. A truncated answer has none."""
+    offered = [call for call in calls if tool_use.find(call.name) is not None]
+    if isinstance(tool_use.choice, Tool):
+        selected = [call for call in offered if call.name == tool_use.choice.name]
     else:
-        wanted = known if use.choice == "required" else calls
-    is_whole = reply.finish == "stop" and not (reply.refusal and not calls)
-    if not wanted and use.choice != "auto" and is_whole:
-        return calls, _not_called(calls, use)
-    wanted = wanted or calls
-    if not use.parallel:
-        wanted = wanted[:1]
-    fitted = [_fitted(call, plan, use) for call in wanted]
-    faults = [fault for _, fault in fitted if fault is not None]
-    return [call for call, _ in fitted], _joined(faults) if is_whole else None
+        selected = offered if tool_use.choice == "required" else calls
+    is_complete = reply.finish == "stop" and not (reply.refusal and not calls)
+    if not selected and tool_use.choice != "auto" and is_complete:
+        return calls, _missing_call(calls, tool_use)
+    selected = selected or calls
+    if not tool_use.parallel:
+        selected = selected[:1]
+    checked = [_check_call(call, plan, tool_use) for call in selected]
+    violations = [violation for _, violation in checked if violation is not None]
+    return [call for call, _ in checked], _combined(violations) if is_complete else None
 
 
-def _not_called(calls: Sequence[ToolCall], use: ToolUse) -> Fault:
-    named = use.choice.name if isinstance(use.choice, Tool) else None
+def _missing_call(calls: Sequence[ToolCall], tool_use: ToolUse) -> Violation:
+    named = tool_use.choice.name if isinstance(tool_use.choice, Tool) else None
     must = f"the function {named}" if named else "at least one of the functions"
     did = f"called {calls[0].name} instead" if calls else "did not call it" if named else "called none"
-    complaint = (
+    retry_prompt = (
         f"You had to call {must} now, and you {did}. Answer once more: write the call, in the markup that "
         "was described, and nothing else."
     )
-    message = f"The model had to call {must}, and {did}, twice in a row"
-    return Fault(
-        complaint, ViolatedToolChoice(message, param="function_call" if use.is_older else "tool_choice")
-    )
+    message = f"The model had to call {must}, but {did}, in two answers in a row"
+    param = "function_call" if tool_use.is_legacy else "tool_choice"
+    return Violation(retry_prompt, ViolatedToolChoice(message, param=param))
 
 
-def _fitted(call: ToolCall, plan: Plan, use: ToolUse) -> tuple[ToolCall, Fault | None]:
-    """The call with arguments that fit its tool's schema, if they can be made to; else what is wrong."""
-    tool = use.find(call.name)
+def _check_call(call: ToolCall, plan: UpstreamPlan, tool_use: ToolUse) -> tuple[ToolCall, Violation | None]:
+    """The call, with strings converted where the schema demands another type, and its violation."""
+    tool = tool_use.find(call.name)
     if tool is None:
-        return call, _unknown_tool(call, use)
+        return call, _unknown_function(call, tool_use)
     try:
-        arguments = strict_value(call.arguments)
+        arguments = parse_strict(call.arguments)
     except ValueError as exc:
-        return call, _bad_arguments(tool, f"they are not valid JSON: {exc}")
+        return call, _invalid_arguments(tool, f"they are not valid JSON: {exc}")
     if not isinstance(arguments, dict):
-        return call, _bad_arguments(tool, "they must be an object")
-    checker = plan.checker_of(tool)
-    wrong = checker.fault(arguments) if checker is not None else None
-    if checker is None or wrong is None:
+        return call, _invalid_arguments(tool, "they must be an object")
+    checker = plan.checker_for(tool)
+    reason = checker.violation(arguments) if checker is not None else None
+    if checker is None or reason is None:
         return call, None
-    made = mended(arguments, tool.parameters)
-    if checker.fault(made) is None:
-        return replace(call, arguments=compact(made)), None
-    return call, _bad_arguments(tool, wrong)
+    coerced = coerce_strings(arguments, tool.parameters)
+    if checker.violation(coerced) is None:
+        return replace(call, arguments=compact(coerced)), None
+    return call, _invalid_arguments(tool, reason)
 
 
-def _unknown_tool(call: ToolCall, use: ToolUse) -> Fault:
-    names = ", ".join(tool.name for tool in use.tools[:_MAX_LISTED_TOOLS])
-    more = ", ..." if len(use.tools) > _MAX_LISTED_TOOLS else ""
-    return Fault(f"There is no function {call.name}. The functions are: {names}{more}.", None)
+def _unknown_function(call: ToolCall, tool_use: ToolUse) -> Violation:
+    names = ", ".join(tool.name for tool in tool_use.tools[:_MAX_LISTED_TOOLS])
+    more = ", ..." if len(tool_use.tools) > _MAX_LISTED_TOOLS else ""
+    return Violation(f"There is no function {call.name}. The functions are: {names}{more}.", None)
 
 
-def _bad_arguments(tool: Tool, wrong: str) -> Fault:
-    complaint = f"The arguments of your call of {tool.name} do not fit its JSON Schema: {wrong}."
-    message = f"The model's arguments for the strict function {tool.name} do not fit its schema: {wrong}"
-    return Fault(complaint, InvalidArguments(message) if tool.is_strict else None)
+def _invalid_arguments(tool: Tool, reason: str) -> Violation:
+    retry_prompt = f"The arguments of your call of {tool.name} do not match its JSON Schema: {reason}."
+    message = f"The model's arguments for the strict function {tool.name} do not match its schema: {reason}"
+    return Violation(retry_prompt, InvalidArguments(message) if tool.is_strict else None)
 
 
-def _joined(faults: Sequence[Fault]) -> Fault | None:
-    if not faults:
+def _combined(violations: Sequence[Violation]) -> Violation | None:
+    if not violations:
         return None
-    complaints = [fault.complaint for fault in faults if fault.complaint]
-    request = "Answer once more, with all your calls, whole, and with arguments that fit."
-    error = next((fault.error for fault in faults if fault.error is not None), None)
-    return Fault("\n".join([*complaints, request]), error)
+    retry_prompts = [violation.retry_prompt for violation in violations if violation.retry_prompt]
+    request = "Answer once more with all your calls, complete, and with valid arguments."
+    error = next((violation.error for violation in violations if violation.error is not None), None)
+    return Violation("\n".join([*retry_prompts, request]), error)
 
 
 # JSON
 
-_CUT = {
-    "length": "the model's own limit of tokens cut it off (the request has no `max_tokens`)",
-    "content_filter": "the provider's content filter cut it off",
+_CUT_BY = {
+    "length": "the model's own token limit (the request has no `max_tokens`)",
+    "content_filter": "the provider's content filter",
 }
 
 
-def _put_json(made: Judged, reading: Reading, wanted: formats.Format, *, has_limit: bool) -> None:
-    """The JSON as the content; a fault where there is none.
+def _set_json(
+    validated: Validated, parsed: ParsedText, response_format: formats.ResponseFormat, *, has_limit: bool
+) -> None:
+    """Make the JSON the content, or record the violation.
 
-    What the client's own limit cut is handed on as it is: the finish reason tells the client, as with OpenAI.
+    JSON cut by the client's own limit is passed on: the finish reason tells the client, as with OpenAI.
     """
-    text, _ = without_thought(made.reply.text)
-    found = formats.json_in(text, reading.content or "", wanted, is_cut=made.finish != "stop")
+    text, _ = split_thinking(validated.reply.text)
+    is_cut = validated.finish != "stop"
+    found = formats.extract_json(text, parsed.content or "", response_format, is_cut=is_cut)
     if found.text is not None:
-        made.message["content"] = found.text
-        if text.strip() == found.text and not made.reply.reasoning:
-            # What looks like a thought inside of a string is none.
-            _keep_leading_thought(made)
-        return
-    if made.reply.refusal is not None:
-        made.message["content"] = None
-        return
-    if made.finish == "length" and has_limit:
-        made.message["content"] = formats.cut_json(reading.content or "")
-        return
-    cut_by = _CUT.get(made.finish)
-    if cut_by is not None:
-        message = f"The answer is not the JSON that was asked for, as {cut_by}"
-        made.fault = Fault(None, InvalidJson(message, param="response_format"))
-        return
-    complaint = (
-        f"Your answer is not the JSON that was asked for: {found.fault}. Answer once more, with the whole "
-        "JSON value and nothing else."
+        validated.message["content"] = found.text
+        if text.strip() == found.text and not validated.reply.reasoning:
+            # The whole text is JSON, so a `<think>` tag inside it is part of a string.
+            _keep_leading_thinking(validated)
+    elif validated.reply.refusal is not None:
+        validated.message["content"] = None
+    elif validated.finish == "length" and has_limit:
+        validated.message["content"] = formats.cut_json(parsed.content or "")
+    else:
+        validated.violation = _no_json(validated.finish, found.violation)
+
+
+def _no_json(finish: str, reason: str | None) -> Violation:
+    if cut_by := _CUT_BY.get(finish):
+        message = f"The model's answer is not the requested JSON: it was cut by {cut_by}"
+        return Violation(None, InvalidJson(message, param="response_format"))
+    retry_prompt = (
+        f"Your answer is not the JSON that was requested: {reason}. Answer once more, with the complete JSON "
+        "value and nothing else."
     )
-    message = f"The model's answer is not the JSON that was asked for, twice in a row: {found.fault}"
-    made.fault = Fault(complaint, InvalidJson(message, param="response_format"))
+    message = f"The model's answer is not the requested JSON, in two answers in a row: {reason}"
+    return Violation(retry_prompt, InvalidJson(message, param="response_format"))
 
 
-def _keep_leading_thought(made: Judged) -> None:
-    made.message.pop("reasoning_content", None)
-    _, thought = without_thought(made.reply.text)
-    if thought:
-        made.message["reasoning_content"] = thought
+def _keep_leading_thinking(validated: Validated) -> None:
+    validated.message.pop("reasoning_content", None)
+    _, thinking = split_thinking(validated.reply.text)
+    if thinking:
+        validated.message["reasoning_content"] = thinking
 
 
 # From the answers to the completion
 
 
-def answer_of(reply: Reply, plan: Plan) -> str:
-    """What the model answered, as a turn of the conversation that goes on."""
-    text, _ = without_thought(reply.text)
-    native = _native_calls(reply.calls, plan.use)
+def assistant_turn(reply: Reply, plan: UpstreamPlan) -> str:
+    """The answer as an assistant turn of the conversation, for the retry prompt to follow."""
+    text, _ = split_thinking(reply.text)
+    native = _native_calls(reply.calls, plan.tool_use)
     if not native:
         return text
     past = [families.PastCall("", call.name, call.arguments) for call in native]
     return f"{text}\n\n{families.render_calls(past, family=plan.family)}".strip()
 
 
-def with_cost_of(later: Judged, first: Reply) -> Judged:
-    """The second answer, with what both have cost."""
-    reply = later.reply
-    reply.usage = summed(first.usage, reply.usage)
+def add_cost(second: Validated, first: Reply) -> Validated:
+    """The second answer, with the usage and cost of both."""
+    reply = second.reply
+    reply.usage = add_numbers(first.usage, reply.usage)
     reply.cost = {
         key: cost
         for key in ("price", "words")
-        if (cost := summed(first.cost.get(key), reply.cost.get(key))) is not None
+        if (cost := add_numbers(first.cost.get(key), reply.cost.get(key))) is not None
     }
-    return later
+    return second
 
 
-def completion(made: Judged, *, model: str) -> dict[str, Any]:
-    """The chat.completion, with all fields OpenAI requires; `model` is the client's name for it."""
-    reply = made.reply
-    choice = {"index": 0, "message": made.message, "logprobs": None, "finish_reason": made.finish}
-    whole: dict[str, Any] = {
+def completion(validated: Validated, *, model: str) -> dict[str, Any]:
+    """The chat.completion, with all fields that OpenAI requires; `model` is the client's name for it."""
+    reply = validated.reply
+    choice = {
+        "index": 0,
+        "message": validated.message,
+        "logprobs": None,
+        "finish_reason": validated.finish,
+    }
+    made: dict[str, Any] = {
         "id": reply.id,
         "object": "chat.completion",
         "created": reply.created,
@@ -289,7 +309,7 @@ def completion(made: Judged, *, model: str) -> dict[str, Any]:
         "choices": [choice],
     }
     if reply.usage is not None:
-        whole["usage"] = reply.usage
+        made["usage"] = reply.usage
     if reply.cost:
-        whole["x_straico"] = reply.cost
-    return whole
+        made["x_straico"] = reply.cost
+    return made

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.providers.straico.tool_parser.calls import Offer, as_arguments
+from sanic_proxy.providers.straico.tool_parser.calls import OfferedTools, parse_arguments
 from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded
 from sanic_proxy.providers.straico.tools import Tool
 
@@ -16,7 +16,7 @@ SCHEMA: dict[str, Any] = {
     "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
 }
 WEATHER = Tool("weather", "", SCHEMA)
-OFFER = Offer([WEATHER])
+OFFERED = OfferedTools([WEATHER])
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,13 @@ OFFER = Offer([WEATHER])
         "tools.weather",
     ],
 )
-def test_a_name_is_found_with_what_models_put_around_it(name: str) -> None:
-    assert OFFER.find(name) is WEATHER
+def test_prefixes_and_numbers_of_names_are_ignored(name: str) -> None:
+    assert OFFERED.find(name) is WEATHER
 
 
 @pytest.mark.parametrize("name", ["", "Weather", "weather2", "x.weather", "weather:"])
-def test_no_other_name_is_taken_for_it(name: str) -> None:
-    assert OFFER.find(name) is None
+def test_other_names_do_not_match(name: str) -> None:
+    assert OFFERED.find(name) is None
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_no_other_name_is_taken_for_it(name: str) -> None:
         {"name": "weather", "city": "Rome"},
     ],
 )
-def test_every_shape_of_a_call_is_read(value: object) -> None:
-    found = OFFER.calls_in(Decoded([value], 7))
+def test_every_shape_of_a_call_is_parsed(value: object) -> None:
+    found = OFFERED.parse_values(Decoded([value], 7))
     assert [(call.name, json.loads(call.arguments)) for call in found.calls] == [
         ("weather", {"city": "Rome"})
     ]
     assert found.end == 7
-    assert not found.unread
+    assert not found.unparsed
 
 
 @pytest.mark.parametrize(
@@ -74,26 +74,26 @@ def test_every_shape_of_a_call_is_read(value: object) -> None:
         {"arguments": {}},
     ],
 )
-def test_what_is_no_call_stays_as_it_was(value: object) -> None:
-    found = OFFER.calls_in(Decoded([value], 0))
+def test_values_that_are_not_calls_stay_unparsed(value: object) -> None:
+    found = OFFERED.parse_values(Decoded([value], 0))
     assert not found.calls
-    assert json.loads(found.unread) == value
+    assert json.loads(found.unparsed) == value
 
 
 def test_a_good_call_beside_a_bad_one_is_kept() -> None:
-    found = OFFER.calls_in(Decoded([[{"name": "weather", "arguments": {}}, {"name": "other"}]], 0))
+    found = OFFERED.parse_values(Decoded([[{"name": "weather", "arguments": {}}, {"name": "other"}]], 0))
     assert [call.name for call in found.calls] == ["weather"]
-    assert found.unread == '{"name":"other"}'
+    assert found.unparsed == '{"name":"other"}'
 
 
-def test_untagged_json_needs_its_arguments_named() -> None:
+def test_untagged_json_needs_a_key_for_its_arguments() -> None:
     value = {"name": "weather", "city": "Rome"}
-    assert not OFFER.calls_in(Decoded([value], 0), is_tagged=False).calls
+    assert not OFFERED.parse_values(Decoded([value], 0), is_tagged=False).calls
 
 
 def test_a_bare_value_takes_the_type_of_the_schema() -> None:
-    assert OFFER.typed(WEATHER, "days", "3") == 3
-    assert OFFER.typed(WEATHER, "city", "3") == "3"
+    assert OFFERED.coerce_argument(WEATHER, "days", "3") == 3
+    assert OFFERED.coerce_argument(WEATHER, "city", "3") == "3"
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_a_bare_value_takes_the_type_of_the_schema() -> None:
     ],
 )
 def test_arguments_are_an_object(value: object, arguments: object) -> None:
-    assert as_arguments(value) == arguments
+    assert parse_arguments(value) == arguments

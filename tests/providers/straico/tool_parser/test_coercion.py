@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.providers.straico.tool_parser.coercion import coerce, mended
+from sanic_proxy.providers.straico.tool_parser.coercion import coerce_strings, coerce_text
 
 ROOT: dict[str, Any] = {"$defs": {"n": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}}}
 
@@ -42,14 +42,14 @@ ROOT: dict[str, Any] = {"$defs": {"n": {"type": "integer"}, "loop": {"$ref": "#/
     ],
 )
 def test_the_schema_decides_the_type(text: str, schema: object, value: object) -> None:
-    made = coerce(text, schema, ROOT)
+    made = coerce_text(text, schema, ROOT)
     assert made == value
     assert type(made) is type(value)
 
 
-def test_what_would_take_too_long_to_mend_stays_as_it_is() -> None:
+def test_a_value_too_expensive_to_convert_is_not_changed() -> None:
     value = {f"k{number}": "1" for number in range(400)}
     schema = {"allOf": [{"title": str(number)} for number in range(9000)]}
     began = time.process_time()
-    assert mended(value, schema) == value
+    assert coerce_strings(value, schema) == value
     assert time.process_time() - began < 1

@@ -26,7 +26,7 @@ def test_each_wrapper_has_its_closing_tag(opening: str, closer: str) -> None:
     found = grammar.MARKER.fullmatch(opening)
     assert found is not None
     assert found.lastgroup == "wrapper"
-    assert grammar.closer_of(opening) == closer
+    assert grammar.closing_tag_of(opening) == closer
     assert grammar.CLOSERS.fullmatch(closer)
 
 
@@ -43,7 +43,7 @@ def test_each_wrapper_has_its_closing_tag(opening: str, closer: str) -> None:
     ],
 )
 def test_a_value_loses_the_newlines_of_its_markup_only(padded: str, bare: str) -> None:
-    assert grammar.unpadded(padded) == bare
+    assert grammar.strip_newlines(padded) == bare
 
 
 PATTERNS = {name: value for name, value in vars(grammar).items() if isinstance(value, re.Pattern)}

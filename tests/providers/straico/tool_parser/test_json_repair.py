@@ -18,8 +18,8 @@ from sanic_proxy.providers.straico.tool_parser.json_repair import decode_values
         ('{"a":1} tail', [{"a": 1}]),
     ],
 )
-def test_whole_values_are_read_one_behind_the_other(text: str, values: list[Any]) -> None:
-    decoded = decode_values(text, 0, may_repair=False)
+def test_consecutive_values_are_decoded(text: str, values: list[Any]) -> None:
+    decoded = decode_values(text, 0, repair=False)
     assert decoded is not None
     assert decoded.values == values
 
@@ -35,23 +35,23 @@ def test_whole_values_are_read_one_behind_the_other(text: str, values: list[Any]
     ],
 )
 def test_one_repair_after_another_is_tried(text: str) -> None:
-    decoded = decode_values(text, 0, may_repair=True)
+    decoded = decode_values(text, 0, repair=True)
     assert decoded is not None
     assert decoded.values == [{"a": "b"}]
 
 
-def test_a_comma_inside_a_string_is_left_alone() -> None:
-    decoded = decode_values('{"a":"x,]",}', 0, may_repair=True)
+def test_a_comma_inside_a_string_is_kept() -> None:
+    decoded = decode_values('{"a":"x,]",}', 0, repair=True)
     assert decoded is not None
     assert decoded.values == [{"a": "x,]"}]
 
 
-def test_of_a_damaged_array_the_whole_elements_count() -> None:
-    decoded = decode_values('[{"a":1},{"b":', 0, may_repair=True)
+def test_complete_elements_of_a_damaged_array_are_decoded() -> None:
+    decoded = decode_values('[{"a":1},{"b":', 0, repair=True)
     assert decoded is not None
-    assert (decoded.values, decoded.unread) == ([{"a": 1}], '{"b":')
+    assert (decoded.values, decoded.unparsed) == ([{"a": 1}], '{"b":')
 
 
 @pytest.mark.parametrize("text", ["", "x", "{", '{"a":NaN}', "[" * 100_000])
-def test_what_is_no_value_is_none(text: str) -> None:
-    assert decode_values(text, 0, may_repair=True) is None
+def test_text_without_a_value_is_none(text: str) -> None:
+    assert decode_values(text, 0, repair=True) is None

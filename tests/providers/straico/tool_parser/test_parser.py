@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanic_proxy.providers.straico.families import PastCall, label_for, render_calls
-from sanic_proxy.providers.straico.tool_parser.parser import Reading, read, without_thought
+from sanic_proxy.providers.straico.tool_parser.parser import ParsedText, parse, split_thinking
 from sanic_proxy.providers.straico.tools import Family, Tool, compact
 from tests.support.odd import JSON
 
@@ -42,18 +42,18 @@ TOOLS = [
 ]
 
 
-def calls_in(text: str, *, is_truncated: bool = False) -> list[tuple[str, Any]]:
-    reading = read(text, tools=TOOLS, is_truncated=is_truncated)
-    return [(call.name, json.loads(call.arguments)) for call in reading.calls]
+def parse_values(text: str, *, is_truncated: bool = False) -> list[tuple[str, Any]]:
+    parsed = parse(text, tools=TOOLS, is_truncated=is_truncated)
+    return [(call.name, json.loads(call.arguments)) for call in parsed.calls]
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=[vector["id"] for vector in VECTORS])
 def test_vector(vector: dict[str, Any]) -> None:
     is_truncated = vector["upstream_finish_reason"] == "length"
     expected = vector["expect"]
-    reading = read(vector["text"], tools=TOOLS if vector["tools"] else [], is_truncated=is_truncated)
-    assert [[call.name, json.loads(call.arguments)] for call in reading.calls] == expected["calls"]
-    assert reading.content == expected["content"]
+    parsed = parse(vector["text"], tools=TOOLS if vector["tools"] else [], is_truncated=is_truncated)
+    assert [[call.name, json.loads(call.arguments)] for call in parsed.calls] == expected["calls"]
+    assert parsed.content == expected["content"]
 
 
 # The markup of other families
@@ -92,10 +92,10 @@ WEATHER = [("get_weather", {"city": "Bonn"})]
         '<tool_call>{"name":"get_weather","arguments":{"city":"Bonn"}}</tool_call>',
     ],
 )
-def test_every_family_is_read_whatever_was_asked_for(text: str) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert [(call.name, json.loads(call.arguments)) for call in reading.calls] == WEATHER
-    assert reading.content is None
+def test_the_markup_of_every_family_is_parsed(text: str) -> None:
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert [(call.name, json.loads(call.arguments)) for call in parsed.calls] == WEATHER
+    assert parsed.content is None
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_every_family_is_read_whatever_was_asked_for(text: str) -> None:
         '<tool_call>\n```json\n{"name":"get_weather","arguments":{"city":"Bonn"}}\n```\n</tool_call>',
     ],
 )
-def test_damage_that_models_do_is_repaired(damaged: str) -> None:
-    assert calls_in(damaged) == WEATHER
+def test_common_damage_is_repaired(damaged: str) -> None:
+    assert parse_values(damaged) == WEATHER
 
 
 @pytest.mark.parametrize(
@@ -131,18 +131,18 @@ def test_damage_that_models_do_is_repaired(damaged: str) -> None:
         '<tool_calls>[{"name":"get_weather","arguments":{"city":NaN}}]</tool_calls>',
     ],
 )
-def test_what_is_no_call_stays_in_the_text(text: str) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert reading.calls == ()
-    assert reading.content == text
+def test_text_that_is_not_a_call_stays_text(text: str) -> None:
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert parsed.calls == ()
+    assert parsed.content == text
 
 
-def test_a_call_that_cannot_be_read_stays_and_the_others_count() -> None:
+def test_an_unreadable_call_stays_text_beside_readable_ones() -> None:
     text = '<tool_calls>[{"name":"get_time","arguments":{}},{"name":"nope","arguments":{"a":1}}]</tool_calls>'
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert [call.name for call in reading.calls] == ["get_time"]
-    assert reading.content is not None
-    assert "nope" in reading.content
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert [call.name for call in parsed.calls] == ["get_time"]
+    assert parsed.content is not None
+    assert "nope" in parsed.content
 
 
 WHOLE: dict[Family, str] = {
@@ -153,7 +153,7 @@ LONG = PastCall("", "write_file", '{"path":"a","text":"some text"}')
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("are_together", [True, False], ids=["one block", "two blocks"])
-def test_of_a_cut_text_the_complete_calls_are_kept_and_the_torn_one_is_dropped(
+def test_complete_calls_of_a_truncated_text_are_kept_and_the_torn_one_is_dropped(
     family: Family, are_together: bool
 ) -> None:
     """Wherever the limit cuts the second call, the first is read and nothing of the second is prose."""
@@ -164,9 +164,9 @@ def test_of_a_cut_text_the_complete_calls_are_kept_and_the_torn_one_is_dropped(
         text = f"{whole}\n{render_calls([LONG], family=family)}"
     begin = text.index("UTC") + len(whole) - whole.index("UTC")
     for end in range(begin, text.index("some text") + 4):
-        reading = read(f"Look: {text[:end]}", tools=TOOLS, is_truncated=True)
-        assert [(call.name, call.arguments) for call in reading.calls] == [("get_time", '{"tz":"UTC"}')], end
-        assert reading.content == "Look:", text[:end]
+        parsed = parse(f"Look: {text[:end]}", tools=TOOLS, is_truncated=True)
+        assert [(call.name, call.arguments) for call in parsed.calls] == [("get_time", '{"tz":"UTC"}')], end
+        assert parsed.content == "Look:", text[:end]
 
 
 @pytest.mark.parametrize(
@@ -184,34 +184,34 @@ def test_of_a_cut_text_the_complete_calls_are_kept_and_the_torn_one_is_dropped(
     ],
 )
 def test_a_text_is_torn_if_another_call_was_begun(text: str, is_torn: bool) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=True)
-    assert [call.name for call in reading.calls] == ["get_time"]
-    assert (reading.content, reading.is_torn) == (None, is_torn)
+    parsed = parse(text, tools=TOOLS, is_truncated=True)
+    assert [call.name for call in parsed.calls] == ["get_time"]
+    assert (parsed.content, parsed.is_torn) == (None, is_torn)
 
 
-def test_prose_behind_a_call_is_kept_in_a_cut_text() -> None:
-    reading = read(WHOLE["qwen"] + "\nThen 1 < 2 and [so", tools=TOOLS, is_truncated=True)
-    assert (reading.content, reading.is_torn) == ("Then 1 < 2 and [so", False)
+def test_prose_after_a_call_is_kept_in_a_truncated_text() -> None:
+    parsed = parse(WHOLE["qwen"] + "\nThen 1 < 2 and [so", tools=TOOLS, is_truncated=True)
+    assert (parsed.content, parsed.is_torn) == ("Then 1 < 2 and [so", False)
 
 
-def test_the_only_call_of_a_cut_text_stays_text() -> None:
+def test_the_only_call_of_a_truncated_text_stays_text() -> None:
     for family in FAMILIES:
         text = render_calls([LONG], family=family).partition("some")[0]
-        assert read(text, tools=TOOLS, is_truncated=True) == Reading(text, (), None)
+        assert parse(text, tools=TOOLS, is_truncated=True) == ParsedText(text, (), None)
 
 
 UNKNOWN = ("remove", {"path": "a"})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_call_of_an_unknown_tool_is_read_if_it_is_accepted(family: Family) -> None:
+def test_a_call_of_an_unknown_tool_is_parsed_if_accepted(family: Family) -> None:
     past = [PastCall("", "ls", "{}"), PastCall("", UNKNOWN[0], json.dumps(UNKNOWN[1]))]
     text = f"Look: {render_calls(past, family=family)}"
-    reading = read(text, tools=TOOLS, is_truncated=False, accepts_unknown=True)
-    assert [(call.name, json.loads(call.arguments)) for call in reading.calls] == [("ls", {}), UNKNOWN]
-    assert reading.content == "Look:"
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert [call.name for call in reading.calls] == ["ls"]
+    parsed = parse(text, tools=TOOLS, is_truncated=False, accepts_unknown=True)
+    assert [(call.name, json.loads(call.arguments)) for call in parsed.calls] == [("ls", {}), UNKNOWN]
+    assert parsed.content == "Look:"
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert [call.name for call in parsed.calls] == ["ls"]
 
 
 @pytest.mark.parametrize(
@@ -227,26 +227,26 @@ def test_a_call_of_an_unknown_tool_is_read_if_it_is_accepted(family: Family) -> 
         '<tool_call>{"name":"Ada","age":36}</tool_call>',
     ],
 )
-def test_what_may_be_an_example_is_no_call_of_an_unknown_tool(text: str) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=False, accepts_unknown=True)
-    assert (reading.calls, reading.content) == ((), text)
+def test_possible_examples_are_not_calls_of_unknown_tools(text: str) -> None:
+    parsed = parse(text, tools=TOOLS, is_truncated=False, accepts_unknown=True)
+    assert (parsed.calls, parsed.content) == ((), text)
 
 
 def test_whitespace_in_values_is_kept() -> None:
     text = "<function=edit><parameter=path>\na.py\n</parameter>"
     text += "<parameter=new>\n    def f():\n\n        pass\n\n</parameter>"
-    assert calls_in(text + "</function>") == [
+    assert parse_values(text + "</function>") == [
         ("edit", {"path": "a.py", "new": "    def f():\n\n        pass\n"})
     ]
 
 
 def test_numbers_past_64_bits_survive() -> None:
-    reading = read(
+    parsed = parse(
         '<tool_call>{"name":"ls","arguments":{"p":123456789012345678901234567890}}',
         tools=TOOLS,
         is_truncated=False,
     )
-    assert reading.calls[0].arguments == '{"p":123456789012345678901234567890}'
+    assert parsed.calls[0].arguments == '{"p":123456789012345678901234567890}'
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_numbers_past_64_bits_survive() -> None:
         ("no <think>a</think>", "no <think>a</think>", None),
     ],
 )
-def test_a_leading_thought_is_taken_out(text: str, rest: str, thought: str | None) -> None:
-    assert without_thought(text) == (rest, thought)
+def test_leading_thinking_is_split_off(text: str, rest: str, thought: str | None) -> None:
+    assert split_thinking(text) == (rest, thought)
 
 
 @pytest.mark.parametrize("tools", [[], TOOLS], ids=["without tools", "with tools"])
@@ -285,39 +285,41 @@ def test_a_leading_thought_is_taken_out(text: str, rest: str, thought: str | Non
         ("", "", None),
     ],
 )
-def test_thoughts_are_reasoning_wherever_they_stand(
+def test_thinking_anywhere_becomes_reasoning(
     text: str, content: str, thought: str | None, tools: list[Tool]
 ) -> None:
-    assert read(text, tools=tools, is_truncated=False) == (Reading(content, (), thought))
+    assert parse(text, tools=tools, is_truncated=False) == (ParsedText(content, (), thought))
 
 
-def test_a_thought_inside_an_argument_is_none() -> None:
+def test_a_thinking_tag_inside_an_argument_is_kept() -> None:
     text = '<tool_call>{"name":"ls","arguments":{"p":"<think>a</think>"}}</tool_call><think>b</think>'
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert json.loads(reading.calls[0].arguments) == {"p": "<think>a</think>"}
-    assert (reading.content, reading.reasoning) == (None, "b")
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert json.loads(parsed.calls[0].arguments) == {"p": "<think>a</think>"}
+    assert (parsed.content, parsed.reasoning) == (None, "b")
 
 
 def test_without_tools_markup_is_text() -> None:
     text = '<tool_call>{"name":"ls"}</tool_call> <think>a</think>'
-    assert read(text, tools=[], is_truncated=False) == Reading(text.replace("<think>a</think>", ""), (), "a")
+    assert parse(text, tools=[], is_truncated=False) == ParsedText(
+        text.replace("<think>a</think>", ""), (), "a"
+    )
 
 
 def test_a_glm_key_may_hold_a_bracket() -> None:
     text = "<tool_call>search\n<arg_key>a<b</arg_key>\n<arg_value>1</arg_value>\n</tool_call>"
-    assert calls_in(text) == [("search", {"a<b": 1})]
+    assert parse_values(text) == [("search", {"a<b": 1})]
 
 
 WORDS = st.text(alphabet=st.characters(exclude_characters="<`~", exclude_categories=["Cs"]), max_size=20)
 
 
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=5), WORDS, st.sampled_from(["think", "thinking"]))
-def test_thoughts_and_text_are_told_apart(pairs: list[tuple[str, str]], last: str, tag: str) -> None:
+def test_thinking_and_text_are_separated(pairs: list[tuple[str, str]], last: str, tag: str) -> None:
     said = "".join(f"x{before}.\n<{tag}>{thought}</{tag}>\n" for before, thought in pairs) + f"x{last}"
-    reading = read(said, tools=[], is_truncated=False)
-    assert reading.content == "".join(f"x{before}.\n" for before, _ in pairs) + f"x{last}"
+    parsed = parse(said, tools=[], is_truncated=False)
+    assert parsed.content == "".join(f"x{before}.\n" for before, _ in pairs) + f"x{last}"
     wanted = [thought.strip() for _, thought in pairs if thought.strip()]
-    assert reading.reasoning == ("\n\n".join(wanted) or None)
+    assert parsed.reasoning == ("\n\n".join(wanted) or None)
 
 
 # Generated
@@ -343,27 +345,27 @@ ANY = Tool("any", "", {"type": "object", "properties": {"text": {"type": "string
 
 @given(st.sampled_from(FAMILIES), st.lists(st.tuples(TEXTS, JSON), min_size=1, max_size=3))
 @settings(deadline=None)
-def test_what_is_rendered_is_read_back(family: Family, given_arguments: list[tuple[str, Any]]) -> None:
+def test_rendered_calls_are_parsed_back(family: Family, given_arguments: list[tuple[str, Any]]) -> None:
     wanted = [{"text": text, "list": [value]} for text, value in given_arguments]
     past = [
         PastCall(label_for(f"call_{index}", "any", index, family=family), "any", compact(arguments))
         for index, arguments in enumerate(wanted)
     ]
-    reading = read("Sure.\n\n" + render_calls(past, family=family), tools=[ANY], is_truncated=False)
-    assert [json.loads(call.arguments) for call in reading.calls] == wanted
-    assert reading.content == "Sure."
+    parsed = parse("Sure.\n\n" + render_calls(past, family=family), tools=[ANY], is_truncated=False)
+    assert [json.loads(call.arguments) for call in parsed.calls] == wanted
+    assert parsed.content == "Sure."
 
 
 @given(TEXTS | st.text(), st.booleans())
 @settings(deadline=None)
 def test_no_text_raises(text: str, is_truncated: bool) -> None:
-    read(text, tools=TOOLS, is_truncated=is_truncated, accepts_unknown=True)
+    parse(text, tools=TOOLS, is_truncated=is_truncated, accepts_unknown=True)
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="<[{`|\\")))
 def test_text_without_markup_stays_as_it_is(text: str) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert (reading.content, reading.calls) == (text, ())
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert (parsed.content, parsed.calls) == (text, ())
 
 
 @pytest.mark.parametrize(
@@ -388,8 +390,8 @@ def test_text_without_markup_stays_as_it_is(text: str) -> None:
         "<tool_call>get_time<arg_key>tz</arg_key><arg_value></arg_value>x",
     ],
 )
-def test_a_megabyte_of_markup_is_read_in_linear_time(unit: str) -> None:
+def test_a_megabyte_of_markup_is_parsed_in_linear_time(unit: str) -> None:
     started = time.process_time()
-    read("x " + unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
-    read(unit * (1_000_000 // len(unit)), tools=[], is_truncated=False)
+    parse("x " + unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
+    parse(unit * (1_000_000 // len(unit)), tools=[], is_truncated=False)
     assert time.process_time() - started < 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.providers.straico.tool_parser.parser import read
+from sanic_proxy.providers.straico.tool_parser.parser import parse
 from sanic_proxy.providers.straico.tools import Tool
 
 
@@ -40,9 +40,9 @@ INNER = "<tool_call>get_time</tool_call>"
     ],
 )
 @pytest.mark.parametrize("is_truncated", [False, True])
-def test_what_a_text_merely_holds_is_not_called(text: str, is_truncated: bool) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=is_truncated)
-    assert (reading.calls, reading.content) == ((), text)
+def test_quoted_calls_are_not_made(text: str, is_truncated: bool) -> None:
+    parsed = parse(text, tools=TOOLS, is_truncated=is_truncated)
+    assert (parsed.calls, parsed.content) == ((), text)
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,16 @@ def test_what_a_text_merely_holds_is_not_called(text: str, is_truncated: bool) -
         (f"<think>maybe {CALL}</think>\nbye", "bye"),
     ],
 )
-def test_what_is_thought_of_is_not_called(text: str, content: str) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert (reading.calls, reading.content) == ((), content)
-    assert reading.reasoning == f"maybe {CALL}"
+def test_calls_inside_thinking_are_not_made(text: str, content: str) -> None:
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert (parsed.calls, parsed.content) == ((), content)
+    assert parsed.reasoning == f"maybe {CALL}"
 
 
-def test_before_an_orphaned_end_of_thought_nothing_is_called() -> None:
-    reading = read(f"I could {CALL}\n</think>\n\nDone.", tools=TOOLS, is_truncated=False)
-    assert (reading.calls, reading.content) == ((), "Done.")
-    assert reading.reasoning == f"I could {CALL}"
+def test_calls_before_an_unopened_thinking_end_tag_are_not_made() -> None:
+    parsed = parse(f"I could {CALL}\n</think>\n\nDone.", tools=TOOLS, is_truncated=False)
+    assert (parsed.calls, parsed.content) == ((), "Done.")
+    assert parsed.reasoning == f"I could {CALL}"
 
 
 @pytest.mark.parametrize(
@@ -92,26 +92,26 @@ def test_before_an_orphaned_end_of_thought_nothing_is_called() -> None:
     ],
 )
 def test_a_damaged_call_keeps_its_arguments(text: str, name: str, arguments: dict[str, Any]) -> None:
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert [(call.name, json.loads(call.arguments)) for call in reading.calls] == [(name, arguments)]
-    assert reading.content is None
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert [(call.name, json.loads(call.arguments)) for call in parsed.calls] == [(name, arguments)]
+    assert parsed.content is None
 
 
 def test_several_calls_in_one_fence_are_all_made() -> None:
-    reading = read(f"```xml\n{CALL}\n{CALL}\n```", tools=TOOLS, is_truncated=False)
-    assert (len(reading.calls), reading.content) == (2, None)
+    parsed = parse(f"```xml\n{CALL}\n{CALL}\n```", tools=TOOLS, is_truncated=False)
+    assert (len(parsed.calls), parsed.content) == (2, None)
 
 
-def test_half_a_surrogate_pair_can_be_sent_on() -> None:
+def test_a_lone_surrogate_can_be_encoded() -> None:
     text = '<tool_call>{"name":"ls","arguments":{"p":"\\ud83d"}}</tool_call>'
-    reading = read(text, tools=TOOLS, is_truncated=False)
-    assert reading.calls[0].arguments.encode() == b'{"p":"\\ud83d"}'
+    parsed = parse(text, tools=TOOLS, is_truncated=False)
+    assert parsed.calls[0].arguments.encode() == b'{"p":"\\ud83d"}'
 
 
 def test_no_depth_of_nesting_raises() -> None:
     for depth in range(900, 1000):
         nested = "[" * depth + "]" * depth
-        read(f'<tool_call>{{"name":"ls","arguments":{{"p":{nested}}}}}', tools=TOOLS, is_truncated=False)
+        parse(f'<tool_call>{{"name":"ls","arguments":{{"p":{nested}}}}}', tools=TOOLS, is_truncated=False)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_no_depth_of_nesting_raises() -> None:
         '<tool_call>{"name":"get_time","arguments":{"tz":"a"},}</tool_call>',
     ],
 )
-def test_a_megabyte_of_unfinished_calls_is_read_in_linear_time(unit: str) -> None:
+def test_a_megabyte_of_unfinished_calls_is_parsed_in_linear_time(unit: str) -> None:
     started = time.process_time()
-    read(unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
+    parse(unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
     assert time.process_time() - started < 2

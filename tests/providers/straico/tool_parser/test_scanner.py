@@ -53,6 +53,6 @@ def test_a_thought_is_noted(text: str, rest: str | None, thought: str | None) ->
     scanner = Scanner(text)
     match = MARKER.match(text)
     assert match is not None
-    after = scanner.thought_at(match)
+    after = scanner.skip_thinking(match)
     assert (None if after is None else text[after:]) == rest
-    assert scanner.thoughts == ([] if thought is None else [thought])
+    assert scanner.thinking == ([] if thought is None else [thought])

@@ -1,4 +1,4 @@
-"""What a check may cost, told beforehand."""
+"""The predicted cost of a validation."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from sanic_proxy.providers.straico.validation.cost import (
     MAX_NODES,
     MAX_PATTERNS,
-    TooMuch,
-    cost_of,
-    survey,
+    LimitExceeded,
+    schema_size,
+    validation_cost,
 )
 
 
@@ -39,9 +39,9 @@ def nested(levels: int, key: str = "items") -> dict[str, Any]:
         {"properties": {"a": {"$id": "http://x/", "$ref": "#/y"}}},
     ],
 )
-def test_a_schema_past_the_bounds_is_told(schema: Any) -> None:
-    with pytest.raises(TooMuch):
-        survey(schema)
+def test_a_schema_beyond_a_limit_is_rejected(schema: Any) -> None:
+    with pytest.raises(LimitExceeded):
+        schema_size(schema)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_schema_past_the_bounds_is_told(schema: Any) -> None:
         {"$ref": "#"},
     ],
 )
-def test_what_is_usual_passes(schema: Any) -> None:
-    assert survey(schema) > 0
+def test_usual_schemas_are_within_the_limits(schema: Any) -> None:
+    assert schema_size(schema) > 0
 
 
 def doubling(levels: int) -> dict[str, Any]:
-    """Each level asks for the next one twice."""
+    """Each level refers to the next one twice."""
     steps_ = {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)}
     return {"$defs": {**steps_, f"a{levels}": {"type": "string"}}, "$ref": "#/$defs/a0"}
 
@@ -97,10 +97,10 @@ TREE = {"anyOf": [{"items": {"$ref": "#"}}, {"items": {"$ref": "#"}}]}
         ({"items": {"type": "integer"}}, [[n] for n in range(200_000)]),
     ],
 )
-def test_what_would_hold_the_worker_is_known_in_time(schema: dict[str, Any], value: object) -> None:
+def test_an_expensive_validation_is_predicted(schema: dict[str, Any], value: object) -> None:
     started = time.process_time()
-    with pytest.raises(TooMuch):
-        cost_of(schema, value)
+    with pytest.raises(LimitExceeded):
+        validation_cost(schema, value)
     assert time.process_time() - started < 2
 
 
@@ -135,8 +135,8 @@ def expression(levels: int) -> Any:
     }
 
 
-def test_a_usual_recursive_schema_takes_a_usual_value() -> None:
-    assert cost_of(EXPRESSION, expression(8)).steps < 300_000
+def test_a_recursive_schema_accepts_a_usual_value() -> None:
+    assert validation_cost(EXPRESSION, expression(8)).steps < 300_000
 
 
 def test_the_steps_of_each_kind_of_keyword_are_counted() -> None:
@@ -153,13 +153,13 @@ def test_the_steps_of_each_kind_of_keyword_are_counted() -> None:
         "contains": {},
         "uniqueItems": True,
     }
-    assert 300 < cost_of(schema, ["a", {"a": 1, "b": 2}, 3]).steps < 3000
+    assert 300 < validation_cost(schema, ["a", {"a": 1, "b": 2}, 3]).steps < 3000
 
 
 def test_each_branch_copies_the_value_into_its_error() -> None:
     value = {"a": ["x" * 100] * 100}
-    assert cost_of({"type": "integer"}, value).error_bytes < 12_000
-    assert cost_of({"anyOf": [{"type": "integer"}] * 100}, value).error_bytes > 1_000_000
+    assert validation_cost({"type": "integer"}, value).error_bytes < 12_000
+    assert validation_cost({"anyOf": [{"type": "integer"}] * 100}, value).error_bytes > 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -176,6 +176,6 @@ def test_each_branch_copies_the_value_into_its_error() -> None:
 )
 def test_the_walk_itself_is_bounded(schema: dict[str, object], value: object) -> None:
     began = time.process_time()
-    with suppress(TooMuch):
-        cost_of(schema, value)
+    with suppress(LimitExceeded):
+        validation_cost(schema, value)
     assert time.process_time() - began < 1

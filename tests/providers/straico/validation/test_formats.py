@@ -11,14 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.providers.straico.validation.formats import Format, Found, format_of, instructions, json_in
+from sanic_proxy.providers.straico.validation.formats import (
+    Extracted,
+    ResponseFormat,
+    extract_json,
+    instructions,
+    parse_response_format,
+)
 from tests.support.odd import JSON
 
-OBJECT = Format(None, "", None)
+OBJECT = ResponseFormat(None, "", None)
 
 
-def of_schema(schema: dict[str, Any]) -> Format:
-    made = format_of(
+def of_schema(schema: dict[str, Any]) -> ResponseFormat:
+    made = parse_response_format(
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
     )
     assert made is not None
@@ -55,21 +61,21 @@ COUNT = of_schema({"type": "object", "properties": {"n": {"type": "integer"}}, "
     ],
 )
 def test_the_json_is_found(text: str, found: str | None) -> None:
-    assert json_in(text, text, COUNT).text == found
+    assert extract_json(text, text, COUNT).text == found
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "violation"),
     [
-        ("[1]", "it is no JSON object"),
-        ("No.", "it holds no JSON"),
+        ("[1]", "it is not a JSON object"),
+        ("No.", "it contains no JSON"),
         ('{"a": "x\ny"}', None),
         ('{"a": "<think>b</think>"}', None),
     ],
 )
-def test_without_a_schema_any_object_will_do(text: str, fault: str | None) -> None:
-    found = json_in(text, text, OBJECT)
-    assert found.fault == fault
+def test_without_a_schema_any_object_is_valid(text: str, violation: str | None) -> None:
+    found = extract_json(text, text, OBJECT)
+    assert found.violation == violation
     if found.text is not None:
         assert isinstance(json.loads(found.text), dict)
 
@@ -84,21 +90,23 @@ def test_without_a_schema_any_object_will_do(text: str, fault: str | None) -> No
         ('So: {"n": 1}', None),
     ],
 )
-def test_of_a_cut_answer_nothing_is_completed(text: str, found: str | None) -> None:
-    assert json_in(text, text, COUNT, is_cut=True).text == found
+def test_a_truncated_answer_is_not_repaired(text: str, found: str | None) -> None:
+    assert extract_json(text, text, COUNT, is_cut=True).text == found
 
 
-def test_a_fault_names_the_place() -> None:
-    assert json_in('{"n": "x"}', '{"n": "x"}', COUNT) == Found(None, 'at /n: "x" is not of type "integer"')
+def test_a_violation_names_its_location() -> None:
+    assert extract_json('{"n": "x"}', '{"n": "x"}', COUNT) == Extracted(
+        None, 'at /n: "x" is not of type "integer"'
+    )
 
 
-def test_a_schema_may_want_no_object() -> None:
-    assert json_in("```\n7\n```", "```\n7\n```", of_schema({"type": "integer"})).text == "7"
+def test_a_schema_may_describe_other_values_than_objects() -> None:
+    assert extract_json("```\n7\n```", "```\n7\n```", of_schema({"type": "integer"})).text == "7"
 
 
 @pytest.mark.parametrize("wanted", [None, {"type": "text"}])
-def test_text_is_no_format(wanted: object) -> None:
-    assert format_of({"response_format": wanted}) is None
+def test_text_needs_no_response_format(wanted: object) -> None:
+    assert parse_response_format({"response_format": wanted}) is None
 
 
 @pytest.mark.parametrize(
@@ -114,16 +122,16 @@ def test_text_is_no_format(wanted: object) -> None:
         {"type": "json_schema", "json_schema": {"name": "a", "schema": {"$ref": "http://127.0.0.1:1/"}}},
     ],
 )
-def test_a_format_that_cannot_be_made_is_refused(wanted: object) -> None:
+def test_an_invalid_response_format_is_rejected(wanted: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        format_of({"response_format": wanted})
+        parse_response_format({"response_format": wanted})
     assert caught.value.param == "response_format"
 
 
-def test_the_schema_is_told_with_its_name() -> None:
+def test_the_instructions_contain_schema_and_name() -> None:
     schema = {"type": "object"}
     named = {"name": "person", "description": "who it is", "schema": schema, "strict": True}
-    made = format_of({"response_format": {"type": "json_schema", "json_schema": named}})
+    made = parse_response_format({"response_format": {"type": "json_schema", "json_schema": named}})
     assert made is not None
     told = instructions(made, may_call=False)
     assert "(person: who it is)" in told
@@ -147,7 +155,7 @@ WRAPPINGS = st.sampled_from(
 
 @given(OBJECTS, INDENTS, st.booleans(), WRAPPINGS, PROSE, PROSE)
 @settings(deadline=None)
-def test_json_is_read_back_out_of_any_wrapping(
+def test_json_is_extracted_from_any_wrapping(
     value: dict[str, Any], indent: int | None, is_ascii: bool, wrapping: str, before: str, after: str
 ) -> None:
     written = json.dumps(value, indent=indent, ensure_ascii=is_ascii)
@@ -156,7 +164,7 @@ def test_json_is_read_back_out_of_any_wrapping(
     text = wrapping.replace("{before}", before).replace("{after}", after).replace("{json}", written)
     if "```" in written and "```" in wrapping:
         return  # a fence inside of a fence ends it; then what is found need not be all
-    found = json_in(text, text, OBJECT)
+    found = extract_json(text, text, OBJECT)
     assert found.text is not None
     assert json.loads(found.text) == value
 
@@ -165,19 +173,19 @@ def test_json_is_read_back_out_of_any_wrapping(
     st.text() | st.lists(st.sampled_from(['{"', '":', "}", "[", "]", "```", '\\"', ",", "1"])).map("".join)
 )
 @settings(deadline=None)
-def test_what_is_found_is_always_valid(text: str) -> None:
-    found = json_in(text, text, OBJECT)
+def test_extracted_json_is_always_valid(text: str) -> None:
+    found = extract_json(text, text, OBJECT)
     if found.text is not None:
         assert isinstance(json.loads(found.text), dict)
     else:
-        assert found.fault
+        assert found.violation
 
 
 @pytest.mark.parametrize("unit", ["{", "[", '{"a":', '"', "```", "{}", "\\", '{"a":1},', "[{", '{"a":"\\"'])
 @pytest.mark.parametrize("wanted", [OBJECT, COUNT], ids=["object", "schema"])
-def test_half_a_megabyte_is_read_in_linear_time(unit: str, wanted: Format) -> None:
+def test_half_a_megabyte_is_read_in_linear_time(unit: str, wanted: ResponseFormat) -> None:
     text = "x " + unit * (500_000 // len(unit))
     started = time.process_time()
-    json_in(text, text, wanted)
-    json_in(text[2:], text[2:], wanted)
+    extract_json(text, text, wanted)
+    extract_json(text[2:], text[2:], wanted)
     assert time.process_time() - started < 3

@@ -1,4 +1,4 @@
-"""Clients' JSON Schemas, checked in bounded time and without a network."""
+"""Validation against clients' JSON Schemas, in bounded time and without a network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.providers.straico.validation.schemas import BadSchema, checker
+from sanic_proxy.providers.straico.validation.schemas import InvalidSchema, compile_schema
 
 PERSON = {
     "type": "object",
@@ -23,7 +23,7 @@ PERSON = {
 
 
 @pytest.mark.parametrize(
-    ("schema", "value", "fault"),
+    ("schema", "value", "violation"),
     [
         (PERSON, {"name": "Ada", "age": 36}, None),
         (PERSON, {"age": 36}, '"name" is a required property'),
@@ -42,30 +42,30 @@ PERSON = {
             None,
         ),
         ({"$schema": "http://json-schema.org/draft-07/schema#", "type": "null"}, None, None),
-        ({"enum": ["\ud83d"]}, "a", BadSchema),
-        ({"type": "string"}, "\ud83d", "it holds half a surrogate pair"),
-        ({"type": "nonsense"}, 1, BadSchema),
-        ({"properties": []}, 1, BadSchema),
-        ({"pattern": 7}, 1, BadSchema),
-        ({"$ref": "#/$defs/none"}, 1, BadSchema),
-        ({"$schema": "http://127.0.0.1:1/own"}, 1, BadSchema),
-        (True, 1, BadSchema),
-        (None, 1, BadSchema),
+        ({"enum": ["\ud83d"]}, "a", InvalidSchema),
+        ({"type": "string"}, "\ud83d", "it contains a lone surrogate"),
+        ({"type": "nonsense"}, 1, InvalidSchema),
+        ({"properties": []}, 1, InvalidSchema),
+        ({"pattern": 7}, 1, InvalidSchema),
+        ({"$ref": "#/$defs/none"}, 1, InvalidSchema),
+        ({"$schema": "http://127.0.0.1:1/own"}, 1, InvalidSchema),
+        (True, 1, InvalidSchema),
+        (None, 1, InvalidSchema),
     ],
 )
-def test_a_value_is_checked(schema: object, value: object, fault: object) -> None:
-    if fault is BadSchema:
-        with pytest.raises(BadSchema):
-            checker(schema)
+def test_a_value_is_validated(schema: object, value: object, violation: object) -> None:
+    if violation is InvalidSchema:
+        with pytest.raises(InvalidSchema):
+            compile_schema(schema)
         return
-    assert checker(schema).fault(value) == fault
+    assert compile_schema(schema).violation(value) == violation
 
 
-def test_a_long_fault_keeps_its_end() -> None:
-    fault = checker({"type": "integer"}).fault("x" * 10_000)
-    assert fault is not None
-    assert len(fault) < 400
-    assert fault.endswith('is not of type "integer"')
+def test_a_long_violation_keeps_its_end() -> None:
+    violation = compile_schema({"type": "integer"}).violation("x" * 10_000)
+    assert violation is not None
+    assert len(violation) < 400
+    assert violation.endswith('is not of type "integer"')
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_nothing_is_fetched(reference: str, key: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(0.05)
         target = reference.format(server.getsockname()[1])
-        with pytest.raises(BadSchema):
-            checker({"properties": {"a": {key: target}}} if key != "$schema" else {key: target})
+        with pytest.raises(InvalidSchema):
+            compile_schema({"properties": {"a": {key: target}}} if key != "$schema" else {key: target})
         with pytest.raises(TimeoutError):
             server.accept()
 
@@ -90,7 +90,7 @@ def nested(levels: int, key: str) -> Any:
 
 
 def doubling(levels: int) -> dict[str, Any]:
-    """Each level asks for the next one twice."""
+    """Each level refers to the next one twice."""
     chain = {f"a{n}": {"anyOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(levels)}
     return {"$defs": {**chain, f"a{levels}": {"type": "string"}}, "$ref": "#/$defs/a0"}
 
@@ -117,23 +117,23 @@ def doubling(levels: int) -> dict[str, Any]:
         *("large errors", "many errors", "nested errors", "doubling"),
     ],
 )
-def test_no_schema_holds_the_worker(schema: Any, value: object) -> None:
+def test_no_schema_blocks_the_worker(schema: Any, value: object) -> None:
     started, peak_kib = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with contextlib.suppress(BadSchema):
-        checker(schema).fault(value)
+    with contextlib.suppress(InvalidSchema):
+        compile_schema(schema).violation(value)
     assert time.process_time() - started < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 200 * 1024
 
 
-def test_all_checks_of_a_request_share_one_budget() -> None:
-    judge = checker(doubling(15))
+def test_all_validations_of_a_request_share_one_budget() -> None:
+    judge = compile_schema(doubling(15))
     started = time.process_time()
-    faults = [judge.fault(1) for _ in range(1000)]
+    violations = [judge.violation(1) for _ in range(1000)]
     assert time.process_time() - started < 3
-    assert faults[0] == "it does not fit the schema"
-    assert faults[-1] == "there is too much to be checked"
+    assert violations[0] == "it does not match the schema"
+    assert violations[-1] == "the limit for checking values of this request is reached"
 
 
-def test_who_checks_nothing_does_not_pay_for_it() -> None:
+def test_the_library_is_loaded_only_if_needed() -> None:
     code = "import sys, sanic_proxy.providers.straico.provider; sys.exit('jsonschema_rs' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
