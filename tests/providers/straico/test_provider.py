@@ -358,9 +358,7 @@ def test_of_two_calls_cut_by_the_limit_the_complete_one_arrives(proxy: Proxy, up
     assert len(upstream.seen("m")) == 1
 
 
-def test_an_unknown_tool_is_retried_once_and_then_passed_on(
-    proxy: Proxy, upstream: Upstream
-) -> None:
+def test_an_unknown_tool_is_retried_once_and_then_passed_on(proxy: Proxy, upstream: Upstream) -> None:
     unknown = CALL.replace('"ls"', '"find"')
     upstream.on("m", in_turn(unknown, CALL, unknown, unknown))
     for name in ("ls", "find"):

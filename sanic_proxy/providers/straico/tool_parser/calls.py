@@ -1,4 +1,4 @@
-"""Decoded values -> calls of the tools that were offered, in any of the shapes models write. Pure."""
+"""Decoded JSON values -> tool calls, in any of the shapes that models write. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _NAME_KEYS = ("name", "tool_name", "tool", "function")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "input")
 _CALL_KEYS = frozenset({*_NAME_KEYS, "id", "type", "index"})
 _PREFIXES = ("", "functions.", "default_api.", "tools.")
-# OpenAI's rule for the names of functions; a client could not handle any other.
+# The names that OpenAI allows for functions.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _ORDINAL = re.compile(r":\d+\Z")
 
 
-class Found(NamedTuple):
-    """Calls read, the text position after them, and what of their markup could not be read."""
+class ParsedCalls(NamedTuple):
+    """Calls, the position in the text after them, and the part of their markup that is not a valid call."""
 
     calls: list[ToolCall]
     end: int
@@ -30,8 +30,7 @@ class Found(NamedTuple):
 class OfferedTools:
     """The tools that a client offered.
 
-    With `accepts_unknown` a call of any other function is read as well, if it is marked as a call: the model
-    is then told that there is no such function, or the client gets the call.
+    With `accepts_unknown` calls of other functions are accepted as well, if they are inside tags.
     """
 
     def __init__(self, tools: Sequence[Tool], *, accepts_unknown: bool = False) -> None:
@@ -62,31 +61,31 @@ class OfferedTools:
         schema = properties.get(key) if isinstance(properties, dict) else None
         return coerce_text(text, schema, tool.parameters)
 
-    def parse_values(self, decoded: Decoded, *, is_tagged: bool = True) -> Found:
+    def parse_values(self, decoded: Decoded, *, is_tagged: bool = True) -> ParsedCalls:
         calls: list[ToolCall] = []
         unparsed: list[str] = [decoded.unparsed] if decoded.unparsed else []
-        for value in _flat(decoded.values):
-            call = self._call_of(value, is_tagged=is_tagged)
+        for value in _flatten(decoded.values):
+            call = self._parse_call(value, is_tagged=is_tagged)
             if call is None:
                 unparsed.append(value if isinstance(value, str) else compact(value))
             else:
                 calls.append(call)
-        return Found(calls, decoded.end, "\n".join(unparsed))
+        return ParsedCalls(calls, decoded.end, "\n".join(unparsed))
 
-    def _call_of(self, value: object, *, is_tagged: bool) -> ToolCall | None:
-        """A call from an object in any of the shapes models write."""
+    def _parse_call(self, value: object, *, is_tagged: bool) -> ToolCall | None:
+        """The call that an object of any shape describes; None if it is not a call."""
         if not isinstance(value, dict):
             return None
         inner = value.get("function")
         if isinstance(inner, dict):
-            return self._call_of(inner, is_tagged=is_tagged)
+            return self._parse_call(inner, is_tagged=is_tagged)
         name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
         tool = self.find(name) if name is not None else None
         if tool is None or not (is_tagged or self.is_offered(tool.name)):
             return None
         key = next((key for key in _ARGUMENT_KEYS if key in value), None)
         if key is None:
-            # Without a key for them the arguments stand beside the name, or there are none.
+            # Without a key for arguments they are members beside the name, or there are none.
             beside = {name: value[name] for name in value if name not in _CALL_KEYS}
             known = tool.parameters.get("properties")
             is_known = not beside or (isinstance(known, dict) and beside.keys() <= known.keys())
@@ -98,12 +97,12 @@ class OfferedTools:
 
 
 def _is_schema(given: object, tool: Tool) -> bool:
-    """Whether a tool's description is repeated, rather than the tool called."""
+    """Whether a tool's description was repeated instead of arguments being given."""
     return isinstance(given, dict) and given.get("type") == "object" and given == tool.parameters
 
 
 def parse_arguments(value: object) -> dict[str, Any] | None:
-    """Arguments as an object; a string is taken for JSON once more."""
+    """Arguments as an object, decoded if they are a string of JSON; None if they are something else."""
     if isinstance(value, str):
         if not value.strip():
             return {}
@@ -114,7 +113,7 @@ def parse_arguments(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else {} if value is None else None
 
 
-def _flat(values: Sequence[object]) -> Iterator[object]:
+def _flatten(values: Sequence[object]) -> Iterator[object]:
     for value in values:
         if isinstance(value, list):
             yield from value

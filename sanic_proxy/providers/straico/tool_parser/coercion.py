@@ -1,4 +1,7 @@
-"""Text that lost its type on the way -> a value of the type a JSON Schema names. Pure."""
+"""Strings -> values of the types that a JSON Schema requires. Pure.
+
+Markup such as `<parameter=days>3</parameter>` has no types, and models write numbers as strings.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 def coerce_text(text: str, schema: object, root: Mapping[str, Any]) -> Any:
-    """The value of a parameter written as bare text.
+    """The value of a parameter that was written as bare text.
 
-    Where a string may stand the text is kept to the letter, blanks included; without a type it is
-    what it parses to, if that is no string. `root` is where `$ref`s point into.
+    If the schema allows a string, the text is kept unchanged, white space included. Without a type it is
+    parsed as JSON, except as a string. `root` is the schema that `$ref`s refer to.
     """
     schema = resolve_refs(schema, root)
     if (exact := _from_enum(text, schema)) is not None:
@@ -34,7 +37,10 @@ def coerce_text(text: str, schema: object, root: Mapping[str, Any]) -> Any:
         return None if "null" in types and text.strip() == "null" else text
     try:
         value = json.loads(
-            _pythonic(text.strip()), strict=False, parse_constant=_refuse, parse_float=parse_finite
+            _python_literal(text.strip()),
+            strict=False,
+            parse_constant=_refuse_constant,
+            parse_float=parse_finite,
         )
     except (ValueError, RecursionError):
         return text
@@ -44,45 +50,45 @@ def coerce_text(text: str, schema: object, root: Mapping[str, Any]) -> Any:
 
 
 def coerce_strings(value: Any, schema: object, root: Mapping[str, Any] | None = None) -> Any:
-    """`value` with the strings decoded that stand where the schema wants no string: "5" for an integer.
+    """`value` with strings converted where the schema does not allow a string: "5" for an integer.
 
-    For JSON that does not fit its schema; what has no type in it stays as it is, and so does what would
-    take too long to look through.
+    Meant for values that do not match their schema. Members without a type in the schema are not changed. The
+    whole value is returned unchanged if the schema has too many branches.
     """
     base = schema if root is None and isinstance(schema, dict) else root or {}
     visits = itertools.count()
     try:
-        return _mended(value, schema, base, 0, visits)
+        return _convert(value, schema, base, 0, visits)
     except _TooManyBranches:
         return value
 
 
 class _TooManyBranches(Exception):
-    """More branches than a worker has time for."""
+    """The schema has more branches than are searched."""
 
 
-def _mended(value: Any, schema: object, root: Mapping[str, Any], depth: int, visits: Iterator[int]) -> Any:
+def _convert(value: Any, schema: object, root: Mapping[str, Any], depth: int, visits: Iterator[int]) -> Any:
     if depth > _MAX_DEPTH:
         return value
     if isinstance(value, str):
         types = types_of(resolve_refs(schema, root), root)
-        made = coerce_text(value, schema, root) if types and "string" not in types else value
-        return made if isinstance(made, str) else _mended(made, schema, root, depth + 1, visits)
+        coerced = coerce_text(value, schema, root) if types and "string" not in types else value
+        return coerced if isinstance(coerced, str) else _convert(coerced, schema, root, depth + 1, visits)
     if isinstance(value, dict):
         return {
-            key: _mended(inner, _member(schema, key, root, visits), root, depth + 1, visits)
+            key: _convert(inner, _member(schema, key, root, visits), root, depth + 1, visits)
             for key, inner in value.items()
         }
     if isinstance(value, list):
         return [
-            _mended(inner, _item(schema, place, root, visits), root, depth + 1, visits)
-            for place, inner in enumerate(value)
+            _convert(inner, _item(schema, index, root, visits), root, depth + 1, visits)
+            for index, inner in enumerate(value)
         ]
     return value
 
 
 def _member(schema: object, key: str, root: Mapping[str, Any], visits: Iterator[int]) -> object:
-    """The schema of a member: the first of its branches that knows it."""
+    """The schema of a member, in the first branch that has one."""
     other: object = None
     for branch in _branches(schema, root, visits):
         properties = branch.get("properties")
@@ -93,18 +99,18 @@ def _member(schema: object, key: str, root: Mapping[str, Any], visits: Iterator[
     return other
 
 
-def _item(schema: object, place: int, root: Mapping[str, Any], visits: Iterator[int]) -> object:
+def _item(schema: object, index: int, root: Mapping[str, Any], visits: Iterator[int]) -> object:
     for branch in _branches(schema, root, visits):
         for positions in (branch.get("prefixItems"), branch.get("items")):
-            if isinstance(positions, list) and place < len(positions):
-                return positions[place]
+            if isinstance(positions, list) and index < len(positions):
+                return positions[index]
         if isinstance(branch.get("items"), dict):
             return branch["items"]
     return None
 
 
 def _branches(schema: object, root: Mapping[str, Any], visits: Iterator[int]) -> Iterator[Mapping[str, Any]]:
-    """The schema, and those beside each other in it. Raises _TooLong when there have been too many."""
+    """The schema and its `allOf`, `anyOf` and `oneOf` branches. Raises _TooManyBranches."""
     resolved = resolve_refs(schema, root)
     yield resolved
     for key in ("allOf", "anyOf", "oneOf"):
@@ -115,12 +121,12 @@ def _branches(schema: object, root: Mapping[str, Any], visits: Iterator[int]) ->
             yield resolve_refs(branch, root)
 
 
-def _pythonic(text: str) -> str:
-    """`True` and `None` are what models write for `true` and `null`."""
+def _python_literal(text: str) -> str:
+    """`True`, `False` and `None` as JSON: models write Python."""
     return {"True": "true", "False": "false", "None": "null"}.get(text, text)
 
 
-def _refuse(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
@@ -128,10 +134,10 @@ def _from_enum(text: str, schema: Mapping[str, Any]) -> Any:
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if not isinstance(values, list):
         return None
-    return next((value for value in values if value is not None and _spelled(value) == text.strip()), None)
+    return next((value for value in values if value is not None and _as_text(value) == text.strip()), None)
 
 
-def _spelled(value: object) -> str:
+def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 

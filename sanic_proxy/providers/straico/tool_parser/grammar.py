@@ -1,7 +1,18 @@
-"""The markup in which model families write tool calls: where it begins, how it ends, what it names.
+"""The markup in which model families write tool calls, as regular expressions.
 
-Every repetition is bounded or cannot overlap with what follows it, so that no text costs more than
-its length.
+    family          markup of a call
+    (most)          <tool_calls>[{"name": N, "arguments": {...}}, ...]</tool_calls>
+    Qwen            <tool_call>{"name": N, "arguments": {...}}</tool_call>
+    Qwen Coder      <function=N><parameter=K>V</parameter></function>
+    GLM             <tool_call>N<arg_key>K</arg_key><arg_value>V</arg_value></tool_call>
+    Kimi            <|tool_call_begin|>functions.N:0<|tool_call_argument_begin|>{...}<|tool_call_end|>
+    DeepSeek        <｜tool▁call▁begin｜>function<｜tool▁sep｜>N, fenced JSON, <｜tool▁call▁end｜>
+    Mistral         [TOOL_CALLS][{"name": N, "arguments": {...}}] or [TOOL_CALLS]N[ARGS]{...}
+    Llama           <|python_tag|>{"name": N, "parameters": {...}}
+    Claude, MiniMax <invoke name="N"><parameter name="K">V</parameter></invoke>
+
+Every repetition is bounded, possessive, or cannot match what follows it, so that no pattern backtracks: the
+cost is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -16,14 +27,14 @@ EMPTY_FENCE = re.compile(r"```[A-Za-z0-9_+-]*\s*+```")
 CALL_FENCES = frozenset({"json", "xml", "tool_call", "tool_calls", "tool_code"})
 FENCE_LINE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*$", re.MULTILINE)
 BRACKETS = re.compile(r"[\s}\]]*")
-# A call begins here, readable or not: JSON, or a name with its first pair.
+# The beginning of a call, valid or not: JSON, or a name with its first pair.
 ATTEMPT = re.compile(r"[\s`\\]*+(?:(?:json)?\s*+[\[{]|[^\s<>{}`\"']{1,200}\s*+<arg_key>)")
 
 MARKER = re.compile(
     r"(?P<fence>`{3,}|^[ \t]*~{3,})"
     r"|(?P<code>`[^`\n]+`)"
-    r"|(?P<thought><think(?:ing)?>)"
-    r"|(?P<orphan></think(?:ing)?>(?=[ \t]*+(?:\n|\Z)|\s*+<|[^\s.,;:!?)\]}'\"`])|^[ \t]*</think(?:ing)?>)"
+    r"|(?P<thinking><think(?:ing)?>)"
+    r"|(?P<stray_end></think(?:ing)?>(?=[ \t]*+(?:\n|\Z)|\s*+<|[^\s.,;:!?)\]}'\"`])|^[ \t]*</think(?:ing)?>)"
     r"|(?P<wrapper><tool_calls>|<(?:antml:)?function_calls>|<minimax:tool_call>"
     r"|<\|tool_calls_section_begin\|>|<｜tool▁calls▁begin｜>)"
     r"|(?P<block><tool_call(?:\s[^<>]{0,200})?>)"
@@ -50,9 +61,9 @@ END_OF_KIND = {
     "mistral": "[/TOOL_CALLS]",
     "llama": "<|eom_id|>",
 }
-# The beginning of a call whose name is all that came before the text was cut.
+# A call that was cut in its name.
 CUT_NAME = re.compile(r"[\s`]*+[^\s<>{}`\"']{0,200}+\s*+")
-# What the limit of tokens may cut in its middle. A prefix of one of these at the end of a text is no prose.
+# Tags that the token limit may cut. A prefix of one of these at the end of a truncated text is not prose.
 OPENING_TAGS = (
     "<tool_call>",
     "<tool_calls>",
@@ -102,5 +113,5 @@ def closing_tag_of(opening: str) -> str:
 
 
 def strip_newlines(text: str) -> str:
-    """A value without the one newline at each side that belongs to the markup: both, or none."""
+    """A value without the newlines of its markup: one at each end, removed only if there are both."""
     return text[1:-1] if len(text) > 1 and text[0] == "\n" and text[-1] == "\n" else text

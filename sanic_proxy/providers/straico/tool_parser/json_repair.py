@@ -1,4 +1,10 @@
-"""JSON as models write it -> values. Strictly first, then with one repair after another. Pure."""
+"""JSON as models write it -> values. Pure.
+
+Valid JSON is decoded as it is. Otherwise repairs are tried in the order of `_REPAIRS`: first each one
+alone, because an unnecessary repair can change strings, then all of them cumulatively. A repaired text is
+accepted only if it is JSON up to its end. Repairs never invent content: a string without its closing quote
+is not completed.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +38,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def parse_finite(text: str) -> float:
-    """The number; too large a one would be written as `Infinity`, which is no JSON."""
+    """Parse a number. Raises ValueError for one that would overflow: `Infinity` is not JSON."""
     value = float(text)
     if math.isinf(value):
         raise ValueError(text)
@@ -40,20 +46,20 @@ def parse_finite(text: str) -> float:
 
 
 def parse_strict(text: str) -> Any:
-    """The one JSON value that `text` is, to the letter of RFC 8259. Raises ValueError."""
+    """Parse `text` as one JSON value, strictly as RFC 8259 defines it. Raises ValueError."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=parse_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
-# Not strict: models write line breaks inside strings as they are.
+# Not strict: models do not escape line breaks inside strings.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=parse_finite)
 _STRICT_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=parse_finite)
 
 
 class Decoded(NamedTuple):
-    """One or more values, the position after the last, and what between them could not be read."""
+    """One or more values, the position after the last one, and the text that is not valid JSON."""
 
     values: list[Any]
     end: int
@@ -61,16 +67,16 @@ class Decoded(NamedTuple):
 
 
 def decode_values(text: str, start: int, *, repair: bool, is_closed: bool = False) -> Decoded | None:
-    """The JSON values at `start`, one behind the other; None if there is none.
+    """Decode the consecutive JSON values at `start`; None if there is none.
 
-    Without repair only what is whole counts. With it, `text` is taken to its end, and an array whose
-    elements are not all whole gives those that are, and the rest as `unread`. `is_closed` says that
-    a closing tag followed, so that brackets may be missing but nothing else is.
+    With `repair` the whole rest of `text` is one region to repair; of a damaged array the complete elements
+    are decoded, and the rest is `unparsed`. `is_closed`: a closing tag follows `text`, so it is not
+    truncated, and missing closing brackets may be added.
     """
     decoded = _values(text, start)
     if decoded is not None or not repair or len(text) - start > MAX_REPAIRED_CHARS:
         return decoded
-    for region in _mended(text[start:], _CLOSED_REPAIRS if is_closed else _REPAIRS):
+    for region in _repaired(text[start:], _CLOSED_REPAIRS if is_closed else _REPAIRS):
         decoded = _values(region, 0)
         if decoded is not None and not region[decoded.end :].strip():
             return decoded._replace(end=len(text))
@@ -78,16 +84,16 @@ def decode_values(text: str, start: int, *, repair: bool, is_closed: bool = Fals
 
 
 def decode_value(text: str, start: int) -> Decoded | None:
-    """The one value at `start`, to the letter; None where there is none that is whole."""
+    """Strictly decode the value at `start`; None if there is no complete one."""
     try:
-        value, end = _decoded_at(text, start, _STRICT_DECODER)
+        value, end = _raw_decode(text, start, _STRICT_DECODER)
     except (ValueError, RecursionError):
         return None
     return Decoded([value], end)
 
 
-def _mended(text: str, repairs: Sequence[Callable[[str], str]]) -> Iterator[str]:
-    """Each repair alone, as a needless one can do harm; only then one on top of the other."""
+def _repaired(text: str, repairs: Sequence[Callable[[str], str]]) -> Iterator[str]:
+    """The text after each repair alone, then after all repairs so far."""
     for repair in repairs:
         yield repair(text).lstrip()
     region = text
@@ -101,7 +107,7 @@ def _values(text: str, start: int) -> Decoded | None:
     end = position = start
     while text.startswith(("{", "[", '"'), position):
         try:
-            value, end = _decoded_at(text, position)
+            value, end = _raw_decode(text, position)
         except (ValueError, RecursionError):
             break
         values.append(value)
@@ -110,8 +116,8 @@ def _values(text: str, start: int) -> Decoded | None:
     return Decoded(values, end) if values else None
 
 
-def _decoded_at(text: str, start: int, decoder: json.JSONDecoder = _DECODER) -> tuple[Any, int]:
-    """`raw_decode` on growing pieces: its error counts the lines of all that it was given."""
+def _raw_decode(text: str, start: int, decoder: json.JSONDecoder = _DECODER) -> tuple[Any, int]:
+    """`raw_decode` on growing pieces, because its errors count the lines of the whole input."""
     size = _FIRST_PIECE_CHARS
     while True:
         piece = text[start : start + size]
@@ -127,7 +133,7 @@ def _decoded_at(text: str, start: int, decoder: json.JSONDecoder = _DECODER) -> 
 
 
 def complete_elements(text: str, start: int) -> Decoded | None:
-    """The complete elements of an array that is damaged or cut behind them; the rest is `unread`."""
+    """Decode the leading complete elements of a damaged or truncated array; the rest is `unparsed`."""
     if not text.startswith("[", start):
         return None
     rest = text[start + 1 :].lstrip()
@@ -155,12 +161,12 @@ def _with_opening_quote(text: str) -> str:
 
 
 def _with_valid_escapes(text: str) -> str:
-    """`\\d` in a pattern, as if no JSON were around it."""
+    """Escapes that JSON does not have, such as `\\d` in a pattern, as a backslash and a letter."""
     return _ESCAPE.sub(lambda match: match[0] if match[1] else "\\" + match[0], text)
 
 
 def _with_closing_brackets(text: str) -> str:
-    """Brackets forgotten behind the last value; text that ends in a string is not completed."""
+    """The text with missing closing brackets; unchanged if it ends inside a string."""
     missing: list[str] = []
     made: list[str] = []
     position = 0

@@ -1,7 +1,7 @@
-"""One text, walked from mark to mark: where code ends, and what was thought. Pure.
+"""A text and positions in it: where code fences and thinking end. Pure.
 
-Every search for a closing tag remembers where it found none, so that a text full of openings costs no
-more than its length.
+Searches for closing tags are cached per tag, so that a text full of opening tags without closing ones is
+still scanned in linear time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sanic_proxy.providers.straico.tool_parser.grammar import FENCE_LINE, THINKI
 
 
 class Scanner:
-    """A text and what is known of it so far. `thoughts` are those that were met, in order."""
+    """A text that is being scanned. `thinking` has the content of the thinking tags found so far."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -21,16 +21,16 @@ class Scanner:
         self._next: dict[str, tuple[int, int]] = {}
 
     def skip_thinking(self, match: re.Match[str]) -> int | None:
-        """The position after a thought, which is noted; None if there is none at `match`.
+        """The position after thinking that begins at `match`, whose content is kept; None if there is none.
 
-        Some models leave out the opening tag: all before the first closing one was thought.
+        Some models omit the opening tag. Then everything before the first closing tag is thinking.
         """
-        if match.lastgroup == "orphan":
+        if match.lastgroup == "stray_end":
             if self.thinking:
                 return None
             self.thinking.append(self.text[: match.start()].strip())
             return match.end()
-        if match.lastgroup != "thought":
+        if match.lastgroup != "thinking":
             return None
         close = self.find("</think", match.end())
         end = THINKING_END.match(self.text, close) if close >= 0 else None
@@ -43,7 +43,7 @@ class Scanner:
         return len(self.text)
 
     def skip_line_breaks(self, position: int, before: Sequence[str]) -> int:
-        """Without the line breaks that stood around the thought, but for those before it."""
+        """The position after the line breaks behind thinking, unless text precedes it in its line."""
         if before and not before[-1].endswith("\n"):
             return position
         while self.text.startswith("\n", position):
@@ -51,12 +51,18 @@ class Scanner:
         return position
 
     def _is_in_a_line(self, match: re.Match[str]) -> bool:
-        """A thought that begins a line and never ends holds the rest; in a line it is a mere word."""
+        """Whether text precedes a tag in its line.
+
+        An unclosed tag is prose there, but thinking in a line of its own.
+        """
         before = self.text[max(0, match.start() - 40) : match.start()].rstrip(" \t")
         return bool(before) and not before.endswith("\n")
 
     def after_fence(self, match: re.Match[str]) -> int:
-        """Past the closing fence. One that never closes holds the rest, unless it is bare: a stray."""
+        """The position after the closing fence.
+
+        An unclosed fence with a language lasts to the end of the text.
+        """
         mark = match[0].strip()
         line = self.text[match.end() : self.line_end(match.end())]
         if mark in line:
@@ -73,7 +79,7 @@ class Scanner:
         return end if end >= 0 else len(self.text)
 
     def find(self, mark: str, start: int) -> int:
-        """`text.find`, remembering from where the last search ran and where it ended."""
+        """`text.find` with a cache: the start and the result of the last search for `mark`."""
         searched_from, found = self._next.get(mark, (len(self.text), -1))
         if start < searched_from:
             nearer = self.text.find(mark, start, searched_from + len(mark) - 1)
@@ -88,6 +94,6 @@ class Scanner:
         return match.end() if match else position
 
     def skip(self, mark: str, position: int) -> int:
-        """After an optional closing mark and the blanks before it."""
+        """The position after an optional `mark` and the white space before it."""
         after = self.skip_whitespace(position)
         return after + len(mark) if self.text.startswith(mark, after) else position

@@ -1,4 +1,4 @@
-"""Values that lost their type."""
+"""Strings converted to the types of a schema."""
 
 from __future__ import annotations
 

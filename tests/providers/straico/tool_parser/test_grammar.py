@@ -1,4 +1,4 @@
-"""Where the markup of tool calls begins, how it ends, and that no text makes it slow."""
+"""Tags and names of tool call markup, in linear time."""
 
 from __future__ import annotations
 

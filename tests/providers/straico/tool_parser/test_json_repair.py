@@ -1,4 +1,4 @@
-"""JSON as models write it."""
+"""Decoding and repairing JSON as models write it."""
 
 from __future__ import annotations
 

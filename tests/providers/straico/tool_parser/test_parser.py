@@ -1,4 +1,4 @@
-"""Tool calls in the text of models: the vectors, damage, and text that means harm."""
+"""Tool calls in the text of models: the vectors, damaged calls, and generated ones."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ def test_numbers_past_64_bits_survive() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rest", "thought"),
+    ("text", "rest", "thinking"),
     [
         ("<think>a\nb</think>\n\nc", "c", "a\nb"),
         ("<think>never ends", "", "never ends"),
@@ -259,13 +259,13 @@ def test_numbers_past_64_bits_survive() -> None:
         ("no <think>a</think>", "no <think>a</think>", None),
     ],
 )
-def test_leading_thinking_is_split_off(text: str, rest: str, thought: str | None) -> None:
-    assert split_thinking(text) == (rest, thought)
+def test_leading_thinking_is_split_off(text: str, rest: str, thinking: str | None) -> None:
+    assert split_thinking(text) == (rest, thinking)
 
 
 @pytest.mark.parametrize("tools", [[], TOOLS], ids=["without tools", "with tools"])
 @pytest.mark.parametrize(
-    ("text", "content", "thought"),
+    ("text", "content", "thinking"),
     [
         ("<think>a</think>b", "b", "a"),
         ("a <think>b</think> c", "a  c", "b"),
@@ -286,9 +286,9 @@ def test_leading_thinking_is_split_off(text: str, rest: str, thought: str | None
     ],
 )
 def test_thinking_anywhere_becomes_reasoning(
-    text: str, content: str, thought: str | None, tools: list[Tool]
+    text: str, content: str, thinking: str | None, tools: list[Tool]
 ) -> None:
-    assert parse(text, tools=tools, is_truncated=False) == (ParsedText(content, (), thought))
+    assert parse(text, tools=tools, is_truncated=False) == (ParsedText(content, (), thinking))
 
 
 def test_a_thinking_tag_inside_an_argument_is_kept() -> None:
@@ -315,8 +315,8 @@ WORDS = st.text(alphabet=st.characters(exclude_characters="<`~", exclude_categor
 
 @given(st.lists(st.tuples(WORDS, WORDS), max_size=5), WORDS, st.sampled_from(["think", "thinking"]))
 def test_thinking_and_text_are_separated(pairs: list[tuple[str, str]], last: str, tag: str) -> None:
-    said = "".join(f"x{before}.\n<{tag}>{thought}</{tag}>\n" for before, thought in pairs) + f"x{last}"
-    parsed = parse(said, tools=[], is_truncated=False)
+    text = "".join(f"x{before}.\n<{tag}>{thought}</{tag}>\n" for before, thought in pairs) + f"x{last}"
+    parsed = parse(text, tools=[], is_truncated=False)
     assert parsed.content == "".join(f"x{before}.\n" for before, _ in pairs) + f"x{last}"
     wanted = [thought.strip() for _, thought in pairs if thought.strip()]
     assert parsed.reasoning == ("\n\n".join(wanted) or None)

@@ -1,4 +1,4 @@
-"""Text that looks like a call and is none, and damage that must not change what is called."""
+"""Texts that contain quoted or hypothetical calls, and damage that must not change a call."""
 
 from __future__ import annotations
 

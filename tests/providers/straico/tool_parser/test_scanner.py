@@ -1,4 +1,4 @@
-"""Marks in a text, code, and thoughts. How they are put together is shown in test_reading."""
+"""Code fences, thinking and searches in a text. The parser on top of them has its own tests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_code_ends_at_its_own_fence(text: str, rest: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "rest", "thought"),
+    ("text", "rest", "thinking"),
     [
         ("<think> a </think>b", "b", "a"),
         ("<thinking>a</think>b", "b", "a"),
@@ -49,10 +49,10 @@ def test_code_ends_at_its_own_fence(text: str, rest: str) -> None:
         ("`code`", None, None),
     ],
 )
-def test_a_thought_is_noted(text: str, rest: str | None, thought: str | None) -> None:
+def test_the_content_of_thinking_tags_is_kept(text: str, rest: str | None, thinking: str | None) -> None:
     scanner = Scanner(text)
     match = MARKER.match(text)
     assert match is not None
     after = scanner.skip_thinking(match)
     assert (None if after is None else text[after:]) == rest
-    assert scanner.thinking == ([] if thought is None else [thought])
+    assert scanner.thinking == ([] if thinking is None else [thinking])
