@@ -1,6 +1,6 @@
-"""OpenAI's messages -> turns of system, user and assistant, as text. Pure.
+"""OpenAI's messages -> text turns of system, user and assistant. Pure.
 
-Calls and results are told in words (`dialects`); where an image stood, a mark with its number is left.
+Calls and results become text (`families`). An image is replaced by a reference with its number.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from sanic_proxy.providers.straico import families
 from sanic_proxy.providers.straico.images import MAX_IMAGES, PART_KINDS, Image, parse_image
 from sanic_proxy.providers.straico.tools import Family
 
-# Tuples: a role may be anything, even what has no hash.
+# Tuples, because a client's value need not be hashable.
 _SYSTEM_ROLES = ("system", "developer")
 _RESULT_ROLES = ("tool", "function")
 _TEXT_KINDS = ("text", "refusal", "input_text", "output_text")
 
 
 class Conversation:
-    """Turns messages one by one, remembering the images, and which call each result belongs to."""
+    """Converts messages in order, collecting the images, and matching results with calls."""
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        # By the client's id; ids may be missing, or stand there twice: the oldest waits first.
-        self._waiting: dict[str, deque[families.PastCall]] = {}
+        # By the client's id. Ids may be missing or repeated; results answer the oldest call first.
+        self._pending: dict[str, deque[families.PastCall]] = {}
         self._answered: dict[str, families.PastCall] = {}
         self._labels: set[str] = set()
         self._count = 0
         self.images: list[Image] = []
 
     def convert(self, messages: list[Any]) -> list[dict[str, str]]:
-        """All messages. Raises InvalidRequest, naming the part that is wrong."""
-        told: list[tuple[str, list[str]]] = []
+        """Convert all messages. Raises InvalidRequest with the path of the invalid part."""
+        turns: list[tuple[str, list[str]]] = []
         results: list[str] = []
         was_result = False
         for index, message in enumerate(messages):
@@ -42,19 +42,19 @@ class Conversation:
             if not isinstance(message, dict):
                 raise InvalidRequest("A message must be an object", param=path)
             role = message.get("role")
-            turned_role = _role(role, path)
+            upstream_role = _role(role, path)
             content = self._content(message, path)
             if role in _RESULT_ROLES and was_result:
-                # Results that belong together make one turn: roles have to alternate for some models.
+                # Consecutive results are one turn, because some models require alternating roles.
                 results.append(content or "")
             elif content is not None:
                 results = [content]
-                told.append((turned_role, results))
+                turns.append((upstream_role, results))
             was_result = role in _RESULT_ROLES
-        return [{"role": role, "content": "\n\n".join(texts)} for role, texts in told]
+        return [{"role": role, "content": "\n\n".join(texts)} for role, texts in turns]
 
     def _content(self, message: Mapping[str, Any], path: str) -> str | None:
-        """The text of a message; None for an assistant turn that says nothing."""
+        """The text of a message; None for an empty assistant turn."""
         text = self._text(message.get("content"), f"{path}.content")
         if message.get("role") in _RESULT_ROLES:
             return self._result(message, text)
@@ -62,7 +62,7 @@ class Conversation:
             return text
         calls = [*self._calls(message, path)]
         if not calls:
-            # Straico answers an empty assistant turn with an error.
+            # Straico rejects empty assistant turns.
             refusal = message.get("refusal")
             return text or (refusal if isinstance(refusal, str) and refusal else None)
         rendered = families.render_calls(calls, family=self._family)
@@ -88,11 +88,11 @@ class Conversation:
             self.images.append(parse_image(part, path))
             if len(self.images) > MAX_IMAGES:
                 raise InvalidRequest(
-                    f"A conversation may hold {MAX_IMAGES} images", param=f"{path}.image_url"
+                    f"A conversation may have at most {MAX_IMAGES} images", param=f"{path}.image_url"
                 )
             return f"[image {len(self.images)}]"
         if kind in ("input_audio", "file"):
-            raise InvalidRequest(f"Straico's chat takes text and images, no {kind} parts", param=path)
+            raise InvalidRequest(f"Straico supports text and images, but no `{kind}` parts", param=path)
         raise InvalidRequest("A content part must be an object with a type and its text", param=path)
 
     def _calls(self, message: Mapping[str, Any], path: str) -> Iterator[families.PastCall]:
@@ -106,7 +106,7 @@ class Conversation:
             where = f"{path}.tool_calls.{index}"
             function = entry.get("function") if isinstance(entry, dict) else None
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-                raise InvalidRequest("A tool call needs a function with a name", param=where)
+                raise InvalidRequest("A tool call must have a `function` with a `name`", param=where)
             arguments = function.get("arguments", "{}")
             if not isinstance(arguments, str):
                 raise InvalidRequest("The arguments of a tool call must be a string", param=where)
@@ -119,7 +119,7 @@ class Conversation:
             label = f"{label}-{self._count}"
         self._labels.add(label)
         call = families.PastCall(label, name, arguments)
-        self._waiting.setdefault(call_id, deque()).append(call)
+        self._pending.setdefault(call_id, deque()).append(call)
         return call
 
     def _result(self, message: Mapping[str, Any], text: str) -> str:
@@ -128,15 +128,15 @@ class Conversation:
         return families.render_result(call.label, call.name, text, family=self._family)
 
     def _call_of(self, call_id: str) -> families.PastCall | None:
-        """The call a result belongs to: of several with its id, or without any, the first that waits."""
-        waiting = self._waiting.get(call_id)
+        """The call that a result answers: the oldest pending one with its id, or of all if it has no id."""
+        pending = self._pending.get(call_id)
         if not call_id:
-            waiting = next(iter(self._waiting.values()), None)
-        if waiting:
-            self._answered[call_id] = waiting.popleft()
-            if not waiting:
-                # Those that wait are looked for from the front: none of them may be empty.
-                del self._waiting[call_id or next(iter(self._waiting))]
+            pending = next(iter(self._pending.values()), None)
+        if pending:
+            self._answered[call_id] = pending.popleft()
+            if not pending:
+                # The search for the oldest pending call requires that no queue is empty.
+                del self._pending[call_id or next(iter(self._pending))]
         return self._answered.get(call_id)
 
 
@@ -153,7 +153,7 @@ def _role(role: object, path: str) -> str:
 
 
 def add_system_text(turns: list[dict[str, str]], text: str) -> list[dict[str, str]]:
-    """`text` at the end of the first system turn, or as one of its own."""
+    """Append `text` to the first system turn, or add one."""
     for turn in turns:
         if turn["role"] == "system":
             turn["content"] = f"{turn['content']}\n\n{text}" if turn["content"] else text
@@ -162,7 +162,7 @@ def add_system_text(turns: list[dict[str, str]], text: str) -> list[dict[str, st
 
 
 def merge_system_turns(turns: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The same for a model that knows no system turns: their text begins the first user turn."""
+    """Move the text of system turns to the beginning of the first user turn."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     rest = [turn for turn in turns if turn["role"] != "system"]
     if not system:

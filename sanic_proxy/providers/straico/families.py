@@ -1,6 +1,6 @@
-"""What is told to a model of tools, calls and results, in the markup of its family. Pure.
+"""Tools, calls and results as text for a model, in the markup of its family. Pure.
 
-`reading` is the counterpart: what `render_calls` writes, it reads back.
+`tool_parser` is the counterpart: it parses what `render_calls` writes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from sanic_proxy.providers.straico.json_schema import example_object
 from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, compact, indented
 
 _SECTION = ("<|tool_calls_section_begin|>", "<|tool_calls_section_end|>")
-# What a GLM value cannot hold, as it has no escapes.
-_GLM_MARKS = ("<arg_", "</arg_", "<tool_call", "</tool_call")
+# GLM's markup has no escapes, so values must not contain these.
+_GLM_TAGS = ("<arg_", "</arg_", "<tool_call", "</tool_call")
 
 
 @dataclass(frozen=True, slots=True)
 class PastCall:
-    """A call of an earlier turn. `label` is what its result will be known by.
+    """A call of an earlier turn. `label` identifies it in its result.
 
-    `arguments` is the text the client sent, which need not be JSON.
+    `arguments` is the client's text, which need not be JSON.
     """
 
     label: str
@@ -31,7 +31,7 @@ class PastCall:
 
 
 def instructions(tool_use: ToolUse, *, family: Family) -> str:
-    """The text that stands for OpenAI's `tools`, `tool_choice` and `parallel_tool_calls`."""
+    """The text that describes `tools`, `tool_choice` and `parallel_tool_calls` to the model."""
     described = [
         {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
         for tool in tool_use.tools
@@ -41,24 +41,24 @@ def instructions(tool_use: ToolUse, *, family: Family) -> str:
         [
             "# Tools",
             "",
-            "You can call functions. These are the ones you have, each with a JSON Schema of its parameters:",
+            "You can call these functions. Each has a JSON Schema of its parameters:",
             "<tools>",
             indented(described),
             "</tools>",
             "",
-            "To call one, write exactly this markup, with the function's name and your arguments filled in:",
+            "To call a function, write exactly this markup, with its name and your arguments:",
             "",
             example,
             "",
-            "Text before a call is allowed; write nothing after it, and wait for the result, which comes in",
-            "the next message. Never make up a result. Use only the functions listed, with valid arguments.",
-            _SEVERAL[family] if tool_use.parallel else "Make at most one call in each answer.",
-            _choice(tool_use),
+            "You may write text before a call. Write nothing after it: its result is in the next message.",
+            "Never invent a result. Call only the functions listed above, with valid arguments.",
+            _PARALLEL_HINTS[family] if tool_use.parallel else "Make at most one call in each answer.",
+            _choice_hint(tool_use),
         ]
     )
 
 
-_SEVERAL: Mapping[Family, str] = {
+_PARALLEL_HINTS: Mapping[Family, str] = {
     "json": "To make several calls at once, put several objects into the one array.",
     "qwen": "To make several calls at once, write several <tool_call> blocks, one after the other.",
     "z-ai": "To make several calls at once, write several <tool_call> blocks, one after the other.",
@@ -66,14 +66,14 @@ _SEVERAL: Mapping[Family, str] = {
 }
 
 
-def _choice(tool_use: ToolUse) -> str:
+def _choice_hint(tool_use: ToolUse) -> str:
     if isinstance(tool_use.choice, Tool):
         return (
             f"You must call the function {tool_use.choice.name} now, and no other; do not answer without it."
         )
     if tool_use.choice == "required":
         return "You must call at least one function now; do not answer without a call."
-    return "Call a function only where it helps; otherwise answer as usual, without any of this markup."
+    return "Call a function only if it helps; otherwise answer as usual, without this markup."
 
 
 def _example(tool_use: ToolUse) -> PastCall:
@@ -82,12 +82,12 @@ def _example(tool_use: ToolUse) -> PastCall:
 
 
 def label_for(call_id: str, name: str, number: int, *, family: Family) -> str:
-    """What a past call is known by in the history: Kimi's ids have a form of their own."""
+    """The label of a past call: the client's id, except that Kimi's ids have a form of their own."""
     return f"functions.{name}:{number}" if family == "moonshotai" else call_id
 
 
 def render_calls(calls: Sequence[PastCall], *, family: Family) -> str:
-    """The calls of an earlier assistant turn, ids included, so that results can be matched."""
+    """The calls of an earlier assistant turn, with their labels, so that results can be matched."""
     return _RENDERERS[family](calls)
 
 
@@ -97,7 +97,7 @@ def _as_json(call: PastCall) -> dict[str, Any]:
 
 
 def _arguments(text: str) -> Any:
-    """The arguments as an object, or to the letter where they are none."""
+    """The arguments as an object; the unchanged text if it is not a JSON object."""
     try:
         parsed = json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -119,7 +119,7 @@ def _render_glm(calls: Sequence[PastCall]) -> str:
 
 def _render_glm_call(call: PastCall) -> str:
     arguments = _arguments(call.arguments)
-    if not isinstance(arguments, dict) or not _glm_can_hold(arguments):
+    if not isinstance(arguments, dict) or not _is_valid_in_glm(arguments):
         return _render_qwen([call])
     opening = f'<tool_call id="{call.label}">' if call.label else "<tool_call>"
     texts = {key: value if isinstance(value, str) else compact(value) for key, value in arguments.items()}
@@ -127,10 +127,10 @@ def _render_glm_call(call: PastCall) -> str:
     return "\n".join([opening + call.name, *pairs, "</tool_call>"])
 
 
-def _glm_can_hold(arguments: Mapping[str, Any]) -> bool:
+def _is_valid_in_glm(arguments: Mapping[str, Any]) -> bool:
     texts = [*arguments, *(value for value in arguments.values() if isinstance(value, str))]
     texts += [compact(value) for value in arguments.values() if not isinstance(value, str)]
-    return not any(mark in text for text in texts for mark in _GLM_MARKS) and all(
+    return not any(tag in text for text in texts for tag in _GLM_TAGS) and all(
         key == key.strip() and key for key in arguments
     )
 
@@ -153,7 +153,7 @@ _RENDERERS: Mapping[Family, Callable[[Sequence[PastCall]], str]] = {
 
 
 def render_result(label: str, name: str, content: str, *, family: Family) -> str:
-    """The result of one call, as a part of a user turn."""
+    """The result of a call, as a part of a user turn."""
     if family == "moonshotai":
         return f"## Return of {label}\n{content}"
     opening = f'<tool_response id="{label}" name="{name}">' if name else f'<tool_response id="{label}">'

@@ -1,4 +1,4 @@
-"""Image parts of a conversation, and how they are uploaded. Pure: nothing is fetched."""
+"""Image parts of a conversation, and the bodies that upload them. Pure: nothing is fetched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _UPLOADED_URL = re.compile(r"https?://[\x21-\x7e]{1,2048}")
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image that came in the request itself. `digest` is the SHA-256 of its bytes."""
+    """An image of a data URL. `digest` is the SHA-256 of its bytes."""
 
     kind: str
     content: bytes
@@ -40,21 +40,21 @@ class Upload:
         return f"image-{self.digest.hex()[:16]}.{_EXTENSIONS[self.kind]}"
 
 
-# An image by its bytes, or by an address that Straico fetches.
+# An image as bytes, or as a URL that Straico fetches.
 Image = Upload | str
 
 
 def parse_image(part: Mapping[str, Any], path: str) -> Image:
-    """The image of a content part: `image_url` as an object or as a string. Raises InvalidRequest."""
+    """Parse the image of a content part. `image_url` may be an object or a string. Raises InvalidRequest."""
     given = part.get("image_url")
     url = given.get("url") if isinstance(given, dict) else given
     param = f"{path}.image_url"
     if not isinstance(url, str):
-        raise InvalidRequest("An image needs a URL: file ids are not known", param=param)
+        raise InvalidRequest("An image part must have a URL; file ids are not supported", param=param)
     if url[:5].lower() == "data:":
         return _upload(url, param)
     if not _HTTPS_URL.fullmatch(url):
-        raise InvalidRequest("An image must be an https URL, or a data URL with base64", param=param)
+        raise InvalidRequest("An image must be an https URL or a base64 data URL", param=param)
     return url
 
 
@@ -72,7 +72,7 @@ def _upload(url: str, param: str) -> Upload:
     try:
         content = binascii.a2b_base64(encoded, strict_mode=True)
     except ValueError:
-        raise InvalidRequest("The image's base64 is not valid", param=param) from None
+        raise InvalidRequest("The image's base64 is invalid", param=param) from None
     if not content:
         raise InvalidRequest("The image is empty", param=param)
     if len(content) > MAX_IMAGE_BYTES:
@@ -81,11 +81,13 @@ def _upload(url: str, param: str) -> Upload:
 
 
 def _too_large(param: str) -> InvalidRequest:
-    return InvalidRequest(f"An image may have at most {MAX_IMAGE_BYTES // 2**20} MiB", param=param)
+    return InvalidRequest(
+        f"The image is larger than the limit of {MAX_IMAGE_BYTES // 2**20} MiB", param=param
+    )
 
 
 def multipart(upload: Upload, boundary: str) -> tuple[bytes, bytes, bytes]:
-    """The body of an upload, in pieces so that the image is not copied. `boundary` is not to be guessed."""
+    """The body of an upload, in pieces so that the image is not copied. `boundary` must be unpredictable."""
     head = (
         f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="{upload.file_name}"\r\n'
         f"content-type: {upload.kind.replace('/jpg', '/jpeg')}\r\n\r\n"
@@ -94,9 +96,9 @@ def multipart(upload: Upload, boundary: str) -> tuple[bytes, bytes, bytes]:
 
 
 def uploaded_url(parsed: Any) -> str:
-    """The address Straico gave an upload. Raises UpstreamBadResponse."""
+    """The URL of an uploaded image. Raises UpstreamBadResponse."""
     data = parsed.get("data") if isinstance(parsed, dict) else None
     url = data.get("url") if isinstance(data, dict) else None
     if not isinstance(url, str) or not _UPLOADED_URL.fullmatch(url):
-        raise UpstreamBadResponse("The provider gave no address for an uploaded image")
+        raise UpstreamBadResponse("The provider's answer to an upload has no valid `data.url`")
     return url

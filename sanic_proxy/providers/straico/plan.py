@@ -1,7 +1,7 @@
-"""A chat request as OpenAI has it -> what Straico is asked, and what is asked of its answer. Pure.
+"""An OpenAI chat request -> the request to Straico and the requirements of its answer. Pure.
 
-Straico knows the roles system, user and assistant, text, one model, `temperature` and `max_tokens`; with
-images it knows no roles either. All else is told in words, or done to the answer.
+Straico supports text in the roles system, user and assistant, one model, `temperature` and `max_tokens`; with
+images not even roles. Everything else is described to the model in words, or applied to its answer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,19 @@ from sanic_proxy.providers.straico.validation import formats
 from sanic_proxy.providers.straico.validation.formats import ResponseFormat, parse_response_format
 from sanic_proxy.providers.straico.validation.schemas import Checker, InvalidSchema, compile_schema
 
-# Models that refuse the role `system`: its text goes into the first user turn.
+# Models that reject the role `system`: its text is put into the first user turn.
 _WITHOUT_SYSTEM = frozenset({"claude-haiku-4-5-5"})
-# Strict schemas are compiled before anything is sent: what one request may ask for of that.
-_MAX_STRICT_PARTS = 100_000
+# Limit of all strict schemas of a request together, which are compiled before anything is sent.
+_MAX_STRICT_NODES = 100_000
+_MAX_INTEGER = 2**31 - 1
 
 
 @dataclass(slots=True)
 class UpstreamPlan:
-    """One request: the turns the model reads, and what its answer has to be."""
+    """The turns that are sent to the model, and the requirements of its answer.
+
+    `numbers` are the numeric parameters of the request: `temperature` and `max_tokens`.
+    """
 
     model: str
     family: Family
@@ -45,11 +49,11 @@ class UpstreamPlan:
 
     @property
     def is_checked(self) -> bool:
-        """Whether an answer can be wrong, so that the model would be asked once more."""
+        """Whether an answer can violate the request, so that the turns may be needed for a retry."""
         return self.tool_use is not None or self.response_format is not None
 
     def checker_for(self, tool: Tool) -> Checker | None:
-        """What checks the arguments of a tool; None where its schema says nothing or cannot be used."""
+        """The compiled schema of a tool; None if it has none, or one that cannot be used."""
         if tool.name not in self._checkers:
             try:
                 self._checkers[tool.name] = compile_schema(tool.parameters) if tool.parameters else None
@@ -58,7 +62,7 @@ class UpstreamPlan:
         return self._checkers[tool.name]
 
     def compile_strict_schemas(self, tool_use: ToolUse) -> None:
-        """Compile the schemas of strict tools. Raises InvalidRequest: their calls must be checked."""
+        """Compile the schemas of strict tools. Raises InvalidRequest for one that cannot be used."""
         size = 0
         for tool in tool_use.tools:
             if not tool.is_strict or not tool.parameters:
@@ -69,8 +73,10 @@ class UpstreamPlan:
                 message = f"The schema of the strict function {tool.name!r} cannot be used: {exc}"
                 raise InvalidRequest(message, param=f"{tool.path}.parameters") from None
             size += compiled.size
-            if size > _MAX_STRICT_PARTS:
-                message = "The schemas of the strict functions are too large, taken together"
+            if size > _MAX_STRICT_NODES:
+                message = (
+                    f"The schemas of the strict functions have more than {_MAX_STRICT_NODES} nodes together"
+                )
                 raise InvalidRequest(message, param=f"{tool.path}.parameters")
 
     def chat_body(self, turns: Sequence[Mapping[str, str]]) -> dict[str, Any]:
@@ -90,12 +96,12 @@ def build_plan(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
     try:
         return _build(fields, upstream_model)
     except RecursionError:
-        # What tells a schema in words goes down as deep as it does.
+        # Describing a schema in words recurses as deep as the schema.
         raise InvalidRequest("A schema in the request is nested too deeply") from None
 
 
 def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
-    dropped_params(fields)  # it refuses what would change the answer's shape
+    dropped_params(fields)  # raises for parameters that would change the form of the answer
     family = family_of(upstream_model)
     tool_use, response_format = parse_tool_use(fields), parse_response_format(fields)
     conversation = Conversation(family)
@@ -111,7 +117,7 @@ def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
         family,
         turns,
         conversation.images,
-        _numbers(fields),
+        _numeric_parameters(fields),
         tool_use,
         parse_stop(fields),
         response_format,
@@ -121,7 +127,7 @@ def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
     return plan
 
 
-def _numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _numeric_parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     temperature = fields.get("temperature")
     if temperature is not None:
@@ -132,8 +138,8 @@ def _numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
         limit = fields.get(name)
         if limit is None:
             continue
-        if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit < 2**31:
-            raise InvalidRequest(f"`{name}` must be a whole number above 0", param=name)
+        if not isinstance(limit, int) or isinstance(limit, bool) or not 0 < limit <= _MAX_INTEGER:
+            raise InvalidRequest(f"`{name}` must be an integer from 1 to {_MAX_INTEGER}", param=name)
         numbers.setdefault("max_tokens", limit)
     return numbers
 
@@ -143,11 +149,11 @@ def _is_number(value: object) -> bool:
 
 
 def retry_turns(turns: Sequence[dict[str, str]], answer: str, retry_prompt: str) -> list[dict[str, str]]:
-    """The conversation with an answer that will not do, and a turn that says so."""
+    """The conversation with the rejected answer and the retry prompt added."""
     if answer.strip():
         return [*turns, {"role": "assistant", "content": answer}, {"role": "user", "content": retry_prompt}]
     if turns and turns[-1]["role"] == "user":
-        # Straico answers an empty assistant turn with an error, and some models want turns to alternate.
+        # Straico rejects empty assistant turns, and some models require alternating roles.
         last = {"role": "user", "content": f"{turns[-1]['content']}\n\n{retry_prompt}"}
         return [*turns[:-1], last]
     return [*turns, {"role": "user", "content": retry_prompt}]

@@ -1,7 +1,7 @@
-"""What Straico replies -> the parts of an answer. Pure.
+"""Straico's replies -> their parts. Pure.
 
-Fields vary from model to model, as some answers are relayed raw from the vendor: every one may be
-missing, null, or of another type.
+Fields differ from model to model, because some answers are relayed from the vendor unchanged: every field may
+be missing, null, or of another type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FINISH_REASONS: Mapping[str, str] = {
     "prohibited_content": "content_filter",
     "spii": "content_filter",
 }
-# The vendors' words for an answer that the model could not finish.
+# Finish reasons of vendors for an answer that the model could not complete.
 _FAILURES = frozenset({FAILED, "insufficient_system_resource"})
 _COST_KEYS = ("price", "words")
 
@@ -42,7 +42,7 @@ Numbers = dict[str, Any]
 
 @dataclass(slots=True)
 class Reply:
-    """One reply. `text` is the model's own; `calls` came as calls; `cost` has `price` and `words`."""
+    """One reply. `text` is unparsed; `calls` are native calls; `cost` has `price` and `words`."""
 
     id: str
     created: int
@@ -57,7 +57,7 @@ class Reply:
 
 
 def parse_reply(parsed: Any) -> Reply:
-    """Take a reply apart. Raises UpstreamBadResponse, or the error that Straico put into a success."""
+    """Parse a reply. Raises UpstreamBadResponse, or the error that Straico returned with status 200."""
     reply = _unwrapped(parsed)
     choice = _first_choice(reply)
     message = choice.get("message")
@@ -87,12 +87,15 @@ def parse_reply(parsed: Any) -> Reply:
 
 
 def _unwrapped(parsed: Any) -> Mapping[str, Any]:
-    """The reply itself. v0 wraps it in `data` and `completion`, v1 in `data` and `completions`, by model."""
+    """The completion in a reply.
+
+    v0 wraps it in `data` and `completion`, v1 in `data` and `completions` by model.
+    """
     reply = parsed
     for key in ("data", "completions", "completion"):
         inner = reply.get(key) if isinstance(reply, dict) and "choices" not in reply else None
         if key == "completions" and isinstance(inner, dict):
-            inner = next(iter(inner.values()), None)  # its key need not be what was asked for
+            inner = next(iter(inner.values()), None)  # its key may differ from the requested model
         if isinstance(inner, dict):
             reply = {**_cost_around(reply), **inner}
     if not isinstance(reply, dict):
@@ -103,7 +106,7 @@ def _unwrapped(parsed: Any) -> Mapping[str, Any]:
 
 
 def _cost_around(outer: Mapping[str, Any]) -> dict[str, Any]:
-    """What a wrapper says of the cost; what it says of all models is what one model cost."""
+    """The cost in a wrapper. The overall cost of all models is that of the one model."""
     found = ((key, outer.get(key, outer.get(f"overall_{key}"))) for key in _COST_KEYS)
     return {key: value for key, value in found if value is not None}
 
@@ -130,7 +133,7 @@ def _string(value: object) -> str | None:
 
 
 def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
-    """Calls that came as calls: `tool_calls`, or the older `function_call`."""
+    """The native calls of a message: `tool_calls`, or the legacy `function_call`."""
     entries = message.get("tool_calls")
     if not isinstance(entries, list) or not entries:
         entries = [{"function": message.get("function_call")}]
@@ -143,7 +146,7 @@ def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
 
 
 def _usage(usage: object) -> Numbers | None:
-    """Token counts as integers; None where there are none, as an invented number would be billed."""
+    """Token counts as integers; None if there are none, because clients bill by them."""
     if not isinstance(usage, dict):
         return None
     prompt, completed = _whole(usage.get("prompt_tokens")), _whole(usage.get("completion_tokens"))
@@ -168,7 +171,7 @@ def _whole(value: object) -> int | None:
 
 
 def add_numbers(first: Numbers | None, second: Numbers | None) -> Numbers | None:
-    """The sum of two answers' numbers, key by key, nested ones too."""
+    """The sums of two answers' numbers by key, including nested ones."""
     if first is None or second is None:
         return second if first is None else first
     total = {**first, **second}
@@ -186,9 +189,9 @@ def _is_number(value: object) -> bool:
 
 
 def model_list(parsed: Any) -> list[dict[str, Any]]:
-    """The chat models of `GET /v2/models`, with all that Straico says of them.
+    """The chat models of `GET /v2/models`, with all of their fields.
 
-    `model_type` is chat, image, video or audio; an entry without it is taken for a chat model.
+    `model_type` is chat, image, video or audio; an entry without it counts as a chat model.
     """
     entries = models.model_entries(parsed)
     return [entry for entry in entries if entry.get("model_type") in {None, "", "chat"}]

@@ -1,4 +1,4 @@
-"""Tools and calls of them, as the rest of this folder passes them around. Pure."""
+"""Tools, tool calls and model families: the data types of this package. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 Family = Literal["json", "qwen", "z-ai", "moonshotai"]
 Choice = Literal["auto", "required"]
 
-# The vendor's prefix in a Straico id, or for ids without one a part of the name.
+# By the vendor's prefix of a Straico id, or by a part of the name in ids without one.
 _VENDORS: Mapping[str, Family] = {"qwen": "qwen", "z-ai": "z-ai", "moonshotai": "moonshotai"}
 _NAME_PARTS: tuple[tuple[str, Family], ...] = (
     ("glm", "z-ai"),
@@ -23,9 +23,10 @@ _NAME_PARTS: tuple[tuple[str, Family], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function the model may call; `parameters` is a JSON Schema.
+    """A function that the model may call; `parameters` is a JSON Schema.
 
-    With `is_strict` its calls must fit that schema, or there is no answer. `path` is where the client put it.
+    Calls of a tool with `is_strict` must match the schema, or the request fails. `path` is its place in the
+    request, for error messages.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool; `arguments` is the text of a JSON object. `id` is the vendor's, where it gave one."""
+    """A call of a tool; `arguments` is the text of a JSON object. `id` is the vendor's id, if any."""
 
     name: str
     arguments: str
@@ -46,10 +47,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """What one request says of its tools: which, whether it must, and whether several at once.
+    """The tools of a request and how they may be called.
 
-    `choice` is "auto", "required", or the Tool that must be called. `is_older`: by `functions`, which are
-    answered with a `function_call`.
+    `choice` is "auto", "required", or the Tool that must be called. `parallel`: several calls in one answer
+    are allowed. `is_legacy`: the request uses `functions`, so the answer has a `function_call`.
     """
 
     tools: tuple[Tool, ...]
@@ -63,7 +64,7 @@ class ToolUse:
 
 @lru_cache(maxsize=1024)
 def family_of(model: str) -> Family:
-    """How a model writes tool calls, from the id that was asked for: the one in the reply is the vendor's."""
+    """The markup family of a model, by the requested id: the id in the reply is the vendor's."""
     vendor, slash, _ = model.lower().partition("/")
     if slash and vendor in _VENDORS:
         return _VENDORS[vendor]
@@ -72,7 +73,7 @@ def family_of(model: str) -> Family:
 
 
 def compact(value: object) -> str:
-    """JSON without blanks, keys in order, other scripts readable; half a surrogate pair stays escaped."""
+    """JSON without white space, in UTF-8 except for lone surrogates, which are escaped."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text if text.isprintable() or _is_encodable(text) else json.dumps(value, separators=(",", ":"))
 

@@ -1,4 +1,4 @@
-"""Images that came in requests, brought to Straico. Does the calls; `images` decides what they hold."""
+"""Uploads images to Straico. Only the calls are here; `images` builds their bodies."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ CACHE_S = 600.0
 
 
 class Uploads:
-    """One worker's uploads, and the addresses of the latest: a conversation repeats its images each turn.
+    """The uploads of one worker. Their URLs are cached, because a conversation repeats its images.
 
-    `endpoint` has no content-type of its own, as each body has another boundary.
+    `endpoint` has no content-type header, because the boundary differs for each body.
     """
 
     def __init__(self, client: UpstreamClient, endpoint: Endpoint) -> None:
         self._client = client
         self._endpoint = endpoint
-        self._known: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
+        self._cache: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
 
     async def resolve(self, images: Iterable[Image], total_at: float) -> list[str]:
-        """An address for each image, in order; `total_at` (loop time) ends the wait.
+        """The URL of each image, in order. `total_at` (loop time) is the deadline.
 
-        Raises the error of the first upload that fails; it and a cancellation end the others.
+        If an upload fails, the others are cancelled and its error is raised.
         """
         images = list(images)
         wanted = {image.digest: image for image in images if isinstance(image, Upload)}
@@ -70,11 +70,11 @@ class Uploads:
         finally:
             response.close()
         url = uploaded_url(parsed)
-        self._known[upload.digest] = url, time.monotonic() + CACHE_S
-        if len(self._known) > MAX_CACHED:
-            self._known.popitem(last=False)
+        self._cache[upload.digest] = url, time.monotonic() + CACHE_S
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
         return url
 
     def _cached_url(self, digest: bytes) -> str | None:
-        url, until = self._known.get(digest, (None, 0.0))
-        return url if time.monotonic() < until else None
+        url, expires_at = self._cache.get(digest, (None, 0.0))
+        return url if time.monotonic() < expires_at else None

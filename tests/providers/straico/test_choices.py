@@ -1,4 +1,4 @@
-"""What a request says of its tools."""
+"""The tools of a request, and which of them may be called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenAI's messages as turns of text."""
+"""OpenAI's messages converted to text turns."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_results_can_be_matched_to_their_calls_whatever_their_order(model: str) 
     assert told.index("call_b") < told.index("gone") < told.index("call_a") < told.index("etc")
 
 
-def test_kimi_knows_its_calls_by_name_and_number() -> None:
+def test_kimis_labels_are_names_with_numbers() -> None:
     *_, calls, results = history("moonshotai/kimi-k2")
     assert "functions.ls:0" in calls["content"]
     assert "## Return of functions.rm:1\ngone" in results["content"]
 
 
 @pytest.mark.parametrize("call_id", ["same", None])
-def test_calls_without_ids_of_their_own_are_told_apart(call_id: str | None) -> None:
+def test_calls_without_unique_ids_get_distinct_labels(call_id: str | None) -> None:
     calls = [call(call_id, "ls", '{"p":"/a"}'), call(call_id, "ls", '{"p":"/b"}')]
     answered = call_id or ""
     _, told, results = convert(
@@ -82,24 +82,24 @@ def test_calls_without_ids_of_their_own_are_told_apart(call_id: str | None) -> N
     assert f'<tool_response id="{second}" name="ls">\nB' in results["content"]
 
 
-def test_an_id_may_come_again_in_a_later_turn() -> None:
+def test_an_id_may_be_repeated_in_a_later_turn() -> None:
     asked = {"role": "assistant", "tool_calls": [call("c", "ls")]}
     *_, last = convert(HELLO, asked, result("c", "A"), asked, result("c", "B"))
     assert last["content"] == '<tool_response id="c-2" name="ls">\nB\n</tool_response>'
 
 
-def test_a_result_without_its_call_is_told_as_it_is() -> None:
+def test_a_result_without_its_call_is_kept() -> None:
     (told,) = convert(result("lost", "A"))
     assert told["content"] == '<tool_response id="lost">\nA\n</tool_response>'
 
 
-def test_the_older_function_call_is_known_by_its_name() -> None:
+def test_a_legacy_function_call_is_identified_by_its_name() -> None:
     asked = {"role": "assistant", "content": None, "function_call": {"name": "ls", "arguments": "{}"}}
     *_, last = convert(HELLO, asked, {"role": "function", "name": "ls", "content": "etc"})
     assert last["content"] == '<tool_response id="ls" name="ls">\netc\n</tool_response>'
 
 
-def test_images_leave_a_mark_and_are_kept_in_order() -> None:
+def test_images_are_replaced_by_numbered_references() -> None:
     conversation = Conversation("json")
     second = {"type": "input_image", "image_url": "https://a/c.png"}
     turns = conversation.convert(
@@ -109,7 +109,7 @@ def test_images_leave_a_mark_and_are_kept_in_order() -> None:
     assert conversation.images == ["https://a/b.png", "https://a/c.png"]
 
 
-def test_the_system_text_grows_or_is_made() -> None:
+def test_text_is_appended_to_the_system_turn_or_becomes_one() -> None:
     assert add_system_text([dict(HELLO)], "x") == [{"role": "system", "content": "x"}, HELLO]
     assert add_system_text([{"role": "system", "content": "a"}], "x") == [
         {"role": "system", "content": "a\n\nx"}
@@ -139,14 +139,14 @@ def test_the_system_text_grows_or_is_made() -> None:
         ),
     ],
 )
-def test_what_cannot_be_told_is_refused_by_name(message: Any, param: str) -> None:
+def test_an_invalid_message_is_rejected_by_name(message: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         convert(message)
     assert caught.value.param == param
 
 
 @pytest.mark.parametrize("role", [["user"], {}, 7, None])
-def test_a_role_of_any_type_is_refused_by_name(role: object) -> None:
+def test_an_invalid_role_is_rejected_by_name(role: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         convert({"role": role, "content": "x"})
     assert caught.value.param == "messages.0.role"

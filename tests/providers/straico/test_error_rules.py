@@ -38,7 +38,7 @@ def error(status: int, text: str) -> errors.ProxyError:
         (502, "**Warning:** It seems we couldn’t process your request", errors.UpstreamUnavailable),
     ],
 )
-def test_a_text_means_what_it_means(status: int, text: str, kind: type[errors.ProxyError]) -> None:
+def test_an_error_text_has_its_error_type(status: int, text: str, kind: type[errors.ProxyError]) -> None:
     assert type(error(status, text)) is kind
 
 
@@ -52,21 +52,21 @@ def test_a_text_means_what_it_means(status: int, text: str, kind: type[errors.Pr
         (403, "Rate limit reached"),
     ],
 )
-def test_a_limit_that_is_no_quota_is_not_called_one(status: int, text: str) -> None:
+def test_other_limits_are_not_reported_as_quota(status: int, text: str) -> None:
     assert not isinstance(error(status, text), errors.InsufficientQuota)
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_an_unknown_model_is_a_404_whatever_it_came_with(status: int) -> None:
+def test_an_unknown_model_is_a_404_with_any_status(status: int) -> None:
     made = error(status, "Model not found: x")
     assert (made.status, made.code, made.blames_target) == (404, "model_not_found", False)
 
 
-def test_waiting_does_not_help_against_the_daily_limit() -> None:
+def test_the_daily_limit_is_not_retryable() -> None:
     quota = error(422, "You have reached your daily coin limit")
     assert (quota.status, quota.code, quota.retryable) == (429, "insufficient_quota", False)
 
 
-def test_the_catch_all_keeps_its_text() -> None:
+def test_the_general_message_keeps_its_text() -> None:
     unavailable = error(500, CATCH_ALL)
     assert (unavailable.status, unavailable.message) == (503, CATCH_ALL)

@@ -1,4 +1,4 @@
-"""What models are told. That it is read back is shown in test_reading."""
+"""Instructions, calls and results as text. The parser's tests show that it can be parsed back."""
 
 from __future__ import annotations
 

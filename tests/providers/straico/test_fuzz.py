@@ -1,4 +1,4 @@
-"""Requests and replies that nobody would write: an error of ours, or an answer, and never anything else."""
+"""Random requests and replies: the result is an answer or one of our errors, never another exception."""
 
 from __future__ import annotations
 
@@ -76,6 +76,6 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 
 @given(st.dictionaries(SCHEMA_KEYS, SCHEMAS, max_size=4), VALUES)
 @settings(deadline=None, max_examples=500)
-def test_no_schema_breaks_the_checker(schema: dict[str, Any], value: Any) -> None:
+def test_no_schema_breaks_the_validator(schema: dict[str, Any], value: Any) -> None:
     with suppress(InvalidSchema):
         assert compile_schema(schema).violation(value) != ""

@@ -26,7 +26,7 @@ def data_url(content: bytes, kind: str = "image/png") -> str:
 
 @pytest.mark.parametrize("wrap", [lambda url: {"url": url, "detail": "high"}, lambda url: url])
 @pytest.mark.parametrize("url", ["https://a.example/b.png?c=1", "HTTPS://a/b"])
-def test_an_https_url_is_handed_on(wrap: Any, url: str) -> None:
+def test_an_https_url_is_passed_on(wrap: Any, url: str) -> None:
     assert parse_image({"type": "image_url", "image_url": wrap(url)}, "p") == url
 
 
@@ -75,13 +75,13 @@ def test_a_data_url_is_decoded(kind: str, ending: str) -> None:
     ],
     ids=lambda url: str(url)[:40],
 )
-def test_any_other_is_refused_by_name(url: object) -> None:
+def test_any_other_image_is_rejected_by_name(url: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_image({"image_url": {"url": url}}, "messages.0.content.1")
     assert caught.value.param == "messages.0.content.1.image_url"
 
 
-def test_the_largest_image_is_taken() -> None:
+def test_the_largest_image_is_accepted() -> None:
     image = parse_image({"image_url": data_url(b"\0" * MAX_IMAGE_BYTES)}, "p")
     assert isinstance(image, Upload)
     assert len(image.content) == MAX_IMAGE_BYTES
@@ -97,7 +97,7 @@ def test_what_was_encoded_is_uploaded(content: bytes) -> None:
     assert (middle, tail) == (content, b"\r\n--b0undary--\r\n")
 
 
-def test_an_upload_has_an_address() -> None:
+def test_an_upload_has_a_url() -> None:
     assert uploaded_url({"data": {"url": "https://s3/a.png"}, "success": True}) == "https://s3/a.png"
 
 
@@ -116,6 +116,6 @@ def test_an_upload_has_an_address() -> None:
         {"data": {"url": "https://a/é"}},
     ],
 )
-def test_an_upload_without_an_address_has_failed(parsed: object) -> None:
+def test_an_upload_without_a_url_has_failed(parsed: object) -> None:
     with pytest.raises(UpstreamBadResponse):
         uploaded_url(parsed)

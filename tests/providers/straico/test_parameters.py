@@ -1,4 +1,4 @@
-"""Every parameter has its fate, and what is left out is said."""
+"""The handling of every parameter, and the header that names dropped ones."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_dropped_parameters_are_named_in_the_order_sent() -> None:
         ("audio", {"voice": "alloy", "format": "mp3"}),
     ],
 )
-def test_another_shape_is_refused_by_name(name: str, value: object) -> None:
+def test_parameters_that_change_the_form_of_the_answer_are_rejected(name: str, value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         dropped_params({name: value})
     assert caught.value.param == name
@@ -79,7 +79,7 @@ def test_the_header_is_sent_only_if_parameters_were_dropped() -> None:
 
 
 @given(st.lists(st.text(max_size=80) | st.sampled_from(["a\r\nset-cookie: x", "a,b", ""]), max_size=60))
-def test_no_name_makes_a_header_of_its_own(names: list[str]) -> None:
+def test_no_name_can_inject_a_header(names: list[str]) -> None:
     for header, value in dropped_params_headers(names):
         assert header == "x-sanic-proxy-dropped-params"
         parts = value.split(",")

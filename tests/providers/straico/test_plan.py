@@ -1,4 +1,4 @@
-"""OpenAI's requests as Straico takes them."""
+"""OpenAI's requests converted for Straico."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_only_supported_parameters_are_sent() -> None:
     assert made == {"model": "openai/gpt-4o", "messages": HELLO, "temperature": 0.5, "max_tokens": 9}
 
 
-def test_max_completion_tokens_wins() -> None:
+def test_max_completion_tokens_takes_precedence() -> None:
     assert body(max_tokens=9, max_completion_tokens=7)["max_tokens"] == 7
 
 

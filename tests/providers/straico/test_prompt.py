@@ -7,7 +7,7 @@ from sanic_proxy.providers.straico.prompt import render_prompt
 USER = {"role": "user", "content": "What is it?\n[image 1]"}
 
 
-def test_a_lone_user_turn_is_just_its_text() -> None:
+def test_a_single_user_turn_is_its_text() -> None:
     assert render_prompt([USER], mark="m4rk") == USER["content"]
 
 
@@ -19,5 +19,5 @@ def test_turns_have_headings_that_no_text_can_forge() -> None:
     assert told.index("m4rk") < told.index("Be brief.") < told.index("Obey me.") < told.index("What is it?")
 
 
-def test_a_lone_system_turn_is_called_one() -> None:
+def test_a_single_system_turn_has_a_heading() -> None:
     assert "1. system (m4rk)" in render_prompt([{"role": "system", "content": "a"}], mark="m4rk")

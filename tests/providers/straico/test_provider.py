@@ -199,7 +199,7 @@ def test_an_invalid_parameter_is_rejected_before_anything_is_sent(proxy: Proxy, 
     assert upstream.requests == []
 
 
-# What is left out
+# Dropped parameters
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streamed"])
@@ -233,7 +233,7 @@ def test_a_stop_cuts_the_answer(proxy: Proxy, upstream: Upstream) -> None:
     assert chunks[-1]["usage"]["total_tokens"] == 11
 
 
-# Asked once more
+# Retries
 
 MUST: dict[str, Any] = {"tools": TOOLS, "tool_choice": "required"}
 INTEGER = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}

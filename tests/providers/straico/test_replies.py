@@ -1,4 +1,4 @@
-"""Straico's replies, taken apart."""
+"""Parsing of Straico's replies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def with_message(**message: Any) -> dict[str, Any]:
     return reply
 
 
-def test_a_reply_has_its_parts() -> None:
+def test_a_reply_is_parsed() -> None:
     reply = parse_reply(straico_completion("Hi"))
     assert (reply.id, reply.created, reply.finish) == ("chatcmpl-upstream", 1761655357, "stop")
     assert (reply.text, reply.refusal, reply.reasoning, reply.calls) == ("Hi", None, None, [])
     assert reply.cost["price"]["total"] == 0.05
 
 
-def test_a_bare_reply_gets_what_is_missing() -> None:
+def test_missing_fields_of_a_reply_are_filled_in() -> None:
     reply = parse_reply({"choices": [{"message": {"content": "x"}}]})
     assert isinstance(reply.created, int)
     assert reply.id.startswith("chatcmpl-")
@@ -50,11 +50,11 @@ def test_finish_reasons_are_openais(reason: object, expected: str) -> None:
     ("content", "text"),
     [(None, ""), ("", ""), ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"), (7, "")],
 )
-def test_content_may_come_in_any_shape(content: object, text: str) -> None:
+def test_content_may_have_any_shape(content: object, text: str) -> None:
     assert parse_reply(with_message(content=content)).text == text
 
 
-def test_usage_may_be_of_floats_and_nulls() -> None:
+def test_usage_may_contain_floats_and_nulls() -> None:
     reply = straico_completion(
         usage={"prompt_tokens": 3.0, "completion_tokens": None, "total_tokens": float("nan")}
     )
@@ -62,7 +62,7 @@ def test_usage_may_be_of_floats_and_nulls() -> None:
 
 
 def v1(reply: dict[str, Any], **data: Any) -> dict[str, Any]:
-    """As the prompt endpoint wraps it; the key need not be what was asked for."""
+    """The wrapper of the prompt endpoint; its key may differ from the requested model."""
     bare = {key: value for key, value in reply.items() if key not in ("price", "words")}
     entry = {"completion": bare, **{key: reply[key] for key in ("price", "words") if "entry" in data}}
     data.pop("entry", None)
@@ -83,13 +83,13 @@ COST = {"overall_price": {"total": 0.05}, "overall_words": {"total": 6}}
     ],
     ids=["data", "v0", "v1 overall", "v1 inside", "v1 both"],
 )
-def test_wrappers_are_taken_off(wrap: Any) -> None:
+def test_wrappers_are_removed(wrap: Any) -> None:
     reply = parse_reply(wrap(straico_completion("Hi")))
     assert reply.text == "Hi"
     assert (reply.cost["price"]["total"], reply.cost["words"]["total"]) == (0.05, 6)
 
 
-def test_reasoning_may_come_beside_the_content() -> None:
+def test_reasoning_may_be_a_separate_field() -> None:
     assert parse_reply(with_message(content="Yes", reasoning="hm")).reasoning == "hm"
     assert parse_reply(with_message(content="Yes", reasoning_content="hm", reasoning="x")).reasoning == "hm"
 
@@ -106,12 +106,12 @@ def test_reasoning_may_come_beside_the_content() -> None:
         ({"tool_calls": [], "function_call": {"name": "f"}}, ToolCall("f", "{}")),
     ],
 )
-def test_calls_may_come_as_calls(message: dict[str, Any], call: ToolCall) -> None:
+def test_native_calls_are_parsed(message: dict[str, Any], call: ToolCall) -> None:
     assert parse_reply(with_message(content=None, **message)).calls == [call]
 
 
 @pytest.mark.parametrize("calls", [None, 7, [7], [{}], [{"function": 7}], [{"function": {"name": 7}}]])
-def test_what_is_no_call_is_none(calls: object) -> None:
+def test_malformed_calls_are_ignored(calls: object) -> None:
     assert parse_reply(with_message(content="x", tool_calls=calls)).calls == []
 
 
@@ -136,7 +136,7 @@ WARNING = "**Warning:** It seems we couldn't process your request this time. It 
         (straico_completion(WARNING), errors.UpstreamUnavailable),
     ],
 )
-def test_a_success_that_is_none_raises(reply: Any, kind: type[errors.ProxyError]) -> None:
+def test_an_error_with_status_200_raises(reply: Any, kind: type[errors.ProxyError]) -> None:
     with pytest.raises(kind):
         parse_reply(reply)
 
@@ -155,7 +155,7 @@ def test_a_success_that_is_none_raises(reply: Any, kind: type[errors.ProxyError]
         ({"a": True, "b": 1}, {"a": True, "b": None}, {"a": True, "b": None}),
     ],
 )
-def test_two_answers_cost_their_sum(first: Any, second: Any, total: Any) -> None:
+def test_the_numbers_of_two_answers_are_added(first: Any, second: Any, total: Any) -> None:
     assert add_numbers(first, second) == total
 
 
@@ -175,7 +175,7 @@ def test_models_keep_their_fields() -> None:
         ("MALFORMED_FUNCTION_CALL", "stop"),
     ],
 )
-def test_what_vendors_call_an_end_is_known(said: str, finish: str) -> None:
+def test_finish_reasons_of_vendors_are_converted(said: str, finish: str) -> None:
     assert parse_reply({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
 
 
@@ -195,7 +195,7 @@ def test_a_reply_without_content_and_finish_reason_is_empty(reply: Any) -> None:
 
 
 @pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
-def test_an_answer_that_failed_in_the_middle_is_none(said: str) -> None:
+def test_an_answer_that_failed_in_the_middle_raises(said: str) -> None:
     with pytest.raises(errors.UpstreamBadResponse):
         parse_reply({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})
 

@@ -22,7 +22,7 @@ from sanic_proxy.providers.straico.tools import Family, compact, family_of
         ("", "json"),
     ],
 )
-def test_the_family_is_told_by_the_id(model: str, family: Family) -> None:
+def test_the_family_follows_from_the_id(model: str, family: Family) -> None:
     assert family_of(model) == family
 
 

@@ -63,7 +63,7 @@ def ask(gateway: Proxy, *parts: Any, **fields: Any) -> Reply:
     return gateway.chat("straico/openai/gpt-4o", **{"messages": user(*parts), **fields})
 
 
-def test_an_image_is_uploaded_and_the_answer_is_openais(gateway: Proxy, upstream: StraicoUpstream) -> None:
+def test_an_image_is_uploaded_and_answered(gateway: Proxy, upstream: StraicoUpstream) -> None:
     content = bytes(range(256)) + b"\r\n--\r\n\n"
     reply = ask(gateway, image(content, "image/jpeg"), temperature=0.1, max_tokens=5)
     assert reply.json["choices"][0]["message"]["content"] == "A cat."
@@ -83,7 +83,7 @@ def test_an_image_is_uploaded_and_the_answer_is_openais(gateway: Proxy, upstream
     ]
 
 
-def test_an_https_address_is_handed_on_and_never_fetched(gateway: Proxy, upstream: StraicoUpstream) -> None:
+def test_an_https_url_is_passed_on_and_never_fetched(gateway: Proxy, upstream: StraicoUpstream) -> None:
     url = f"https://127.0.0.1:{upstream.port}/cat.png"
     assert ask(gateway, link(url)).status == 200
     assert upstream.prompts()[0]["images"] == [url]
@@ -177,7 +177,7 @@ def test_uploads_are_inside_the_time_of_the_request(gateway: Proxy, upstream: St
     assert time.monotonic() - started < 2.2
 
 
-def test_a_client_that_leaves_takes_its_uploads_along(gateway: Proxy, upstream: StraicoUpstream) -> None:
+def test_a_disconnecting_client_cancels_its_uploads(gateway: Proxy, upstream: StraicoUpstream) -> None:
     left: list[bytes] = []
 
     async def waits(exchange: Exchange) -> None:
@@ -197,7 +197,7 @@ def test_a_client_that_leaves_takes_its_uploads_along(gateway: Proxy, upstream: 
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.png", "file:///etc/passwd", "data:image/png;base64,!"])
-def test_other_addresses_are_refused_before_anything_is_sent(
+def test_other_urls_are_rejected_before_anything_is_sent(
     gateway: Proxy, upstream: StraicoUpstream, url: str
 ) -> None:
     reply = ask(gateway, image(b"good"), link(url))
