@@ -14,6 +14,7 @@ Small pieces make many frames, so callers join the frames and send them in one w
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal
 
@@ -36,18 +37,21 @@ def pieces(text: str) -> Iterator[str]:
     Where there is none (a long word, a script without spaces) a piece ends between two graphemes.
     """
     size = max(PIECE_CHARS, len(text) // _MAX_PIECES)
+    # The usual case: white space, then a character that combines with nothing before it.
+    words = re.compile(rf"(?s).{{0,{size - 1}}}\s(?=[^\s\u0300-\U0010ffff])")
     position = 0
-    while position < len(text):
-        end = _piece_end(text, position, size)
+    while len(text) - position > size:
+        found = words.match(text, position)
+        end = found.end() if found else _piece_end(text, position, size)
         yield text[position:end]
         position = end
+    if position < len(text):
+        yield text[position:]
 
 
 def _piece_end(text: str, start: int, size: int) -> int:
     """The last end of a word within `size` characters, else the next one, else the end of a grapheme."""
     limit = start + size
-    if limit >= len(text):
-        return len(text)
     later = range(limit + 1, min(start + size * _LONGEST_WORD_CHARS // PIECE_CHARS, len(text) - 1) + 1)
     for end in itertools.chain(range(limit, start, -1), later):
         if text[end - 1].isspace() and not text[end].isspace() and is_boundary(text, end, start):
@@ -99,8 +103,13 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
         if index:
             yield initial_frame(head, index, content=initial_content(_message_of(choice)))
         logprobs = choice.get("logprobs")
+        encode = _DeltaEncoder(head, index)
         for delta in _deltas(_message_of(choice)):
-            yield frame(codec.chunk(head, delta, index=index, logprobs=logprobs))
+            yield (
+                encode.frame(delta)
+                if logprobs is None
+                else frame(codec.chunk(head, delta, index=index, logprobs=logprobs))
+            )
             logprobs = None
         reason = choice.get("finish_reason")
         if finish_reason_of(reason) is None:
@@ -114,6 +123,35 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
     if head.include_usage:
         yield frame(head.around([], completion.get("usage")))
     yield sse.DONE
+
+
+class _DeltaEncoder:
+    """Encodes the deltas of one choice.
+
+    Text deltas differ in their text only, so the rest is encoded once.
+    """
+
+    __slots__ = ("_head", "_index", "_templates")
+
+    def __init__(self, head: codec.ChunkHead, index: int) -> None:
+        self._head = head
+        self._index = index
+        self._templates: dict[str, tuple[bytes, bytes]] = {}
+
+    def frame(self, delta: dict[str, Any]) -> bytes:
+        ((key, value),) = delta.items()
+        if not isinstance(value, str):
+            return frame(codec.chunk(self._head, delta, index=self._index))
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = self._template(key)
+        return template[0] + codec.dumps(value) + template[1]
+
+    def _template(self, key: str) -> tuple[bytes, bytes]:
+        """The bytes of a frame before and after the text."""
+        empty = frame(codec.chunk(self._head, {key: ""}, index=self._index))
+        before, _, after = empty.rpartition(b'""')
+        return before, after
 
 
 def is_replayable(completion: Mapping[str, Any]) -> bool:
