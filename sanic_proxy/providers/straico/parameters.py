@@ -31,7 +31,7 @@ class Parameter:
     no_op_values: tuple[object, ...] = ()
 
     def row(self) -> str:
-        """The row of the README's table."""
+        """Its row in the table of the documents."""
         return f"| `{self.name}` | {self.handling} | {self.note} |"
 
 
