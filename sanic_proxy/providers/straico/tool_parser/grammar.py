@@ -61,6 +61,10 @@ END_OF_KIND = {
     "mistral": "[/TOOL_CALLS]",
     "llama": "<|eom_id|>",
 }
+# The array of calls inside an object.
+ARRAY_MEMBER = re.compile(r"\{\s*+\"tool_calls\"\s*+:\s*+(?=\[)")
+# Another call that was cut, behind a complete one.
+CUT_VALUE = re.compile(r"\s*+(?:[,;]\s*+)?(?:\{|\Z)")
 # A call that was cut in its name.
 CUT_NAME = re.compile(r"[\s`]*+[^\s<>{}`\"']{0,200}+\s*+")
 # Tags that the token limit may cut. A prefix of one of these at the end of a truncated text is not prose.

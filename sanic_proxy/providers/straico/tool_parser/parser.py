@@ -26,6 +26,7 @@ from typing import Any
 
 from sanic_proxy.providers.straico.tool_parser.calls import OfferedTools, ParsedCalls, parse_arguments
 from sanic_proxy.providers.straico.tool_parser.grammar import (
+    ARRAY_MEMBER,
     ATTEMPT,
     BRACKETS,
     CALL_FENCES,
@@ -35,6 +36,7 @@ from sanic_proxy.providers.straico.tool_parser.grammar import (
     CLOSERS,
     CLOSING_TAGS,
     CUT_NAME,
+    CUT_VALUE,
     DEEPSEEK_NAME,
     EMPTY_FENCE,
     END_OF_KIND,
@@ -230,6 +232,9 @@ class _Parser(Scanner):
             is_named = (
                 match.lastgroup == "block" and named is not None and self.offered.is_offered(named[0].name)
             )
+            if match.lastgroup == "mistral" and self.is_truncated:
+                named = self._named_tool(MISTRAL_NAME, self.skip_whitespace(match.end()))
+                is_named = named is not None
             return is_named or ATTEMPT.match(self.text, match.end()) is not None
         return True
 
@@ -286,13 +291,31 @@ class _Parser(Scanner):
             calls += found.calls
             position = found.end
         end = self.skip("```", position)
+        is_closed = end > position
+        if not is_closed and opening[1] and self._ends_in_call(position):
+            is_closed, end = True, len(self.text)
         # A fence without a language is a quotation, unless the answer ends with it.
         is_last = self.skip_whitespace(end) == len(self.text)
-        if not calls or end == position or not (opening[1] or is_last):
+        if not calls or not is_closed or not (opening[1] or is_last):
             return None
         if not all(self.offered.is_offered(call.name) for call in calls):
             return None  # probably an example
         return ParsedCalls(calls, end)
+
+    def _ends_in_call(self, position: int) -> bool:
+        """Whether a truncated text ends at `position`, or with a cut call that begins there."""
+        start = self.skip_whitespace(position)
+        if not self.is_truncated or start == len(self.text):
+            return self.is_truncated
+        match = MARKER.match(self.text, start)
+        if match is None:
+            return self._cut_tag(start) == start
+        if match.lastgroup not in CALL_KINDS:
+            return False
+        is_attempt = self._is_attempt(match) and self._attempt_end(match) == len(self.text)
+        is_cut = is_attempt or CUT_NAME.fullmatch(self.text, match.end()) is not None
+        self.is_torn = self.is_torn or is_cut
+        return is_cut
 
     def _fenced(self, position: int) -> ParsedCalls | None:
         start = self.skip_whitespace(position)
@@ -312,16 +335,13 @@ class _Parser(Scanner):
             close = self.find("```", begin) if must_end is None else must_end
             repaired = decode_values(self.text[begin:close], 0, repair=True) if close >= 0 else None
             decoded = repaired and repaired._replace(end=close)
+        if self.is_truncated and (decoded is None or decoded.unparsed):
+            decoded = self._complete_calls(begin, is_tagged=False)
+            decoded = decoded and decoded._replace(end=must_end or len(self.text))
         if decoded is None or (must_end is not None and decoded.end != must_end):
             return None
-        is_torn = self.is_truncated and bool(decoded.unparsed)
-        if is_torn:
-            decoded = decoded._replace(unparsed="")
         found = self.offered.parse_values(decoded, is_tagged=False)
-        if not found.calls or found.unparsed:
-            return None
-        self.is_torn = self.is_torn or is_torn
-        return found
+        return found if found.calls and not found.unparsed else None
 
     def _json(self, start: int, closer: str) -> ParsedCalls | None:
         """JSON after a marker, in a code fence or not, up to an optional closing tag."""
@@ -340,13 +360,17 @@ class _Parser(Scanner):
         if not found.calls and found.unparsed:
             return None
         self.saw_empty_block = self.saw_empty_block or not found.calls
+        cut_value = CUT_VALUE.match(self.text, end) if self.is_truncated else None
+        if found.calls and cut_value is not None and self.find(closer, end) < 0:
+            self.is_torn = self.is_torn or cut_value[0].strip() != ""
+            return found._replace(end=len(self.text))
         return found._replace(end=self.skip(closer, end))
 
     def _repaired(self, begin: int, closer: str) -> Decoded | None:
         """Damaged JSON up to the closing tag, or the following one if the first is inside a string."""
         close = self.find(closer, begin)
         if close < 0 and self.is_truncated:
-            return self._complete_calls(begin)
+            return self._complete_calls(begin, is_tagged=True)
         decoded = decode_values(self._repair_region(begin, close), 0, repair=True, is_closed=close >= 0)
         if close >= 0 and (decoded is None or decoded.unparsed):
             later = self.find(closer, close + 1)
@@ -359,10 +383,11 @@ class _Parser(Scanner):
             return None
         return decoded._replace(end=close if close >= 0 else begin + decoded.end)
 
-    def _complete_calls(self, begin: int) -> Decoded | None:
+    def _complete_calls(self, begin: int, *, is_tagged: bool) -> Decoded | None:
         """The calls of a truncated array that are complete."""
-        elements = complete_elements(self.text, begin)
-        if elements is None or not self.offered.parse_values(elements).calls:
+        opening = ARRAY_MEMBER.match(self.text, begin)
+        elements = complete_elements(self.text, opening.end() if opening else begin)
+        if elements is None or not self.offered.parse_values(elements, is_tagged=is_tagged).calls:
             return None
         self.is_torn = True
         return elements._replace(unparsed="")

@@ -169,6 +169,64 @@ def test_complete_calls_of_a_truncated_text_are_kept_and_the_torn_one_is_dropped
         assert parsed.content == "Look:", text[:end]
 
 
+# The first call, and the second one up to where it may be cut.
+SECOND_OBJECT = '{"name":"write_file","arguments":{"path":"a","text":"some text'
+FIRST_OBJECT = '{"name":"get_time","arguments":{"tz":"UTC"}}'
+ELEMENTS = '\n<parameter name="path">a</parameter>\n<parameter name="text">some text'
+TWO_CALLS = {
+    "qwen coder": (
+        "<function=get_time><parameter=tz>UTC</parameter></function>",
+        "<function=write_file>\n<parameter=path>a</parameter>\n<parameter=text>some text",
+    ),
+    "in a block": (
+        "<tool_call><function=get_time><parameter=tz>UTC</parameter></function></tool_call>",
+        "\n<tool_call>\n<function=write_file>\n<parameter=path>a</parameter>\n<parameter=text>some text",
+    ),
+    "invoke": (
+        '<invoke name="get_time"><parameter name="tz">UTC</parameter></invoke>',
+        f'\n<invoke name="write_file">{ELEMENTS}',
+    ),
+    "claude": (
+        f'<{NS}function_calls><{NS}invoke name="get_time"><{NS}parameter name="tz">UTC'
+        f"</{NS}parameter></{NS}invoke>",
+        f'\n<{NS}invoke name="write_file">{ELEMENTS.replace("parameter", NS + "parameter")}',
+    ),
+    "minimax": (
+        '<minimax:tool_call><invoke name="get_time"><parameter name="tz">UTC</parameter></invoke>',
+        f'<invoke name="write_file">{ELEMENTS}',
+    ),
+    "deepseek": (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_time\n"
+        '```json\n{"tz":"UTC"}\n```<｜tool▁call▁end｜>',
+        '<｜tool▁call▁begin｜>function<｜tool▁sep｜>write_file\n```json\n{"path":"a","text":"some text',
+    ),
+    "mistral": ('[TOOL_CALLS]get_time[ARGS]{"tz":"UTC"}', '[TOOL_CALLS]write_file[ARGS]{"text":"some text'),
+    "mistral array": (f"[TOOL_CALLS][{FIRST_OBJECT}", f",{SECOND_OBJECT}"),
+    "llama": (f"<|python_tag|>{FIRST_OBJECT}", f"; {SECOND_OBJECT}"),
+    "objects": (f"<tool_calls>{FIRST_OBJECT}", f"\n{SECOND_OBJECT}"),
+    "blocks in a wrapper": (
+        f"<tool_calls>\n<tool_call>{FIRST_OBJECT}</tool_call>",
+        f"\n<tool_call>{SECOND_OBJECT}",
+    ),
+    "bare": (f"[{FIRST_OBJECT}", f",{SECOND_OBJECT}"),
+    "bare object": (f'{{"tool_calls":[{FIRST_OBJECT}', f",{SECOND_OBJECT}"),
+    "fence": (f"```json\n[{FIRST_OBJECT}", f",{SECOND_OBJECT}"),
+    "blocks in a fence": (
+        f"```xml\n<tool_call>{FIRST_OBJECT}</tool_call>",
+        f"\n<tool_call>{SECOND_OBJECT}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), TWO_CALLS.values(), ids=TWO_CALLS)
+def test_a_torn_call_is_dropped_in_any_markup(first: str, second: str) -> None:
+    for end in range(len(second) + 1):
+        parsed = parse(first + second[:end], tools=TOOLS, is_truncated=True, accepts_unknown=True)
+        assert [(call.name, call.arguments) for call in parsed.calls] == [("get_time", '{"tz":"UTC"}')], end
+        assert parsed.content is None, second[:end]
+        assert parsed.is_torn or end < len(second)
+
+
 @pytest.mark.parametrize(
     ("text", "is_torn"),
     [
