@@ -156,7 +156,7 @@ def _validate_calls(
         return calls, _missing_call(calls, tool_use)
     selected = selected or calls
     if not tool_use.parallel:
-        selected = selected[:1]
+        selected = ([call for call in selected if call in offered] or selected)[:1]
     checked = [_check_call(call, plan, tool_use) for call in selected]
     violations = [violation for _, violation in checked if violation is not None]
     return [call for call, _ in checked], _combined(violations) if is_complete else None

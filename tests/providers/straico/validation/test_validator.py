@@ -94,6 +94,8 @@ def test_without_parallel_calls_the_first_call_is_kept() -> None:
     made = validate(call(n=1) + call(n=2), **TOOLS, parallel_tool_calls=False)
     assert calls_of(made) == [("ls", {"n": 1})]
     assert len(calls_of(validate(call(n=1) + call(n=2), **TOOLS))) == 2
+    made = validate(call("nope") + call(n=2), **TOOLS, parallel_tool_calls=False)
+    assert (calls_of(made), made.violation) == ([("ls", {"n": 2})], None)
 
 
 def test_legacy_functions_get_a_function_call() -> None:
