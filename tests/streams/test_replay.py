@@ -1,4 +1,4 @@
-"""Whole answers told as streams."""
+"""Whole answers converted to streams."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_huge_text_comes_in_a_bounded_number_of_pieces(unit: str) -> None:
     assert len(made) <= 4000
 
 
-def test_an_answer_is_told_in_order() -> None:
+def test_an_answer_is_sent_in_order() -> None:
     answer = completion("one two")
     answer["choices"][0]["message"]["reasoning_content"] = "hm"
     answer["choices"][0]["message"]["tool_calls"] = [
@@ -167,7 +167,7 @@ def test_each_choice_is_replayed_under_its_index() -> None:
 
 
 @pytest.mark.parametrize("reason", [None, "", "null", "none"])
-def test_a_missing_finish_reason_is_not_made_up(reason: str | None) -> None:
+def test_a_missing_finish_reason_is_not_invented(reason: str | None) -> None:
     answer = completion("one")
     answer["choices"][0]["finish_reason"] = reason
     *frames, done = replay.answer_frames(head(), answer)

@@ -83,7 +83,7 @@ def file_in(seen: Seen) -> File:
     message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + seen.body)
     (part,) = message.iter_parts()
     name = part.get_param("name", header="content-disposition")
-    # The body to the letter: the library mends line ends.
+    # The exact bytes of the body: the library normalizes line ends.
     content = seen.body.partition(b"\r\n\r\n")[2].rpartition(b"\r\n--")[0]
     return File(str(name), str(part.get_filename()), part.get_content_type(), content)
 

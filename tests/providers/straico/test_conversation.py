@@ -58,8 +58,8 @@ def test_results_can_be_matched_to_their_calls_whatever_their_order(model: str) 
     assert "call_a" in calls["content"]
     assert "not json" in calls["content"]
     assert results["role"] == "user"
-    told = results["content"]
-    assert told.index("call_b") < told.index("gone") < told.index("call_a") < told.index("etc")
+    turn = results["content"]
+    assert turn.index("call_b") < turn.index("gone") < turn.index("call_a") < turn.index("etc")
 
 
 def test_kimis_labels_are_names_with_numbers() -> None:
@@ -72,12 +72,12 @@ def test_kimis_labels_are_names_with_numbers() -> None:
 def test_calls_without_unique_ids_get_distinct_labels(call_id: str | None) -> None:
     calls = [call(call_id, "ls", '{"p":"/a"}'), call(call_id, "ls", '{"p":"/b"}')]
     answered = call_id or ""
-    _, told, results = convert(
+    _, turn, results = convert(
         HELLO, {"role": "assistant", "tool_calls": calls}, result(answered, "A"), result(answered, "B")
     )
     first, second = ("same", "same-2") if call_id else ("ls", "ls-2")
-    assert f'"id": "{first}"' in told["content"]
-    assert f'"id": "{second}"' in told["content"]
+    assert f'"id": "{first}"' in turn["content"]
+    assert f'"id": "{second}"' in turn["content"]
     assert f'<tool_response id="{first}" name="ls">\nA' in results["content"]
     assert f'<tool_response id="{second}" name="ls">\nB' in results["content"]
 
@@ -89,8 +89,8 @@ def test_an_id_may_be_repeated_in_a_later_turn() -> None:
 
 
 def test_a_result_without_its_call_is_kept() -> None:
-    (told,) = convert(result("lost", "A"))
-    assert told["content"] == '<tool_response id="lost">\nA\n</tool_response>'
+    (turn,) = convert(result("lost", "A"))
+    assert turn["content"] == '<tool_response id="lost">\nA\n</tool_response>'
 
 
 def test_a_legacy_function_call_is_identified_by_its_name() -> None:

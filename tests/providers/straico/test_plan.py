@@ -62,17 +62,17 @@ def test_the_instructions_say_one_call_at_a_time() -> None:
 def test_only_the_allowed_tools_are_described() -> None:
     allowed = {"mode": "required", "tools": [{"type": "function", "name": "rm"}]}
     made = body(tools=TOOLS, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
-    told = made["messages"][0]["content"]
-    assert '"rm"' in told
-    assert '"ls"' not in told
-    assert "must call at least one" in told
+    text = made["messages"][0]["content"]
+    assert '"rm"' in text
+    assert '"ls"' not in text
+    assert "must call at least one" in text
 
 
 def test_a_response_format_is_described_beside_tools() -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
-    told = body(tools=TOOLS, response_format=wanted)["messages"][0]["content"]
-    assert '"integer"' in told
-    assert "Unless you call a function" in told
+    text = body(tools=TOOLS, response_format=wanted)["messages"][0]["content"]
+    assert '"integer"' in text
+    assert "Unless you call a function" in text
     assert "Unless" not in body(response_format=wanted)["messages"][0]["content"]
 
 

@@ -166,7 +166,7 @@ def test_models_keep_their_fields() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "finish"),
+    ("reason", "finish"),
     [
         ("model_context_window_exceeded", "length"),
         ("incomplete", "length"),
@@ -175,8 +175,8 @@ def test_models_keep_their_fields() -> None:
         ("MALFORMED_FUNCTION_CALL", "stop"),
     ],
 )
-def test_finish_reasons_of_vendors_are_converted(said: str, finish: str) -> None:
-    assert parse_reply({"choices": [{"message": {"content": "x"}, "finish_reason": said}]}).finish == finish
+def test_finish_reasons_of_vendors_are_converted(reason: str, finish: str) -> None:
+    assert parse_reply({"choices": [{"message": {"content": "x"}, "finish_reason": reason}]}).finish == finish
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_a_reply_without_content_and_finish_reason_is_empty(reply: Any) -> None:
     assert caught.value.code == "upstream_empty_response"
 
 
-@pytest.mark.parametrize("said", ["error", "insufficient_system_resource"])
-def test_an_answer_that_failed_in_the_middle_raises(said: str) -> None:
+@pytest.mark.parametrize("reason", ["error", "insufficient_system_resource"])
+def test_an_answer_that_failed_in_the_middle_raises(reason: str) -> None:
     with pytest.raises(errors.UpstreamBadResponse):
-        parse_reply({"choices": [{"message": {"content": "half of it"}, "finish_reason": said}]})
+        parse_reply({"choices": [{"message": {"content": "half of it"}, "finish_reason": reason}]})
 
 
 def test_only_chat_models_are_listed() -> None:

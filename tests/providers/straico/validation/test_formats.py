@@ -133,9 +133,9 @@ def test_the_instructions_contain_schema_and_name() -> None:
     named = {"name": "person", "description": "who it is", "schema": schema, "strict": True}
     made = parse_response_format({"response_format": {"type": "json_schema", "json_schema": named}})
     assert made is not None
-    told = instructions(made, may_call=False)
-    assert "(person: who it is)" in told
-    assert '"type": "object"' in told
+    text = instructions(made, may_call=False)
+    assert "(person: who it is)" in text
+    assert '"type": "object"' in text
     assert "one JSON object" in instructions(OBJECT, may_call=False)
 
 

@@ -409,9 +409,9 @@ def test_the_assistant_turn_contains_text_and_calls() -> None:
     upstream = straico_completion("<think>hm</think>So.")
     assert validator.assistant_turn(parse_reply(upstream), plan) == "So."
     upstream["choices"][0]["message"].update(NATIVE)
-    told = validator.assistant_turn(parse_reply(upstream), plan)
-    assert told.startswith("So.\n\n<tool_calls>")
-    assert '"ls"' in told
+    turn = validator.assistant_turn(parse_reply(upstream), plan)
+    assert turn.startswith("So.\n\n<tool_calls>")
+    assert '"ls"' in turn
 
 
 def test_the_cost_of_both_answers_is_added() -> None:
