@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import orjson
 import ujson
@@ -324,16 +324,26 @@ def chunk(
 class ChunkHead:
     """What all chunks of one stream share: id, model and created.
 
-    With `include_usage` every chunk but the last carries `usage: null`, as OpenAI's do.
+    With `include_usage` every chunk but the last carries `usage: null`, as OpenAI's do. `initial_content` is
+    the content of the first chunk: null if the answer consists of calls, or may.
     """
 
-    __slots__ = ("created", "id", "include_usage", "model")
+    __slots__ = ("created", "id", "include_usage", "initial_content", "model")
 
-    def __init__(self, *, id: str, model: str, created: int, include_usage: bool) -> None:
+    def __init__(
+        self,
+        *,
+        id: str,
+        model: str,
+        created: int,
+        include_usage: bool,
+        initial_content: Literal[""] | None = "",
+    ) -> None:
         self.id = id
         self.model = model
         self.created = created
         self.include_usage = include_usage
+        self.initial_content = initial_content
 
     def around(self, choices: list[dict[str, Any]], usage: object = None) -> dict[str, Any]:
         made: dict[str, Any] = {

@@ -77,9 +77,10 @@ class EchoProvider(ChatProvider):
             model=made["model"],
             created=made["created"],
             include_usage=request.include_usage,
+            initial_content=replay.initial_content(made["choices"][0]["message"]),
         )
         request.record.usage = made["usage"]
-        yield replay.initial_frame(head, content=replay.initial_content(made["choices"][0]["message"]))
+        yield replay.initial_frame(head)
         pause_s = SLOW_STEP_S if request.upstream_model == "slow" else 0.0
         message = made["choices"][0]["message"]
         words = _WORD.findall(message["content"] or "")

@@ -68,12 +68,12 @@ def frame(value: Mapping[str, Any]) -> bytes:
     return sse.encode(codec.dumps(value))
 
 
-def initial_frame(head: codec.ChunkHead, index: int = 0, *, content: Literal[""] | None = "") -> bytes:
-    """The first chunk of a choice: the role, and no content yet.
+def initial_frame(head: codec.ChunkHead) -> bytes:
+    """The first chunk of the first choice: the role, and no content yet."""
+    return _initial_frame(head, 0, head.initial_content)
 
-    `content` is None where tool calls may follow without any text: clients then end with `content: null`,
-    as OpenAI's answers have it beside tool calls, and not with an empty text.
-    """
+
+def _initial_frame(head: codec.ChunkHead, index: int, content: Literal[""] | None) -> bytes:
     return frame(codec.chunk(head, {"role": "assistant", "content": content, "refusal": None}, index=index))
 
 
@@ -81,12 +81,16 @@ def stream_of(head: codec.ChunkHead, completion: Mapping[str, Any]) -> bytes:
     """The whole stream of a completion, to be sent at once."""
     choices: list[dict[str, Any]] = completion["choices"]
     first: dict[str, Any] = min(choices, key=_index_of, default={})
-    opening = initial_frame(head, content=initial_content(_message_of(first)))
+    opening = _initial_frame(head, 0, initial_content(_message_of(first)))
     return b"".join([opening, *answer_frames(head, completion)])
 
 
 def initial_content(message: Mapping[str, Any] | None) -> Literal[""] | None:
-    """The content of the first chunk: null if the message has calls and no text."""
+    """The content of the first chunk: null if the message has calls and no text.
+
+    Clients then end with `content: null`, as OpenAI's answers have it beside calls, and not with an empty
+    text.
+    """
     is_calling = message is not None and (message.get("tool_calls") or message.get("function_call"))
     return None if is_calling and message is not None and message.get("content") is None else ""
 
@@ -101,7 +105,7 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
     choices = sorted(completion["choices"], key=_index_of)
     for index, choice in enumerate(choices):
         if index:
-            yield initial_frame(head, index, content=initial_content(_message_of(choice)))
+            yield _initial_frame(head, index, initial_content(_message_of(choice)))
         logprobs = choice.get("logprobs")
         encode = _DeltaEncoder(head, index)
         for delta in _deltas(_message_of(choice)):

@@ -114,8 +114,9 @@ class StraicoProvider(ChatProvider):
             model=request.model,
             created=codec.now(),
             include_usage=request.include_usage,
+            initial_content=None if offers_tools(request.fields) else "",
         )
-        initial = replay.initial_frame(head, content=None if offers_tools(request.fields) else "")
+        initial = replay.initial_frame(head)
         beat = self._beat(head)
         completing = asyncio.ensure_future(self._completed(pending))
         try:
