@@ -93,6 +93,7 @@ def test_a_tool_round_trip_through_straico(client: openai.OpenAI, upstream: Upst
     with client.chat.completions.stream(model="straico/tools", messages=HELLO, tools=TOOLS) as stream:
         first = stream.get_final_completion().choices[0]
     assert first.finish_reason == "tool_calls"
+    assert first.message.content is None
     assert first.message.tool_calls is not None
     (call,) = first.message.tool_calls
     result = {"role": "tool", "tool_call_id": call.id, "content": "/etc"}
