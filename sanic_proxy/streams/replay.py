@@ -107,13 +107,8 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
         if index:
             yield _initial_frame(head, index, initial_content(_message_of(choice)))
         logprobs = choice.get("logprobs")
-        encode = _DeltaEncoder(head, index)
-        for delta in _deltas(_message_of(choice)):
-            yield (
-                encode.frame(delta)
-                if logprobs is None
-                else frame(codec.chunk(head, delta, index=index, logprobs=logprobs))
-            )
+        for key, value in _fields(_message_of(choice)):
+            yield from _delta_frames(head, index, key, value, logprobs)
             logprobs = None
         reason = choice.get("finish_reason")
         if finish_reason_of(reason) is None:
@@ -129,33 +124,15 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
     yield sse.DONE
 
 
-class _DeltaEncoder:
-    """Encodes the deltas of one choice.
-
-    Text deltas differ in their text only, so the rest is encoded once.
-    """
-
-    __slots__ = ("_head", "_index", "_templates")
-
-    def __init__(self, head: codec.ChunkHead, index: int) -> None:
-        self._head = head
-        self._index = index
-        self._templates: dict[str, tuple[bytes, bytes]] = {}
-
-    def frame(self, delta: dict[str, Any]) -> bytes:
-        ((key, value),) = delta.items()
-        if not isinstance(value, str):
-            return frame(codec.chunk(self._head, delta, index=self._index))
-        template = self._templates.get(key)
-        if template is None:
-            template = self._templates[key] = self._template(key)
-        return template[0] + codec.dumps(value) + template[1]
-
-    def _template(self, key: str) -> tuple[bytes, bytes]:
-        """The bytes of a frame before and after the text."""
-        empty = frame(codec.chunk(self._head, {key: ""}, index=self._index))
-        before, _, after = empty.rpartition(b'""')
-        return before, after
+def _delta_frames(head: codec.ChunkHead, index: int, key: str, value: Any, logprobs: object) -> list[bytes]:
+    """The frames of one field of a message. Those of a text differ in it only: the rest is encoded once."""
+    if key not in _TEXTS:
+        return [frame(codec.chunk(head, {key: value}, index=index, logprobs=logprobs))]
+    before, _, after = frame(codec.chunk(head, {key: ""}, index=index)).rpartition(b'""')
+    frames = [before + codec.dumps(piece) + after for piece in pieces(value)]
+    if logprobs is not None:
+        frames[0] = frame(codec.chunk(head, {key: next(pieces(value))}, index=index, logprobs=logprobs))
+    return frames
 
 
 def is_replayable(completion: Mapping[str, Any]) -> bool:
@@ -185,14 +162,16 @@ def _message_of(choice: Mapping[str, Any]) -> Any:
     return next((part for part in found if isinstance(part, dict)), None)
 
 
-def _deltas(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _fields(message: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The fields of a message in the order in which they become deltas."""
     if isinstance(message.get("content"), list):
         message = {**message, **_text_of_parts(message["content"], message)}
     for key in _TEXTS:
-        for piece in pieces(_text(message.get(key))):
-            yield {key: piece}
-    yield from _call_deltas(message.get("tool_calls"))
-    yield from ({key: value} for key, value in _others(message, _MESSAGE_FIELDS).items() if value)
+        if text := _text(message.get(key)):
+            yield key, text
+    for call in _call_deltas(message.get("tool_calls")):
+        yield "tool_calls", call
+    yield from ((key, value) for key, value in _others(message, _MESSAGE_FIELDS).items() if value)
 
 
 def _text(value: object) -> str:
@@ -202,12 +181,12 @@ def _text(value: object) -> str:
     return codec.dumps(value).decode() if value else ""
 
 
-def _call_deltas(calls: object) -> Iterator[dict[str, Any]]:
+def _call_deltas(calls: object) -> Iterator[list[Any]]:
     tools = ToolDeltas()
     for index, call in enumerate(calls if isinstance(calls, list) else ()):
         delta = [{**call, "index": index} if isinstance(call, dict) else call]
         tools.complete(0, delta)
-        yield {"tool_calls": delta}
+        yield delta
 
 
 def _text_of_parts(parts: list[Any], message: Mapping[str, Any]) -> dict[str, Any]:
