@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 _MAX_REFS = 8
-_MAX_EXAMPLE_DEPTH = 4
+_MAX_EXAMPLE_DEPTH = 3
 _MAX_EXAMPLE_MEMBERS = 8
 _MAX_EXAMPLE_CHARS = 60
 
@@ -73,7 +73,7 @@ def _example_members(
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}
-    required = [name for name in _list(schema.get("required")) if isinstance(name, str)]
+    required = frozenset(name for name in _list(schema.get("required")) if isinstance(name, str))
     names = [name for name in properties if name in required][:_MAX_EXAMPLE_MEMBERS]
     names = names or list(properties)[:optional_count]
     return {name: example_value(properties[name], root, depth + 1) for name in names}
