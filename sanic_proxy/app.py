@@ -28,7 +28,6 @@ from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ProxyError, ShuttingDown
 from sanic_proxy.observability import banner, logs
 from sanic_proxy.observability.in_flight import overloaded
-from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.routes import BLUEPRINTS
 from sanic_proxy.server import admission, bodies
@@ -101,9 +100,8 @@ class ProxyApp(Sanic[Any, Any]):
         except Exception as exc:  # noqa: BLE001 - the border: the renderer turns it into an answer
             await self.handle_exception(request, exc)
         finally:
-            record.ended = record.ended or "complete"
             state.traffic.end(request)
-            _log(record, state)
+            record.finish(state.observers)
 
     async def _answer(self, request: ProxyRequest, state: AppState) -> None:
         """Sanic's way from a request to its answer, but for signals and middlewares: there are none."""
@@ -113,8 +111,9 @@ class ProxyApp(Sanic[Any, Any]):
             if admission.is_preflight(request.method, headers):
                 await _send(request, Reply(header_lines(admission.preflight_headers(headers)), status=204))
                 return
-        client = admission.admit(state.settings, state.keys, path=request.path, headers=headers)
-        request.record.client_id = client.id
+        request.record.client = admission.admit(
+            state.settings, state.keys, path=request.path, headers=headers
+        )
         traffic = state.traffic
         if len(traffic.requests) > traffic.max_requests and request.path not in admission.OPEN_PATHS:
             raise overloaded()
@@ -144,12 +143,12 @@ class ProxyApp(Sanic[Any, Any]):
             exception = ShuttingDown("The proxy is shutting down: please repeat the request")
         await super().handle_exception(request, exception, False)
         if isinstance(request, ProxyRequest) and request.stream is not None:
-            self._log_unrouted(request)
+            self._finish_unrouted(request)
 
-    def _log_unrouted(self, request: ProxyRequest) -> None:
-        """What never came to handle_request: a request that could not even be read."""
+    def _finish_unrouted(self, request: ProxyRequest) -> None:
+        """End a request that never reached `handle_request`, because its head could not be parsed."""
         if request.method == "NONE" and hasattr(self.ctx, "state"):
-            _log(request.record, state_of(self))
+            request.record.finish(state_of(self).observers)
 
 
 async def _receive(request: ProxyRequest, state: AppState) -> None:
@@ -166,12 +165,6 @@ async def _receive(request: ProxyRequest, state: AppState) -> None:
         await bodies.parse_in_steps(request, state.traffic.parsing)
     else:
         request.body = request.take_body()
-
-
-def _log(record: RequestRecord, state: AppState) -> None:
-    if state.settings.access_log and not record.is_logged:
-        record.is_logged = True
-        logs.log_request(record)
 
 
 async def _send(request: ProxyRequest, answer: BaseHTTPResponse | None) -> None:

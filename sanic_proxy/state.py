@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import REDACTED
+from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.record import Client, Observer
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.routing.breaker import BreakerRegistry
@@ -73,6 +74,7 @@ class AppState:
             names=[model.name for model in settings.models],
         )
         self.keys = KeyRing(settings)
+        self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
         # Opened by its first use: a proxy without a feature that shares state opens no file.
         self.store: StateStore = SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
 
@@ -105,16 +107,8 @@ class AppState:
         await self.store.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who sends a request. `id` is the same for every request with one key; empty where no key is needed."""
-
-    id: str
-    name: str
-
-
-ANONYMOUS = Client(id="", name="")
 _ID_DIGITS = 16
+_LABEL_DIGITS = 8
 
 
 class KeyRing:
@@ -128,7 +122,7 @@ class KeyRing:
     def __init__(self, settings: Settings) -> None:
         digests = {_digest(key.reveal()) for key in settings.api_keys}
         ids = {digest: digest.hex()[:_ID_DIGITS] for digest in digests}
-        self._clients = {digest: Client(id=id_, name=id_) for digest, id_ in ids.items()}
+        self._clients = {digest: Client(id=id_, name=id_[:_LABEL_DIGITS]) for digest, id_ in ids.items()}
         self._known: dict[str | None, Client] = {}
 
     @property

@@ -17,7 +17,8 @@ import pytest
 from sanic_proxy.app import ProxyApp, create_app, open_state
 from sanic_proxy.state import state_of
 from tests.conftest import provider_settings
-from tests.support.proxy import clean_environment, free_port, running_proxy, start_proxy
+from tests.support.load import wait_until
+from tests.support.proxy import clean_environment, free_port, running_proxy, start_proxy, wait_until_ready
 from tests.support.upstream import DONE, Exchange, Upstream, frame, text_stream
 
 BODY = {"model": "echo/echo", "messages": [{"role": "user", "content": "Hello there"}]}
@@ -104,6 +105,123 @@ def test_a_stream_under_way_is_finished_when_the_proxy_is_told_to_stop(upstream:
     assert received.endswith(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
     assert "ended=complete" in proxy.log
     assert "Traceback" not in proxy.log, proxy.log
+
+
+OBSERVED_APP = """
+from pathlib import Path
+
+from sanic_proxy.app import app
+from sanic_proxy.state import state_of
+
+
+def fails(record):
+    raise ZeroDivisionError
+
+
+def note(record):
+    with Path("ends.txt").open("a") as file:
+        print(record.request_id, record.ended, record.client.name, sep=",", file=file)
+
+
+@app.after_server_start
+async def observe(app):
+    state_of(app).observers += (fails, note)
+"""
+
+
+CLIENT_KEY = "a-canary-of-a-client"
+
+
+def script_ends(upstream: Upstream) -> None:
+    async def refused(exchange: Exchange) -> None:
+        await exchange.answer({"error": {"message": "no"}}, 500)
+
+    async def broken(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(b"".join(text_stream("a")[:2]))
+        exchange.close()
+
+    async def endless(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(b"".join(text_stream("a")[:2]))
+        await exchange.client_leaves()
+
+    upstream.on("refused", refused)
+    upstream.on("broken", broken)
+    upstream.on("endless", endless)
+
+
+def chat(request_id: str, model: str, *, is_streaming: bool = False, key: str = CLIENT_KEY) -> bytes:
+    body = json.dumps({**BODY, "model": model, "stream": is_streaming}).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n"
+        f"x-request-id: {request_id}\r\ncontent-length: {len(body)}\r\n"
+        "content-type: application/json\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def connected_until(port: int, data: bytes, until: bytes) -> socket.socket:
+    """A connection that has sent `data` and received `until`."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=10)
+    client.sendall(data)
+    received = b""
+    while until not in received:
+        piece = client.recv(65536)
+        assert piece, received
+        received += piece
+    return client
+
+
+def test_observers_see_every_request_end_once_whatever_the_end(upstream: Upstream, tmp_path: Path) -> None:
+    script_ends(upstream)
+    (tmp_path / "observed.py").write_text(OBSERVED_APP)
+    settings = {
+        **provider_settings(upstream),
+        "SANIC_PROXY_API_KEYS": CLIENT_KEY,
+        "SANIC_PROXY_DRAIN_SECONDS": "0.1",
+    }
+    proxy = start_proxy(tmp_path, settings, "--single-process", module="observed.app")
+
+    def ends() -> list[list[str]]:
+        path = tmp_path / "ends.txt"
+        return [line.split(",") for line in path.read_text().splitlines()] if path.exists() else []
+
+    try:
+        wait_until_ready(proxy)
+        for data, until in (
+            (chat("whole", "echo/echo"), b"chat.completion"),
+            (chat("streamed", "echo/echo", is_streaming=True), b"[DONE]"),
+            (chat("refused", "groq/refused"), b"HTTP/1.1 502"),
+            (chat("broken", "groq/broken", is_streaming=True), b'"error"'),
+            (chat("stranger", "echo/echo", key="b"), b"HTTP/1.1 401"),
+            (b"GET / HTTP/9.9\r\n\r\n", b"HTTP/1.1 400"),
+            (chat("left", "groq/endless", is_streaming=True), b"data: "),
+        ):
+            connected_until(proxy.port, data, until).close()
+        wait_until(lambda: any(end[0] == "left" for end in ends()))
+        with connected_until(proxy.port, chat("cut", "groq/endless", is_streaming=True), b"data: "):
+            proxy.stop()
+    finally:
+        proxy.stop()
+    unreadable = next(request_id for request_id, ended, _ in ends() if ended == "bad_request")
+    assert sorted((request_id, ended) for request_id, ended, _ in ends()) == sorted(
+        [
+            ("whole", "complete"),
+            ("streamed", "complete"),
+            ("refused", "upstream_error"),
+            ("broken", "upstream_disconnected"),
+            ("stranger", "invalid_api_key"),
+            (unreadable, "bad_request"),
+            ("left", "client_left"),
+            ("cut", "server_shutting_down"),
+        ]
+    )
+    names = {request_id: name for request_id, _, name in ends()}
+    assert names.pop("stranger") == names.pop(unreadable) == ""
+    assert len(set(names.values()) - {""}) == 1
+    assert f"client={names['whole']}" in proxy.log_line("whole")
+    assert CLIENT_KEY not in proxy.log
 
 
 # In this process, with pytest-sanic's client

@@ -11,7 +11,8 @@ import pytest
 
 from sanic_proxy.config.loader import load
 from sanic_proxy.errors import UpstreamAuthFailed
-from sanic_proxy.state import MAX_REMEMBERED, AppState, Client, KeyRing
+from sanic_proxy.observability.record import Client
+from sanic_proxy.state import MAX_REMEMBERED, AppState, KeyRing
 from sanic_proxy.upstream.client import UpstreamClient
 from tests.observability.test_in_flight import Request
 

@@ -1,27 +1,76 @@
-"""What is known of one request when it ends: the one thing that log lines, and later metrics, read."""
+"""What is known of one request, from its head to its end, and the observers that read it there.
+
+A record is filled in while its request is processed. When the request has ended, in whatever way (complete,
+failed, cancelled, cut by the proxy, abandoned by its client), `finish` hands it to every observer, once. An
+observer is a function of the record; it is called on the event loop and must not block. The access log is
+one; metrics and usage accounts are others.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
+
+from typing_extensions import override
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who sends a request.
+
+    `id` is the same for every request with one key; empty where no key is needed. `name` is what logs call
+    the client. Neither holds the key.
+    """
+
+    id: str
+    name: str
+
+
+ANONYMOUS = Client(id="", name="")
+
+
+class Attempt(NamedTuple):
+    """One target that was asked, or passed over.
+
+    `target` is its label. `outcome` is "ok", "client_left", an error's code, or why the target was passed
+    over ("circuit_open", "rate_limited"). `status` is the provider's status where it answered with an error.
+    `started` and `ended` are monotonic seconds, both None where nothing was sent.
+    """
+
+    target: str
+    outcome: str
+    status: int | None = None
+    started: float | None = None
+    ended: float | None = None
+
+    @override
+    def __str__(self) -> str:
+        """As in the route header: `groq/llama 429 35ms`."""
+        text = f"{self.target} {self.status or self.outcome}"
+        if self.started is None or self.ended is None:
+            return text
+        return f"{text} {1000 * (self.ended - self.started):.0f}ms"
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """Filled in on the request's way, read once at its end. Holds no content and no key.
+    """Holds no content and no key.
 
-    `client_id` tells clients apart (the same for every request with one key; empty where no keys are set).
-    `waited_s` is what the proxy itself waited between its attempts, the wait under way included.
-    `ended` says why it did: "complete", an error's code, or "client_left". `route` lists the targets that
-    were asked, why each was left, and after how many milliseconds. `dropped_frames` counts the frames of the
-    provider's stream that were neither passed on nor a keep-alive.
+    `waited_s` is what the proxy itself waited between its attempts, the current wait included.
+    `ended` says why the request ended: "complete", an error's code, or "client_left". `attempts` are the
+    targets in the order in which they were asked. `dropped_frames` counts the frames of the provider's stream
+    that were neither passed on nor a keep-alive. `is_finished`: no observer is to be called any more.
     """
 
     request_id: str
     method: str
     path: str
-    client_id: str = ""
+    client: Client = ANONYMOUS
     started: float = field(default_factory=time.monotonic)
     provider: str | None = None
     model: str | None = None
@@ -30,11 +79,17 @@ class RequestRecord:
     first_byte: float | None = None
     sent_bytes: int = 0
     ended: str = ""
-    route: str = ""
+    finished: float | None = None
+    attempts: list[Attempt] = field(default_factory=list)
     waited_s: float = 0.0
     usage: dict[str, Any] | None = None
     dropped_frames: int = 0
-    is_logged: bool = False
+    is_finished: bool = False
+
+    @property
+    def route(self) -> str:
+        """The attempts as text, for the route header and the log; empty where no target was considered."""
+        return ", ".join(map(str, self.attempts))
 
     def sent(self, size_bytes: int) -> None:
         """Note bytes of the body on their way to the client."""
@@ -42,18 +97,33 @@ class RequestRecord:
             self.first_byte = time.monotonic()
         self.sent_bytes += size_bytes
 
+    def finish(self, observers: Iterable[Observer]) -> None:
+        """Call `observers`, once for each record. One that fails is logged, and the others are called."""
+        if self.is_finished:
+            return
+        self.is_finished = True
+        self.ended = self.ended or "complete"
+        self.finished = time.monotonic()
+        for observe in observers:
+            try:
+                observe(self)
+            except Exception:
+                logger.exception("observer %r failed for request %s", observe, self.request_id)
+
     def as_fields(self) -> dict[str, Any]:
         """The record as the fields of a log line; times in milliseconds."""
         usage = self.usage or {}
+        finished = time.monotonic() if self.finished is None else self.finished
         fields = {
             "id": self.request_id,
             "method": self.method,
             "path": self.path,
+            "client": self.client.name or None,
             "provider": self.provider,
             "model": self.model,
             "stream": self.is_streaming,
             "status": self.status,
-            "ms": round(1000 * (time.monotonic() - self.started), 1),
+            "ms": round(1000 * (finished - self.started), 1),
             "first_byte_ms": None
             if self.first_byte is None
             else round(1000 * (self.first_byte - self.started), 1),
@@ -65,3 +135,6 @@ class RequestRecord:
             "dropped_frames": self.dropped_frames or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+Observer = Callable[[RequestRecord], None]

@@ -43,7 +43,7 @@ async def index(request: ProxyRequest) -> HTTPResponse:
     """Say what this is, which providers are on, and how to call it."""
     state = state_of(request.app)
     # The page itself is open to everybody; which providers and models there are is for clients.
-    is_client = state.settings.is_open or request.record.client_id != ""
+    is_client = state.settings.is_open or request.record.client.id != ""
     model = await _example_model(state) if is_client else "MODEL"
     return _html(index_page(state, public_url(request), model, shows_providers=is_client))
 

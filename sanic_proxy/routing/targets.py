@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sanic_proxy import errors
-from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.breaker import (
     PROVIDER_RETRIES,
     CircuitBreaker,
@@ -70,8 +70,8 @@ class RetryState(Generic[P]):
     """The attempts of one request: which target is next, and what came of each.
 
     `next` and `record_failure` decide, the caller acts; each target that `next` returned is settled by one
-    of `record_success`, `record_failure` and `release`. The route is kept in the record, for the header and
-    the log.
+    of `record_success`, `record_failure` and `release`. Each attempt is appended
+    to the record.
     """
 
     __slots__ = (
@@ -163,7 +163,7 @@ class RetryState(Generic[P]):
         target = self._target
         if target is not None and not self._is_settled:
             self._is_settled = True
-            now, client = self._clock(), self._record.client_id
+            now, client = self._clock(), self._record.client.id
             target.health.record_success(self._generation, now, client)
             if target.key_health.until is not None:
                 target.key_health.record_success(self._key_generation, now, client)
@@ -181,7 +181,7 @@ class RetryState(Generic[P]):
             return None
         self._is_settled = True
         now = self._clock()
-        self._note(target, _reason(error), now)
+        self._note(target, error.code or error.type, now, error.upstream_status)
         self._settle(target, error, now)
         decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
         if decision == "final" or self._attempts >= self._limits.in_all:
@@ -226,7 +226,7 @@ class RetryState(Generic[P]):
         limit = target.rate_limit
         if now < limit.until and limit.until != self._sat_out:
             return limit.refusal(now, target.label)
-        client, key_health = self._record.client_id, target.key_health
+        client, key_health = self._record.client.id, target.key_health
         if key_health.until is not None and (refusal := key_health.admit(now, client)) is not None:
             return refusal
         refusal = target.health.admit(now, client)
@@ -246,12 +246,13 @@ class RetryState(Generic[P]):
 
     def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
         is_limited = type(refusal) is errors.RateLimited
-        self._note(target, "rate_limited" if is_limited else "circuit_open")
+        outcome = "rate_limited" if is_limited else "circuit_open"
+        self._record.attempts.append(Attempt(target.label, outcome))
         if not is_limited and (target.health.is_denied or target.key_health.is_denied):
             self._denied = (*self._denied, target)
 
     def _settle(self, target: Target[P], error: errors.ProxyError, now: float) -> None:
-        client = self._record.client_id
+        client = self._record.client.id
         own, keys = self._generation, self._key_generation
         fault = blame(error)
         if is_rate_limit(error):
@@ -297,12 +298,8 @@ class RetryState(Generic[P]):
         rest = (*self._targets[self._index :], *self._denied)
         return any(target.upstream_model != self._too_small for target in rest)
 
-    def _note(self, target: Target[P], outcome: str, ended: float | None = None) -> None:
-        took = "" if ended is None else f" {1000 * (ended - self._began):.0f}ms"
-        route = self._record.route
-        self._record.route = (
-            f"{route}, {target.label} {outcome}{took}" if route else f"{target.label} {outcome}{took}"
-        )
+    def _note(self, target: Target[P], outcome: str, ended: float, status: int | None = None) -> None:
+        self._record.attempts.append(Attempt(target.label, outcome, status, self._began, ended))
 
 
 def _is_usable(target: Target[P], now: float) -> bool:
@@ -324,8 +321,3 @@ def _sooner(first: errors.ProxyError | None, second: errors.ProxyError) -> error
     if first is None or (second.retry_after_s or 0) < (first.retry_after_s or 0):
         return second
     return first
-
-
-def _reason(error: errors.ProxyError) -> str:
-    """Why a target was left: its status, or what we call the failure."""
-    return str(error.upstream_status or error.code or error.type)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from sanic_proxy.config.model import Settings, is_loopback
 from sanic_proxy.errors import Forbidden, ProxyError, Unauthorized
+from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.request import HeaderFields
-from sanic_proxy.state import ANONYMOUS, Client, KeyRing
+from sanic_proxy.state import KeyRing
 
 OPEN_PATHS = frozenset(
     {

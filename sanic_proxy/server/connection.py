@@ -499,7 +499,7 @@ class ProxyHttp(Http):
         request = ProxyRequest(b"*", HeaderFields(), "1.1", "NONE", protocol.transport, protocol.app)
         request.stream = self
         request.is_received = True
-        request.record.is_logged = self._is_tls
+        request.record.is_finished = self._is_tls
         self.request = request
         self.response_func = self.http1_response_header
 

@@ -53,8 +53,10 @@ def unnamed() -> InvalidRequest:
 
 def told_of(record: RequestRecord) -> list[tuple[str, str]]:
     """The headers that say which way a request has gone."""
-    told = [("x-sanic-proxy-provider", record.provider)] if record.provider is not None else []
-    return [*told, ("x-sanic-proxy-route", record.route)] if record.route else told
+    headers = [("x-sanic-proxy-provider", record.provider)] if record.provider is not None else []
+    if route := record.route:
+        headers.append(("x-sanic-proxy-route", route))
+    return headers
 
 
 def _query(request: ProxyRequest) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sanic_proxy.observability.record import RequestRecord
+import logging
+
+import pytest
+
+from sanic_proxy.observability.record import Attempt, Client, RequestRecord
 
 
 def test_the_first_byte_is_noted_once() -> None:
@@ -17,3 +21,47 @@ def test_what_is_not_known_is_left_out() -> None:
     fields = RequestRecord("id", "GET", "/", status=404, ended="not_found").as_fields()
     assert {"provider", "model", "first_byte_ms", "prompt_tokens"}.isdisjoint(fields)
     assert fields["ended"] == "not_found"
+
+
+def test_the_client_is_named_by_its_label() -> None:
+    fields = RequestRecord("id", "GET", "/", client=Client("an id", "a label")).as_fields()
+    assert fields["client"] == "a label"
+    assert "an id" not in fields.values()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "text"),
+    [
+        (Attempt("groq/a", "ok", None, 1.0, 1.25), "groq/a ok 250ms"),
+        (Attempt("groq/a", "rate_limit_exceeded", 429, 1.0, 1.25), "groq/a 429 250ms"),
+        (Attempt("groq/a", "upstream_timeout", None, 1.0, 3.0), "groq/a upstream_timeout 2000ms"),
+        (Attempt("groq/a", "circuit_open"), "groq/a circuit_open"),
+    ],
+)
+def test_an_attempt_reads_as_in_the_route_header(attempt: Attempt, text: str) -> None:
+    record = RequestRecord("id", "GET", "/", attempts=[attempt])
+    assert record.route == text
+    record.attempts.append(attempt)
+    assert record.route == f"{text}, {text}"
+
+
+def test_every_observer_is_called_once_even_if_another_one_fails(caplog: pytest.LogCaptureFixture) -> None:
+    record = RequestRecord("id", "GET", "/")
+    called: list[RequestRecord] = []
+
+    def fails(_: RequestRecord) -> None:
+        raise ZeroDivisionError
+
+    with caplog.at_level(logging.ERROR):
+        record.finish([fails, called.append])
+        record.finish([fails, called.append])
+    assert called == [record]
+    assert record.ended == "complete"
+    assert len(caplog.records) == 1
+
+
+def test_the_duration_ends_with_the_request() -> None:
+    record = RequestRecord("id", "GET", "/")
+    record.finish(())
+    assert record.finished is not None
+    assert record.as_fields()["ms"] == record.as_fields()["ms"]

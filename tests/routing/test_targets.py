@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sanic_proxy import errors
-from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.observability.record import Client, RequestRecord
 from sanic_proxy.routing.breaker import (
     IN_A_ROW,
     LAST_RESORT_S,
@@ -63,7 +63,7 @@ class Site:
         )
 
     def state(self, *targets: Target[str], limits: Limits | None = None, client: str = "") -> RetryState[str]:
-        record = RequestRecord("id", "POST", "/", client_id=client)
+        record = RequestRecord("id", "POST", "/", client=Client(client, client))
         return RetryState(targets, limits or Limits(), record, clock=self.clock)
 
     def ask(self, target: Target[str], error: errors.ProxyError | None, client: str = "") -> bool:
