@@ -73,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
     serve.add_argument("--port", help="port to listen on (default: 8000)")
     serve.add_argument("--workers", help="worker processes (default: one per core)")
-    serve.add_argument("--heartbeat-char", choices=list(HEARTBEATS), help="content of Straico's heartbeats")
+    serve.add_argument(
+        "--heartbeat-char", choices=list(HEARTBEATS), help="content of an emulated stream's heartbeats"
+    )
     serve.add_argument("--log-level", help="debug, info, warning or error (default: info)")
 
     _command(

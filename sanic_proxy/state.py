@@ -7,6 +7,7 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import REDACTED
 from sanic_proxy.observability import logs
@@ -84,11 +85,11 @@ class AppState:
         return text
 
     def _listed(self) -> list[ChatProvider]:
-        """With the router off only Straico can be called, so only its models are listed."""
+        """With the router off only the catch-all provider can be called, so only its models are listed."""
         distinct = list({id(provider): provider for provider in self.providers.values()}.values())
         if self.settings.router_is_on:
             return distinct
-        return [provider for provider in distinct if provider.provider_kind == "emulated"]
+        return [provider for provider in distinct if provider.name == CATCH_ALL.name]
 
     async def aclose(self) -> None:
         """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them."""

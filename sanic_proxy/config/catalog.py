@@ -1,4 +1,7 @@
-"""All providers that ship with the proxy, a row each. Knows no settings and no network."""
+"""All providers that ship with the proxy, a row each. Knows no settings and no network.
+
+Outside this module and a provider's own folder no code names a provider: it reads the flags of a row.
+"""
 
 from __future__ import annotations
 
@@ -170,3 +173,9 @@ ROWS: tuple[Row, ...] = (
     _local("llamacpp", 8080, "github.com/ggml-org/llama.cpp/tree/master/tools/server"),
     Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True),
 )
+
+# The provider that gets every model name while the router is off, and names without a prefix while it is on.
+CATCH_ALL = next(row for row in ROWS if row.serves_any_name)
+# Model names for messages and documents: one of a provider, and one that needs no key.
+EXAMPLE_MODEL = "groq/llama-3.3-70b-versatile"
+EMBEDDED_MODEL = "echo/echo"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 from sanic_proxy.config.variables import (
     PREFIX,
@@ -127,6 +128,13 @@ class Capacity:
     )
 
 
+def _shown_delays() -> str:
+    """The default commit delay, and those of the rows with one of their own."""
+    default = Row("", None, None).commit_delay_s
+    own = [f"{row.name} {row.commit_delay_s:g}" for row in ROWS if row.commit_delay_s != default]
+    return "; ".join([f"{default:g}", *own])
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """One provider that is on. `protocol` names the class that speaks to it."""
@@ -183,16 +191,19 @@ class Settings:
     port: int = setting("PORT", Integer(1, 65535), 8000, "port to listen on")
     workers: int = setting("WORKERS", Integer(0, 1024), 0, "worker processes; 0: one per core", shown="0")
     router: Switch = setting(
-        "ROUTER", _SWITCH, "auto", "`on`, `off`, `auto`: off while `STRAICO_API_KEY` is set, else on"
+        "ROUTER",
+        _SWITCH,
+        "auto",
+        f"`on`, `off`, `auto`: off while `{CATCH_ALL.key_variable}` is set, else on",
     )
-    echo: Switch = setting(
+    embedded: Switch = setting(
         "ECHO", _SWITCH, "auto", "`on`, `off`, `auto`: the embedded provider, on only while there is no other"
     )
     heartbeat: str = setting(
         "HEARTBEAT_CHAR",
         Choice(tuple(HEARTBEATS)),
         "",
-        "content of Straico's heartbeats: empty, `zwsp`, `zwnj`, `wj` or `comment`",
+        "content of an emulated stream's heartbeats: empty, `zwsp`, `zwnj`, `wj` or `comment`",
     )
     heartbeat_interval_s: float = setting("HEARTBEAT_INTERVAL", Duration(), 3.0, "time between heartbeats")
     commit_delay_s: float | None = setting(
@@ -200,7 +211,7 @@ class Settings:
         Duration(zero=True),
         None,
         "time a stream's status line waits for the upstream; 0: sent at once",
-        shown="10; Straico 3",
+        shown=_shown_delays(),
     )
     timeouts: Timeouts = field(default_factory=Timeouts)
     first_content_s: float = setting(

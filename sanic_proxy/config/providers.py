@@ -152,7 +152,7 @@ class ProviderReader:
         return tuple(on), tuple(off)
 
     def _add_embedded(self, row: Row, on: list[ProviderSettings], off: list[ProviderOff]) -> None:
-        if self._settings.echo == "on" or (self._settings.echo == "auto" and not on):
+        if self._settings.embedded == "on" or (self._settings.embedded == "auto" and not on):
             timeouts = self._settings.timeouts
             on.append(ProviderSettings(row.name, row.protocol, "", None, row.commit_delay_s, timeouts))
         else:

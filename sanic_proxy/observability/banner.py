@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sanic_proxy import __version__
+from sanic_proxy.config.catalog import CATCH_ALL, EXAMPLE_MODEL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.config.variables import PREFIX
 
@@ -23,10 +24,11 @@ def start_lines(settings: Settings) -> list[str]:
 def router_line(settings: Settings) -> str:
     """Which part of a model's name picks the provider."""
     if settings.router_is_on:
-        return "router on: `groq/llama-3.3-70b-versatile` goes to groq as `llama-3.3-70b-versatile`"
+        provider, _, model = EXAMPLE_MODEL.partition("/")
+        return f"router on: `{EXAMPLE_MODEL}` goes to {provider} as `{model}`"
     return (
-        "router off: model names go to Straico unchanged; "
-        f"{PREFIX}ROUTER=on lets a prefix pick the provider (`straico/openai/gpt-4o`)"
+        f"router off: model names go to {CATCH_ALL.name} unchanged; "
+        f"{PREFIX}ROUTER=on lets a prefix pick the provider (`{CATCH_ALL.name}/openai/gpt-4o`)"
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
+from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ChunkHead, Span
 from sanic_proxy.streams.stream import Relay, Source
+from sanic_proxy.upstream.client import UpstreamClient
 from sanic_proxy.upstream.request import Body, Upload
 
 # What is made anew for each request is not frozen: that would make each field cost a call.
@@ -131,17 +133,32 @@ class WholeAnswer:
 
 
 class ChatProvider(ABC):
-    """A service that completes chats.
+    """A service that completes chats. One object per configured provider and key, for a worker's life.
+
+    A subclass registers itself with `@protocol(NAME)`; rows of the catalog name their protocol. It is
+    constructed with the row as configured, all settings, and the worker's client for upstream requests, which
+    belongs to the worker: a provider does not close it.
 
     `name` is the prefix in model names, `commit_delay_s` how long a stream's status line waits for
     the upstream, `ping_s` after how many silent seconds a comment line keeps the client waiting; None
-    where the frames bring heartbeats of their own. All operations raise ProxyError and nothing else on
-    purpose.
+    where the frames bring heartbeats of their own.
+
+    Duties of every operation: it raises `ProxyError` for whatever goes wrong with the request or the
+    upstream, complete when raised, and lets `CancelledError` pass. It does not retry: the attempts loop
+    (`routing/attempts.py`) does, by calling it again, with another provider or the same. The loop also sets
+    the deadline: an upstream request is sent with `total_at=request.total_at`.
     """
 
-    name: str
-    commit_delay_s: float
-    ping_s: float | None
+    def __init__(self, provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> None:
+        self.name = provider.name
+        self.commit_delay_s = provider.commit_delay_s
+        self.ping_s: float | None = settings.heartbeat_interval_s
+        self.settings = provider
+        self.client = client
+
+    def deadline(self) -> float:
+        """When a request that begins now is overdue, with all its attempts; loop time."""
+        return self.client.deadline(self.settings.timeouts.total_s)
 
     @property
     @abstractmethod
@@ -174,3 +191,27 @@ class ChatProvider(ABC):
     @abstractmethod
     async def list_models(self) -> list[dict[str, Any]]:
         """The models as OpenAI's model objects, with whatever else the provider says of them."""
+
+
+P = TypeVar("P", bound=ChatProvider)
+_CLASSES: dict[str, type[ChatProvider]] = {}
+
+
+def protocol(name: str) -> Callable[[type[P]], type[P]]:
+    """Register a class as the one that speaks the protocol `name`, as rows of the catalog call it."""
+
+    def register(cls: type[P]) -> type[P]:
+        if name in _CLASSES:
+            raise ValueError(f"Two classes speak the protocol {name!r}: {_CLASSES[name]} and {cls}")
+        _CLASSES[name] = cls
+        return cls
+
+    return register
+
+
+def provider_class(protocol_name: str) -> type[ChatProvider]:
+    """The class that speaks a protocol. Raises LookupError if none has registered for it."""
+    if protocol_name not in _CLASSES:
+        known = ", ".join(sorted(_CLASSES))
+        raise LookupError(f"No provider speaks the protocol {protocol_name!r}; known: {known}")
+    return _CLASSES[protocol_name]

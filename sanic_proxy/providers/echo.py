@@ -30,6 +30,7 @@ from sanic_proxy.providers.base import (
     ChatRequest,
     ProviderKind,
     WholeAnswer,
+    protocol,
 )
 from sanic_proxy.streams import replay
 from sanic_proxy.streams.stream import Relay
@@ -40,13 +41,9 @@ SLOW_STEP_S = 0.25
 _WORD = re.compile(r"\S+\s*|\s+")
 
 
+@protocol("echo")
 class EchoProvider(ChatProvider):
     """See the module."""
-
-    def __init__(self, name: str, commit_delay_s: float, *, heartbeat_interval_s: float) -> None:
-        self.name = name
-        self.commit_delay_s = commit_delay_s
-        self.ping_s = heartbeat_interval_s
 
     @property
     @override

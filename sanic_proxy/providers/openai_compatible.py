@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.config.model import ProviderSettings
+from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.openai import codec, models
 from sanic_proxy.providers.base import (
     Answer,
@@ -22,6 +21,7 @@ from sanic_proxy.providers.base import (
     ForwardedAnswer,
     ProviderKind,
     WholeAnswer,
+    protocol,
 )
 from sanic_proxy.streams import replay
 from sanic_proxy.streams.filters import ChatStreamFilter
@@ -42,26 +42,21 @@ _BLANKS = b"\xef\xbb\xbf \t\r\n"
 JSON_BEGINS = (b"{", b"[")
 
 
+@protocol("openai")
 class GenericProvider(ChatProvider):
     """Requests pass with only the model's value changed, answers with nothing changed."""
 
-    def __init__(
-        self, settings: ProviderSettings, client: UpstreamClient, *, heartbeat_interval_s: float
-    ) -> None:
-        self.name = settings.name
-        self.commit_delay_s = settings.commit_delay_s
-        self._settings = settings
-        self._client = client
-        self.ping_s = heartbeat_interval_s
-        fixed = fixed_headers(settings)
+    def __init__(self, provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> None:
+        super().__init__(provider, settings, client)
+        fixed = fixed_headers(provider)
         self._forwarded = tuple(
-            name for name in (*_FORWARDED, *settings.forward_headers) if name not in fixed
+            name for name in (*_FORWARDED, *provider.forward_headers) if name not in fixed
         )
-        self._own_headers = frozenset(settings.forward_headers)
+        self._own_headers = frozenset(provider.forward_headers)
         as_json, as_stream = {**fixed, "accept": "application/json"}, {**fixed, "accept": "text/event-stream"}
-        self._whole = endpoint(settings, "POST", "/chat/completions", as_json)
-        self._streamed = endpoint(settings, "POST", "/chat/completions", as_stream)
-        self._models = endpoint(settings, "GET", settings.models_path or "", as_json)
+        self._whole = endpoint(provider, "POST", "/chat/completions", as_json)
+        self._streamed = endpoint(provider, "POST", "/chat/completions", as_stream)
+        self._models = endpoint(provider, "GET", provider.models_path or "", as_json)
         self._way = lru_cache(maxsize=256)(self._made_way)
 
     @property
@@ -76,11 +71,9 @@ class GenericProvider(ChatProvider):
         )
         chat = self._streamed if request.is_streaming else self._whole
         request.forget_content()  # the bytes on their way are all that is kept of it
-        if request.total_at == math.inf:
-            request.total_at = self._client.deadline(chat)
         headers = self._headers_up(request.headers)
         with self._judged(headers):
-            response = await self._client.send(chat, headers=headers, body=body, total_at=request.total_at)
+            response = await self.client.send(chat, headers=headers, body=body, total_at=request.total_at)
         return Answer(self, request, response)
 
     @override
@@ -89,7 +82,7 @@ class GenericProvider(ChatProvider):
         completion = answers.checked_completion(body)
         if isinstance(usage := completion.get("usage"), dict):
             answer.request.record.usage = usage
-        if self._settings.unify_reasoning and _rename_reasoning(completion):
+        if self.settings.unify_reasoning and _rename_reasoning(completion):
             body = codec.dumps(completion)
         headers = headers_back(answer.source.headers)
         return WholeAnswer(body, [("content-type", json_type(answer.source.headers)), *headers])
@@ -101,7 +94,7 @@ class GenericProvider(ChatProvider):
         answer = await pending
         source = answer.source
         request.answer_headers = headers_back(source.headers)
-        renames = self._settings.unify_reasoning
+        renames = self.settings.unify_reasoning
         frames = ChatStreamFilter(
             include_usage=request.include_usage, reasoning=ReasoningRenamer() if renames else None
         )
@@ -129,10 +122,8 @@ class GenericProvider(ChatProvider):
         way = self._way(call.method, call.path)
         with self._judged(headers):
             if isinstance(call.body, Upload):
-                return await self._client.upload(way, call.body, headers=headers)
-            if call.total_at == math.inf:
-                call.total_at = self._client.deadline(way)
-            return await self._client.send(
+                return await self.client.upload(way, call.body, headers=headers)
+            return await self.client.send(
                 way, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
             )
 
@@ -146,9 +137,9 @@ class GenericProvider(ChatProvider):
             raise
 
     def _made_way(self, method: str, path: str) -> Endpoint:
-        fixed = fixed_headers(self._settings)
+        fixed = fixed_headers(self.settings)
         fixed.pop("content-type")
-        return endpoint(self._settings, method, path, fixed)
+        return endpoint(self.settings, method, path, fixed)
 
     def _headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
         return {
@@ -159,10 +150,10 @@ class GenericProvider(ChatProvider):
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
-        settings = self._settings
+        settings = self.settings
         if settings.models or settings.models_path is None:
             return [{"id": model} for model in settings.models]
-        response = await self._client.send(self._models, is_fresh=True)
+        response = await self.client.send(self._models, is_fresh=True)
         try:
             entries = models.model_entries(codec.loads_tolerant(await response.read_all()))
         finally:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from sanic_proxy.config.catalog import EMBEDDED_MODEL
 from sanic_proxy.openai.endpoints import Row
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -54,7 +55,7 @@ _CHAT_REQUEST: dict[str, Any] = {
     "type": "object",
     "required": ["model", "messages"],
     "properties": {
-        "model": {"type": "string", "description": "provider/model", "example": "echo/echo"},
+        "model": {"type": "string", "description": "provider/model", "example": EMBEDDED_MODEL},
         "messages": {
             "type": "array",
             "minItems": 1,

@@ -43,6 +43,7 @@ SLOW_CLIENT_S = 0.5
 async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
     """The whole answer of the first target that gives one. Raises the last failure."""
     body = request.body
+    request.total_at = targets[0].provider.deadline()
 
     async def ask(target: Target[ChatProvider]) -> WholeAnswer:
         _aim(request, target, body)
@@ -115,6 +116,7 @@ async def streamed(
     """The frames of the first target that has some. Raises the last failure."""
     retry_state = RetryState(targets, limits, request.record)
     body = request.body
+    request.total_at = targets[0].provider.deadline()
     is_opened = has_begun = False
     try:
         while True:
@@ -156,6 +158,8 @@ async def forwarded(targets: Targets, limits: Limits, call: Call, *, take: Take)
     `take` reads as much of an answer as has to be good before it counts. An upload is sent once, as its
     bytes are not kept.
     """
+    if not isinstance(call.body, Upload):  # the client's pace decides how long an upload takes
+        call.total_at = targets[0].provider.deadline()
     return (await _forwarded(targets, limits, call, take))[1]
 
 
@@ -179,6 +183,8 @@ async def owned(
     keys = [target for target in targets if target.provider.name == name]
     if len(keys) == 1:
         return await forwarded(keys, limits, call, take=take)
+    if not isinstance(call.body, Upload):
+        call.total_at = targets[0].provider.deadline()
     owner = None if call.resource is None else owners.find(name, call.resource)
     if asked := [target for target in keys if target.provider is owner]:
         target, answer = await _forwarded(asked[:1], limits, call, take)
@@ -227,8 +233,6 @@ async def _located(keys: Targets, limits: Limits, call: Call, resource: str) -> 
         if exc.upstream_status != NOT_FOUND:
             raise
         return keys[0]
-    finally:
-        call.total_at = look.total_at
     answer.close()
     return target
 
@@ -255,11 +259,7 @@ async def _forwarded(
 async def _taken(target: Target[ChatProvider], call: Call, take: Take) -> ForwardedAnswer:
     """The answer of `target` to `call`, read by `take` as far as it has to be good."""
     call.record.provider = target.provider.name
-    aimed = _aimed(call, target)
-    try:
-        answer = await target.provider.forward(aimed)
-    finally:
-        call.total_at = aimed.total_at  # the time of the next attempt ends with this one's
+    answer = await target.provider.forward(_aimed(call, target))
     try:
         await take(answer)
     except BaseException:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Generic, TypeVar
 
+from sanic_proxy.config.catalog import CATCH_ALL, EXAMPLE_MODEL
 from sanic_proxy.config.model import ModelSettings, ProviderOff
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.routing.breaker import BreakerRegistry
@@ -16,7 +17,6 @@ P = TypeVar("P")
 
 MAX_MODEL_CHARS = 256
 CHAT = "POST /chat/completions"
-STRAICO = "straico"
 
 # What no model name holds: it would reach logs, and messages that people read.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -27,7 +27,8 @@ class Router(Generic[P]):
 
     On: the text before the first `/` names the provider and is cut off; so does the text before a
     first `:` if it names a provider that is on. Without such a prefix the model is the default
-    provider's: Straico, or the only one there is. Off: all names are Straico's, unchanged.
+    provider's: the catch-all one, or the only one there is. Off: all names are the catch-all provider's,
+    unchanged. The catch-all provider is the one whose own names look like prefixed ones (`CATCH_ALL`).
 
     Before all that come the names of `models`, each of which stands for several in order.
 
@@ -96,7 +97,7 @@ class Router(Generic[P]):
         """The provider of `model`, with each of its keys, and its own name for it."""
         _check_name(model)
         if not self._is_on:
-            return self._provider(STRAICO), model
+            return self._provider(CATCH_ALL.name), model
         prefix, slash, rest = model.partition("/")
         alias, colon, _ = prefix.partition(":")
         if colon and alias.lower() in self._providers:
@@ -137,15 +138,16 @@ class Router(Generic[P]):
     def _provider(self, name: str, param: str = "model") -> Sequence[P]:
         if name in self._providers:
             return self._providers[name]
-        variable = self._off[name].variable if name in self._off else "STRAICO_API_KEY"
+        variable = self._off[name].variable if name in self._off else CATCH_ALL.key_variable
         raise ProviderNotConfigured(f"The provider {name} is not configured: set {variable}", param=param)
 
     def _no_default(self, model: str) -> str:
         on = sorted(self._providers)
-        example = f"{on[0]}/{model[:80]}" if on else "groq/llama-3.3-70b-versatile"
+        example = f"{on[0]}/{model[:80]}" if on else EXAMPLE_MODEL
         return (
             "The model name has no provider's prefix and there is no single provider to fall back to: "
-            f"write one ({example}), or set STRAICO_API_KEY. Providers that are on: {', '.join(on) or 'none'}"
+            f"write one ({example}), or set {CATCH_ALL.key_variable}. "
+            f"Providers that are on: {', '.join(on) or 'none'}"
         )
 
 
@@ -157,7 +159,7 @@ def _check_name(model: str) -> None:
 
 
 def _default(providers: Mapping[str, Sequence[P]], embedded: frozenset[str]) -> Sequence[P] | None:
-    if STRAICO in providers:
-        return providers[STRAICO]
+    if CATCH_ALL.name in providers:
+        return providers[CATCH_ALL.name]
     candidates = {id(provider): provider for name, provider in providers.items() if name not in embedded}
     return next(iter(candidates.values())) if len(candidates) == 1 else None

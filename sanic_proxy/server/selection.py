@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_plus
 
+from sanic_proxy.config.catalog import EXAMPLE_MODEL
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.server.request import ProxyRequest
@@ -45,8 +46,8 @@ def query_up(request: ProxyRequest) -> str:
 def unnamed() -> InvalidRequest:
     """The error for a request that leaves its provider open."""
     return InvalidRequest(
-        "The request names no provider: do it by the model's prefix (`groq/whisper-large-v3`), by the header "
-        "x-provider or the query parameter provider",
+        f"No provider given: prefix the model (`{EXAMPLE_MODEL}`), or send the header "
+        "`x-provider` or the query parameter `provider`",
         param="model",
     )
 

@@ -259,9 +259,9 @@ class UpstreamClient:
         if self._tunnels is not None:
             await self._tunnels.aclose()
 
-    def deadline(self, endpoint: Endpoint) -> float:
-        """When the time for a whole request is over that begins now; loop time."""
-        return self._now() + endpoint.timeouts.total_s
+    def deadline(self, total_s: float) -> float:
+        """When a request that begins now and may take `total_s` is overdue, in loop time."""
+        return self._now() + total_s
 
     async def send(
         self,

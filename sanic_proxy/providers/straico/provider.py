@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import secrets
 from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from sanic_proxy.config.model import ProviderSettings
+from sanic_proxy.config.model import HEARTBEATS, ProviderSettings, Settings
 from sanic_proxy.errors import ProxyError, UpstreamBadResponse
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import (
@@ -22,6 +21,7 @@ from sanic_proxy.providers.base import (
     ChatRequest,
     ProviderKind,
     WholeAnswer,
+    protocol,
 )
 from sanic_proxy.providers.openai_compatible import endpoint, fixed_headers, headers_back
 from sanic_proxy.providers.straico import parameters, replies
@@ -44,29 +44,22 @@ class _Asked(Answer):
     image_urls: Sequence[str]
 
 
+@protocol("straico")
 class StraicoProvider(ChatProvider):
-    """See the module. `heartbeat` is the content of heartbeat chunks; None for comment lines."""
+    """See the module."""
 
-    def __init__(
-        self,
-        settings: ProviderSettings,
-        client: UpstreamClient,
-        *,
-        heartbeat: str | None,
-        heartbeat_interval_s: float,
-    ) -> None:
-        self.name = settings.name
-        self.commit_delay_s = settings.commit_delay_s
+    def __init__(self, provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> None:
+        super().__init__(provider, settings, client)
         self.ping_s = None
-        self._client = client
-        self._heartbeat = heartbeat
-        self._heartbeat_interval_s = heartbeat_interval_s
-        headers = {**fixed_headers(settings), "accept": "application/json"}
-        self._chat = endpoint(settings, "POST", "/v2/chat/completions", headers, RULES)
-        self._prompt = endpoint(settings, "POST", "/v1/prompt/completion", headers, RULES)
-        self._models = endpoint(settings, "GET", "/v2/models", headers, RULES)
+        # The content of heartbeat chunks; None for comment lines.
+        self._heartbeat = None if settings.heartbeat == "comment" else HEARTBEATS[settings.heartbeat]
+        self._heartbeat_interval_s = settings.heartbeat_interval_s
+        headers = {**fixed_headers(provider), "accept": "application/json"}
+        self._chat = endpoint(provider, "POST", "/v2/chat/completions", headers, RULES)
+        self._prompt = endpoint(provider, "POST", "/v1/prompt/completion", headers, RULES)
+        self._models = endpoint(provider, "GET", "/v2/models", headers, RULES)
         del headers["content-type"]
-        self._uploads = Uploads(client, endpoint(settings, "POST", "/v0/file/upload", headers, RULES))
+        self._uploads = Uploads(client, endpoint(provider, "POST", "/v0/file/upload", headers, RULES))
 
     @property
     @override
@@ -78,14 +71,12 @@ class StraicoProvider(ChatProvider):
         request.answer_headers = _told_of(request)
         plan = build_plan(request.fields, request.upstream_model)
         request.forget_content()  # the plan has what is still needed of it
-        if request.total_at == math.inf:
-            request.total_at = self._client.deadline(self._chat)
         urls = await self._uploads.resolve(plan.images, request.total_at) if plan.images else []
         plan.images = ()
         way, body = self._question(plan, plan.turns, urls)
         if not plan.is_checked:
             plan.turns = []
-        response = await self._client.send(way, body=(body,), total_at=request.total_at)
+        response = await self.client.send(way, body=(body,), total_at=request.total_at)
         return _Asked(self, request, response, plan, urls)
 
     def _question(
@@ -164,7 +155,7 @@ class StraicoProvider(ChatProvider):
         turns = retry_turns(plan.turns, validator.assistant_turn(first.reply, plan), retry_prompt)
         try:
             way, body = self._question(plan, turns, asked.image_urls)
-            response = await self._client.send(
+            response = await self.client.send(
                 way, body=(body,), total_at=asked.source.total_at, is_fresh=True
             )
             try:
@@ -180,7 +171,7 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
-        response = await self._client.send(self._models, is_fresh=True)
+        response = await self.client.send(self._models, is_fresh=True)
         try:
             return replies.model_list(codec.loads_tolerant(await response.read_all()))
         finally:
