@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ChunkHead, Span
-from sanic_proxy.streams.stream import Relay, Source
-from sanic_proxy.upstream.client import UpstreamClient
+from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
+from sanic_proxy.upstream.client import Response, UpstreamClient
 from sanic_proxy.upstream.request import Body, Upload
 
 # What is made anew for each request is not frozen: that would make each field cost a call.
@@ -28,10 +28,10 @@ class ChatRequest:
     `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
     the provider calls `upstream_model`; it stands at `model_span` in `body`, where that is known. `headers`
     are the client's, keyed by lower-case name.
-    `total_at` (loop time) is when the time for all its attempts is over; `head` is what its chunks share,
-    where a provider makes them, however often it is asked. `answer_headers` is the provider's to set:
-    what the client is told beside the answer. A stream's head goes out with its first frame or at the
-    commit; what is set later is not told.
+    `total_at` (loop time) is when the time for all its attempts is over, set by the attempts loop, as is
+    `provider`, the one that is asked now. `head` is what the request's chunks share where a provider makes
+    them, in all attempts. `answer_headers` is set by the provider: headers for the client beside the answer.
+    A stream's head is sent with its first frame or at the commit; what is set later is not sent.
     """
 
     body: bytes
@@ -46,6 +46,7 @@ class ChatRequest:
     include_usage: bool = False
     total_at: float = math.inf
     head: ChunkHead | None = None
+    provider: ChatProvider | None = None
     answer_headers: Sequence[tuple[str, str]] = ()
 
     def forget_content(self) -> None:
@@ -55,21 +56,6 @@ class ChatRequest:
         """
         self.body = b""
         self.fields = {}
-
-
-class AnswerSource(Source, Protocol):
-    """Where the bytes of an answer come from: `upstream.UpstreamResponse`, or memory.
-
-    `total_at` is when the time for the whole request is over, in loop time.
-    """
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def total_at(self) -> float: ...
-    async def read_all(self) -> bytes: ...
-    def let_end(self) -> None: ...
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -97,25 +83,13 @@ class Call:
     resource: str | None = None
 
 
-class ForwardedAnswer(AnswerSource, Protocol):
-    """The answer to a Call; its status is 200 to 299. Whoever got it closes it.
-
-    `has_length`: whether the end of its body can be told from a connection that was cut.
-    """
-
-    @property
-    def status(self) -> int: ...
-    @property
-    def has_length(self) -> bool: ...
-
-
 @dataclass(slots=True)
 class Answer:
     """A provider's answer whose status is known to be good. Whoever got it closes it."""
 
     provider: ChatProvider
     request: ChatRequest
-    source: AnswerSource
+    source: Response
 
     def parse(self) -> Coroutine[Any, Any, WholeAnswer]:
         return self.provider.parse_non_streaming(self)
@@ -139,9 +113,8 @@ class ChatProvider(ABC):
     constructed with the row as configured, all settings, and the worker's client for upstream requests, which
     belongs to the worker: a provider does not close it.
 
-    `name` is the prefix in model names, `commit_delay_s` how long a stream's status line waits for
-    the upstream, `ping_s` after how many silent seconds a comment line keeps the client waiting; None
-    where the frames bring heartbeats of their own.
+    `name` is the prefix in model names, `commit_delay_s` how long a stream's status line waits for the
+    upstream, `ping_s` after how many silent seconds the client gets a heartbeat.
 
     Duties of every operation: it raises `ProxyError` for whatever goes wrong with the request or the
     upstream, complete when raised, and lets `CancelledError` pass. It does not retry: the attempts loop
@@ -152,7 +125,7 @@ class ChatProvider(ABC):
     def __init__(self, provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> None:
         self.name = provider.name
         self.commit_delay_s = provider.commit_delay_s
-        self.ping_s: float | None = settings.heartbeat_interval_s
+        self.ping_s = settings.heartbeat_interval_s
         self.settings = provider
         self.client = client
 
@@ -167,25 +140,36 @@ class ChatProvider(ABC):
 
     @abstractmethod
     async def send_request(self, request: ChatRequest) -> Answer:
-        """Send, and wait for the status. Raises before the body on any status of 400 or more."""
+        """Send the request, and wait for the status. Raises for any status of 400 or more.
+
+        The caller closes the answer. Sets `request.answer_headers`, where the client gets any, before it
+        awaits anything: a stream may commit its head at any time. May call `request.forget_content`.
+        """
 
     @abstractmethod
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
-        """The whole answer. Does not close it."""
+        """Read the whole answer; the caller closes it. Sets `record.usage` if the provider reported any."""
 
     @abstractmethod
-    def create_streaming_response(
-        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
-    ) -> AsyncGenerator[bytes | Relay, None]:
-        """The frames of the answer, `Filler`s while there is none; closes the answer it got.
+    async def create_streaming_response(self, request: ChatRequest) -> Stream:
+        """Send the request, and return its answer as a stream once the status is known to be good.
 
-        A `Relay` stands for all frames that a passed-through stream still has, once its first are told.
-
-        `pending` is the call that brings the answer, not yet begun: it is awaited once.
+        The caller closes the stream. What is opened here and cannot be returned is closed here. An emulated
+        provider returns when the whole answer is there; `heartbeat` is what the client gets until then.
         """
 
-    async def forward(self, call: Call) -> ForwardedAnswer:
-        """Send `call` to another endpoint, and wait for the status. Raises NotFound where there is none."""
+    def heartbeat(self, request: ChatRequest) -> Heartbeat:
+        """The bytes that keep a client waiting for `request`; asked for only once the client has waited.
+
+        Comments by default, which clients ignore.
+        """
+        return PINGS
+
+    async def forward(self, call: Call) -> Response:
+        """Send `call` to another endpoint, and wait for the status. The caller closes the answer.
+
+        Raises EndpointNotFound where there is no such endpoint, and for any status of 400 or more.
+        """
         raise EndpointNotFound(f"The provider {self.name} has no {call.path.partition('?')[0]}")
 
     @abstractmethod

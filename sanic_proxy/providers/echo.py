@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -25,7 +24,6 @@ from sanic_proxy import errors
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import (
     Answer,
-    AnswerSource,
     ChatProvider,
     ChatRequest,
     ProviderKind,
@@ -33,7 +31,7 @@ from sanic_proxy.providers.base import (
     protocol,
 )
 from sanic_proxy.streams import replay
-from sanic_proxy.streams.stream import Relay
+from sanic_proxy.streams.stream import Frames, Stream
 
 SLOW_START_S = 1.0
 SLOW_STEP_S = 0.25
@@ -53,7 +51,7 @@ class EchoProvider(ChatProvider):
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
         await _BEHAVIOURS.get(request.upstream_model, _unknown)()
-        return Answer(self, request, _Memory(codec.dumps(completion(request))))
+        return Answer(self, request, Frames([codec.dumps(completion(request))]))
 
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
@@ -64,68 +62,35 @@ class EchoProvider(ChatProvider):
         return WholeAnswer(body, [("content-type", "application/json")])
 
     @override
-    async def create_streaming_response(
-        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
-    ) -> AsyncGenerator[bytes | Relay, None]:
-        answer = await pending
-        made = codec.loads_exact(await answer.source.read_all())
-        head = codec.ChunkHead(
-            id=made["id"],
-            model=made["model"],
-            created=made["created"],
-            include_usage=request.include_usage,
-            initial_content=replay.initial_content(made["choices"][0]["message"]),
-        )
+    async def create_streaming_response(self, request: ChatRequest) -> Stream:
+        made = codec.loads_exact(await (await self.send_request(request)).source.read_all())
         request.record.usage = made["usage"]
-        yield replay.initial_frame(head)
         pause_s = SLOW_STEP_S if request.upstream_model == "slow" else 0.0
-        message = made["choices"][0]["message"]
-        words = _WORD.findall(message["content"] or "")
-        for index, word in enumerate(words):
-            await asyncio.sleep(pause_s)
-            if request.upstream_model == "cut" and index >= len(words) // 2:
-                raise errors.UpstreamDisconnected("The echo broke off in the middle of its answer, as asked")
-            yield replay.frame(codec.chunk(head, {"content": word}))
-        message["content"] = None  # it has been sent word by word
-        yield b"".join(replay.answer_frames(head, made))
+        return Stream.of_frames(_frames(request, made), request.record, pause_s=pause_s)
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
         return [{"id": name} for name in _BEHAVIOURS]
 
 
-class _Memory(AnswerSource):
-    """An answer that is already here."""
-
-    @property
-    @override
-    def headers(self) -> Mapping[str, str]:
-        return {"content-type": "application/json"}
-
-    @property
-    @override
-    def total_at(self) -> float:
-        return math.inf
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    @override
-    async def read_some(self, wait_s: float | None = None) -> bytes | None:
-        body, self._body = self._body, b""
-        return body
-
-    @override
-    async def read_all(self) -> bytes:
-        return await self.read_some() or b""
-
-    @override
-    def let_end(self) -> None:
-        return
-
-    @override
-    def close(self) -> None:
-        return
+def _frames(request: ChatRequest, made: dict[str, Any]) -> Iterator[bytes]:
+    """The completion `made`, word by word."""
+    head = codec.ChunkHead(
+        id=made["id"],
+        model=made["model"],
+        created=made["created"],
+        include_usage=request.include_usage,
+        initial_content=replay.initial_content(made["choices"][0]["message"]),
+    )
+    yield replay.initial_frame(head)
+    message = made["choices"][0]["message"]
+    words = _WORD.findall(message["content"] or "")
+    for index, word in enumerate(words):
+        if request.upstream_model == "cut" and index >= len(words) // 2:
+            raise errors.UpstreamDisconnected("The echo broke off in the middle of its answer, as asked")
+        yield replay.frame(codec.chunk(head, {"content": word}))
+    message["content"] = None  # it has been sent word by word
+    yield b"".join(replay.answer_frames(head, made))
 
 
 async def _at_once() -> None:

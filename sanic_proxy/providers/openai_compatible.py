@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -14,11 +14,9 @@ from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.openai import codec, models
 from sanic_proxy.providers.base import (
     Answer,
-    AnswerSource,
     Call,
     ChatProvider,
     ChatRequest,
-    ForwardedAnswer,
     ProviderKind,
     WholeAnswer,
     protocol,
@@ -26,9 +24,9 @@ from sanic_proxy.providers.base import (
 from sanic_proxy.streams import replay
 from sanic_proxy.streams.filters import ChatStreamFilter
 from sanic_proxy.streams.reasoning import ReasoningRenamer
-from sanic_proxy.streams.stream import Relay, relayed
+from sanic_proxy.streams.stream import Stream
 from sanic_proxy.upstream import answers, error_parser
-from sanic_proxy.upstream.client import Endpoint, UpstreamClient, bounded
+from sanic_proxy.upstream.client import Endpoint, Response, UpstreamClient, bounded
 from sanic_proxy.upstream.error_parser import Rule
 from sanic_proxy.upstream.request import Upload
 from sanic_proxy.upstream.response_headers import is_header_value, returned_headers
@@ -88,32 +86,26 @@ class GenericProvider(ChatProvider):
         return WholeAnswer(body, [("content-type", json_type(answer.source.headers)), *headers])
 
     @override
-    async def create_streaming_response(
-        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
-    ) -> AsyncGenerator[bytes | Relay, None]:
-        answer = await pending
-        source = answer.source
-        request.answer_headers = headers_back(source.headers)
-        renames = self.settings.unify_reasoning
-        frames = ChatStreamFilter(
+    async def create_streaming_response(self, request: ChatRequest) -> Stream:
+        source = (await self.send_request(request)).source
+        try:
+            request.answer_headers = headers_back(source.headers)
+            begun = await opening_of(source)
+            renames = self.settings.unify_reasoning
+            if begun.startswith(JSON_BEGINS):
+                frames = _replayed(await rest_of(source, begun), request, renames=renames)
+                source.close()
+                return Stream.of_frames([frames], request.record)
+        except BaseException:
+            source.close()
+            raise
+        stream_filter = ChatStreamFilter(
             include_usage=request.include_usage, reasoning=ReasoningRenamer() if renames else None
         )
-        try:
-            begun = await opening_of(source)
-            if begun.startswith(JSON_BEGINS):
-                yield _replayed(await rest_of(source, begun), request, renames=renames)
-                return
-            async with aclosing(relayed(source, frames, begun)) as parts:
-                async for part in parts:
-                    yield part
-            source.let_end()
-        finally:
-            request.record.usage = frames.usage or request.record.usage
-            request.record.dropped_frames += frames.dropped_frames
-            answer.close()
+        return Stream(source, stream_filter, request.record, begun=begun)
 
     @override
-    async def forward(self, call: Call) -> ForwardedAnswer:
+    async def forward(self, call: Call) -> Response:
         headers = self._headers_up(call.headers)
         accept = call.headers.get("accept", "*/*")
         headers["accept"] = accept if is_header_value(accept) else "*/*"
@@ -161,7 +153,7 @@ class GenericProvider(ChatProvider):
         return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]
 
 
-async def opening_of(source: AnswerSource) -> bytes:
+async def opening_of(source: Response) -> bytes:
     """The first bytes of an answer behind blanks and a BOM; b"" at its end. Blanks are counted, not kept."""
     size = 0
     while piece := await source.read_some():
@@ -171,7 +163,7 @@ async def opening_of(source: AnswerSource) -> bytes:
     return b""
 
 
-async def rest_of(source: AnswerSource, begun: bytes) -> bytes:
+async def rest_of(source: Response, begun: bytes) -> bytes:
     """The whole of an answer that has `begun`."""
     rest = await source.read_all()
     return bounded(begun + rest, len(begun) + len(rest))

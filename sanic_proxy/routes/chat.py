@@ -26,12 +26,14 @@ async def chat_completions(request: ProxyRequest) -> Reply | None:
         return Reply(
             header_lines([*told_of(request.record), *whole.headers, *chat.answer_headers]), whole.body
         )
+    first = targets[0].provider
     await pump(
         request,
-        attempts.streamed(targets, limits, chat),
-        commit_delay_s=targets[0].provider.commit_delay_s,
-        ping_s=next((ping_s for target in targets if (ping_s := target.provider.ping_s) is not None), None),
+        lambda: attempts.streamed(targets, limits, chat),
+        commit_delay_s=first.commit_delay_s,
+        ping_s=first.ping_s,
         headers=lambda: [*told_of(request.record), *chat.answer_headers],
+        heartbeat=lambda: (chat.provider or first).heartbeat(chat),
     )
     return None
 

@@ -6,9 +6,9 @@ files are sent on while they come, what is no JSON comes back as it comes: no fi
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from sanic import Blueprint
 
@@ -16,7 +16,7 @@ from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
-from sanic_proxy.providers.base import Call, ChatProvider, ForwardedAnswer
+from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.providers.openai_compatible import (
     JSON_BEGINS,
     headers_back,
@@ -36,9 +36,10 @@ from sanic_proxy.server.selection import named_provider, query_up, told_of, unna
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 from sanic_proxy.streams import sse
-from sanic_proxy.streams.filters import ChatStreamFilter, PassThroughFilter, SSEFilter
-from sanic_proxy.streams.stream import Relay, Sink, relayed
+from sanic_proxy.streams.filters import ChatStreamFilter, SSEFilter, StreamFilter
+from sanic_proxy.streams.stream import Stream
 from sanic_proxy.upstream import answers
+from sanic_proxy.upstream.client import Response
 from sanic_proxy.upstream.request import Upload
 from sanic_proxy.upstream.response_headers import is_header_value
 
@@ -127,27 +128,27 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
     record.provider = targets[0].provider.name
     opened = _Opened(row, request, targets[0].provider)
     state = state_of(request.app)
-    pending = (
-        attempts.owned(
-            targets, state.limits, call, state.owners, take=opened.take, described=opened.described
-        )
-        if row.is_stateful
-        else attempts.forwarded(targets, state.limits, call, take=opened.take)
-    )
+
+    async def ask() -> Response:
+        if row.is_stateful:
+            return await attempts.owned(
+                targets, state.limits, call, state.owners, take=opened.take, described=opened.described
+            )
+        return await attempts.forwarded(targets, state.limits, call, take=opened.take)
+
     try:
         if row.is_completion and record.is_streaming:
-            await opened.pump(pending)
+            await opened.pump(ask)
             return None
-        answer = await pending
+        answer = await ask()
         if opened.body is not None:
             return Reply(opened.lines(), opened.body, status=answer.status)
         if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
-            await opened.pump(pending)
+            await opened.pump(ask)
             return None
         await _download(request, opened.lines(), answer)
         return None
     finally:
-        pending.close()  # it may not have begun
         opened.close()
 
 
@@ -162,12 +163,12 @@ class _Opened:
         self._row = row
         self._request = request
         self._first = first
-        self._answer: ForwardedAnswer | None = None
+        self._answer: Response | None = None
         self.body: bytes | None = None
         self._begun = b""
-        self._parts: AsyncGenerator[bytes | Relay, None] | None = None
+        self._stream: Stream | None = None
 
-    async def take(self, answer: ForwardedAnswer) -> None:
+    async def take(self, answer: Response) -> None:
         """Make `answer` this one's, once it is known to be good: JSON is read whole, and a stream of
         completions up to its first content. Other streams are judged while they are sent.
         """
@@ -184,30 +185,18 @@ class _Opened:
             self.body = body
         self._answer = answer
 
-    async def _open_completions(self, answer: ForwardedAnswer) -> None:
+    async def _open_completions(self, answer: Response) -> None:
+        record = self._request.record
         begun = await opening_of(answer)
         if begun.startswith(JSON_BEGINS):
             completion = self._check(await rest_of(answer, begun))
             # A whole text completion has the fields of a stream's chunk.
-            self._begun = sse.encode(codec.dumps(completion)) + sse.DONE
-            return
-        self._parts = self._completions(answer, begun)
-        self._begun = cast("bytes", await anext(self._parts, b""))
+            self._stream = Stream.of_frames([sse.encode(codec.dumps(completion)) + sse.DONE], record)
+        else:
+            self._stream = Stream(answer, ChatStreamFilter(), record, begun=begun)
+        await self._stream.begin()
 
-    async def _completions(
-        self, answer: ForwardedAnswer, begun: bytes
-    ) -> AsyncGenerator[bytes | Relay, None]:
-        record = self._request.record
-        frames = ChatStreamFilter()
-        try:
-            async with aclosing(relayed(answer, frames, begun)) as parts:
-                async for part in parts:
-                    yield part
-        finally:
-            record.usage = frames.usage or record.usage
-            record.dropped_frames += frames.dropped_frames
-
-    async def _read_mislabelled(self, answer: ForwardedAnswer) -> None:
+    async def _read_mislabelled(self, answer: Response) -> None:
         """Some servers label JSON as an event stream, mostly an error."""
         self._begun = await opening_of(answer)
         if self._begun.startswith(JSON_BEGINS):
@@ -245,56 +234,47 @@ class _Opened:
         ]
         return [(name, value) for name, value in kept if is_header_value(value)]
 
-    async def pump(self, pending: Coroutine[Any, Any, ForwardedAnswer]) -> None:
-        """Send the events of the answer; `pending` brings it, if it is not here yet."""
+    async def pump(self, ask: Callable[[], Awaitable[Response]]) -> None:
+        """Send the events of the answer; `ask` brings it, if it is not here yet."""
         await pump(
             self._request,
-            self._frames(pending),
+            lambda: self._open(ask),
             commit_delay_s=self._first.commit_delay_s,
             ping_s=self._first.ping_s,
             headers=self._headers,
         )
 
-    async def _frames(
-        self, pending: Coroutine[Any, Any, ForwardedAnswer]
-    ) -> AsyncGenerator[bytes | Relay, None]:
-        answer = self._answer or await pending
-        try:
-            if self._row.is_completion and self._request.record.is_streaming:
-                yield self._begun
-                parts = self._parts
-            elif self._row.is_completion:
-                parts = self._completions(answer, self._begun)
-            else:
-                parts = relayed(answer, SSEFilter(has_length=answer.has_length), self._begun)
-            if parts is not None:
-                async with aclosing(parts):
-                    async for part in parts:
-                        yield part
-            answer.let_end()
-        finally:
-            self.close()
+    async def _open(self, ask: Callable[[], Awaitable[Response]]) -> Stream:
+        """The answer as a stream up to its first event, unless `take` has opened it."""
+        answer = self._answer or await ask()
+        if self._stream is not None:
+            return self._stream
+        is_completion = self._row.is_completion
+        stream_filter = ChatStreamFilter() if is_completion else SSEFilter(has_length=answer.has_length)
+        stream = Stream(answer, stream_filter, self._request.record, begun=self._begun)
+        await stream.begin()
+        return stream
 
     def close(self) -> None:
         if self._answer is not None:
             self._answer.close()
 
 
-async def _download(request: ProxyRequest, lines: str, answer: ForwardedAnswer) -> None:
+async def _download(request: ProxyRequest, lines: str, answer: Response) -> None:
     """Send an answer on as it comes. A broken one breaks the connection: there is no other way to say so."""
     length = answer.headers.get("content-length", "")
     is_sized = length.isascii() and length.isdigit() and "content-encoding" not in answer.headers
     response = Reply(lines, status=answer.status)
     request.begin(response, b"", int(length) if is_sized else None)
-    relay = Relay(answer, PassThroughFilter())
+    stream = Stream(answer, StreamFilter(), request.record)
     try:
-        await relay.run(cast("Sink", request.stream))
+        await stream.pump(response)
     except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off
         error = told(request, exc)
         request.record.ended = error.code or error.type
         request.abort()
     finally:
-        request.record.sent(relay.sent_bytes)
+        request.record.sent(stream.sent_bytes)
 
 
 # Routes

@@ -16,22 +16,22 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamTimeout, UpstreamUnavailable
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
-from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, ForwardedAnswer, WholeAnswer
+from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAnswer
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.targets import Limits, RetryState, Target
-from sanic_proxy.streams.stream import Filler, FirstFiller, Relay
+from sanic_proxy.streams.stream import Stream
+from sanic_proxy.upstream.client import Response
 from sanic_proxy.upstream.request import Upload
 
 Targets = Sequence[Target[ChatProvider]]
-Take = Callable[[ForwardedAnswer], Awaitable[None]]
+Take = Callable[[Response], Awaitable[None]]
 T = TypeVar("T")
 
 NOT_FOUND = 404
@@ -110,49 +110,33 @@ def _due_at(limit_s: float) -> float:
     return asyncio.get_running_loop().time() + limit_s if limit_s else math.inf
 
 
-async def streamed(
-    targets: Targets, limits: Limits, request: ChatRequest
-) -> AsyncGenerator[bytes | Relay, None]:
-    """The frames of the first target that has some. Raises the last failure."""
+async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> Stream:
+    """The stream of the first target that has content. Raises the last failure. The caller closes it."""
     retry_state = RetryState(targets, limits, request.record)
     body = request.body
     request.total_at = targets[0].provider.deadline()
-    is_opened = has_begun = False
+
+    async def ask(target: Target[ChatProvider]) -> Stream:
+        _aim(request, target, body)
+        limit_s = retry_state.first_content_s
+        return await _before(_due_at(limit_s), limit_s, _begun(target.provider, request))
+
+    stream = await _first_good(retry_state, request, ask)
+    stream.on_failure = retry_state.record_stream_failure
+    return stream
+
+
+async def _begun(provider: ChatProvider, request: ChatRequest) -> Stream:
+    stream = await provider.create_streaming_response(request)
     try:
-        while True:
-            target = retry_state.next()
-            _aim(request, target, body)
-            pending = target.provider.send_request(request)
-            frames = target.provider.create_streaming_response(request, pending)
-            limit_s = retry_state.first_content_s
-            due_at = _due_at(limit_s)
-            try:
-                async with aclosing(frames):
-                    while (frame := await _before(due_at, limit_s, anext(frames, None))) is not None:
-                        if is_opened and isinstance(frame, FirstFiller):
-                            continue
-                        is_opened = is_opened or isinstance(frame, FirstFiller)
-                        if not has_begun and not isinstance(frame, Filler):
-                            has_begun, body, due_at = True, b"", math.inf
-                            retry_state.record_success()
-                        yield frame
-                return
-            except ProxyError as exc:
-                if has_begun:
-                    retry_state.record_stream_failure(exc)
-                    raise
-                wait_s = retry_state.record_failure(exc)
-                if wait_s is None or not _is_time_left(request, wait_s):
-                    raise
-            finally:
-                pending.close()  # it may not have begun
-            if wait_s:
-                await _pause(request.record, wait_s)
-    finally:
-        retry_state.release()
+        await stream.begin()
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
-async def forwarded(targets: Targets, limits: Limits, call: Call, *, take: Take) -> ForwardedAnswer:
+async def forwarded(targets: Targets, limits: Limits, call: Call, *, take: Take) -> Response:
     """The first good answer to a call that passes as it is.
 
     `take` reads as much of an answer as has to be good before it counts. An upload is sent once, as its
@@ -171,7 +155,7 @@ async def owned(
     *,
     take: Take,
     described: Callable[[], Iterable[str]],
-) -> ForwardedAnswer:
+) -> Response:
     """As `forwarded`, for what belongs to the account of one of a provider's keys.
 
     The owner alone is asked, so that its rate limit or failure is the answer; no other account is asked
@@ -202,7 +186,7 @@ async def owned(
 
 async def _first_found(
     keys: Targets, limits: Limits, call: Call, take: Take
-) -> tuple[Target[ChatProvider], ForwardedAnswer]:
+) -> tuple[Target[ChatProvider], Response]:
     """The answer of the first key that has what `call` reads. Raises a 404 if none of them has.
 
     Any other failure is the answer, as the resource may be that key's. A key that is not accepted can
@@ -237,17 +221,17 @@ async def _located(keys: Targets, limits: Limits, call: Call, resource: str) -> 
     return target
 
 
-async def _read(answer: ForwardedAnswer) -> None:
+async def _read(answer: Response) -> None:
     await answer.read_all()
 
 
 async def _forwarded(
     targets: Targets, limits: Limits, call: Call, take: Take
-) -> tuple[Target[ChatProvider], ForwardedAnswer]:
+) -> tuple[Target[ChatProvider], Response]:
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
     retry_state = RetryState(targets, once, call.record, may_repeat=not call.is_once)
 
-    async def ask(target: Target[ChatProvider]) -> tuple[Target[ChatProvider], ForwardedAnswer]:
+    async def ask(target: Target[ChatProvider]) -> tuple[Target[ChatProvider], Response]:
         limit_s = retry_state.first_content_s if call.record.is_streaming else 0.0
         if isinstance(call.body, Upload) and retry_state.is_probe:
             call.body = replace(call.body, pieces=_probing(call.body.pieces, retry_state.release_probe))
@@ -256,7 +240,7 @@ async def _forwarded(
     return await _first_good(retry_state, call, ask)
 
 
-async def _taken(target: Target[ChatProvider], call: Call, take: Take) -> ForwardedAnswer:
+async def _taken(target: Target[ChatProvider], call: Call, take: Take) -> Response:
     """The answer of `target` to `call`, read by `take` as far as it has to be good."""
     call.record.provider = target.provider.name
     answer = await target.provider.forward(_aimed(call, target))
@@ -281,6 +265,7 @@ async def _probing(pieces: AsyncIterator[bytes], release_probe: Callable[[], Non
 
 def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> None:
     """Make `request` one to `target`. What a provider has let go of is there again."""
+    request.provider = target.provider
     request.record.provider = target.provider.name
     request.upstream_model = target.upstream_model
     request.answer_headers = ()

@@ -1,10 +1,10 @@
-"""Frames -> the client: the commit delay, the sends, the pings, and an end that never lies.
+"""A stream -> the client: the commit delay, heartbeats, and an end that never looks complete when it is not.
 
-Strategy: the status line is held back until a frame of the upstream's own is there, or the commit
-delay is over. Until then a failure raises and gets its true HTTP status. After it a failure becomes
-one error frame, and if even that cannot be written the connection is aborted: a truncated answer
-must never look complete. One timer per stream serves the commit and the pings; it is not touched
-while frames go out.
+The status line is held back until the stream has begun, or the commit delay is over. Until then a failure
+raises and gets its true HTTP status. After it a failure becomes one error event, and if even that cannot be
+written the connection is aborted: a truncated answer must never look complete. One timer per stream serves
+the commit and the heartbeats; it is not touched while frames go out. This is the one place that sends
+heartbeats: it asks what they are made of when one is due.
 
 The commit delay measures the silence of the upstream. The time that the proxy itself waits between
 two attempts (a Retry-After, a backoff) is not part of it: `record.waited_s` moves the commit, so that
@@ -16,13 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable
 
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.server.error_responses import told
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.streams.stream import PING, Filler, Relay, Sink, error_frame
+from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream, error_frame
 
 logger = logging.getLogger(__name__)
 
@@ -40,38 +39,27 @@ _STREAM_LINES = header_lines(
 
 async def pump(
     request: ProxyRequest,
-    frames: AsyncGenerator[bytes | Relay, None],
+    open_stream: Callable[[], Awaitable[Stream]],
     *,
     commit_delay_s: float,
-    ping_s: float | None,
+    ping_s: float,
     headers: Callable[[], Iterable[tuple[str, str]]],
+    heartbeat: Callable[[], Heartbeat] = lambda: PINGS,
 ) -> None:
-    """Send `frames` as the answer to `request`. Raises what happens before the commit. Closes `frames`.
+    """Send the stream that `open_stream` returns as the answer to `request`, and close it.
 
-    `headers` is asked once, at the commit: by then the provider may know more of them. After `ping_s`
-    seconds without a frame a comment line tells the client that the answer is still on its way; None:
-    the frames have heartbeats of their own.
+    Raises what happens before the commit. `headers` is called once, at the commit: by then the provider may
+    know more of them. After `ping_s` seconds without a frame the client gets a heartbeat: until the stream
+    has begun that of `heartbeat`, then a comment.
     """
     response = Reply("")
-    opening = _Opening(request, response, headers, commit_delay_s, ping_s)
+    opening = _Opening(request, response, headers, heartbeat, commit_delay_s, ping_s)
     try:
         try:
-            async for frame in frames:
-                if isinstance(frame, Relay):
-                    await _relay(request, response, frame)
-                elif opening.is_over:
-                    await _send(request, response, frame)
-                elif isinstance(frame, Filler):
-                    opening.held += frame
-                else:
-                    opening.commit(frame)
-            opening.commit()
-            await response.send(end_stream=True)
-            request.record.ended = "complete"
+            await _pump(request, response, opening, open_stream)
         finally:
-            # The provider is let go before a client is told of a failure: it may be slow to take the news.
             opening.close()
-            await frames.aclose()
+        request.record.ended = "complete"
     except asyncio.CancelledError:
         if request.cut_by is not None and opening.is_over:
             await _fail(request, response, request.cut_by)
@@ -82,68 +70,104 @@ async def pump(
         await _fail(request, response, exc)
 
 
-class _Opening:
-    """The time before the commit, the fillers that wait for it, and the pings after it."""
+async def _pump(
+    request: ProxyRequest,
+    response: Reply,
+    opening: _Opening,
+    open_stream: Callable[[], Awaitable[Stream]],
+) -> None:
+    stream = await open_stream()
+    # The stream is closed before its client is sent an error: the client may be slow to read it.
+    try:
+        await opening.begin(stream)
+        try:
+            await stream.pump(response)
+        finally:
+            request.record.sent(stream.sent_bytes)
+        await response.send(end_stream=True)
+    finally:
+        stream.close()
 
-    __slots__ = ("_commit_at", "_headers", "_ping_s", "_request", "_response", "_timer", "held", "is_over")
+
+class _Opening:
+    """The time before the commit, and the heartbeats before and after it."""
+
+    __slots__ = (
+        "_commit_at",
+        "_headers",
+        "_heartbeat",
+        "_is_opened",
+        "_ping_s",
+        "_request",
+        "_response",
+        "_timer",
+        "is_over",
+    )
 
     def __init__(
         self,
         request: ProxyRequest,
         response: Reply,
         headers: Callable[[], Iterable[tuple[str, str]]],
+        heartbeat: Callable[[], Heartbeat],
         commit_delay_s: float,
-        ping_s: float | None,
+        ping_s: float,
     ) -> None:
         self._request = request
         self._response = response
         self._headers = headers
+        self._heartbeat = heartbeat
+        self._is_opened = False
         self._ping_s = ping_s
         self._commit_at = time.monotonic() + commit_delay_s
         self._timer: asyncio.TimerHandle | None = None
-        self.held = b""
         self.is_over = False
         self._set_timer(commit_delay_s)
 
-    def commit(self, frame: bytes = b"") -> None:
-        """Send the head and what has been held, then `frame`. Does nothing the second time."""
+    async def begin(self, stream: Stream) -> None:
+        """Send the head, if it has not been sent, and what the stream begins with."""
+        first = stream.begun if self._is_opened else stream.opening + stream.begun
+        self._heartbeat = lambda: PINGS
         if not self.is_over:
-            self.is_over = True
-            first, self.held = self.held + frame, b""
-            self._response.lines = _STREAM_LINES + header_lines(self._headers())
-            self._request.begin(self._response, first)
+            self._commit(first)
+        elif first:
+            await _send(self._request, self._response, first)
+
+    def _commit(self, first: bytes) -> None:
+        self.is_over = True
+        self._response.lines = _STREAM_LINES + header_lines(self._headers())
+        self._request.begin(self._response, first)
 
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _set_timer(self, delay_s: float) -> None:
-        """Strike after `delay_s`, and never later than a ping could be due: the commit may come first."""
-        if self._ping_s is not None:
-            delay_s = min(delay_s, self._ping_s)
-        self._timer = self._request.loop.call_later(delay_s, self._strike)
+        """Strike after `delay_s`, or when a heartbeat could be due, if that is earlier."""
+        self._timer = self._request.loop.call_later(min(delay_s, self._ping_s), self._strike)
 
     def _strike(self) -> None:
         self._timer = None
         now = time.monotonic()
-        commit_at = self._commit_at + self._request.record.waited_s
-        if not self.is_over and now < commit_at:
-            self._set_timer(commit_at - now)
-            return
-        self.commit(b"" if self._ping_s is None else PING)
-        if self._ping_s is not None:
-            silent_s = now - self._request.sent_at
-            if silent_s >= self._ping_s:
-                self._request.push(PING)
-                silent_s = 0.0
-            self._set_timer(self._ping_s - silent_s)
+        if not self.is_over:
+            commit_at = self._commit_at + self._request.record.waited_s
+            if now < commit_at:
+                self._set_timer(commit_at - now)
+                return
+            self._commit(self._beat())
+        silent_s = now - self._request.sent_at
+        if silent_s >= self._ping_s:
+            self._request.push(self._beat())
+            silent_s = 0.0
+        self._set_timer(self._ping_s - silent_s)
 
-
-async def _relay(request: ProxyRequest, response: Reply, relay: Relay) -> None:
-    try:
-        await relay.run(cast("Sink", response.stream))
-    finally:
-        request.record.sent(relay.sent_bytes)
+    def _beat(self) -> bytes:
+        """The heartbeat that is due now; before the first one of an answer, its opening."""
+        beat = self._heartbeat()
+        if self._is_opened or not beat.opening:
+            return beat.beat
+        self._is_opened = True
+        return beat.opening
 
 
 async def _send(request: ProxyRequest, response: Reply, frame: bytes) -> None:

@@ -26,9 +26,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
+from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.openai import choices as choice_rules
@@ -45,21 +46,90 @@ _KEEP_ALIVES = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"heart
 _HEAD_FIELDS = ("id", "object", "created", "model")
 
 
-class StreamFilter(Protocol):
-    """Decides which bytes of an upstream's stream may reach the client."""
+class StreamFilter:
+    """Decides which bytes of an upstream's stream reach the client, and in which form.
+
+    The defaults are those of a filter that passes any bytes as they are (a file, or frames of our own).
+    `failure` is set when nothing more can be passed on, `is_done` when the stream is complete before its
+    connection ends, `has_content` once the client has seen something of an answer. `usage` and
+    `dropped_frames` are what it counted.
+    """
+
+    __slots__ = ()
+
+    failure: errors.ProxyError | None = None
+    is_done: bool = False
+    usage: dict[str, Any] | None = None
+    dropped_frames: int = 0
 
     @property
-    def failure(self) -> errors.ProxyError | None: ...
-    @property
-    def is_done(self) -> bool: ...
-    @property
-    def has_content(self) -> bool: ...
-    def feed(self, data: bytes) -> bytes: ...
-    def end(self) -> bytes: ...
-    def has_progress(self, frames: bytes) -> bool: ...
+    def has_content(self) -> bool:
+        return True
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes that may be sent now."""
+        return data
+
+    def end(self) -> bytes:
+        """The bytes that are still to be sent when the connection has ended. Raises ProxyError for a cut."""
+        return b""
+
+    def has_progress(self, frames: bytes) -> bool:
+        """Whether `frames`, which have passed, hold a part of the answer."""
+        return bool(frames)
 
 
-class ChatStreamFilter:
+class FilterChain(StreamFilter):
+    """`first`, which knows when the stream is complete, and `then`, which translates what passes it.
+
+    `then` is told of the end once, by `end`: only behind a complete stream.
+    """
+
+    __slots__ = ("_first", "_is_ended", "_then", "dropped_frames", "failure", "is_done", "usage")
+
+    def __init__(self, first: StreamFilter, then: StreamFilter) -> None:
+        self._first = first
+        self._then = then
+        self._is_ended = False
+        self._note()
+
+    @property
+    @override
+    def has_content(self) -> bool:
+        return self._first.has_content and self._then.has_content
+
+    @override
+    def feed(self, data: bytes) -> bytes:
+        frames = self._translated(self._first.feed(data), is_last=self._first.is_done)
+        self._note()
+        return frames
+
+    @override
+    def end(self) -> bytes:
+        frames = self._translated(self._first.end(), is_last=True)
+        self._note()
+        return frames
+
+    @override
+    def has_progress(self, frames: bytes) -> bool:
+        return self._then.has_progress(frames)
+
+    def _translated(self, passed: bytes, *, is_last: bool) -> bytes:
+        frames = self._then.feed(passed) if passed else b""
+        if is_last and not self._is_ended:
+            self._is_ended = True
+            frames += self._then.end()
+        return frames
+
+    def _note(self) -> None:
+        first, then = self._first, self._then
+        self.failure = first.failure or then.failure
+        self.is_done = first.is_done or then.is_done
+        self.usage = first.usage or then.usage
+        self.dropped_frames = first.dropped_frames + then.dropped_frames
+
+
+class ChatStreamFilter(StreamFilter):
     """Bytes of an upstream's chat stream -> the frames that may reach the client.
 
     `failure` is set when a frame cannot be passed on: what `feed` returned before it still may be. After
@@ -100,6 +170,7 @@ class ChatStreamFilter:
         self.dropped_frames = 0
 
     @property
+    @override
     def has_content(self) -> bool:
         """Whether content, reasoning, a call, a refusal, audio or a finish reason has passed."""
         return bool(self._answered)
@@ -109,6 +180,7 @@ class ChatStreamFilter:
         """Whether the answer is whole, even if the stream should break now."""
         return self.is_done or (bool(self._finished) and self._finished >= self._begun)
 
+    @override
     def feed(self, data: bytes) -> bytes:
         """The good frames that `data` completes, joined; `data` itself where it is nothing but those."""
         if self.is_done or self.failure is not None:
@@ -118,6 +190,7 @@ class ChatStreamFilter:
             return data
         return self._feed_one_by_one(data)
 
+    @override
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
         last = self._last_frame()
@@ -127,6 +200,7 @@ class ChatStreamFilter:
             raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
         raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
 
+    @override
     def has_progress(self, frames: bytes) -> bool:
         """Whether any of `frames`, which have passed, brings something that a reader has waited for."""
         return any(_has_progress(frame.payload) for frame in sse.FrameSplitter().feed(frames))
@@ -322,7 +396,7 @@ def _has_progress(payload: bytes) -> bool:
     return any(isinstance(choice, dict) and choice_rules.has_content(choice) for choice in choices)
 
 
-class SSEFilter:
+class SSEFilter(StreamFilter):
     """Bytes of an event stream of any dialect -> its whole frames, byte for byte.
 
     Half a frame waits, so that an error frame can follow what has been sent. The stream is complete
@@ -331,17 +405,21 @@ class SSEFilter:
     first event is parsed to see whether it does, and of the others those that hold the word.
     """
 
-    __slots__ = ("_has_length", "_last", "_tail", "failure", "has_content")
-
-    is_done = False
+    __slots__ = ("_has_events", "_has_length", "_last", "_tail", "failure")
 
     def __init__(self, *, has_length: bool) -> None:
         self._has_length = has_length
-        self.has_content = False  # any event counts
+        self._has_events = False
         self._tail = bytearray()
         self._last = b""
         self.failure: errors.ProxyError | None = None
 
+    @property
+    @override
+    def has_content(self) -> bool:
+        return self._has_events  # any event counts
+
+    @override
     def feed(self, data: bytes) -> bytes:
         """The frames that `data` completes."""
         if self.failure is not None:
@@ -358,9 +436,11 @@ class SSEFilter:
             self.failure = sse.frame_too_large()
         return self._checked(frames) if frames else b""
 
+    @override
     def has_progress(self, frames: bytes) -> bool:
         return b"data:" in frames
 
+    @override
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
         last = bytes(self._tail)
@@ -375,10 +455,10 @@ class SSEFilter:
 
     def _checked(self, frames: bytes) -> bytes:
         """`frames`, or those before the first that reports an error."""
-        if not self.has_content or b'"error"' in frames:
+        if not self._has_events or b'"error"' in frames:
             good: list[bytes] = []
             for frame in sse.FrameSplitter().feed(frames):
-                self.has_content = True
+                self._has_events = True
                 parsed = codec.loads_tolerant(frame.payload)
                 if frame.event == b"error" or error_parser.is_error(parsed):
                     text = frame.payload.decode("utf-8", "replace")
@@ -398,22 +478,3 @@ def _end_of_frames(data: bytes | bytearray, start: int) -> int:
     """Where the last whole frame of `data` ends, looked for from `start` on; 0 if there is none."""
     ends = (at + len(mark) for mark in _FRAME_ENDS if (at := data.rfind(mark, start)) >= 0)
     return max(ends, default=0)
-
-
-class PassThroughFilter:
-    """Any bytes, as they are: those of a file."""
-
-    __slots__ = ()
-
-    failure = None
-    is_done = False
-    has_content = True
-
-    def feed(self, data: bytes) -> bytes:
-        return data
-
-    def has_progress(self, frames: bytes) -> bool:
-        return bool(frames)
-
-    def end(self) -> bytes:
-        return b""

@@ -1,21 +1,31 @@
-"""Streams of frames on their way to the client: heartbeats while nothing comes, and a relay.
+"""One streamed answer, from its opening to its end.
 
-Which bytes of an upstream's stream may pass, and whether it is complete, is decided by a filter (`filters`).
-Frames the proxy makes to fill a wait are `Filler`s: until another frame has been sent, the client has seen
-nothing from the upstream. What follows the first frame of a stream that passes through is moved by a `Relay`.
+A `Stream` joins a source (an upstream's answer, or frames of our own) with filters that decide which bytes
+may pass, and whether the answer is complete. It has two phases:
+
+1. `begin` reads up to the first content. Frames without content (a chunk with nothing but the role) are held
+   back until then, so that a failure before it is still unseen by the client: the request keeps its status,
+   or moves to another target. This is all that the attempts loop knows of a stream.
+2. `pump` sends the rest. Where the source delivers its bytes by itself (a connection of our own), a `Relay`
+   moves them by callbacks; else they are read, and sent by `await response.send(frame)`.
+
+The owner of a stream closes it, whatever happened.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
-from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.filters import FilterChain, StreamFilter
+from sanic_proxy.upstream.client import Response
 
 # So long after its last known progress a stream is taken on trust: looking costs a parse of each frame.
 LOOK_AFTER_S = 30.0
@@ -23,43 +33,8 @@ LOOK_AFTER_S = 30.0
 MAX_HELD_BYTES = 1024 * 1024
 
 
-class Source(Protocol):
-    """An upstream's answer, as far as a relay needs it; times are loop time."""
-
-    @property
-    def stall_s(self) -> float:
-        """How long it may go on without progress."""
-        return math.inf
-
-    async def read_some(self, wait_s: float | None = None) -> bytes | None: ...
-
-    def begin_content(self) -> None:
-        """Content has come: the clock for the first content stops, those for silence and stalls start."""
-        return
-
-    def divert(self, receiver: Relay | None) -> bool:
-        """Hand bytes on as they come; False where they have to be asked for."""
-        return False
-
-    def pause(self) -> None:
-        """Bring no more bytes for now."""
-        return
-
-    def resume(self) -> None:
-        """Bring bytes again."""
-        return
-
-    def due_at(self, heard_at: float) -> float:
-        """When a clock strikes if nothing has come since `heard_at`."""
-        return math.inf
-
-    def overdue(self, now: float) -> errors.UpstreamTimeout:
-        """The clock that has struck."""
-        return errors.UpstreamTimeout("The answer took longer than allowed")
-
-
 class Sink(Protocol):
-    """Where a relay's frames go: a chunked answer to a client that has begun."""
+    """A client's connection with a chunked answer that has begun."""
 
     on_writable: Callable[[], None] | None
     loop: asyncio.AbstractEventLoop
@@ -68,69 +43,146 @@ class Sink(Protocol):
     def push_last(self, data: bytes) -> None: ...
 
 
-class Filler(bytes):
-    """A frame of the proxy's own, sent to keep the client waiting; it promises nothing."""
+class Heartbeat(NamedTuple):
+    """What the client is sent while there is nothing of an answer yet.
 
-    __slots__ = ()
-
-
-class FirstFiller(Filler):
-    """The first chunk of a stream that the proxy makes: sent once, however often a request is repeated."""
-
-    __slots__ = ()
-
-
-PING = Filler(sse.PING)
-
-
-async def beats_until(
-    pending: asyncio.Future[Any], *, beat: Filler, interval_s: float
-) -> AsyncGenerator[Filler, None]:
-    """Yield `beat` every `interval_s` until `pending` is done. Neither awaits nor cancels it."""
-    while not (await asyncio.wait({pending}, timeout=interval_s))[0]:
-        yield beat
-
-
-async def discard(task: asyncio.Future[Any]) -> None:
-    """End a task whose result nobody wants any more, and wait until it has ended."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()  # or asyncio logs that nobody looked
-
-
-async def relayed(
-    source: Source, guard: StreamFilter, begun: bytes = b""
-) -> AsyncGenerator[bytes | Relay, None]:
-    """The frames of a stream up to its first content, then a `Relay` for the rest.
-
-    `begun` has been read of the stream already. Frames without content (a chunk with nothing but the
-    role) are held back until content comes, so that a failure before it is still unseen by the client:
-    it keeps its status, or the request moves to another target.
+    `opening` precedes the first beat and belongs to the answer: it is sent once, and not again with the
+    answer.
     """
-    held = b""
-    has_content = False
-    while not has_content:
-        piece = begun or await source.read_some() or b""
-        begun = b""
-        frames = guard.feed(piece) if piece else guard.end()
-        held += frames
-        has_content = guard.has_content or len(held) > MAX_HELD_BYTES
-        is_over = guard.is_done or not piece
-        if has_content:
-            source.begin_content()
-        if held and (has_content or (is_over and guard.failure is None)):
-            yield held
-        if guard.failure is not None:
-            raise guard.failure
-        if is_over:
-            return
-    yield Relay(source, guard)
+
+    beat: bytes = sse.PING
+    opening: bytes = b""
 
 
-def _stalled() -> errors.UpstreamStalled:
-    return errors.UpstreamStalled("The provider's stream goes on, but brings nothing")
+PINGS = Heartbeat()
+
+
+class Frames(Response):
+    """Frames of our own as the source of a stream; `pause_s` passes before each but the first."""
+
+    __slots__ = ("_frames", "_pause_s", "_wait_s")
+
+    def __init__(self, frames: Iterable[bytes], *, pause_s: float = 0.0) -> None:
+        self._frames: Iterator[bytes] = iter(frames)
+        self._pause_s = pause_s
+        self._wait_s = 0.0
+
+    @override
+    async def read_some(self, wait_s: float | None = None) -> bytes | None:
+        if self._wait_s:
+            await asyncio.sleep(self._wait_s)
+        self._wait_s = self._pause_s
+        return next(self._frames, b"")
+
+
+class Stream:
+    """See the module.
+
+    `opening` precedes the first frames, unless it was sent before them while the client waited
+    (`Heartbeat.opening`). `begun` is what `begin` has read: the first content. What the filters counted goes
+    to `record` when the stream is closed; `on_failure` is called with the error of a stream that fails after
+    it began.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_failure",
+        "_filter",
+        "_is_over",
+        "_source",
+        "begun",
+        "on_failure",
+        "opening",
+        "record",
+        "sent_bytes",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        source: Response,
+        stream_filter: StreamFilter,
+        record: RequestRecord,
+        *,
+        begun: bytes = b"",
+        opening: bytes = b"",
+    ) -> None:
+        self._source = source
+        self._filter = stream_filter
+        self._begun = begun  # has been read of the source already
+        self._failure: errors.ProxyError | None = None
+        self._is_over = False
+        self.record = record
+        self.begun = b""
+        self.opening = opening
+        self.on_failure: Callable[[errors.ProxyError], None] | None = None
+        self.sent_bytes = 0
+
+    @classmethod
+    def of_frames(
+        cls, frames: Iterable[bytes], record: RequestRecord, *, pause_s: float = 0.0, opening: bytes = b""
+    ) -> Stream:
+        """A stream of frames that are made here, which needs no filter."""
+        return cls(Frames(frames, pause_s=pause_s), StreamFilter(), record, opening=opening)
+
+    def add_filter(self, then: StreamFilter) -> None:
+        """Pass all frames through `then` as well. Before `begin`."""
+        self._filter = FilterChain(self._filter, then)
+
+    async def begin(self) -> None:
+        """Read up to the first content, into `begun`. Raises the failure of a stream without any."""
+        stream_filter, source = self._filter, self._source
+        piece = self._begun or await source.read_some() or b""
+        self._begun = b""
+        held = b""
+        while True:
+            held += stream_filter.feed(piece) if piece else stream_filter.end()
+            has_content = stream_filter.has_content or len(held) > MAX_HELD_BYTES
+            self._is_over = stream_filter.is_done or not piece
+            if has_content:
+                source.begin_content()
+            self._failure = stream_filter.failure
+            if self._failure is not None and not (held and has_content):
+                raise self._failure
+            if has_content or self._is_over:
+                self.begun = held
+                return
+            piece = await source.read_some() or b""
+
+    async def pump(self, response: StreamResponse) -> None:
+        """Send what follows `begun` to `response`, which has begun. Raises what ended the stream early."""
+        try:
+            if self._failure is not None:
+                raise self._failure
+            if not self._is_over:
+                await self._pump(response)
+            self._source.let_end()
+        except errors.ProxyError as exc:
+            if self.on_failure is not None:
+                self.on_failure(exc)
+            raise
+
+    async def _pump(self, response: StreamResponse) -> None:
+        relay = Relay(self._source, self._filter)
+        try:
+            await relay.run(response)
+        finally:
+            self.sent_bytes = relay.sent_bytes
+
+    def close(self) -> None:
+        """Release the source. Safe to call twice."""
+        record = self.record
+        record.usage = self._filter.usage or record.usage
+        record.dropped_frames += self._filter.dropped_frames
+        self._filter = StreamFilter()
+        self._source.close()
+
+
+class StreamResponse(Protocol):
+    """A response to which frames are sent: Sanic's, with its connection as `stream`."""
+
+    @property
+    def stream(self) -> Any: ...
+    async def send(self, data: bytes, end_stream: bool | None = None) -> None: ...
 
 
 class Relay:
@@ -145,13 +197,12 @@ class Relay:
 
     __slots__ = (
         "_done",
-        "_guard",
+        "_filter",
         "_heard_at",
         "_is_held",
         "_look_after_s",
         "_loop",
         "_progress_at",
-        "_room",
         "_sink",
         "_source",
         "_timer",
@@ -159,56 +210,62 @@ class Relay:
         "sent_bytes",
     )  # fmt: skip
 
-    def __init__(self, source: Source, guard: StreamFilter) -> None:
+    def __init__(self, source: Response, guard: StreamFilter) -> None:
         self._source = source
-        self._guard = guard
+        self._filter = guard
         self._is_held = False
-        self._room: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._look_after_s = min(LOOK_AFTER_S, source.stall_s / 4)
         self.sent_bytes = 0
 
-    async def run(self, sink: Sink) -> None:
+    async def run(self, response: StreamResponse) -> None:
         """Until the stream's end has been seen. Raises what ended it before."""
+        sink: Sink = response.stream
         self._loop = sink.loop
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._sink = sink
         self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         self._source.begin_content()
+        if not self._source.divert(self):
+            await self._send_read(response)
+            return
         sink.on_writable = self._release
         try:
-            if self._source.divert(self):
-                self._set_timer()
-                await self._done
-            else:
-                await self._ask()
+            self._set_timer()
+            await self._done
         finally:
             sink.on_writable = None
             if self._timer is not None:
                 self._timer.cancel()
             self._source.divert(None)
 
-    async def _ask(self) -> None:
-        """The same with a source whose bytes have to be asked for."""
-        while not self._done.done():
+    async def _send_read(self, response: StreamResponse) -> None:
+        """The same with a source that has to be read. `send` waits for a slow client."""
+        guard = self._filter
+        while not guard.is_done:
             piece = await self._source.read_some()
-            if piece:
-                self.received(piece)
-                if not self._done.done() and self._loop.time() >= self._stalls_at():
-                    self._done.set_exception(_stalled())
-            else:
-                self.ended(None)
-            if self._is_held and not self._done.done():
-                self._room = self._loop.create_future()
-                await self._room
-        await self._done
+            frames = guard.feed(piece) if piece else guard.end()
+            self.sent_bytes += len(frames)
+            if frames and not (guard.is_done or not piece):
+                now = self._loop.time()
+                if now - self._progress_at < self._look_after_s or guard.has_progress(frames):
+                    self._progress_at = self._trusted_at = now
+                await response.send(frames)
+                self._trusted_at += self._loop.time() - now  # the client's time is not the provider's
+            if guard.failure is not None:
+                raise guard.failure
+            if guard.is_done or not piece:
+                self._sink.push_last(frames)
+                return
+            if self._loop.time() >= self._stalls_at():
+                raise self._stalled()
 
     def received(self, data: bytes) -> None:
         """Bytes of the stream."""
         if self._done.done():
             return
         now = self._heard_at = self._loop.time()
-        guard = self._guard
+        guard = self._filter
         frames = guard.feed(data)
         if frames:
             if now - self._progress_at < self._look_after_s:
@@ -233,7 +290,7 @@ class Relay:
         try:
             if failure is not None:
                 raise failure
-            self._finish(self._guard.end())
+            self._finish(self._filter.end())
         except errors.ProxyError as exc:
             self._done.set_exception(exc)
 
@@ -246,12 +303,14 @@ class Relay:
         self._is_held = False
         self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         self._source.resume()
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
 
     def _set_timer(self) -> None:
         due_at = min(self._source.due_at(self._heard_at), self._stalls_at())
         self._timer = self._loop.call_at(due_at, self._strike)
+
+    def _stalled(self) -> errors.UpstreamStalled:
+        limit_s = self._source.stall_s
+        return errors.UpstreamStalled(f"The provider's stream made no progress for {limit_s:g} s")
 
     def _stalls_at(self) -> float:
         return self._trusted_at + self._source.stall_s
@@ -265,7 +324,7 @@ class Relay:
         if now >= self._source.due_at(self._heard_at):
             self._done.set_exception(self._source.overdue(now))
         elif now >= self._stalls_at():
-            self._done.set_exception(_stalled())
+            self._done.set_exception(self._stalled())
         else:
             self._set_timer()
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from sanic_proxy import errors
 from sanic_proxy.config.secret import MIN_SECRET_CHARS
 from sanic_proxy.upstream.compression import Decoder, decoder_for
@@ -80,8 +82,64 @@ class Endpoint:
 NO_HEADERS: Mapping[str, str] = {}
 
 
-class UpstreamResponse:
-    """The status and headers of an answer, and its body as it comes.
+class Response:
+    """The status and headers of a provider's answer, and its body as it comes. The caller must close it.
+
+    The defaults are those of an answer that is already in memory, and whose bytes have to be read one piece
+    after the other. Times are loop time. `has_length`: whether the end of the body can be told from a
+    connection that was cut. `stall_s` is how long a stream may go on without progress, `total_at` when the
+    request's time is over.
+    """
+
+    __slots__ = ()
+
+    status: int = 200
+    headers: Mapping[str, str] = NO_HEADERS
+    has_length: bool = True
+    total_at: float = math.inf
+    stall_s: float = math.inf
+
+    async def read_some(self, wait_s: float | None = None) -> bytes | None:
+        """The next bytes; b"" at the end; None if there were none for `wait_s` seconds."""
+        raise NotImplementedError
+
+    async def read_all(self) -> bytes:
+        """The rest of the body."""
+        pieces = []
+        while piece := await self.read_some():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def begin_content(self) -> None:
+        """Content has come: the clock for the first content stops, those for silence and stalls start."""
+
+    def divert(self, receiver: Receiver | None) -> bool:
+        """Hand the rest of the body to `receiver` as it comes; False where it has to be read."""
+        return False
+
+    def pause(self) -> None:
+        """Deliver no more bytes for now."""
+
+    def resume(self) -> None:
+        """Deliver bytes again."""
+
+    def due_at(self, heard_at: float) -> float:
+        """When the next clock strikes if nothing has come since `heard_at`."""
+        return math.inf
+
+    def overdue(self, now: float) -> errors.UpstreamTimeout:
+        """The error for the clock that has struck."""
+        return errors.UpstreamTimeout("The answer took longer than allowed")
+
+    def let_end(self) -> None:
+        """The content is complete: the rest of the body is read in the background."""
+
+    def close(self) -> None:
+        """Release the connection. Safe to call twice."""
+
+
+class UpstreamResponse(Response):
+    """An answer that comes over a connection.
 
     Two clocks take turns. Some servers send the status line at once and then work on the prompt for
     minutes (vLLM, OpenRouter), so the time to the first byte counts until the reader has seen content
@@ -127,6 +185,7 @@ class UpstreamResponse:
         self._decoder = decoder
         self._steps = 0
 
+    @override
     async def read_some(self, wait_s: float | None = None) -> bytes | None:
         """The next bytes; b"" at the end; None if there were none for `wait_s` seconds.
 
@@ -163,16 +222,19 @@ class UpstreamResponse:
                 return data
             decoder.feed(data)
 
+    @override
     def due_at(self, heard_at: float) -> float:
         """When the next time limit is reached if nothing arrives after `heard_at`; loop time."""
         if self._content_due_at != math.inf:
             return min(self._content_due_at, self.total_at)
         return min(heard_at + self._idle_s, self.total_at)
 
+    @override
     def begin_content(self) -> None:
         """Content has arrived: from now on silence is limited, not the time to the first byte."""
         self._content_due_at = math.inf
 
+    @override
     def overdue(self, now: float) -> errors.UpstreamTimeout:
         """The error for the time limit that was reached."""
         if now >= self.total_at:
@@ -187,6 +249,7 @@ class UpstreamResponse:
             f"The provider sent nothing for {self._idle_s:g} s in the middle of its answer"
         )
 
+    @override
     async def read_all(self, limit_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """The whole body. Raises as `read_some`, and UpstreamBadResponse past `limit_bytes` (decoded)."""
         if self._decoder is None and self._exchange is not None:
@@ -201,6 +264,7 @@ class UpstreamResponse:
             pieces.append(bounded(piece, size, limit_bytes))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    @override
     def divert(self, receiver: Receiver | None) -> bool:
         """Pass the rest of the body to `receiver` as it arrives; False where it can only be read.
 
@@ -208,21 +272,25 @@ class UpstreamResponse:
         """
         return self._exchange is not None and self._decoder is None and self._exchange.attach(receiver)
 
+    @override
     def pause(self) -> None:
         """Stop reading a diverted body, so that the provider waits."""
         if self._exchange is not None:
             self._exchange.pause()
 
+    @override
     def resume(self) -> None:
         if self._exchange is not None:
             self._exchange.resume()
 
+    @override
     def let_end(self) -> None:
         """The content is complete: drain the end of the body in the background."""
         if self._exchange is not None:
             self._exchange.drain_in_background()
             self._exchange = None
 
+    @override
     def close(self) -> None:
         """Give the connection back if the body has ended, else close it. Safe to call twice."""
         if self._exchange is not None:

@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.config.loader import load
-from sanic_proxy.providers.base import AnswerSource
 from sanic_proxy.providers.openai_compatible import fixed_headers, headers_back, opening_of, rest_of
+from sanic_proxy.upstream.client import Response
 from tests.conftest import provider_settings
 from tests.support.proxy import running_proxy
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame
@@ -56,7 +56,7 @@ def test_only_what_helps_the_client_comes_back(name: str, value: str, back: tupl
     assert headers_back(headers) == ([back] if back else [])
 
 
-class Pieces(AnswerSource):
+class Pieces(Response):
     """An answer in memory, in pieces."""
 
     headers: Mapping[str, str] = {}

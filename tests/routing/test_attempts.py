@@ -426,8 +426,10 @@ def test_an_emulated_stream_that_moves_has_one_beginning(
     assert frames[-1] == DONE
     chunks = [json.loads(frame[6:]) for frame in frames[:-1] if frame.startswith(b"data: ")]
     own = [chunk for chunk in chunks if chunk["id"] != "chatcmpl-upstream"]
-    assert len({(chunk["id"], chunk["created"]) for chunk in own}) == 1
-    assert [chunk["choices"][0]["delta"].get("role") for chunk in own].count("assistant") == 1
+    # What an emulated provider would have begun with is not sent if it fails before the head goes out.
+    beginnings = 0 if name == "mixed" and not after_s else 1
+    assert len({(chunk["id"], chunk["created"]) for chunk in own}) == beginnings
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in own].count("assistant") == beginnings
     assert "Hello" in "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
     assert reply.headers["x-sanic-proxy-provider"] in {"straico", f"b{n}"}
 

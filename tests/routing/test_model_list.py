@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from sanic_proxy.errors import NotFound, ProxyError, UpstreamConnectFailed
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
 from sanic_proxy.routing import model_list
 from sanic_proxy.routing.model_list import ModelList
+from sanic_proxy.streams.stream import Stream
 
 
 class Scripted(ChatProvider):
@@ -45,9 +45,7 @@ class Scripted(ChatProvider):
         raise NotImplementedError
 
     @override
-    def create_streaming_response(
-        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
-    ) -> AsyncGenerator[bytes, None]:
+    async def create_streaming_response(self, request: ChatRequest) -> Stream:
         raise NotImplementedError
 
 

@@ -1,4 +1,4 @@
-"""Heartbeats, and the relay of a stream."""
+"""A stream from its first content to its end, and the relay of its frames."""
 
 from __future__ import annotations
 
@@ -12,27 +12,13 @@ import pytest
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.streams import stream
-from sanic_proxy.streams.filters import ChatStreamFilter
-from sanic_proxy.streams.stream import PING, Filler, Relay, beats_until
+from sanic_proxy.streams.filters import ChatStreamFilter, StreamFilter
+from sanic_proxy.streams.stream import Relay, Stream
+from sanic_proxy.upstream.client import Response
+from sanic_proxy.upstream.connection import Receiver
 from tests.support.upstream import DONE, frame, text_stream
-
-
-def test_beats_come_until_the_wait_is_over() -> None:
-    async def count() -> int:
-        pending = asyncio.ensure_future(asyncio.sleep(0.05))
-        return len([beat async for beat in beats_until(pending, beat=PING, interval_s=0.02)])
-
-    assert asyncio.run(count()) in {1, 2}
-
-
-def test_no_beat_comes_when_there_is_nothing_to_wait_for() -> None:
-    async def beats() -> list[Filler]:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return [beat async for beat in beats_until(done, beat=PING, interval_s=0.01)]
-
-    assert asyncio.run(beats()) == []
 
 
 def test_an_error_frame_has_all_four_keys() -> None:
@@ -49,7 +35,7 @@ def test_an_error_frame_has_all_four_keys() -> None:
 
 
 class Client:
-    """What a relay sends to: a client who may be slow."""
+    """What a stream is sent to: a client that may be slow."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -57,6 +43,22 @@ class Client:
         self.sent: list[bytes] = []
         self.is_slow = False
         self.has_ended = False
+        self.room: asyncio.Future[None] | None = None
+        self.stream = self  # the response's connection
+
+    async def send(self, data: bytes, end_stream: bool | None = None) -> None:
+        self.sent.append(data)
+        if self.is_slow:
+            self.room = self.loop.create_future()
+            await self.room
+
+    def drain(self) -> None:
+        """The client reads again."""
+        self.is_slow = False
+        if self.on_writable is not None:
+            self.on_writable()
+        if self.room is not None:
+            self.room.set_result(None)
 
     def push(self, data: bytes) -> bool:
         self.sent.append(data)
@@ -67,7 +69,7 @@ class Client:
         self.has_ended = True
 
 
-class Provider(stream.Source):
+class Provider(Response):
     """What a relay takes from: bytes that come by themselves, or have to be asked for."""
 
     stall_s = math.inf
@@ -79,7 +81,7 @@ class Provider(stream.Source):
         self.pieces = list(pieces)
         self.comes = comes
         self.idle_s = idle_s
-        self.receiver: Relay | None = None
+        self.receiver: Receiver | None = None
         self.events: list[str] = []
 
     @override
@@ -88,7 +90,7 @@ class Provider(stream.Source):
         return self.pieces.pop(0) if self.pieces else b""
 
     @override
-    def divert(self, receiver: Relay | None) -> bool:
+    def divert(self, receiver: Receiver | None) -> bool:
         self.receiver = receiver if self.comes else None
         return self.comes
 
@@ -142,13 +144,10 @@ def test_a_slow_client_holds_the_provider(comes: bool) -> None:
             assert provider.receiver is not None
             provider.receiver.received(piece)
         await asyncio.sleep(0.05)
-        held = len(client.sent)
-        assert provider.events == ["pause"]
-        assert held == 1
-        client.is_slow = False
-        assert client.on_writable is not None
-        client.on_writable()
-        assert provider.events == ["pause", "resume"]
+        assert len(client.sent) == 1
+        assert provider.events == (["pause"] if comes else [])
+        client.drain()
+        assert provider.events == (["pause", "resume"] if comes else [])
         if (receiver := provider.receiver) is not None:
             for piece in text_stream("a")[1:]:
                 receiver.received(piece)
@@ -165,9 +164,7 @@ def test_the_time_a_client_takes_is_not_the_providers() -> None:
         provider.receiver.received(frame({"content": "a"}))
         await asyncio.sleep(0.2)
         assert not running.done()
-        client.is_slow = False
-        assert client.on_writable is not None
-        client.on_writable()
+        client.drain()
         with pytest.raises(errors.UpstreamTimeout):
             await running
 
@@ -249,9 +246,7 @@ def test_a_client_that_is_slow_does_not_make_its_provider_stall() -> None:
         provider.receiver.received(PROGRESS[0])
         await asyncio.sleep(0.4)
         assert not running.done()
-        client.is_slow = False
-        assert client.on_writable is not None
-        client.on_writable()
+        client.drain()
         provider.receiver.received(PROGRESS[3] + DONE)
         await running
 
@@ -266,19 +261,17 @@ CALL = frame(
 )
 
 
-def opened(*pieces: bytes) -> tuple[list[bytes], errors.ProxyError | None, bool]:
-    """What `relayed` yields of `pieces`: the frames, its failure, and whether a relay has the rest."""
+def opened(*pieces: bytes) -> tuple[bytes, errors.ProxyError | None, int]:
+    """What `begin` has read of `pieces`, its failure, and how many pieces are left."""
 
-    async def run() -> tuple[list[bytes], errors.ProxyError | None, bool]:
-        shown: list[bytes] = []
+    async def run() -> tuple[bytes, errors.ProxyError | None, int]:
+        provider = Provider(*pieces)
+        opening = Stream(provider, ChatStreamFilter(), RequestRecord("id", "POST", "/"))
         try:
-            async for part in stream.relayed(Provider(*pieces), ChatStreamFilter()):
-                if isinstance(part, Relay):
-                    return shown, None, True
-                shown.append(part)
+            await opening.begin()
         except errors.ProxyError as exc:
-            return shown, exc, False
-        return shown, None, False
+            return opening.begun, exc, len(provider.pieces)
+        return opening.begun, None, len(provider.pieces)
 
     return asyncio.run(run())
 
@@ -298,7 +291,7 @@ def test_frames_without_content_are_held_back_until_content_comes(
     before: tuple[bytes, ...], first: bytes
 ) -> None:
     held = b"".join(piece for piece in before if piece.startswith(b"data"))
-    assert opened(*before, first) == ([held + first], None, True)
+    assert opened(*before, first, HELLO) == (held + first, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -308,20 +301,96 @@ def test_frames_without_content_are_held_back_until_content_comes(
 )
 def test_a_failure_before_content_shows_nothing(ending: tuple[bytes, ...]) -> None:
     shown, failure, _ = opened(ROLE, EMPTY, *ending)
-    assert shown == []
+    assert shown == b""
     assert failure is not None
 
 
 def test_a_failure_in_the_piece_that_brings_content_follows_it() -> None:
-    shown, failure, _ = opened(ROLE, HELLO + b"data: {half\n\n")
-    assert shown == [ROLE + HELLO]
-    assert failure is not None
+    async def run() -> None:
+        client = Client()
+        failures: list[errors.ProxyError] = []
+        failing = Stream(
+            Provider(ROLE, HELLO + b"data: {half\n\n"), ChatStreamFilter(), RequestRecord("id", "POST", "/")
+        )
+        failing.on_failure = failures.append
+        await failing.begin()
+        assert failing.begun == ROLE + HELLO
+        with pytest.raises(errors.UpstreamBadFrame) as caught:
+            await failing.pump(client)
+        assert failures == [caught.value]
+        assert client.sent == []
+
+    asyncio.run(run())
 
 
 def test_what_is_held_back_is_bounded() -> None:
-    shown, _, is_relayed = opened(*[EMPTY] * (stream.MAX_HELD_BYTES // len(EMPTY) + 1), HELLO)
-    assert is_relayed
-    assert stream.MAX_HELD_BYTES < len(shown[0]) <= stream.MAX_HELD_BYTES + len(EMPTY)
+    shown, _, left = opened(*[EMPTY] * (stream.MAX_HELD_BYTES // len(EMPTY) + 1), HELLO)
+    assert left == 1
+    assert stream.MAX_HELD_BYTES < len(shown) <= stream.MAX_HELD_BYTES + len(EMPTY)
+
+
+def test_what_the_filters_counted_is_in_the_record_once() -> None:
+    record = RequestRecord("id", "POST", "/")
+    usage = b'data: {"choices":[],"usage":{"total_tokens":3}}\n\n'
+
+    async def run() -> None:
+        counted = Stream(
+            Provider(b"data: {}\n\n", HELLO, usage, DONE, comes=False), ChatStreamFilter(), record
+        )
+        await counted.begin()
+        with pytest.raises(errors.ProxyError):
+            await Stream(Provider(), ChatStreamFilter(), record).begin()
+        await counted.pump(Client())
+        counted.close()
+        counted.close()
+
+    asyncio.run(run())
+    assert record.usage == {"total_tokens": 3}
+    assert record.dropped_frames == 1
+
+
+class Upper(StreamFilter):
+    """A translation: another shape for every frame, and one more at the end."""
+
+    @override
+    def feed(self, data: bytes) -> bytes:
+        return data.upper()
+
+    @override
+    def end(self) -> bytes:
+        return b"END"
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_second_filter_translates_what_passes_the_first(comes: bool) -> None:
+    async def run() -> list[bytes]:
+        client, provider = Client(), Provider(*([] if comes else text_stream("b")[1:]), comes=comes)
+        provider.pieces.insert(0, HELLO)
+        translated = Stream(provider, ChatStreamFilter(), RequestRecord("id", "POST", "/"))
+        translated.add_filter(Upper())
+        await translated.begin()
+        client.sent.append(translated.begun)
+        pumping = asyncio.ensure_future(translated.pump(client))
+        await asyncio.sleep(0)
+        for piece in text_stream("b")[1:] if comes else []:
+            assert provider.receiver is not None
+            provider.receiver.received(piece)
+        await pumping
+        return client.sent
+
+    sent = b"".join(asyncio.run(run()))
+    assert sent == (HELLO + b"".join(text_stream("b")[1:])).upper() + b"END"
+
+
+def test_frames_of_our_own_are_sent_one_by_one() -> None:
+    async def run() -> list[bytes]:
+        client = Client()
+        own = Stream.of_frames(iter([b"a", b"b", b"c"]), RequestRecord("id", "POST", "/"), pause_s=0.01)
+        await own.begin()
+        await own.pump(client)
+        return [own.begun, *client.sent]
+
+    assert asyncio.run(run()) == [b"a", b"b", b"c", b""]
 
 
 @pytest.mark.row(6)
@@ -334,8 +403,7 @@ def test_the_clock_for_the_first_content_stops_with_content_alone() -> None:
             self.begun_with = self.begun_with or len(self.pieces)
 
     async def run(source: Counted) -> None:
-        async for _ in stream.relayed(source, ChatStreamFilter()):
-            return
+        await Stream(source, ChatStreamFilter(), RequestRecord("id", "POST", "/")).begin()
 
     source = Counted(ROLE, b": ping\n\n", EMPTY, HELLO, b"left")
     asyncio.run(run(source))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,7 +14,6 @@ from sanic_proxy.errors import ProxyError, UpstreamBadResponse
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import (
     Answer,
-    AnswerSource,
     ChatProvider,
     ChatRequest,
     ProviderKind,
@@ -32,8 +29,8 @@ from sanic_proxy.providers.straico.uploads import Uploads
 from sanic_proxy.providers.straico.validation import validator
 from sanic_proxy.providers.straico.validation.validator import Validated
 from sanic_proxy.streams import replay
-from sanic_proxy.streams.stream import PING, Filler, FirstFiller, Relay, beats_until, discard
-from sanic_proxy.upstream.client import Endpoint, UpstreamClient, UpstreamResponse
+from sanic_proxy.streams.stream import Heartbeat, Stream
+from sanic_proxy.upstream.client import Endpoint, Response, UpstreamClient
 
 
 @dataclass(slots=True)
@@ -50,10 +47,8 @@ class StraicoProvider(ChatProvider):
 
     def __init__(self, provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> None:
         super().__init__(provider, settings, client)
-        self.ping_s = None
         # The content of heartbeat chunks; None for comment lines.
         self._heartbeat = None if settings.heartbeat == "comment" else HEARTBEATS[settings.heartbeat]
-        self._heartbeat_interval_s = settings.heartbeat_interval_s
         headers = {**fixed_headers(provider), "accept": "application/json"}
         self._chat = endpoint(provider, "POST", "/v2/chat/completions", headers, RULES)
         self._prompt = endpoint(provider, "POST", "/v1/prompt/completion", headers, RULES)
@@ -68,7 +63,9 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        request.answer_headers = _told_of(request)
+        request.answer_headers = _dropped_parameters(request)
+        if request.is_streaming:
+            _head_of(request)  # while the conversation is still here
         plan = build_plan(request.fields, request.upstream_model)
         request.forget_content()  # the plan has what is still needed of it
         urls = await self._uploads.resolve(plan.images, request.total_at) if plan.images else []
@@ -95,43 +92,23 @@ class StraicoProvider(ChatProvider):
         return WholeAnswer(codec.dumps(completion), [*headers, *_cost_headers(completion)])
 
     @override
-    async def create_streaming_response(
-        self, request: ChatRequest, pending: Coroutine[Any, Any, Answer]
-    ) -> AsyncGenerator[bytes | Relay, None]:
-        # Before anything is awaited: with a commit delay of 0 the head goes out at once.
-        request.answer_headers = _told_of(request)
-        head = request.head = request.head or codec.ChunkHead(
-            id=codec.new_completion_id(),
-            model=request.model,
-            created=codec.now(),
-            include_usage=request.include_usage,
-            initial_content=None if offers_tools(request.fields) else "",
-        )
-        initial = replay.initial_frame(head)
-        beat = self._beat(head)
-        completing = asyncio.ensure_future(self._completed(pending))
+    async def create_streaming_response(self, request: ChatRequest) -> Stream:
+        answer = await self.send_request(request)
         try:
-            yield FirstFiller(initial)
-            async with aclosing(
-                beats_until(completing, beat=beat, interval_s=self._heartbeat_interval_s)
-            ) as beats:
-                async for filler in beats:
-                    yield filler
-            yield b"".join(replay.answer_frames(head, completing.result()))
-        finally:
-            await discard(completing)
-
-    def _beat(self, head: codec.ChunkHead) -> Filler:
-        if self._heartbeat is None:
-            return PING
-        return Filler(replay.heartbeat_frame(head, self._heartbeat))
-
-    async def _completed(self, pending: Coroutine[Any, Any, Answer]) -> dict[str, Any]:
-        answer = await pending
-        try:
-            return await self._completion(cast("_Asked", answer))
+            completion = await self._completion(cast("_Asked", answer))
         finally:
             answer.close()
+        head = _head_of(request)
+        frames = b"".join(replay.answer_frames(head, completion))
+        return Stream.of_frames([frames], request.record, opening=replay.initial_frame(head))
+
+    @override
+    def heartbeat(self, request: ChatRequest) -> Heartbeat:
+        head = _head_of(request)
+        opening = replay.initial_frame(head)
+        if self._heartbeat is None:
+            return Heartbeat(opening=opening)
+        return Heartbeat(replay.heartbeat_frame(head, self._heartbeat), opening)
 
     async def _completion(self, asked: _Asked) -> dict[str, Any]:
         """The answer; the second one where the first will not do. Raises where neither does."""
@@ -178,15 +155,28 @@ class StraicoProvider(ChatProvider):
             response.close()
 
 
-async def _validate(source: AnswerSource | UpstreamResponse, plan: UpstreamPlan) -> Validated:
+async def _validate(source: Response, plan: UpstreamPlan) -> Validated:
     parsed = codec.loads_tolerant(await source.read_all())
     if parsed is None:
         raise UpstreamBadResponse("The provider's answer is not valid JSON")
     return validator.validate(replies.parse_reply(parsed), plan)
 
 
-def _told_of(request: ChatRequest) -> list[tuple[str, str]]:
-    """The header that says what Straico will not hear of."""
+def _head_of(request: ChatRequest) -> codec.ChunkHead:
+    """What all chunks of the answer share: the heartbeats, and those of another attempt, included."""
+    if request.head is None:
+        request.head = codec.ChunkHead(
+            id=codec.new_completion_id(),
+            model=request.model,
+            created=codec.now(),
+            include_usage=request.include_usage,
+            initial_content=None if offers_tools(request.fields) else "",
+        )
+    return request.head
+
+
+def _dropped_parameters(request: ChatRequest) -> list[tuple[str, str]]:
+    """The header that names the parameters which are not passed on."""
     return parameters.dropped_params_headers(parameters.dropped_params(request.fields))
 
 
