@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as OpenAI's error object. Knows no HTTP library.
+"""Everything that can go wrong. Knows no HTTP library; a dialect gives an error its shape.
 
     ProxyError                       500 server_error
     ├── ClientError                  400 invalid_request_error: the client has to change the request
@@ -147,16 +147,6 @@ class ProxyError(Exception):
         other.headers = [(name, clean(value)) for name, value in self.headers]
         other.details = _cleaned(self.details, clean)
         return other
-
-    def as_object(self) -> dict[str, Any]:
-        """The value of OpenAI's `error` key: the standard keys first, then `details`."""
-        standard: ErrorObject = {
-            "message": self.message,
-            "type": self.type,
-            "param": self.param,
-            "code": self.code,
-        }
-        return {**standard, **{key: value for key, value in self.details.items() if key not in standard}}
 
 
 @lru_cache(maxsize=16)

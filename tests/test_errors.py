@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sanic_proxy import errors
+from sanic_proxy.dialects.chat import error_object
 
 ALL = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ProxyError)
@@ -13,7 +14,7 @@ ALL = [
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_error_is_openais_object(kind: type[errors.ProxyError]) -> None:
-    made = kind("what happened", param="p").as_object()
+    made = error_object(kind("what happened", param="p"))
     assert list(made) == ["message", "type", "param", "code"]
     assert made["param"] == "p"
     assert isinstance(made["type"], str)
@@ -50,9 +51,9 @@ def test_a_redacted_error_is_a_copy_without_the_secrets() -> None:
     )
     clean = error.redacted([KEY])
     assert type(clean) is type(error)
-    assert KEY not in f"{clean} {clean.as_object()} {clean.headers} {clean.log_text}"
+    assert KEY not in f"{clean} {error_object(clean)} {clean.headers} {clean.log_text}"
     assert (clean.status, clean.upstream_status, clean.wait_s, clean.retryable) == (422, 422, 7.5, False)
-    assert clean.as_object() == {
+    assert error_object(clean) == {
         "message": "m [redacted]",
         "type": "[redacted]",
         "param": "[redacted]",
@@ -93,7 +94,7 @@ def test_redaction_removes_exactly_the_secrets(text: str, secrets: list[str], cl
 
 def test_details_come_after_the_standard_keys_and_replace_none() -> None:
     error = errors.UpstreamError("m", details={"code": "other", "metadata": 1})
-    assert list(error.as_object().items()) == [
+    assert list(error_object(error).items()) == [
         ("message", "m"),
         ("type", "server_error"),
         ("param", None),

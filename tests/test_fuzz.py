@@ -8,6 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
@@ -39,7 +40,7 @@ def test_no_body_breaks_a_list_or_an_error(body: Any) -> None:
         error_parser.error_in_band({"error": body}),
         error_parser.error_from_answer(400, {}, codec.dumps({"error": body})),
     ):
-        assert codec.dumps(error.redacted(["secret-of-ours"]).as_object())
+        assert codec.dumps(error_object(error.redacted(["secret-of-ours"])))
 
 
 @given(

@@ -61,6 +61,7 @@ class Attempt(NamedTuple):
 class RequestRecord:
     """Holds no content and no key.
 
+    `dialect` is the API of a conversation ("chat"); empty for other requests.
     `waited_s` is what the proxy itself waited between its attempts, the current wait included.
     `ended` says why the request ended: "complete", an error's code, or "client_left". `attempts` are the
     targets in the order in which they were asked. `dropped_frames` counts the frames of the provider's stream
@@ -74,6 +75,7 @@ class RequestRecord:
     started: float = field(default_factory=time.monotonic)
     provider: str | None = None
     model: str | None = None
+    dialect: str = ""
     is_streaming: bool = False
     status: int = 0
     first_byte: float | None = None

@@ -12,6 +12,7 @@ from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.errors import EndpointNotFound
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ChunkHead, Span
+from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
 from sanic_proxy.upstream.client import Response, UpstreamClient
 from sanic_proxy.upstream.request import Body, Upload
@@ -30,7 +31,8 @@ class ChatRequest:
     are the client's, keyed by lower-case name.
     `total_at` (loop time) is when the time for all its attempts is over, set by the attempts loop, as is
     `provider`, the one that is asked now. `head` is what the request's chunks share where a provider makes
-    them, in all attempts. `answer_headers` is set by the provider: headers for the client beside the answer.
+    them, in all attempts. `stream_filter` makes the filter for the client's dialect; None for chats.
+    `answer_headers` is set by the provider: headers for the client beside the answer.
     A stream's head is sent with its first frame or at the commit; what is set later is not sent.
     """
 
@@ -47,6 +49,7 @@ class ChatRequest:
     total_at: float = math.inf
     head: ChunkHead | None = None
     provider: ChatProvider | None = None
+    stream_filter: Callable[[], StreamFilter | None] | None = None
     answer_headers: Sequence[tuple[str, str]] = ()
 
     def forget_content(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sanic import Blueprint
 
+from sanic_proxy.dialects.base import Dialect
+from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
@@ -19,13 +21,17 @@ blueprint = Blueprint("chat")
 @openapi.chat
 async def chat_completions(request: ProxyRequest) -> Reply | None:
     """Create a chat completion, whole or streamed."""
-    targets, chat = _targets_and_request(request)
+    return await answer(request, CHAT)
+
+
+async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
+    """Answer a conversation in `dialect`."""
+    targets, chat = _targets_and_request(request, dialect)
     limits = state_of(request.app).limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
-        return Reply(
-            header_lines([*told_of(request.record), *whole.headers, *chat.answer_headers]), whole.body
-        )
+        lines = header_lines([*told_of(request.record), *whole.headers, *chat.answer_headers])
+        return Reply(lines, dialect.whole(whole.body))
     first = targets[0].provider
     await pump(
         request,
@@ -34,29 +40,31 @@ async def chat_completions(request: ProxyRequest) -> Reply | None:
         ping_s=first.ping_s,
         headers=lambda: [*told_of(request.record), *chat.answer_headers],
         heartbeat=lambda: (chat.provider or first).heartbeat(chat),
+        dialect=dialect,
     )
     return None
 
 
-def _targets_and_request(request: ProxyRequest) -> tuple[attempts.Targets, ChatRequest]:
+def _targets_and_request(request: ProxyRequest, dialect: Dialect) -> tuple[attempts.Targets, ChatRequest]:
     """Where the request may go and what it asks. From here on the conversation is the latter's alone."""
     fields = bodies.json_object(request)
-    model = bodies.text_field(fields, "model")
-    is_streaming = bodies.flag_field(fields, "stream")
-    bodies.list_field(fields, "messages")
+    body, request.body = request.body, b""
+    asked = dialect.parse(body, fields, request.model_span)
+    model = asked.model
     record = request.record
-    record.model, record.is_streaming = model[:256], is_streaming
+    record.dialect = dialect.name
+    record.model, record.is_streaming = model[:256], asked.is_streaming
     router = state_of(request.app).router
     named = named_provider(request)
     targets = router.resolve(model) if named is None else router.named(named, model)
     first = targets[0]
     record.provider = first.provider.name
-    body, request.body = request.body, b""
-    chat = ChatRequest(body, fields, model, first.upstream_model, is_streaming, request.fields, record)
-    chat.model_span = request.model_span
-    if is_streaming:
-        options = fields.get("stream_options")
-        chat.include_usage = isinstance(options, dict) and options.get("include_usage") is True
+    chat = ChatRequest(
+        asked.body, asked.fields, model, first.upstream_model, asked.is_streaming, request.fields, record
+    )
+    chat.model_span = asked.model_span
+    chat.include_usage = asked.include_usage
+    chat.stream_filter = dialect.stream_filter
     return targets, chat
 
 

@@ -16,6 +16,7 @@ from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
+from sanic_proxy.openai.fields import text_field
 from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.providers.openai_compatible import (
     JSON_BEGINS,
@@ -86,7 +87,7 @@ def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
         return router.named(provider, model, row.endpoint)
     if "model" not in fields:
         raise unnamed()
-    call.model = model = bodies.text_field(fields, "model")
+    call.model = model = text_field(fields, "model")
     call.model_span = request.model_span
     record.model = model[:256]
     return router.resolve(model, row.endpoint)

@@ -129,6 +129,8 @@ async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> St
 async def _begun(provider: ChatProvider, request: ChatRequest) -> Stream:
     stream = await provider.create_streaming_response(request)
     try:
+        if request.stream_filter is not None and (translation := request.stream_filter()) is not None:
+            stream.add_filter(translation)
         await stream.begin()
     except BaseException:
         stream.close()

@@ -78,25 +78,3 @@ def _check_type(content_type: str) -> None:
     charset = parameters.replace(" ", "").replace('"', "")
     if kind.strip().startswith(_REFUSED_TYPES) or "charset=utf-16" in charset:
         raise UnsupportedMedia("The body must be JSON in UTF-8: send `content-type: application/json`")
-
-
-def text_field(fields: dict[str, Any], name: str) -> str:
-    value = fields.get(name)
-    if not isinstance(value, str):
-        said = "is missing" if name not in fields else "must be a string"
-        raise InvalidRequest(f"The parameter `{name}` {said}", param=name)
-    return value
-
-
-def flag_field(fields: dict[str, Any], name: str) -> bool:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise InvalidRequest(f"The parameter `{name}` must be true or false", param=name)
-    return value is True
-
-
-def list_field(fields: dict[str, Any], name: str) -> list[Any]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"The parameter `{name}` must be a list that is not empty", param=name)
-    return value

@@ -1,4 +1,4 @@
-"""Every error that leaves the proxy before an answer has begun, in OpenAI's shape.
+"""Every error that leaves the proxy before an answer has begun, in the shape of the request's dialect.
 
 The one place where an exception becomes a response. Anything but a ProxyError or an exception of Sanic's is a
 bug of ours: it is logged with its traceback, and the client gets the request id and nothing else.
@@ -13,7 +13,7 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import MethodNotAllowed, SanicException
 
 from sanic_proxy import errors
-from sanic_proxy.openai import codec
+from sanic_proxy.dialects.chat import dialect_for
 from sanic_proxy.routing import policy
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.server.selection import told_of
@@ -44,7 +44,7 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
     if isinstance(exception, MethodNotAllowed):
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
     return HTTPResponse(
-        codec.dumps({"error": error.as_object()}),
+        dialect_for(request.path).error_body(error),
         status=error.status,
         headers=headers,
         content_type="application/json",

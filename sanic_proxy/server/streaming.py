@@ -18,10 +18,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 
+from sanic_proxy.dialects.base import Dialect
+from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.server.error_responses import told
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream, error_frame
+from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ _STREAM_LINES = header_lines(
 )
 
 
-async def pump(
+async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error depend on
     request: ProxyRequest,
     open_stream: Callable[[], Awaitable[Stream]],
     *,
@@ -45,6 +47,7 @@ async def pump(
     ping_s: float,
     headers: Callable[[], Iterable[tuple[str, str]]],
     heartbeat: Callable[[], Heartbeat] = lambda: PINGS,
+    dialect: Dialect = CHAT,
 ) -> None:
     """Send the stream that `open_stream` returns as the answer to `request`, and close it.
 
@@ -53,7 +56,9 @@ async def pump(
     has begun that of `heartbeat`, then a comment.
     """
     response = Reply("")
-    opening = _Opening(request, response, headers, heartbeat, commit_delay_s, ping_s)
+    opening = _Opening(request, response, headers, commit_delay_s, ping_s)
+    opening.heartbeat = lambda: dialect.heartbeat(heartbeat())
+    opening.ping = dialect.ping
     try:
         try:
             await _pump(request, response, opening, open_stream)
@@ -62,12 +67,12 @@ async def pump(
         request.record.ended = "complete"
     except asyncio.CancelledError:
         if request.cut_by is not None and opening.is_over:
-            await _fail(request, response, request.cut_by)
+            await _fail(request, response, dialect, request.cut_by)
         raise
     except Exception as exc:
         if not opening.is_over:
             raise
-        await _fail(request, response, exc)
+        await _fail(request, response, dialect, exc)
 
 
 async def _pump(
@@ -90,18 +95,22 @@ async def _pump(
 
 
 class _Opening:
-    """The time before the commit, and the heartbeats before and after it."""
+    """The time before the commit, and the heartbeats before and after it.
+
+    `heartbeat` is what the client gets until the stream has begun, `ping` what it gets after that.
+    """
 
     __slots__ = (
         "_commit_at",
         "_headers",
-        "_heartbeat",
         "_is_opened",
         "_ping_s",
         "_request",
         "_response",
         "_timer",
+        "heartbeat",
         "is_over",
+        "ping",
     )
 
     def __init__(
@@ -109,14 +118,14 @@ class _Opening:
         request: ProxyRequest,
         response: Reply,
         headers: Callable[[], Iterable[tuple[str, str]]],
-        heartbeat: Callable[[], Heartbeat],
         commit_delay_s: float,
         ping_s: float,
     ) -> None:
         self._request = request
         self._response = response
         self._headers = headers
-        self._heartbeat = heartbeat
+        self.heartbeat: Callable[[], Heartbeat] | None = None
+        self.ping = PINGS.beat
         self._is_opened = False
         self._ping_s = ping_s
         self._commit_at = time.monotonic() + commit_delay_s
@@ -127,7 +136,7 @@ class _Opening:
     async def begin(self, stream: Stream) -> None:
         """Send the head, if it has not been sent, and what the stream begins with."""
         first = stream.begun if self._is_opened else stream.opening + stream.begun
-        self._heartbeat = lambda: PINGS
+        self.heartbeat = None
         if not self.is_over:
             self._commit(first)
         elif first:
@@ -163,7 +172,9 @@ class _Opening:
 
     def _beat(self) -> bytes:
         """The heartbeat that is due now; before the first one of an answer, its opening."""
-        beat = self._heartbeat()
+        if self.heartbeat is None:
+            return self.ping
+        beat = self.heartbeat()
         if self._is_opened or not beat.opening:
             return beat.beat
         self._is_opened = True
@@ -175,7 +186,7 @@ async def _send(request: ProxyRequest, response: Reply, frame: bytes) -> None:
     request.record.sent(len(frame))
 
 
-async def _fail(request: ProxyRequest, response: Reply, exc: Exception) -> None:
+async def _fail(request: ProxyRequest, response: Reply, dialect: Dialect, exc: Exception) -> None:
     error = told(request, exc)
     if not isinstance(exc, ProxyError):
         logger.error("stream %s failed", request.record.request_id, exc_info=exc)
@@ -183,7 +194,7 @@ async def _fail(request: ProxyRequest, response: Reply, exc: Exception) -> None:
     request.end_connection()
     try:
         async with asyncio.timeout(LAST_WORDS_S):
-            await _send(request, response, error_frame(error))
+            await _send(request, response, dialect.error_event(error))
             await response.send(end_stream=True)
     except Exception:  # noqa: BLE001 - there is no one left to tell
         request.abort()

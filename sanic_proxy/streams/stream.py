@@ -22,7 +22,6 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import FilterChain, StreamFilter
 from sanic_proxy.upstream.client import Response
@@ -125,8 +124,10 @@ class Stream:
         return cls(Frames(frames, pause_s=pause_s), StreamFilter(), record, opening=opening)
 
     def add_filter(self, then: StreamFilter) -> None:
-        """Pass all frames through `then` as well. Before `begin`."""
+        """Pass all frames through `then` as well, `opening` included. Before `begin`."""
         self._filter = FilterChain(self._filter, then)
+        if self.opening:
+            self.opening = then.feed(self.opening)
 
     async def begin(self) -> None:
         """Read up to the first content, into `begun`. Raises the failure of a stream without any."""
@@ -327,8 +328,3 @@ class Relay:
             self._done.set_exception(self._stalled())
         else:
             self._set_timer()
-
-
-def error_frame(error: errors.ProxyError) -> bytes:
-    """The frame that ends a stream which failed after it began. No `[DONE]` follows it."""
-    return sse.encode(codec.dumps({"error": error.as_object()}))

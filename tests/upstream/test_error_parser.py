@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
+from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.upstream.error_parser import (
     Rule,
     error_from_answer,
@@ -37,13 +38,13 @@ def test_a_vendors_error_reaches_the_client_by_its_cause(row: Vendor) -> None:
         assert made.retry_after_s in range(1, 61)
     assert set(row.details) <= set(made.details)
     assert made.blames_target is not row.is_blameless
-    assert list(made.as_object())[:4] == ["message", "type", "param", "code"]
+    assert list(error_object(made))[:4] == ["message", "type", "param", "code"]
 
 
 @pytest.mark.parametrize("row", VENDORS, ids=lambda row: row.name)
 def test_no_error_shows_a_page_or_has_a_type_of_the_wrong_side(row: Vendor) -> None:
     made = error_from_answer(row.status, row.headers, row.data)
-    shown = json.dumps(made.as_object())
+    shown = json.dumps(error_object(made))
     assert not re.search(r"<[a-zA-Z!?]", made.message)
     assert not re.search(r"gw7|10\.0\.0\.7", shown)
     assert made.status < 500 or "invalid" not in made.type
@@ -56,7 +57,7 @@ def test_no_status_makes_an_error_of_the_wrong_side(status: int) -> None:
         assert made.status in {500, 502, 503, 504}
     else:
         assert made.status == (429 if status == 402 else status)
-    assert made.as_object()["message"]
+    assert error_object(made)["message"]
 
 
 ROWS_AS_TEXT = [
@@ -245,7 +246,7 @@ def test_the_text_of_a_page_is_for_the_log(status: int) -> None:
     page = b"<html><title>gw.internal</title><script>steal()</script><h1>Bad\n gateway</h1></html>"
     made = error_of(status, page)
     assert made.log_text == "gw.internal Bad gateway"
-    assert "gw.internal" not in json.dumps(made.as_object())
+    assert "gw.internal" not in json.dumps(error_object(made))
 
 
 def test_what_a_provider_says_of_the_key_is_for_the_log() -> None:
