@@ -36,12 +36,16 @@ class UnderWay(Protocol):
     def cut(self, error: ProxyError) -> None: ...
 
 
-class Reader(Protocol):
+class Reader:
     """What can stop and resume reading from a client."""
 
-    def pause(self) -> None: ...
+    __slots__ = ()
 
-    def resume(self) -> None: ...
+    def pause(self) -> None:
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        raise NotImplementedError
 
 
 class ReadBudget:
@@ -102,12 +106,18 @@ class TlsReports:
         )
 
 
-class Connection(Protocol):
+class ClientConnection:
     """A client's connection, as far as this module needs it."""
 
-    def read_config(self) -> None: ...
+    __slots__ = ()
 
-    def abort(self) -> None: ...
+    def read_config(self) -> None:
+        """Apply settings that have changed."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        raise NotImplementedError
 
 
 class Traffic:
@@ -134,7 +144,7 @@ class Traffic:
     def __init__(self) -> None:
         self.max_requests = self.max_body_bytes = math.inf
         self.body_bytes = 0
-        self.connections: set[Connection] = set()
+        self.connections: set[ClientConnection] = set()
         self.requests: set[UnderWay] = set()
         self.is_draining = False
         self.lingering = 0

@@ -51,10 +51,10 @@ class Attempt(NamedTuple):
     @override
     def __str__(self) -> str:
         """As in the route header: `groq/llama 429 35ms`."""
-        text = f"{self.target} {self.status or self.outcome}"
-        if self.started is None or self.ended is None:
-            return text
-        return f"{text} {1000 * (self.ended - self.started):.0f}ms"
+        target, outcome, status, started, ended = self
+        if started is None or ended is None:
+            return f"{target} {status or outcome}"
+        return f"{target} {status or outcome} {1000 * (ended - started):.0f}ms"
 
 
 @dataclass(slots=True)
@@ -91,7 +91,8 @@ class RequestRecord:
     @property
     def route(self) -> str:
         """The attempts as text, for the route header and the log; empty where no target was considered."""
-        return ", ".join(map(str, self.attempts))
+        attempts = self.attempts
+        return str(attempts[0]) if len(attempts) == 1 else ", ".join(map(str, attempts))
 
     def sent(self, size_bytes: int) -> None:
         """Note bytes of the body on their way to the client."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -94,9 +94,6 @@ class Answer:
     request: ChatRequest
     source: Response
 
-    def parse(self) -> Coroutine[Any, Any, WholeAnswer]:
-        return self.provider.parse_non_streaming(self)
-
     def close(self) -> None:
         self.source.close()
 
@@ -130,11 +127,12 @@ class ChatProvider(ABC):
         self.commit_delay_s = provider.commit_delay_s
         self.ping_s = settings.heartbeat_interval_s
         self.settings = provider
+        self._total_s = provider.timeouts.total_s
         self.client = client
 
     def deadline(self) -> float:
         """When a request that begins now is overdue, with all its attempts; loop time."""
-        return self.client.deadline(self.settings.timeouts.total_s)
+        return self.client.deadline(self._total_s)
 
     @property
     @abstractmethod

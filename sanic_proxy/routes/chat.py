@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from sanic import Blueprint
 
 from sanic_proxy.dialects.base import Dialect
@@ -19,9 +22,9 @@ blueprint = Blueprint("chat")
 
 
 @openapi.chat
-async def chat_completions(request: ProxyRequest) -> Reply | None:
+def chat_completions(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]:
     """Create a chat completion, whole or streamed."""
-    return await answer(request, CHAT)
+    return answer(request, CHAT)
 
 
 async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:

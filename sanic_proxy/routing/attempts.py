@@ -49,9 +49,9 @@ async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Whole
         _aim(request, target, body)
         answer = await target.provider.send_request(request)
         try:
-            return await answer.parse()
+            return await target.provider.parse_non_streaming(answer)
         finally:
-            answer.close()
+            answer.source.close()
 
     return await _first_good(RetryState(targets, limits, request.record), request, ask)
 

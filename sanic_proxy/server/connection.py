@@ -50,6 +50,7 @@ from typing_extensions import override
 
 from sanic_proxy.errors import ClientError, ProxyError
 from sanic_proxy.http1.request_rules import check_host, check_transfer_coding, host_in_target
+from sanic_proxy.observability.in_flight import ClientConnection, Reader
 from sanic_proxy.server import body_rate
 from sanic_proxy.server.body_rate import BodyRate
 from sanic_proxy.server.disconnects import DisconnectWatch
@@ -87,7 +88,7 @@ _BODILESS = frozenset({204, 304})
 _FRAMING = ("content-length", "transfer-encoding")
 
 
-class ProxyHttp(Http):
+class ProxyHttp(Http, Reader):
     """One connection's requests and answers, in turn."""
 
     protocol: Any
@@ -207,11 +208,13 @@ class ProxyHttp(Http):
 
     # The event loop's turn is used up: see ReadBudget
 
+    @override
     def pause(self) -> None:
         transport = self.protocol.transport
         if not self._is_held and transport is not None and not transport.is_closing():
             transport.pause_reading()
 
+    @override
     def resume(self) -> None:
         transport = self.protocol.transport
         if not self._is_held and transport is not None and not transport.is_closing():
@@ -704,7 +707,7 @@ def _lines_of(response: Any) -> str:
     )
 
 
-class ProxyProtocol(HttpProtocol):
+class ProxyProtocol(HttpProtocol, ClientConnection):
     """Sanic's connection with the parser above."""
 
     HTTP_CLASS = ProxyHttp
@@ -719,6 +722,7 @@ class ProxyProtocol(HttpProtocol):
         self.traffic.connections = self.connections
         self._setup_connection()
 
+    @override
     def read_config(self) -> None:
         """Take over what has changed in the app's configuration since the connection was made."""
         config = self.app.config

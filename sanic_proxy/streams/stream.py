@@ -25,6 +25,7 @@ from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import FilterChain, StreamFilter
 from sanic_proxy.upstream.client import Response
+from sanic_proxy.upstream.connection import Receiver
 
 # So long after its last known progress a stream is taken on trust: looking costs a parse of each frame.
 LOOK_AFTER_S = 30.0
@@ -33,7 +34,7 @@ MAX_HELD_BYTES = 1024 * 1024
 
 
 class Sink(Protocol):
-    """A client's connection with a chunked answer that has begun."""
+    """A client's connection with a chunked answer that has begun. `on_writable` is called when it drains."""
 
     on_writable: Callable[[], None] | None
     loop: asyncio.AbstractEventLoop
@@ -186,7 +187,7 @@ class StreamResponse(Protocol):
     async def send(self, data: bytes, end_stream: bool | None = None) -> None: ...
 
 
-class Relay:
+class Relay(Receiver):
     """The rest of an upstream's stream, on its way to the client without a task that wakes for it.
 
     What the connection reads goes through the guard and out in the same turn of the event loop. One
@@ -261,6 +262,7 @@ class Relay:
             if self._loop.time() >= self._stalls_at():
                 raise self._stalled()
 
+    @override
     def received(self, data: bytes) -> None:
         """Bytes of the stream."""
         if self._done.done():
@@ -284,6 +286,7 @@ class Relay:
         if guard.failure is not None:
             self._done.set_exception(guard.failure)
 
+    @override
     def ended(self, failure: errors.ProxyError | None) -> None:
         """The connection has no more."""
         if self._done.done():

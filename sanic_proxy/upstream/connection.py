@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Protocol, cast
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, cast
 
 import httptools
 from typing_extensions import override
@@ -45,11 +46,18 @@ STALE_CONNECTION_S = 0.1
 LENGTHS = frozenset({"content-length", "transfer-encoding"})
 
 
-class Receiver(Protocol):
+class Receiver(ABC):
     """Takes a body as it arrives, instead of reading it."""
 
-    def received(self, data: bytes) -> None: ...
-    def ended(self, failure: errors.UpstreamError | None) -> None: ...
+    __slots__ = ()
+
+    @abstractmethod
+    def received(self, data: bytes) -> None:
+        """Bytes of the body."""
+
+    @abstractmethod
+    def ended(self, failure: errors.UpstreamError | None) -> None:
+        """There are no more; `failure` is why there should have been."""
 
 
 class Connection(asyncio.Protocol):
@@ -235,9 +243,9 @@ class Connection(asyncio.Protocol):
             self.release()
             return
         self.resume()
-        self._receiver = _Drain(self)
+        self._receiver = receiver = _Drain(self)
         self._pool.draining.add(self)
-        self._loop.call_later(DRAIN_S, self._stop_draining, self._receiver)
+        self._loop.call_later(DRAIN_S, self._stop_draining, receiver)
 
     def _stop_draining(self, receiver: Receiver) -> None:
         if self._receiver is receiver:
@@ -439,17 +447,19 @@ class Connection(asyncio.Protocol):
         self.is_reusable = self._parser.should_keep_alive()
 
 
-class _Drain:
+class _Drain(Receiver):
     """Discards what follows the content, until the body ends or exceeds the limit."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._left_bytes = MAX_DRAIN_BYTES
 
+    @override
     def received(self, data: bytes) -> None:
         self._left_bytes -= len(data)
         if self._left_bytes < 0:
             self._connection.close()
 
+    @override
     def ended(self, failure: errors.UpstreamError | None) -> None:
         self._connection.release()

@@ -5,10 +5,18 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from typing_extensions import override
 
 from sanic_proxy.config.model import Capacity
 from sanic_proxy.errors import Overloaded, ProxyError, ShuttingDown
-from sanic_proxy.observability.in_flight import READ_TURN_S, ReadBudget, TlsReports, Traffic
+from sanic_proxy.observability.in_flight import (
+    READ_TURN_S,
+    ClientConnection,
+    ReadBudget,
+    Reader,
+    TlsReports,
+    Traffic,
+)
 
 
 class Request:
@@ -25,15 +33,17 @@ class Request:
         self.events.append(f"cut: {error.code}")
 
 
-class Client:
+class Client(ClientConnection):
     """A connection, likewise."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
 
+    @override
     def read_config(self) -> None:
         self.events.append("read")
 
+    @override
     def abort(self) -> None:
         self.events.append("aborted")
 
@@ -115,15 +125,17 @@ def test_without_a_limit_everything_is_taken() -> None:
     assert traffic.max_requests > 10**9
 
 
-class Reader:
+class Noted(Reader):
     """What is read from; notes when it is paused and resumed."""
 
     def __init__(self) -> None:
         self.events: list[str] = []
 
+    @override
     def pause(self) -> None:
         self.events.append("paused")
 
+    @override
     def resume(self) -> None:
         self.events.append("resumed")
 
@@ -133,7 +145,7 @@ def test_reads_beyond_the_budget_of_a_turn_wait_for_the_next_turn() -> None:
         loop, budget, first, second, third = (
             asyncio.get_running_loop(),
             ReadBudget(),
-            *(Reader() for _ in "abc"),
+            *(Noted() for _ in "abc"),
         )
         budget.spend(loop, READ_TURN_S / 2, first)
         budget.spend(loop, READ_TURN_S / 2, second)

@@ -15,7 +15,7 @@ from typing_extensions import override
 from sanic_proxy import errors
 from sanic_proxy.config.model import PoolLimits
 from sanic_proxy.upstream import connection
-from sanic_proxy.upstream.connection import Connection
+from sanic_proxy.upstream.connection import Connection, Receiver
 from sanic_proxy.upstream.pool import Pool
 from sanic_proxy.upstream.request import Origin
 
@@ -236,13 +236,15 @@ def test_the_timer_strikes_when_it_is_due_and_not_before() -> None:
 
 
 def test_what_comes_goes_to_the_receiver_at_once() -> None:
-    class Taker:
+    class Taker(Receiver):
         def __init__(self) -> None:
             self.events: list[Any] = []
 
+        @override
         def received(self, data: bytes) -> None:
             self.events.append(data)
 
+        @override
         def ended(self, failure: errors.UpstreamError | None) -> None:
             self.events.append(failure)
 
@@ -276,12 +278,14 @@ def test_a_connection_whose_request_is_not_all_sent_is_not_kept() -> None:
 
 
 def test_a_diverted_connection_is_read_from_again() -> None:
-    class Taker:
+    class Taker(Receiver):
         size = 0
 
+        @override
         def received(self, data: bytes) -> None:
             self.size += len(data)
 
+        @override
         def ended(self, failure: errors.UpstreamError | None) -> None:
             return
 
