@@ -132,6 +132,15 @@ class ProxyError(Exception):
         self.headers = facts.get("headers", ())
         self.log_text = facts.get("log_text", "")
 
+    def replaced(self, *, blames_target: bool | None = None, is_final: bool | None = None) -> Self:
+        """A copy that knows more of its effect than where the error was made."""
+        other = copy.copy(self)
+        if blames_target is not None:
+            other.blames_target = blames_target
+        if is_final is not None:
+            other.is_final = is_final
+        return other
+
     def redacted(self, secrets: Iterable[str]) -> Self:
         """This error without `secrets` in any of its texts: a provider may repeat the key that it rejects."""
         if not (found := tuple(secrets)):

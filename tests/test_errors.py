@@ -113,3 +113,13 @@ def test_every_error_takes_a_text_and_the_facts(kind: type[errors.ProxyError]) -
 def test_a_redacted_error_keeps_what_its_class_adds() -> None:
     error = errors.UpstreamDisconnected("m", is_stale_connection=True)
     assert error.redacted(["nothing"]).is_stale_connection
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_replaced_error_is_a_copy(kind: type[errors.ProxyError]) -> None:
+    made = kind("m", upstream_status=418)
+    other = made.replaced(blames_target=not made.blames_target, is_final=True)
+    assert type(other) is kind
+    assert (other.message, other.upstream_status, other.is_final) == ("m", 418, True)
+    assert other.blames_target is not made.blames_target
+    assert made.is_final is kind.is_final

@@ -125,8 +125,7 @@ class GenericProvider(ChatProvider):
         try:
             yield
         except errors.UpstreamAuthFailed as exc:
-            exc.blames_target = self._own_headers.isdisjoint(headers)
-            raise
+            raise exc.replaced(blames_target=self._own_headers.isdisjoint(headers)) from exc
 
     def _made_way(self, method: str, path: str) -> Endpoint:
         fixed = fixed_headers(self.settings)

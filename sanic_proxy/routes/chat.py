@@ -14,7 +14,7 @@ from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.server.selection import named_provider, told_of
+from sanic_proxy.server.selection import named_provider, route_headers
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 
@@ -33,7 +33,7 @@ async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
     limits = state_of(request.app).limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
-        lines = header_lines([*told_of(request.record), *whole.headers, *chat.answer_headers])
+        lines = header_lines([*route_headers(request.record), *whole.headers, *chat.answer_headers])
         return Reply(lines, dialect.whole(whole.body))
     first = targets[0].provider
     await pump(
@@ -41,7 +41,7 @@ async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
         lambda: attempts.streamed(targets, limits, chat),
         commit_delay_s=first.commit_delay_s,
         ping_s=first.ping_s,
-        headers=lambda: [*told_of(request.record), *chat.answer_headers],
+        headers=lambda: [*route_headers(request.record), *chat.answer_headers],
         heartbeat=lambda: (chat.provider or first).heartbeat(chat),
         dialect=dialect,
     )

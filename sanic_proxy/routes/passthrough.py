@@ -30,10 +30,10 @@ from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
 from sanic_proxy.server import bodies
-from sanic_proxy.server.error_responses import told
+from sanic_proxy.server.error_responses import to_client_error
 from sanic_proxy.server.forms import UnsortedForm, pieces_of, too_large
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.server.selection import named_provider, query_up, told_of, unnamed
+from sanic_proxy.server.selection import named_provider, query_up, route_headers, unnamed
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 from sanic_proxy.streams import sse
@@ -224,7 +224,7 @@ class _Opened:
 
     def _headers(self) -> list[tuple[str, str]]:
         back = [] if self._answer is None else headers_back(self._answer.headers)
-        return [*told_of(self._request.record), *back]
+        return [*route_headers(self._request.record), *back]
 
     def _described(self) -> list[tuple[str, str]]:
         upstream = self._answer.headers if self._answer is not None else {}
@@ -271,7 +271,7 @@ async def _download(request: ProxyRequest, lines: str, answer: Response) -> None
     try:
         await stream.pump(response)
     except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off
-        error = told(request, exc)
+        error = to_client_error(request, exc)
         request.record.ended = error.code or error.type
         request.abort()
     finally:

@@ -16,7 +16,7 @@ from sanic_proxy import errors
 from sanic_proxy.dialects.chat import dialect_for
 from sanic_proxy.routing import policy
 from sanic_proxy.server.request import ProxyRequest
-from sanic_proxy.server.selection import told_of
+from sanic_proxy.server.selection import route_headers
 from sanic_proxy.state import AppState
 
 logger = logging.getLogger(__name__)
@@ -34,13 +34,13 @@ _SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
 
 def render(request: Request, exception: Exception) -> HTTPResponse:
     """The response for any exception. Registered as the app's error handler."""
-    error = told(request, exception)
+    error = to_client_error(request, exception)
     if not isinstance(exception, errors.ProxyError | SanicException):
         logger.error("request %s failed", getattr(request, "record", None), exc_info=exception)
     headers = dict(error_headers(error))
     if isinstance(request, ProxyRequest):
         request.record.ended = error.code or error.type
-        headers.update(told_of(request.record))
+        headers.update(route_headers(request.record))
     if isinstance(exception, MethodNotAllowed):
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
     return HTTPResponse(
@@ -51,7 +51,7 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
     )
 
 
-def told(request: Request, exception: BaseException) -> errors.ProxyError:
+def to_client_error(request: Request, exception: BaseException) -> errors.ProxyError:
     """The error for the client: one of ours, without any key of the settings."""
     error = as_proxy_error(exception)
     state: AppState | None = getattr(request.app.ctx, "state", None)

@@ -52,7 +52,7 @@ def unnamed() -> InvalidRequest:
     )
 
 
-def told_of(record: RequestRecord) -> list[tuple[str, str]]:
+def route_headers(record: RequestRecord) -> list[tuple[str, str]]:
     """The headers that say which way a request has gone."""
     headers = [("x-sanic-proxy-provider", record.provider)] if record.provider is not None else []
     if route := record.route:

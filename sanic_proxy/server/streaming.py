@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import ProxyError
-from sanic_proxy.server.error_responses import told
+from sanic_proxy.server.error_responses import to_client_error
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
 
@@ -187,7 +187,7 @@ async def _send(request: ProxyRequest, response: Reply, frame: bytes) -> None:
 
 
 async def _fail(request: ProxyRequest, response: Reply, dialect: Dialect, exc: Exception) -> None:
-    error = told(request, exc)
+    error = to_client_error(request, exc)
     if not isinstance(exc, ProxyError):
         logger.error("stream %s failed", request.record.request_id, exc_info=exc)
     request.record.ended = error.code or error.type

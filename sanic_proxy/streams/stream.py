@@ -157,7 +157,7 @@ class Stream:
                 raise self._failure
             if not self._is_over:
                 await self._pump(response)
-            self._source.let_end()
+            self._source.drain()
         except errors.ProxyError as exc:
             if self.on_failure is not None:
                 self.on_failure(exc)
@@ -228,7 +228,7 @@ class Relay(Receiver):
         self._sink = sink
         self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
         self._source.begin_content()
-        if not self._source.divert(self):
+        if not self._source.attach(self):
             await self._send_read(response)
             return
         sink.on_writable = self._release
@@ -239,7 +239,7 @@ class Relay(Receiver):
             sink.on_writable = None
             if self._timer is not None:
                 self._timer.cancel()
-            self._source.divert(None)
+            self._source.attach(None)
 
     async def _send_read(self, response: StreamResponse) -> None:
         """The same with a source that has to be read. `send` waits for a slow client."""

@@ -113,7 +113,7 @@ class Response:
     def begin_content(self) -> None:
         """Content has come: the clock for the first content stops, those for silence and stalls start."""
 
-    def divert(self, receiver: Receiver | None) -> bool:
+    def attach(self, receiver: Receiver | None) -> bool:
         """Hand the rest of the body to `receiver` as it comes; False where it has to be read."""
         return False
 
@@ -131,7 +131,7 @@ class Response:
         """The error for the clock that has struck."""
         return errors.UpstreamTimeout("The answer took longer than allowed")
 
-    def let_end(self) -> None:
+    def drain(self) -> None:
         """The content is complete: the rest of the body is read in the background."""
 
     def close(self) -> None:
@@ -265,7 +265,7 @@ class UpstreamResponse(Response):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @override
-    def divert(self, receiver: Receiver | None) -> bool:
+    def attach(self, receiver: Receiver | None) -> bool:
         """Pass the rest of the body to `receiver` as it arrives; False where it can only be read.
 
         From then on the receiver enforces the time limits, by `due_at`.
@@ -284,7 +284,7 @@ class UpstreamResponse(Response):
             self._exchange.resume()
 
     @override
-    def let_end(self) -> None:
+    def drain(self) -> None:
         """The content is complete: drain the end of the body in the background."""
         if self._exchange is not None:
             self._exchange.drain_in_background()

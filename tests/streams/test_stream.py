@@ -78,7 +78,7 @@ class Provider(Response):
         return self.pieces.pop(0) if self.pieces else b""
 
     @override
-    def divert(self, receiver: Receiver | None) -> bool:
+    def attach(self, receiver: Receiver | None) -> bool:
         self.receiver = receiver if self.comes else None
         return self.comes
 

@@ -141,8 +141,7 @@ class StraicoProvider(ChatProvider):
                 response.close()
         except ProxyError as exc:
             if first.violation is None or first.violation.error is not None:
-                exc.is_final = True  # the first has been paid: nobody is to begin again
-                raise
+                raise exc.replaced(is_final=True) from exc  # the first has been paid: no other attempt
             return first
         return validator.add_cost(second, first.reply)
 
