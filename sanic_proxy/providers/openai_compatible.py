@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -55,7 +54,7 @@ class GenericProvider(ChatProvider):
         self._whole = endpoint(provider, "POST", "/chat/completions", as_json)
         self._streamed = endpoint(provider, "POST", "/chat/completions", as_stream)
         self._models = endpoint(provider, "GET", provider.models_path or "", as_json)
-        self._way = lru_cache(maxsize=256)(self._made_way)
+        self._endpoint = lru_cache(maxsize=256)(self._build_endpoint)
 
     @property
     @override
@@ -70,8 +69,10 @@ class GenericProvider(ChatProvider):
         chat = self._streamed if request.is_streaming else self._whole
         request.forget_content()  # the bytes on their way are all that is kept of it
         headers = self._headers_up(request.headers)
-        with self._judged(headers):
+        try:
             response = await self.client.send(chat, headers=headers, body=body, total_at=request.total_at)
+        except errors.UpstreamAuthFailed as exc:
+            raise self._rejected(exc, headers) from exc
         return Answer(self, request, response)
 
     @override
@@ -111,23 +112,23 @@ class GenericProvider(ChatProvider):
         headers["accept"] = accept if is_header_value(accept) else "*/*"
         if call.content_type is not None:
             headers["content-type"] = call.content_type
-        way = self._way(call.method, call.path)
-        with self._judged(headers):
-            if isinstance(call.body, Upload):
-                return await self.client.upload(way, call.body, headers=headers)
-            return await self.client.send(
-                way, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
-            )
-
-    @contextmanager
-    def _judged(self, headers: Mapping[str, str]) -> Iterator[None]:
-        """A key that is refused beside a client's own header for it (an organisation, say) may be good."""
+        to = self._endpoint(call.method, call.path)
         try:
-            yield
+            if isinstance(call.body, Upload):
+                return await self.client.upload(to, call.body, headers=headers)
+            return await self.client.send(
+                to, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
+            )
         except errors.UpstreamAuthFailed as exc:
-            raise exc.replaced(blames_target=self._own_headers.isdisjoint(headers)) from exc
+            raise self._rejected(exc, headers) from exc
 
-    def _made_way(self, method: str, path: str) -> Endpoint:
+    def _rejected(
+        self, error: errors.UpstreamAuthFailed, headers: Mapping[str, str]
+    ) -> errors.UpstreamAuthFailed:
+        """A key that is refused beside a client's own header for it (an organisation, say) may be good."""
+        return error.replaced(blames_target=self._own_headers.isdisjoint(headers))
+
+    def _build_endpoint(self, method: str, path: str) -> Endpoint:
         fixed = fixed_headers(self.settings)
         fixed.pop("content-type")
         return endpoint(self.settings, method, path, fixed)

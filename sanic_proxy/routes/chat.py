@@ -9,9 +9,10 @@ from sanic import Blueprint
 
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
-from sanic_proxy.providers.base import ChatRequest
+from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
+from sanic_proxy.routing.router import Router
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import named_provider, route_headers
@@ -29,8 +30,9 @@ def chat_completions(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]
 
 async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
     """Answer a conversation in `dialect`."""
-    targets, chat = _targets_and_request(request, dialect)
-    limits = state_of(request.app).limits
+    state = state_of(request.app)
+    targets, chat = _targets_and_request(request, dialect, state.router)
+    limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
         lines = header_lines([*route_headers(request.record), *whole.headers, *chat.answer_headers])
@@ -48,7 +50,9 @@ async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
     return None
 
 
-def _targets_and_request(request: ProxyRequest, dialect: Dialect) -> tuple[attempts.Targets, ChatRequest]:
+def _targets_and_request(
+    request: ProxyRequest, dialect: Dialect, router: Router[ChatProvider]
+) -> tuple[attempts.Targets, ChatRequest]:
     """Where the request may go and what it asks. From here on the conversation is the latter's alone."""
     fields = bodies.json_object(request)
     body, request.body = request.body, b""
@@ -57,7 +61,6 @@ def _targets_and_request(request: ProxyRequest, dialect: Dialect) -> tuple[attem
     record = request.record
     record.dialect = dialect.name
     record.model, record.is_streaming = model[:256], asked.is_streaming
-    router = state_of(request.app).router
     named = named_provider(request)
     targets = router.resolve(model) if named is None else router.named(named, model)
     first = targets[0]
