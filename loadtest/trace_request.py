@@ -222,7 +222,9 @@ def serve_and_trace(upstream_port: int) -> dict[str, list[Call]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="List the Python calls of one warm chat request.")
+    parser = argparse.ArgumentParser(
+        prog="scripts/trace-request", description="List the Python calls of one warm chat request."
+    )
     parser.add_argument("--summary", action="store_true", help="print the counts alone")
     is_summary = parser.parse_args().summary
     with scripted_upstream() as upstream_port:

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from sanic_proxy.observability import banner, logs
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.routes import BLUEPRINTS
-from sanic_proxy.server import admission, bodies
+from sanic_proxy.server import address, admission, bodies
 from sanic_proxy.server.connection import ProxyProtocol
 from sanic_proxy.server.error_responses import render
 from sanic_proxy.server.lifecycle import shared_slots
@@ -71,7 +72,16 @@ class ProxyApp(Sanic[Any, Any]):
                 host, port = host or settings.host, port or settings.port
             if workers == 1 and settings.workers and not _WORKER_FLAGS.intersection(_flag_names()):
                 workers = settings.workers
+        self._check_address(host, port, options)
         super().prepare(host, port, workers=workers, **options)
+
+    def _check_address(self, host: str | None, port: int | None, options: Mapping[str, Any]) -> None:
+        """Exit with one line where nothing can listen there."""
+        unix = options.get("unix") or None
+        if options.get("sock") is None and (unix or (host and port)):
+            problem = address.listening_problem(host or "", port or 0, unix)
+            if problem is not None:
+                _exit_with([problem])
 
     @override
     def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
@@ -106,7 +116,8 @@ class ProxyApp(Sanic[Any, Any]):
     async def _answer(self, request: ProxyRequest, state: AppState) -> None:
         """Sanic's way from a request to its answer, but for signals and middlewares: there are none."""
         headers = request.fields
-        if "origin" in headers and admission.allows_origin(state.settings, headers["origin"]):
+        if "origin" in headers:
+            admission.check_origin(state.settings, headers, request.ip)
             request.answer_lines += header_lines(admission.cors_headers(headers))
             if admission.is_preflight(request.method, headers):
                 await _send(request, Reply(header_lines(admission.preflight_headers(headers)), status=204))
@@ -224,12 +235,26 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
     return made
 
 
-def _settings_or_exit(address: str) -> Settings:
+def _announce_ready(app: ProxyApp) -> Callable[[], None]:
+    """A function that tells the operator where the proxy answers."""
+
+    def announce() -> None:
+        listener = app.state.server_info[0].settings
+        sock = listener.get("sock")
+        unix = listener.get("unix")
+        host, port = (app.state.host, app.state.port) if sock is None or unix else sock.getsockname()[:2]
+        shown = address.shown_address(host, port, unix, is_tls=listener.get("ssl") is not None)
+        logs.say(f"ready on {shown}")
+
+    return announce
+
+
+def _settings_or_exit(host: str) -> Settings:
     try:
         settings = load()
     except SettingsError as exc:
         _exit_with(exc.problems)
-    problem = binding_problem(settings, address)
+    problem = binding_problem(settings, host)
     if problem is not None:
         _exit_with([problem])
     return settings
@@ -237,7 +262,7 @@ def _settings_or_exit(address: str) -> Settings:
 
 def _exit_with(problems: list[str]) -> NoReturn:
     for problem in problems:
-        logs.say(f"sanic-proxy: {problem}")
+        logs.say(f"sanic-proxy: {problem}", "error")
     logging.getLogger("sanic.error").disabled = True  # it would print a traceback of this exit
     raise SystemExit(1)
 
@@ -249,7 +274,7 @@ async def check_settings(app: ProxyApp) -> None:
     settings = _settings_or_exit(app.state.host)
     logs.configure(settings.log_level, settings.log_format)
     for line in banner.start_lines(settings):
-        logs.say(line)
+        logs.say(line, "warning" if line in settings.warnings else "")
 
 
 async def begin_supervision(app: ProxyApp) -> None:
@@ -263,7 +288,7 @@ async def begin_supervision(app: ProxyApp) -> None:
 
     logs.enable_stack_dumps()
     app.shared_ctx.worker_slots = shared_slots()
-    app.ctx.supervisor = Supervisor(load(), read, app.shared_ctx.worker_slots)
+    app.ctx.supervisor = Supervisor(load(), read, app.shared_ctx.worker_slots, _announce_ready(app))
 
 
 async def supervise(app: ProxyApp) -> None:
@@ -287,6 +312,8 @@ async def open_state(app: ProxyApp) -> None:
 async def begin_serving(app: ProxyApp) -> None:
     """In each worker, when it accepts connections."""
     app.ctx.worker.serving()
+    if not os.environ.get("SANIC_WORKER_NAME") or app.auto_reload:
+        _announce_ready(app)()  # there is no supervisor
 
 
 async def begin_drain(app: ProxyApp) -> None:

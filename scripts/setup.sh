@@ -1,7 +1,17 @@
-# Sourced by the other scripts: an environment for each requirement file, installed once.
-# Tests have one of their own, as pytest-sanic needs an older websockets than the proxy runs with.
+# Sourced by the other scripts, with their arguments: `--help`, and an environment for each requirement file,
+# installed once. Tests have one of their own, as pytest-sanic needs an older websockets than the proxy runs with.
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+
+# print_help FILE: the comment at its beginning.
+print_help() { sed -n -e 1d -e '/^#/!q' -e 's/^# \{0,1\}//p' "$1"; }
+
+for argument in "$@"; do
+    if [[ $argument == --help || $argument == -h ]]; then
+        print_help "$0"
+        exit
+    fi
+done
 
 find_python() {
     local candidate
@@ -15,31 +25,53 @@ find_python() {
     return 1
 }
 
+# step TEXT COMMAND...: run it; one line on standard error with the time it took.
+step() {
+    local text=$1 started=$SECONDS code=0
+    shift
+    printf '%s ... ' "$text" >&2
+    "$@" || code=$?
+    if ((code)); then
+        echo "failed after $((SECONDS - started)) s" >&2
+    else
+        echo "$((SECONDS - started)) s" >&2
+    fi
+    return "$code"
+}
+
+# pins_in FILE: how many packages a requirement file pins.
+pins_in() { grep -c '^[A-Za-z0-9].*==' "$1"; }
+
 # install NAME FOLDER: make FOLDER hold scripts/requirements/NAME.txt and this package, and set $venv to it.
 # Does nothing the second time.
 install() {
-    local name=$1 wanted stamp
+    local wanted stamp python
+    local packages="$root/scripts/requirements/$1.txt" build="$root/scripts/requirements/build.txt"
     venv="$root/$2"
     stamp="$venv/.installed"
-    wanted=$(cat "$root/scripts/requirements/$name.txt" "$root/scripts/requirements/build.txt" "$root/pyproject.toml" | cksum)
+    wanted=$(cat "$packages" "$build" "$root/pyproject.toml" | cksum)
     if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
         return
     fi
+    python=$(find_python)
     mkdir -p "$venv"
     (
         # Two first starts at once: the second waits, and finds the work done.
-        if command -v flock >/dev/null; then flock 9; fi
+        if command -v flock >/dev/null && ! flock -n 9; then
+            step "waiting for another installation into $2" flock 9
+        fi
         if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then
             exit 0
         fi
-        echo "installing scripts/requirements/$name.txt into ${venv##*/}" >&2
         if [[ ! -x $venv/bin/pip ]]; then
-            "$(find_python)" -m venv "$venv"
+            step "creating $2 with $("$python" --version)" "$python" -m venv "$venv"
         fi
         pip=("$venv/bin/python" -m pip --quiet --disable-pip-version-check install)
-        "${pip[@]}" --require-hashes -r "$root/scripts/requirements/$name.txt"
-        "${pip[@]}" --require-hashes -r "$root/scripts/requirements/build.txt"
-        "${pip[@]}" --no-deps --no-build-isolation --editable "$root"
+        step "installing scripts/requirements/$1.txt ($(pins_in "$packages")) into $2" \
+            "${pip[@]}" --require-hashes -r "$packages"
+        step "installing scripts/requirements/build.txt ($(pins_in "$build"))" \
+            "${pip[@]}" --require-hashes -r "$build"
+        step "installing sanic-proxy" "${pip[@]}" --no-deps --no-build-isolation --editable "$root"
         echo "$wanted" >"$stamp"
     ) 9>"$venv/.lock"
 }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sanic_proxy import __version__
-from tests.support.proxy import clean_environment, free_port
+from tests.support.proxy import clean_environment, free_port, start_proxy
 
 KEY = "gsk-canary-0123456789"
 
@@ -151,6 +153,58 @@ def test_every_way_to_start_takes_the_address_from_the_settings(
     for name, text in files.items():
         (tmp_path / name).write_text(text.replace("PORT\n", f"{port}\n"))
     serve_once(tmp_path, port, *(str(port) if argument == "PORT" else argument for argument in arguments))
+
+
+_STARTS = [
+    (*_SERVE, "--workers", "2"),
+    (*_SERVE, "--single-process"),
+    (*_SANIC, "--workers", "2"),
+    (*_SANIC, "--single-process"),
+    ("-c", "from sanic_proxy.app import app; app.run(single_process=True)"),
+]
+
+
+@pytest.mark.parametrize("arguments", _STARTS)
+def test_it_says_once_where_it_is_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    port = free_port()
+    workers = 2 if "2" in arguments else 1
+    log = serve_once(tmp_path, port, *arguments, workers=workers, SANIC_PROXY_PORT=str(port))
+    assert log.splitlines().count(f"ready on http://127.0.0.1:{port}") == 1
+    assert log.count("ready on") == 1
+
+
+@pytest.mark.parametrize("arguments", [("--workers", "2"), ("--single-process",)])
+def test_it_says_that_a_unix_socket_is_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # a socket's path has to be short
+        path = f"{folder}/proxy.sock"
+        proxy = start_proxy(tmp_path, {}, "--unix", path, *arguments)
+        try:
+            proxy.wait_for_log(f"ready on unix:{path}\n", wait_s=30)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(path)
+                client.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        finally:
+            assert proxy.stop() == 0
+
+
+@pytest.mark.parametrize("arguments", _STARTS)
+def test_a_port_in_use_is_one_line_and_a_failure(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=clean_environment({"SANIC_PROXY_PORT": str(port)}),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"sanic-proxy: cannot listen on 127.0.0.1:{port}: the port is in use")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("flags", "expected"), [((), 2), (("--workers", "1"), 1)])

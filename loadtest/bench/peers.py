@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def install_peer(name: str, cache: Path) -> None:
     folder = peer_folder(name, cache)
     if (folder / "bin" / name).exists() or (folder / "node_modules/@portkey-ai/gateway").exists():
         return
-    print(f"installing {name} into {folder.name}", file=sys.stderr)
+    print(f"installing {name} into {folder} ... ", end="", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    _install(name, folder)
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+def _install(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(".log")
     log.unlink(missing_ok=True)

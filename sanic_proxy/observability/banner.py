@@ -24,8 +24,8 @@ def start_lines(settings: Settings) -> list[str]:
 def router_line(settings: Settings) -> str:
     """Which part of a model's name picks the provider."""
     if settings.router_is_on:
-        provider, _, model = EXAMPLE_MODEL.partition("/")
-        return f"router on: `{EXAMPLE_MODEL}` goes to {provider} as `{model}`"
+        name = settings.providers[0].name if settings.providers else EXAMPLE_MODEL.partition("/")[0]
+        return f"router on: the model `{name}/MODEL` goes to {name} as `MODEL`"
     return (
         f"router off: model names go to {CATCH_ALL.name} unchanged; "
         f"{PREFIX}ROUTER=on lets a prefix pick the provider (`{CATCH_ALL.name}/openai/gpt-4o`)"

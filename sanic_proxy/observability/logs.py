@@ -1,5 +1,6 @@
 """Log lines as text or JSON, for the proxy and for Sanic alike. Each record is one line.
 
+On a terminal the levels have colours, unless NO_COLOR (https://no-color.org) is set or TERM is `dumb`.
 `log_writer` writes them: logging never waits for standard error.
 """
 
@@ -11,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, cast
 
@@ -33,7 +35,7 @@ _NAMES = ("sanic.root", "sanic.error", "sanic.server", "sanic.websockets", "sani
 def configure(level: str, style: str, writer: LogWriter = log_writer.STDERR) -> None:
     """Send all loggers of this process to `writer` in one format."""
     handler = LogHandler(writer)
-    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter(_levels()))
     writer.report = handler.report_line
     for name in _NAMES:
         logger = logging.getLogger(name)
@@ -43,6 +45,24 @@ def configure(level: str, style: str, writer: LogWriter = log_writer.STDERR) -> 
     # Libraries and asyncio: without a handler logging would write their warnings to standard error itself.
     root = logging.getLogger()
     root.handlers[:] = [*(other for other in root.handlers if not isinstance(other, LogHandler)), handler]
+
+
+# By level: SGR parameters (ECMA-48).
+_COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
+
+
+def shows_colours(environ: Mapping[str, str], *, is_terminal: bool) -> bool:
+    """Whether lines for standard error have colours."""
+    return is_terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def _levels() -> Mapping[str, str]:
+    """How the levels are written, by logging's names."""
+    has_colours = shows_colours(os.environ, is_terminal=os.isatty(2))
+    return {
+        name.upper(): f"\x1b[{colour}m{name}\x1b[0m" if has_colours else name
+        for name, colour in _COLOURS.items()
+    }
 
 
 def redirect_stderr() -> None:
@@ -94,9 +114,10 @@ def fill_standard_streams() -> None:
             setattr(sys, name, plain)
 
 
-def say(line: str) -> None:
-    """Write a line that is no log record: for the operator, at the start."""
-    log_writer.STDERR.write(_encoded(line))
+def say(line: str, level: str = "") -> None:
+    """Write a line that is no log record: for the operator, at the start. `level` is shown on a terminal."""
+    shown = _levels().get(level.upper(), "") if os.isatty(2) else ""
+    log_writer.STDERR.write(_encoded(f"{shown} {line}" if shown else line))
 
 
 def flush() -> None:
@@ -164,12 +185,16 @@ class _Formatter(logging.Formatter):
 
 
 class _TextFormatter(_Formatter):
+    def __init__(self, levels: Mapping[str, str]) -> None:
+        super().__init__()
+        self._levels = levels
+
     @override
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = getattr(record, "fields", {})
         parts = [
             self.formatTime(record),
-            record.levelname.lower(),
+            self._levels.get(record.levelname) or record.levelname.lower(),
             *([] if fields else [record.name]),
             _one_line(record.getMessage()),
             *(f"{name}={_plain(value)}" for name, value in fields.items()),

@@ -68,7 +68,11 @@ def parsing(body: bytes) -> Generator[None, None, ParsedBody]:
     if sum(run[-1][1] - run[0][0] for run in runs) < _MIN_RUN_BYTES:
         runs = []
     outline = _Outline(body, runs)
-    value = _loads(outline.body)
+    try:
+        value = _parse(outline.body)
+    except orjson.JSONDecodeError as exc:
+        offset = outline.original(_error_offset(outline.body, exc))
+        raise (yield from _invalid_json(body, offset, exc)) from None
     yield
     if runs and not (yield from outline.filling(value)):
         value = _loads(body)  # a string that is a key, or whose key stands there twice
@@ -127,7 +131,12 @@ class _Outline:
         before, _, after = text.partition(self._mark)
         parts = [before]
         for start, end in self._runs[int(after[:_NUMBER_DIGITS])]:
-            parts.append(_loads(b'"%b"' % self._source[start:end]))
+            piece = b'"%b"' % self._source[start:end]
+            try:
+                parts.append(_parse(piece))
+            except orjson.JSONDecodeError as exc:
+                offset = start + _error_offset(piece, exc) - 1
+                raise (yield from _invalid_json(self._source, offset, exc)) from None
             yield
         parts.append(after[_NUMBER_DIGITS:])
         return "".join(parts)
@@ -139,14 +148,59 @@ _VALUES_PER_STEP = 5000
 
 def _loads(body: bytes) -> Any:
     try:
-        if len(body) <= SMALL_BYTES:
-            return orjson.loads(body)
-        with _uncollected():
-            return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise InvalidRequest(
-            "We could not parse the JSON body of your request: it must be one JSON object in UTF-8"
-        ) from None
+        return _parse(body)
+    except orjson.JSONDecodeError as exc:
+        raise _exhausted(_invalid_json(body, _error_offset(body, exc), exc)) from None
+
+
+def _parse(body: bytes) -> Any:
+    if len(body) <= SMALL_BYTES:
+        return orjson.loads(body)
+    with _uncollected():
+        return orjson.loads(body)
+
+
+# orjson's text for it, and the position 0.
+_NOT_UTF8 = "str is not valid UTF-8"
+
+
+def _error_offset(body: bytes, error: orjson.JSONDecodeError) -> int:
+    """The byte of `body` at which parsing failed; orjson counts characters."""
+    if error.msg.startswith(_NOT_UTF8):
+        try:
+            body.decode()
+        except UnicodeDecodeError as exc:
+            return exc.start
+    return error.pos if len(error.doc) == len(body) else len(error.doc[: error.pos].encode())
+
+
+def _invalid_json(
+    body: bytes, offset: int, error: orjson.JSONDecodeError
+) -> Generator[None, None, InvalidRequest]:
+    """The error for a client's body that cannot be parsed: why and where, never what stands there."""
+    if not body or body.isspace():
+        return InvalidRequest("The request has no body: send a JSON object")
+    reason = "invalid UTF-8" if error.msg.startswith(_NOT_UTF8) else error.msg
+    line, column = yield from _locating(body, offset)
+    return InvalidRequest(f"The request body is not valid JSON: {reason} (line {line}, column {column})")
+
+
+def _locating(body: bytes, offset: int) -> Generator[None, None, tuple[int, int]]:
+    """The line and column of the byte at `offset`, counted from 1; columns are characters."""
+    line = column = 1
+    for start in range(0, offset, _SLICE_BYTES):
+        piece = body[start : min(start + _SLICE_BYTES, offset)]
+        if newlines := piece.count(b"\n"):
+            line += newlines
+            column = 1
+            piece = piece[piece.rindex(b"\n") + 1 :]
+        column += len(piece.translate(None, _CONTINUATION_BYTES))
+        yield
+    return line, column
+
+
+# Those that do not begin a character in UTF-8.
+_CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
 @contextmanager

@@ -50,7 +50,10 @@ class EchoProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        await _BEHAVIOURS.get(request.upstream_model, _unknown)()
+        behaviour = _BEHAVIOURS.get(request.upstream_model)
+        if behaviour is None:
+            raise _unknown_model(request.upstream_model)
+        await behaviour()
         return Answer(self, request, Frames([codec.dumps(completion(request))]))
 
     @override
@@ -109,11 +112,6 @@ async def _failing() -> None:
     raise errors.UpstreamError("The echo fails, as asked", code="echo_error", status=500)
 
 
-async def _unknown() -> None:
-    known = ", ".join(f"echo/{name}" for name in _BEHAVIOURS)
-    raise errors.ModelNotFound(f"The echo has no such model; it has {known}", param="model")
-
-
 _BEHAVIOURS: dict[str, Callable[[], Awaitable[None]]] = {
     "echo": _at_once,
     "slow": _after_a_pause,
@@ -121,6 +119,16 @@ _BEHAVIOURS: dict[str, Callable[[], Awaitable[None]]] = {
     "error-500": _failing,
     "cut": _at_once,
 }
+
+
+def _unknown_model(name: str) -> errors.ModelNotFound:
+    """Often the first error that somebody without a provider sees: it says how to go on."""
+    known = ", ".join(f"echo/{name}" for name in _BEHAVIOURS)
+    return errors.ModelNotFound(
+        f"The embedded provider echo has no model {name[:80]!r}: use one of {known}. To reach other models, "
+        "the proxy's operator sets the key of a provider, such as OPENAI_API_KEY or GROQ_API_KEY",
+        param="model",
+    )
 
 
 def completion(request: ChatRequest) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy.openai import codec
 from sanic_proxy.routes import openapi
+from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 
@@ -36,8 +37,7 @@ def not_ready(state: AppState) -> list[str]:
     return reasons
 
 
-_METHODS = ["GET", "HEAD"]  # load balancers ask with either
-blueprint.add_route(liveness, "/health", methods=_METHODS, name="live")
-blueprint.add_route(openapi.alias(liveness), "/healthz", methods=_METHODS, name="live_z")
-blueprint.add_route(openapi.alias(liveness), "/health/liveliness", methods=_METHODS, name="live_liveliness")
-blueprint.add_route(readiness, "/health/readiness", methods=_METHODS, name="ready")
+blueprint.add_route(liveness, "/health", methods=READ, name="live")
+blueprint.add_route(openapi.alias(liveness), "/healthz", methods=READ, name="live_z")
+blueprint.add_route(openapi.alias(liveness), "/health/liveliness", methods=READ, name="live_liveliness")
+blueprint.add_route(readiness, "/health/readiness", methods=READ, name="ready")

@@ -9,6 +9,7 @@ from sanic import Blueprint, HTTPResponse
 from sanic_proxy.errors import ModelNotFound
 from sanic_proxy.openai import codec
 from sanic_proxy.routes import openapi
+from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 
@@ -38,7 +39,7 @@ def _json(value: object) -> HTTPResponse:
     return HTTPResponse(codec.dumps(value), content_type="application/json")
 
 
-blueprint.add_route(list_models, "/v1/models", name="list")
-blueprint.add_route(get_model, "/v1/models/<model:path>", name="get")
-blueprint.add_route(openapi.alias(list_models), "/models", name="list_bare")
-blueprint.add_route(openapi.alias(get_model), "/models/<model:path>", name="get_bare")
+blueprint.add_route(list_models, "/v1/models", methods=READ, name="list")
+blueprint.add_route(get_model, "/v1/models/<model:path>", methods=READ, name="get")
+blueprint.add_route(openapi.alias(list_models), "/models", methods=READ, name="list_bare")
+blueprint.add_route(openapi.alias(get_model), "/models/<model:path>", methods=READ, name="get_bare")

@@ -10,9 +10,9 @@ from importlib import resources
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
-from sanic_proxy.config.model import is_loopback
 from sanic_proxy.errors import ProxyError
-from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.routes.methods import READ
+from sanic_proxy.server.request import ProxyRequest, public_url
 from sanic_proxy.state import AppState, state_of
 
 blueprint = Blueprint("pages")
@@ -45,7 +45,8 @@ async def index(request: ProxyRequest) -> HTTPResponse:
     # The page itself is open to everybody; which providers and models there are is for clients.
     is_client = state.settings.is_open or request.record.client.id != ""
     model = await _example_model(state) if is_client else "MODEL"
-    return _html(index_page(state, public_url(request), model, shows_providers=is_client))
+    url = public_url(request.fields, request.ip)  # so that the examples work when copied
+    return _html(index_page(state, url, model, shows_providers=is_client))
 
 
 async def docs(request: ProxyRequest) -> HTTPResponse:
@@ -61,20 +62,6 @@ async def docs_script(request: ProxyRequest) -> HTTPResponse:
 async def document(request: ProxyRequest) -> HTTPResponse:
     """The OpenAPI document."""
     return HTTPResponse(_DOCUMENT, content_type="application/json")
-
-
-def public_url(request: ProxyRequest) -> str:
-    """The address under which the client reaches the proxy, so that examples work when copied.
-
-    X-Forwarded-Proto and -Host are trusted where the peer is on this machine: it is the reverse proxy in
-    front, which has to set them. Without them, examples would send a key over plain HTTP.
-    """
-    host = request.fields.get("host") or "127.0.0.1:8000"
-    scheme = "http"
-    if not request.ip or is_loopback(request.ip):  # a Unix socket has no address
-        host = request.fields.get("x-forwarded-host", host)
-        scheme = "https" if request.fields.get("x-forwarded-proto", "").lower() == "https" else scheme
-    return f"{scheme}://{host}"
 
 
 async def _example_model(state: AppState) -> str:
@@ -107,7 +94,7 @@ def _html(page: str) -> HTTPResponse:
     return HTTPResponse(page, content_type="text/html; charset=utf-8", headers=_HEADERS)
 
 
-blueprint.add_route(index, "/", name="index")
-blueprint.add_route(docs, "/docs", name="docs")
-blueprint.add_route(document, "/openapi.json", name="openapi")
-blueprint.add_route(docs_script, "/docs/docs.js", name="docs_script")
+blueprint.add_route(index, "/", methods=READ, name="index")
+blueprint.add_route(docs, "/docs", methods=READ, name="docs")
+blueprint.add_route(document, "/openapi.json", methods=READ, name="openapi")
+blueprint.add_route(docs_script, "/docs/docs.js", methods=READ, name="docs_script")

@@ -27,6 +27,7 @@ from sanic_proxy.providers.openai_compatible import (
     rest_of,
 )
 from sanic_proxy.routes import openapi
+from sanic_proxy.routes.methods import methods_of
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
 from sanic_proxy.server import bodies
@@ -144,6 +145,9 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
         answer = await ask()
         if opened.body is not None:
             return Reply(opened.lines(), opened.body, status=answer.status)
+        if request.method == "HEAD":
+            request.begin(Reply(opened.lines(), status=answer.status), b"", _length_of(answer))
+            return None
         if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
             await opened.pump(ask)
             return None
@@ -261,12 +265,17 @@ class _Opened:
             self._answer.close()
 
 
-async def _download(request: ProxyRequest, lines: str, answer: Response) -> None:
-    """Send an answer on as it comes. A broken one breaks the connection: there is no other way to say so."""
+def _length_of(answer: Response) -> int | None:
+    """How many bytes the body has when it is sent on; None if that is unknown."""
     length = answer.headers.get("content-length", "")
     is_sized = length.isascii() and length.isdigit() and "content-encoding" not in answer.headers
+    return int(length) if is_sized else None
+
+
+async def _download(request: ProxyRequest, lines: str, answer: Response) -> None:
+    """Send an answer on as it comes. A broken one breaks the connection: there is no other way to say so."""
     response = Reply(lines, status=answer.status)
-    request.begin(response, b"", int(length) if is_sized else None)
+    request.begin(response, b"", _length_of(answer))
     stream = Stream(answer, StreamFilter(), request.record)
     try:
         await stream.pump(response)
@@ -292,5 +301,7 @@ def _handler(row: Row) -> Callable[..., Coroutine[Any, Any, Reply | None]]:
 for _row in ROWS:
     _path = _row.path.replace("<id>", "<resource_id:str>")
     _made = _handler(_row)
-    blueprint.add_route(_made, f"/v1{_path}", methods=[_row.method], name=_row.name)
-    blueprint.add_route(openapi.alias(_made), _path, methods=[_row.method], name=f"{_row.name}_bare")
+    blueprint.add_route(_made, f"/v1{_path}", methods=methods_of(_row.method), name=_row.name)
+    blueprint.add_route(
+        openapi.alias(_made), _path, methods=methods_of(_row.method), name=f"{_row.name}_bare"
+    )

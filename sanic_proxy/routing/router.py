@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Generic, TypeVar
 
-from sanic_proxy.config.catalog import CATCH_ALL, EXAMPLE_MODEL
+from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import ModelSettings, ProviderOff
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.routing.breaker import BreakerRegistry
@@ -25,16 +25,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 class Router(Generic[P]):
     """The rules of the model name.
 
-    On: the text before the first `/` names the provider and is cut off; so does the text before a
-    first `:` if it names a provider that is on. Without such a prefix the model is the default
-    provider's: the catch-all one, or the only one there is. Off: all names are the catch-all provider's,
-    unchanged. The catch-all provider is the one whose own names look like prefixed ones (`CATCH_ALL`).
+    On: the text before the first `/` names the provider and is removed, as is the text before a first `:`
+    that names a provider that is on. A name without `/` goes to the default provider: the catch-all one
+    (`CATCH_ALL`), or the only one that is on. Many providers have ids with a `/` of their own
+    (`openai/gpt-oss-120b`), so with one provider only, a name whose prefix is not that provider's goes to it
+    unchanged. Off: all names go to the catch-all provider unchanged.
 
-    Before all that come the names of `models`, each of which stands for several in order.
+    The names of `models`, each of which stands for several targets in order, take precedence.
 
-    `providers` are those that are on, by name and alias, each with all its keys in order; `embedded`
-    names those which only answer to their prefix. `registry` has the health of targets, which is
-    separate for each endpoint (a method and a path, as in `CHAT`).
+    `providers` are those that are on, by name and alias, each with all its keys in order. Those named in
+    `embedded` do not count as the only provider while there is another. `registry` has the health of targets,
+    which is separate for each endpoint (a method and a path, as in `CHAT`).
     """
 
     def __init__(  # noqa: PLR0913 - each is said once, where a worker starts
@@ -52,7 +53,10 @@ class Router(Generic[P]):
         self._providers = providers
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
         self._is_on = is_on
-        self._default = _default(providers, embedded)
+        # To be shown in messages, those that reach a model first.
+        self._on = sorted(providers, key=lambda name: (name in embedded, name))
+        self._only = _only(providers, embedded)
+        self._default = providers.get(CATCH_ALL.name, self._only)
         self._models = {model.name: model for model in models}
         self._first_content_s = first_content_s
         self._name_of = name_of
@@ -97,12 +101,12 @@ class Router(Generic[P]):
         """The provider of `model`, with each of its keys, and its own name for it."""
         _check_name(model)
         if not self._is_on:
-            return self._provider(CATCH_ALL.name), model
+            return self._catch_all(model), model
         prefix, slash, rest = model.partition("/")
         alias, colon, _ = prefix.partition(":")
         if colon and alias.lower() in self._providers:
             return self._prefixed(alias, model[len(alias) + 1 :])
-        if slash:
+        if slash and self._is_prefix(prefix, rest):
             return self._prefixed(prefix, rest)
         if self._default is None:
             raise ProviderNotConfigured(self._no_default(model), param="model")
@@ -115,40 +119,76 @@ class Router(Generic[P]):
         key = name.strip().lower()
         if key in self._providers or key in self._off:
             return self._targets(self._provider(key, "x-provider"), model or "", endpoint)
-        known = ", ".join(sorted(self._providers))
         raise ClientError(
-            f"There is no provider {name[:80]!r}; the ones that are on: {known}",
+            f"Unknown provider {name[:80]!r} in the x-provider header or the provider parameter. "
+            f"Providers that are on: {self._listed()}",
             param="x-provider",
             code="provider_not_found",
         )
 
+    def _is_prefix(self, prefix: str, rest: str) -> bool:
+        """Whether the text before a `/` has to name a provider; otherwise it belongs to the model's id."""
+        return self._only is None or prefix.lower() in self._providers or not prefix or not rest
+
     def _prefixed(self, prefix: str, upstream_model: str) -> tuple[Sequence[P], str]:
         name = prefix.lower()
-        if name not in self._providers and name not in self._off:
-            known = ", ".join(sorted(self._providers))
+        if not upstream_model:
             raise ModelNotFound(
-                f"The model's prefix {prefix[:80]!r} names no provider; the ones that are on: {known}",
+                f"The model name ends after its prefix {prefix[:80]!r}: write {self._example('<model>')}",
                 param="model",
             )
-        provider = self._provider(name)
-        if not upstream_model:
-            raise ModelNotFound(f"The model name ends after the provider's: {name}/<model>", param="model")
-        return provider, upstream_model
+        if name in self._providers:
+            return self._providers[name], upstream_model
+        advice = (
+            f"If {prefix[:80]!r} is a part of the model's id, write the provider before it: "
+            f"{self._example(f'{prefix}/{upstream_model}')}. Providers that are on: {self._listed()}"
+        )
+        if name in self._off:
+            variable = self._off[name].variable
+            raise ProviderNotConfigured(
+                f"The provider {name} is not configured: the proxy's operator can set {variable}. {advice}",
+                param="model",
+            )
+        raise ModelNotFound(
+            f"The model's prefix {prefix[:80]!r} is not the name of a provider. {advice}", param="model"
+        )
 
     def _provider(self, name: str, param: str = "model") -> Sequence[P]:
         if name in self._providers:
             return self._providers[name]
         variable = self._off[name].variable if name in self._off else CATCH_ALL.key_variable
-        raise ProviderNotConfigured(f"The provider {name} is not configured: set {variable}", param=param)
+        raise ProviderNotConfigured(
+            f"The provider {name} is not configured: the proxy's operator can set {variable}. "
+            f"Providers that are on: {self._listed()}",
+            param=param,
+        )
+
+    def _catch_all(self, model: str) -> Sequence[P]:
+        """With the router off."""
+        if CATCH_ALL.name in self._providers or not self._on:
+            return self._provider(CATCH_ALL.name)
+        raise ProviderNotConfigured(
+            f"The router is off, so every model name goes to {CATCH_ALL.name}, which is not configured: send "
+            f"the header `x-provider: {self._on[0]}`. The proxy's operator can set {CATCH_ALL.key_variable}, "
+            f"or SANIC_PROXY_ROUTER=on so that {self._example(model)} is accepted",
+            param="model",
+        )
 
     def _no_default(self, model: str) -> str:
-        on = sorted(self._providers)
-        example = f"{on[0]}/{model[:80]}" if on else EXAMPLE_MODEL
+        if not self._on:
+            return "No provider is configured: the proxy's operator can set OPENAI_API_KEY or that of another"
         return (
-            "The model name has no provider's prefix and there is no single provider to fall back to: "
-            f"write one ({example}), or set {CATCH_ALL.key_variable}. "
-            f"Providers that are on: {', '.join(on) or 'none'}"
+            f"The model name {model[:80]!r} has no provider's prefix, and several providers are on "
+            f"({self._listed()}): write one of them first, such as {self._example(model)}"
         )
+
+    def _example(self, model: str) -> str:
+        """How `model` is written for a provider that is on."""
+        name = f"{self._on[0] if self._on else 'PROVIDER'}/{model}"
+        return f"`{name}`" if len(name) <= MAX_MODEL_CHARS else "`PROVIDER/MODEL`"
+
+    def _listed(self) -> str:
+        return ", ".join(self._on) or "none"
 
 
 def _check_name(model: str) -> None:
@@ -158,8 +198,8 @@ def _check_name(model: str) -> None:
         )
 
 
-def _default(providers: Mapping[str, Sequence[P]], embedded: frozenset[str]) -> Sequence[P] | None:
-    if CATCH_ALL.name in providers:
-        return providers[CATCH_ALL.name]
-    candidates = {id(provider): provider for name, provider in providers.items() if name not in embedded}
-    return next(iter(candidates.values())) if len(candidates) == 1 else None
+def _only(providers: Mapping[str, Sequence[P]], embedded: frozenset[str]) -> Sequence[P] | None:
+    """The one provider that is on; an embedded one counts if there is no other."""
+    real = {id(provider): provider for name, provider in providers.items() if name not in embedded}
+    candidates = list((real or {id(provider): provider for provider in providers.values()}).values())
+    return candidates[0] if len(candidates) == 1 else None

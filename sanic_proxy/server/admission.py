@@ -2,9 +2,10 @@
 
 Without keys (open mode) everybody who reaches the port may call, and a browser on the same machine reaches
 it for every page that it shows. Three checks keep such pages out. `Origin`: pages that ask openly (fetch,
-forms) must be allowed. `Host`: a page whose own name resolves to 127.0.0.1 (DNS rebinding) is of the same
-origin, but its name gives it away. `Sec-Fetch-Site`: what a page merely embeds (images, scripts, no-cors
-GETs) carries no Origin, but browsers say where it comes from; it must not make the providers work.
+forms) must be allowed, or served from the address that they call. `Host`: a page whose own name resolves to
+127.0.0.1 (DNS rebinding) is of the same origin, but its name gives it away. `Sec-Fetch-Site`: what a page
+merely embeds (images, scripts, no-cors GETs) carries no Origin, but browsers say where it comes from; it must
+not make the providers work.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from sanic_proxy.config.model import Settings, is_loopback
 from sanic_proxy.errors import Forbidden, ProxyError, Unauthorized
 from sanic_proxy.observability.record import ANONYMOUS, Client
-from sanic_proxy.server.request import HeaderFields
+from sanic_proxy.server.request import HeaderFields, public_url
 from sanic_proxy.state import KeyRing
 
 OPEN_PATHS = frozenset(
@@ -26,20 +27,13 @@ _LINKED_PATHS = OPEN_PATHS - {"/"}
 
 
 def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> Client:
-    """The client that sends the request. Raises Unauthorized or Forbidden if it may not."""
-    origin = headers.get("origin")
-    if (
-        origin is None
-        and (client := keys.remembered(headers.get("authorization"))) is not None
-        and "authorization" not in headers.repeated
-    ):
+    """The client that sends the request. Raises Unauthorized or Forbidden if it may not.
+
+    A request with an Origin has passed `check_origin`.
+    """
+    client = keys.remembered(headers.get("authorization"))
+    if client is not None and "authorization" not in headers.repeated:
         return client
-    if origin is not None and not allows_origin(settings, origin):
-        raise Forbidden(
-            f"Pages of the origin {origin[:100]!r} may not call the proxy: its operator can add the origin "
-            "to SANIC_PROXY_CORS_ORIGINS",
-            code="origin_denied",
-        )
     if keys.is_empty:
         refusal = _host_refusal(settings, headers) or _site_refusal(headers, path)
         if refusal is not None:
@@ -68,8 +62,22 @@ def authenticate(keys: KeyRing, headers: HeaderFields) -> Client:
     return client
 
 
-def allows_origin(settings: Settings, origin: str) -> bool:
-    return settings.cors_origins.allow(origin)
+def check_origin(settings: Settings, headers: HeaderFields, peer: str) -> None:
+    """Raises Forbidden if pages of the request's Origin may not call. `peer` is the client's address."""
+    origin = headers["origin"]
+    if settings.cors_origins.allow(origin) or _normal(origin) == _normal(public_url(headers, peer)):
+        return
+    raise Forbidden(
+        f"Pages of the origin {origin[:100]!r} may not call the proxy: its operator can add the origin "
+        "to SANIC_PROXY_CORS_ORIGINS",
+        code="origin_denied",
+    )
+
+
+def _normal(origin: str) -> str:
+    """An origin as browsers write it: lower case, without the scheme's default port."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
 
 
 def _host_refusal(settings: Settings, headers: HeaderFields) -> ProxyError | None:
@@ -122,7 +130,7 @@ def preflight_headers(headers: HeaderFields) -> list[tuple[str, str]]:
     """The answer to a preflight whose origin may call. The key comes with the request itself."""
     wanted = headers.get("access-control-request-headers")
     return [
-        ("access-control-allow-methods", "GET, POST, DELETE, OPTIONS"),
+        ("access-control-allow-methods", "GET, HEAD, POST, DELETE, OPTIONS"),
         ("access-control-allow-headers", wanted or "authorization, content-type"),
         ("access-control-max-age", "600"),
     ]

@@ -18,6 +18,14 @@ from sanic_proxy.server.request import ProxyRequest
 
 T = TypeVar("T")
 
+_JSON_KINDS: dict[type, str] = {
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
 _REFUSED_TYPES = ("text/", "application/x-www-form-urlencoded", "multipart/")
 
 
@@ -33,7 +41,7 @@ def json_object(request: ProxyRequest) -> dict[str, Any]:
     else:
         value, request.parsed = request.parsed.value, None
     if not isinstance(value, dict):
-        raise InvalidRequest("The JSON body must be an object")
+        raise InvalidRequest(f"The request body must be a JSON object, not {_JSON_KINDS[type(value)]}")
     return value
 
 

@@ -607,7 +607,8 @@ class ProxyHttp(Http, Reader):
     def begin(self, data: bytes, size_bytes: int | None = None) -> None:
         """Send a streamed answer's head and its first part (may be empty), without waiting.
 
-        With `size_bytes`, what all parts will come to, they go out as they are.
+        With `size_bytes`, what all parts will come to, they go out as they are. The answer to a HEAD is over
+        after that: nothing may be pushed.
         """
         if size_bytes is None:
             framing = self._framing(self.response.status, 0, end_stream=False)
@@ -615,6 +616,10 @@ class ProxyHttp(Http, Reader):
             framing = f"content-length: {size_bytes}\r\n"
             self._is_in_parts = False
         head = self._head(self.response, framing)
+        if self.head_only:
+            self.response_func, self.stage = None, _IDLE
+            self._push(head)
+            return
         self.response_func = self.http1_response_chunked
         self.stage = _RESPONSE
         self._push(head + self._part(data, end_stream=False))

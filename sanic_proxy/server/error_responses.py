@@ -1,4 +1,4 @@
-"""Every error that leaves the proxy before an answer has begun, in the shape of the request's dialect.
+"""Every error that leaves the proxy before an answer has begun, in the shape of the path's API.
 
 The one place where an exception becomes a response. Anything but a ProxyError or an exception of Sanic's is a
 bug of ours: it is logged with its traceback, and the client gets the request id and nothing else.
@@ -10,12 +10,13 @@ import logging
 from collections.abc import Mapping
 
 from sanic import HTTPResponse, Request
-from sanic.exceptions import MethodNotAllowed, SanicException
+from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
 
 from sanic_proxy import errors
 from sanic_proxy.dialects.chat import dialect_for
 from sanic_proxy.routing import policy
-from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.server import unknown_paths
+from sanic_proxy.server.request import ProxyRequest, public_url
 from sanic_proxy.server.selection import route_headers
 from sanic_proxy.state import AppState
 
@@ -34,21 +35,41 @@ _SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
 
 def render(request: Request, exception: Exception) -> HTTPResponse:
     """The response for any exception. Registered as the app's error handler."""
-    error = to_client_error(request, exception)
+    error = to_client_error(request, _unrouted(request, exception) or exception)
     if not isinstance(exception, errors.ProxyError | SanicException):
         logger.error("request %s failed", getattr(request, "record", None), exc_info=exception)
     headers = dict(error_headers(error))
     if isinstance(request, ProxyRequest):
         request.record.ended = error.code or error.type
         headers.update(route_headers(request.record))
-    if isinstance(exception, MethodNotAllowed):
+    if isinstance(exception, MethodNotAllowed) and error.status == 405:
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
+    path = getattr(request, "path", "/")
     return HTTPResponse(
-        dialect_for(request.path).error_body(error),
+        unknown_paths.error_body(path, error) or dialect_for(path).error_body(error),
         status=error.status,
         headers=headers,
         content_type="application/json",
     )
+
+
+def _unrouted(request: Request, exception: Exception) -> errors.ClientError | None:
+    """The error for a path that is not offered, or not with that method; None for other failures."""
+    if not isinstance(request, ProxyRequest):
+        return None
+    is_foreign = unknown_paths.is_foreign(request.path)
+    if isinstance(exception, NotFound) or (is_foreign and isinstance(exception, MethodNotAllowed)):
+        url = public_url(request.fields, request.ip)
+        message = unknown_paths.advice(request.method, request.path, url)
+        return errors.NotFound(message, code="not_found")
+    if isinstance(exception, MethodNotAllowed):
+        allowed = " or ".join(sorted(exception.allowed_methods or ()))
+        return errors.ClientError(
+            f"{request.path[:200]} does not support {request.method}: use {allowed}",
+            status=405,
+            code="method_not_allowed",
+        )
+    return None
 
 
 def to_client_error(request: Request, exception: BaseException) -> errors.ProxyError:

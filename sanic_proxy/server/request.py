@@ -23,6 +23,7 @@ from sanic.request.parameters import RequestParameters
 from sanic.response import BaseHTTPResponse
 from typing_extensions import override
 
+from sanic_proxy.config.model import is_loopback
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ParsedBody, Span
@@ -84,6 +85,26 @@ _KNOWN_NAMES = {
     )
     for spelling in (name, name.title())
 }
+
+
+def public_url(headers: HeaderFields, peer: str) -> str:
+    """The scheme and host by which the client reaches the proxy.
+
+    X-Forwarded-Proto and -Host are trusted where the peer is on this machine: it is the reverse proxy in
+    front, which has to set them. A page cannot set them for another origin: they need a preflight, which
+    does not carry them.
+    """
+    host = headers.get("host") or "127.0.0.1:8000"
+    scheme = "http"
+    if not peer or is_loopback(peer):  # a Unix socket has no address
+        host = _first(headers.get("x-forwarded-host", "")) or host
+        scheme = "https" if _first(headers.get("x-forwarded-proto", "")).lower() == "https" else scheme
+    return f"{scheme}://{host}"
+
+
+def _first(values: str) -> str:
+    """The value of the outermost of several reverse proxies."""
+    return values.partition(",")[0].strip()
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> str:

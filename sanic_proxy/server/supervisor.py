@@ -162,7 +162,7 @@ class WorkerSlot:
 class Supervisor:
     """Runs in the main process. `read_again` reads the settings; None: they are wrong, and it has logged why.
 
-    `slots` is shared with the workers.
+    `slots` is shared with the workers. `announce` is called once, when the first worker serves.
     """
 
     def __init__(
@@ -170,8 +170,10 @@ class Supervisor:
         settings: Settings,
         read_again: Callable[[Settings], Settings | None],
         slots: Sequence[SharedSlot],
+        announce: Callable[[], None],
     ) -> None:
         self._settings = settings
+        self._announce = announce
         self._read_again = read_again
         self._slots = slots
         self._noted: deque[int] = deque()
@@ -244,7 +246,9 @@ class Supervisor:
 
     def _check(self, now: float, step_s: float, *, is_settled: bool) -> None:
         for worker in self._workers:
-            self._has_served = self._has_served or worker.has_served
+            if not self._has_served and worker.has_served:
+                self._has_served = True
+                self._announce()
             if worker.is_alive:
                 self._check_event_loop(worker, step_s, is_settled=is_settled)
             if self._stopping_since is not None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.clients.clients import Client
@@ -43,11 +44,13 @@ def command(client: Client) -> list[str]:
     stamp = folder / ".installed"
     wanted = hashlib.sha256(pins(client).read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing {client.name} {version(client)}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        print(f"installing {client.name} {version(client)} ... ", end="", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _install(client, folder)
         stamp.write_text(wanted)
+        print(f"{time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if client.runtime == "python":
         return [str(folder / "bin" / "python"), str(DRIVERS / client.driver)]
     # Node looks for packages beside the file that imports them.

@@ -24,3 +24,9 @@ def test_the_start_lines_say_that_the_proxy_is_open(tmp_path: Path) -> None:
     said = "\n".join(banner.start_lines(load({"STRAICO_API_KEY": KEY}, tmp_path)))
     assert "open: no client key is required" in said
     assert "router off" in said
+
+
+def test_the_example_of_the_router_is_a_provider_that_is_on(tmp_path: Path) -> None:
+    for environ, name in (({}, "echo"), ({"XAI_API_KEY": KEY}, "xai")):
+        line = banner.router_line(load(environ, tmp_path))
+        assert line == f"router on: the model `{name}/MODEL` goes to {name} as `MODEL`"

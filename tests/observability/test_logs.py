@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -233,3 +234,68 @@ def test_lines_that_found_no_room_are_counted_in_the_log(tmp_path: Path) -> None
     dropped = sum(map(int, re.findall(r"(\d+) log lines could not be written", proxy.log)))
     assert dropped > 0
     assert dropped + proxy.log.count("path=/xxx") == 1700
+
+
+# On a terminal
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_terminal", "expected"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, True, False),
+        ({"TERM": "xterm"}, True, True),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(
+    environ: dict[str, str], is_terminal: bool, expected: bool
+) -> None:
+    assert logs.shows_colours(environ, is_terminal=is_terminal) is expected
+
+
+LINES = (
+    "import logging; from sanic_proxy.observability import logs; logs.configure('debug', STYLE); "
+    "log = logging.getLogger('sanic_proxy.x'); "
+    "[getattr(log, level)('text') for level in ('debug', 'info', 'warning', 'error', 'critical')]; "
+    "logs.say('plain'); logs.say('problem', 'error'); logs.flush()"
+)
+
+
+def on_terminal(style: str, **environ: str) -> str:
+    """What a process writes whose standard error is a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        settings = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "TERM"}}
+        code = LINES.replace("STYLE", repr(style))
+        subprocess.run([sys.executable, "-c", code], stderr=theirs, env={**settings, **environ}, check=True)
+        return os.read(ours, 65536).decode().replace("\r\n", "\n")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_on_a_terminal_each_level_has_its_colour() -> None:
+    colours = re.findall(r"\x1b\[([\d;]+)m(\w+)\x1b\[0m", on_terminal("text"))
+    assert [level for _, level in colours] == ["debug", "info", "warning", "error", "critical", "error"]
+    assert len(set(colours)) == 5
+    assert "\nplain\n" in on_terminal("text")
+
+
+@pytest.mark.parametrize(
+    ("style", "environ"), [("text", {"NO_COLOR": "1"}), ("text", {"TERM": "dumb"}), ("json", {})]
+)
+def test_without_colours_the_lines_are_plain(style: str, environ: dict[str, str]) -> None:
+    written_lines = on_terminal(style, NO_COLOR="1") if style == "json" else on_terminal(style, **environ)
+    assert "\x1b" not in written_lines
+    assert " warning " in written_lines or '"warning"' in written_lines
+    assert "error problem\n" in written_lines
+
+
+def test_into_a_file_the_lines_are_plain() -> None:
+    code = LINES.replace("STYLE", "'text'")
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=True)
+    assert "\x1b" not in done.stderr
+    assert done.stderr.endswith("plain\nproblem\n")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Generator
 from typing import Any, TypeVar
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -263,3 +264,75 @@ def test_escapes_count_outside_of_long_strings(unit: bytes, count: int, is_accep
     else:
         with pytest.raises(InvalidRequest, match="too many parts"):
             codec.loads_strict(body)
+
+
+# The place of an error
+
+
+def place(exc: InvalidRequest) -> tuple[int, int]:
+    found = re.search(r"\(line (\d+), column (\d+)\)$", exc.message)
+    assert found, exc.message
+    return int(found[1]), int(found[2])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "expected"),
+    [
+        ('{"a":1,}', "trailing comma", (1, 7)),
+        ('{"a":\n  xyz}', "unexpected character", (2, 3)),
+        ('{"é":\r\n"€😀" x}', "unexpected character", (2, 6)),
+        ("{'a':1}", "expected a string key", (1, 2)),
+        ('{"a":1', "unexpected end", (1, 7)),
+        ('{"a":NaN}', "unexpected character", (1, 6)),
+        ('{"a":"\x01"}', "control character", (1, 7)),
+        ("{} secret", "after document", (1, 4)),
+        ("\ufeff{}", "BOM", (1, 1)),
+        (b'{"\xc3\xa9":\n\n "\xff"}', "invalid UTF-8", (3, 3)),
+        (b'{"a":"\xc3"}', "invalid UTF-8", (1, 7)),
+    ],
+)
+def test_invalid_json_is_located_and_never_quoted(
+    body: str | bytes, reason: str, expected: tuple[int, int]
+) -> None:
+    data = body if isinstance(body, bytes) else body.encode()
+    for read in (codec.loads_strict, lambda data: run(codec.parsing(data))):
+        with pytest.raises(InvalidRequest, match=reason) as caught:
+            read(data)
+        assert place(caught.value) == expected
+        assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("body", [b"", b" \n"])
+def test_an_empty_body_is_named_as_such(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="no body"):
+        codec.loads_strict(body)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "😀"])
+@pytest.mark.parametrize("line_end", ["", "\n"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        '",}',
+        "",
+        '\\q"}',
+        '\t"}',
+        '", "b": "' + "y" * LARGE + '" 3}',
+        '", "b": "' + "y" * LARGE + '\\q"}',
+    ],
+)
+def test_an_error_in_a_large_body_has_its_place_in_the_whole_of_it(
+    letter: str, line_end: str, tail: str
+) -> None:
+    text = f'{{"model": "m",{line_end} "a": "{letter * LARGE}{tail}'
+    with pytest.raises(orjson.JSONDecodeError) as expected:
+        orjson.loads(text)
+    with pytest.raises(InvalidRequest, match=re.escape(expected.value.msg)) as caught:
+        run(codec.parsing(text.encode()))
+    assert place(caught.value) == (expected.value.lineno, expected.value.colno)
+
+
+def test_invalid_utf8_in_a_large_body_is_located() -> None:
+    with pytest.raises(InvalidRequest, match="invalid UTF-8") as caught:
+        run(codec.parsing(b'{\n"a": "' + "é".encode() * LARGE + b"\xff" + b"x" * LARGE + b'"}'))
+    assert place(caught.value) == (2, 7 + LARGE)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
 import pytest
 
 from sanic_proxy.providers.echo import example_of, last_user_text
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, running_proxy
 from tests.support.upstream import DONE
 
 TOOLS = [
@@ -73,6 +74,16 @@ def test_it_fails_as_asked(proxy: Proxy, model: str, status: int, streaming: boo
     assert reply.status == status
     assert reply.error["message"]
     assert reply.headers.get("retry-after") == (None if status == 404 else "1")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_model_of_another_provider_is_answered_with_one_that_works(streaming: bool) -> None:
+    with running_proxy({}) as alone:
+        reply = alone.chat("gpt-4o", stream=streaming)
+        assert (reply.status, reply.error["code"]) == (404, "model_not_found")
+        advised = re.findall(r"echo/[\w-]+", reply.error["message"])
+        assert alone.chat(advised[0], stream=streaming).status == 200
+        assert "OPENAI_API_KEY" in reply.error["message"]
 
 
 def test_it_breaks_off_as_asked(proxy: Proxy) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from sanic_proxy.config.model import ModelSettings, ProviderOff
@@ -51,10 +53,49 @@ def test_without_prefix_the_only_provider_is_meant() -> None:
     assert resolved("llama", "groq", "echo") == ("groq", "llama")
 
 
-@pytest.mark.parametrize("names", [(), ("echo",), ("groq", "xai")])
-def test_without_prefix_and_single_provider_it_says_what_to_set(names: tuple[str, ...]) -> None:
-    with pytest.raises(ProviderNotConfigured, match="STRAICO_API_KEY"):
-        resolved("llama", *names)
+@pytest.mark.parametrize("model", ["gpt-4o", "openai/gpt-oss-120b", "meta-llama/Llama-3/8b", "Gemini/x"])
+@pytest.mark.parametrize("names", [("groq",), ("groq", "echo"), ("echo",), ("straico",)])
+def test_an_unprefixed_name_goes_to_the_only_provider_unchanged(model: str, names: tuple[str, ...]) -> None:
+    assert resolved(model, *names) == (names[0], model)
+
+
+def test_a_provider_with_an_alias_is_still_the_only_one() -> None:
+    google = ["google"]
+    made = Router({"google": google, "gemini": google}, OFF, is_on=True, embedded=frozenset())
+    assert made.resolve("openai/gpt-oss")[0].upstream_model == "openai/gpt-oss"
+
+
+def test_without_any_provider_it_says_what_to_set() -> None:
+    with pytest.raises(ProviderNotConfigured, match="OPENAI_API_KEY"):
+        resolved("llama")
+
+
+def names_advised(error: ClientError) -> list[str]:
+    return re.findall(r"`([^` ]+/[^` ]+)`", error.message)
+
+
+@pytest.mark.parametrize("names", [("groq", "xai"), ("groq", "xai", "echo"), ("straico", "groq")])
+@pytest.mark.parametrize("model", ["llama", "openai/gpt-oss-120b", "gorq/llama", "Gemini/" + "x" * 150])
+def test_where_a_name_cannot_be_placed_the_message_has_one_that_works(
+    model: str, names: tuple[str, ...]
+) -> None:
+    try:
+        resolved(model, *names)
+    except ClientError as exc:
+        (advised,) = names_advised(exc)
+        provider, upstream_model = resolved(advised, *names)
+        assert provider in names
+        assert upstream_model.endswith(model)
+    else:
+        assert (names[0], model) == ("straico", "llama")
+
+
+def test_with_the_router_off_and_no_straico_the_header_that_is_advised_works() -> None:
+    with pytest.raises(ProviderNotConfigured) as caught:
+        resolved("llama", "groq", "echo", is_on=False)
+    advised = re.findall(r"`x-provider: (\w+)`", caught.value.message)
+    (target,) = router("groq", "echo", is_on=False).named(advised[0], "llama")
+    assert (target.provider, target.upstream_model) == ("groq", "llama")
 
 
 def test_an_unknown_prefix_names_the_known_ones() -> None:
@@ -67,7 +108,7 @@ def test_an_unknown_prefix_names_the_known_ones() -> None:
 )
 def test_a_known_provider_without_key_names_its_variable(model: str, variable: str) -> None:
     with pytest.raises(ProviderNotConfigured, match=variable):
-        resolved(model, "groq")
+        resolved(model, "groq", "xai")
 
 
 @pytest.mark.row(54)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sanic_proxy.config.loader import load
-from sanic_proxy.errors import Unauthorized
+from sanic_proxy.errors import Forbidden, Unauthorized
 from sanic_proxy.server import admission
 from sanic_proxy.server.request import HeaderFields
 from sanic_proxy.state import KeyRing
@@ -143,6 +143,52 @@ def test_any_other_origin_is_refused_before_routing(locked: Proxy, unlocked: Pro
 def test_without_keys_the_host_must_be_known(unlocked: Proxy, host: str, status: int) -> None:
     answer = unlocked.raw(f"GET /v1/models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
     assert answer.startswith(f"HTTP/1.1 {status}".encode())
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "localhost:8000", "origin": "http://localhost:8000"}, 200),
+        ({"host": "LocalHost:80", "origin": "http://localhost"}, 200),
+        ({"host": "proxy.example", "origin": "http://proxy.example"}, 200),
+        ({"host": "proxy.example", "origin": "https://proxy.example", "x-forwarded-proto": "https"}, 200),
+        ({"host": "proxy.example:443", "origin": "https://proxy.example", "x-forwarded-proto": "https"}, 200),
+        (
+            {"host": "127.0.0.1", "origin": "https://llm.example", "x-forwarded-proto": "https, http"}
+            | {"x-forwarded-host": "llm.example, inner"},
+            200,
+        ),
+        ({"host": "localhost:8000", "origin": "http://localhost:8001"}, 403),
+        ({"host": "localhost:8000", "origin": "https://localhost:8000"}, 403),
+        ({"host": "proxy.example", "origin": "https://proxy.example"}, 403),
+        ({"host": "proxy.example", "origin": "http://proxy.example", "x-forwarded-proto": "https"}, 403),
+        ({"host": "localhost", "origin": "http://localhost.evil.example"}, 403),
+        ({"host": "localhost", "origin": "null"}, 403),
+        ({"host": "rebound.example", "origin": "http://rebound.example"}, 403),
+        ({"host": "rebound.example", "origin": "http://localhost", "x-forwarded-host": "localhost"}, 403),
+    ],
+)
+def test_a_page_of_the_proxys_own_origin_may_call(
+    unlocked: Proxy, headers: dict[str, str], status: int
+) -> None:
+    assert chat(unlocked, headers).status == status
+
+
+def test_forwarded_headers_of_another_machine_do_not_make_an_origin_its_own(tmp_path: Path) -> None:
+    headers = HeaderFields()
+    for name, value in {"host": "a", "origin": "https://b", "x-forwarded-host": "b"}.items():
+        headers[name] = value
+    headers["x-forwarded-proto"] = "https"
+    settings = load({}, tmp_path)
+    admission.check_origin(settings, headers, "127.0.0.1")
+    with pytest.raises(Forbidden):
+        admission.check_origin(settings, headers, "192.0.2.7")
+
+
+def test_with_keys_a_page_of_the_proxys_own_origin_needs_one(locked: Proxy) -> None:
+    headers = {"host": "anything.example", "origin": "http://anything.example"}
+    assert chat(locked, headers).status == 401
+    assert chat(locked, {**headers, "x-api-key": KEYS[0]}).status == 200
 
 
 @pytest.mark.row(57)

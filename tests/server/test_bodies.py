@@ -9,10 +9,28 @@ import time
 import pytest
 
 from sanic_proxy.app import app
-from sanic_proxy.errors import UnsupportedMedia
+from sanic_proxy.errors import InvalidRequest, UnsupportedMedia
 from sanic_proxy.openai import codec
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import HeaderFields, ProxyRequest
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    {
+        b"[]": "an array",
+        b'"x"': "a string",
+        b"1": "a number",
+        b"1.5": "a number",
+        b"true": "a boolean",
+    }.items(),
+)
+def test_a_body_must_be_an_object(body: bytes, kind: str) -> None:
+    request = received(body)
+    request.body = request.take_body()
+    with pytest.raises(InvalidRequest, match=f"JSON object, not {kind}$"):
+        bodies.json_object(request)
+
 
 # Large bodies
 

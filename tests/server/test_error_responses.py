@@ -53,7 +53,7 @@ def test_a_request_that_cannot_be_served_gets_an_error_object(
 
 @pytest.mark.row(59)
 def test_a_wrong_method_names_the_right_ones(proxy: Proxy) -> None:
-    assert proxy.request("DELETE", "/v1/models").headers["allow"] == "GET"
+    assert proxy.request("DELETE", "/v1/models").headers["allow"] == "GET, HEAD"
     assert proxy.request("GET", "/chat/completions").headers["allow"] == "POST"
 
 

@@ -1,0 +1,175 @@
+"""Paths that the proxy does not offer: what to use instead, in an error that the client can read. Pure.
+
+Two mistakes are common: a base URL with one `/v1` too many or too few, and a client for another API
+(Anthropic's, Gemini's, Ollama's, Azure's). Such a client reads errors of its own API's shape only, and would
+show an OpenAI error object as "unknown error". So the path decides the shape of every error below it, also
+of a missing key, and the message of a 404 names the request that does the same here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from sanic_proxy.dialects.chat import error_object
+from sanic_proxy.errors import ProxyError
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.endpoints import ROWS
+
+# Below `/v1`. The names of resources (`<id>`) may hold slashes in `/models/<id>` only.
+OFFERED = ("/chat/completions", "/models", "/models/<id>", *dict.fromkeys(row.path for row in ROWS))
+_OFFERED = re.compile(
+    "|".join(path.replace("/models/<id>", "/models/.+").replace("<id>", "[^/]+") for path in OFFERED)
+)
+_MODEL = re.compile(r"/(?:models|deployments)/([\w.@-]+)", re.IGNORECASE)
+# Longer paths are not looked at further, nor repeated whole.
+_MAX_CHARS = 200
+
+
+def error_body(path: str, error: ProxyError) -> bytes | None:
+    """`error` in the shape of the API that `path` belongs to; None unless that API is not offered."""
+    api = _api_of(path)
+    return None if api is None else codec.dumps(api.body(error))
+
+
+def is_foreign(path: str) -> bool:
+    """Whether `path` belongs to an API that is not offered."""
+    return _api_of(path) is not None
+
+
+def advice(method: str, path: str, url: str) -> str:
+    """The message of a 404. `url` is the address of the proxy, without a path."""
+    base = f"{url}/v1"
+    problem = f"There is no {method} {path[:_MAX_CHARS]!r} here"
+    if (api := _api_of(path)) is not None:
+        verb, instead = _replacement(path)
+        found = _MODEL.search(_plain(path))
+        model = "" if found is None else f' and `"model": "{found[1]}"` in its body'
+        return (
+            f"{problem}: the proxy does not offer {api.name}. Use {verb} {base}{instead}{model}, by a client "
+            f"for OpenAI's API with the base URL {base}"
+        )
+    if (offered := _offered_in(path)) is not None:
+        return f"{problem}. Use {base}{offered}: the client's base URL has to be {base}"
+    near = get_close_matches(_plain(path).removeprefix("/v1"), OFFERED, 1, 0.8)
+    if near:
+        return f"{problem}. Did you mean {base}{near[0]}?"
+    return f"{problem}. The client's base URL has to be {base}; {url}/docs lists all routes"
+
+
+def _plain(path: str) -> str:
+    """`path` in lower case, with repeated slashes and repeated `/v1` taken out."""
+    text = re.sub(r"/+", "/", path[:_MAX_CHARS]).rstrip("/")
+    return re.sub(r"^(/v1)+(?=/)", "/v1", text, flags=re.IGNORECASE)
+
+
+def _offered_in(path: str) -> str | None:
+    """The longest end of `path` that is offered."""
+    names = _plain(path).strip("/").split("/")
+    ends = ("/" + "/".join(names[start:]) for start in range(len(names)))
+    return next((end for end in ends if _OFFERED.fullmatch(end)), None)
+
+
+def _replacement(path: str) -> tuple[str, str]:
+    """The method and path that do the same as a request to another API."""
+    plain = _plain(path).lower()
+    if "embed" in plain:
+        return "POST", "/embeddings"
+    if plain.endswith(("/models", "/tags", "/show", "/ps")):
+        return "GET", "/models"
+    offered = _offered_in(path)
+    return "POST", "/chat/completions" if offered is None or offered.startswith("/models/") else offered
+
+
+# The shapes of errors
+
+
+def _openai(error: ProxyError) -> dict[str, Any]:
+    return {"error": error_object(error)}
+
+
+def _anthropic(error: ProxyError) -> dict[str, Any]:
+    kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+    return {"type": "error", "error": {"type": kind, "message": error.message}}
+
+
+# https://platform.claude.com/docs/en/api/errors
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def _gemini(error: ProxyError) -> dict[str, Any]:
+    kind = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
+    return {"error": {"code": error.status, "message": error.message, "status": kind}}
+
+
+# https://ai.google.dev/gemini-api/docs/troubleshooting
+_GEMINI_STATUSES = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def _ollama(error: ProxyError) -> dict[str, Any]:
+    return {"error": error.message}
+
+
+@dataclass(frozen=True, slots=True)
+class _Api:
+    """An API that is not offered: the paths that only it has, and its errors' shape."""
+
+    name: str
+    pattern: re.Pattern[str]
+    body: Callable[[ProxyError], dict[str, Any]]
+
+
+def _paths(text: str) -> re.Pattern[str]:
+    return re.compile(text, re.IGNORECASE)
+
+
+_APIS = (
+    _Api(
+        "Anthropic's Messages API",
+        _paths(r"(/anthropic)?(/v1)?/(messages(/(count_tokens|batches.*))?|complete)"),
+        _anthropic,
+    ),
+    _Api("OpenAI's Responses API", _paths(r"(/openai)?(/v1)?/responses(/.*)?"), _openai),
+    _Api(
+        "Gemini's API",
+        _paths(
+            r"(/gemini)?/v1(alpha|beta)\d*(?!/openai/)(/.*)?/models(/[^/]+)?"
+            r"|/v1(/projects/.*)?/models/[^/:]+:(stream)?(generate|count|embed|batch|predict|raw)\w*"
+        ),
+        _gemini,
+    ),
+    _Api(
+        "Azure's deployments",
+        _paths(r"/openai/deployments/[^/]+/.*"),
+        _openai,
+    ),
+    _Api(
+        "Ollama's API",
+        _paths(
+            r"/api/(chat|generate|tags|embed|embeddings|show|ps|version|pull|push|create|copy|delete|blobs/.*)"
+        ),
+        _ollama,
+    ),
+)
+
+
+def _api_of(path: str) -> _Api | None:
+    plain = _plain(path)
+    return next((api for api in _APIS if api.pattern.fullmatch(plain)), None)
