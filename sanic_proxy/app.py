@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from sanic import Request, Sanic
+from sanic import HTTPResponse, Request, Sanic
 from sanic.config import Config
-from sanic.exceptions import RequestCancelled
-from sanic.http.constants import Stage
+from sanic.exceptions import RequestCancelled, SanicException
+from sanic.handlers import ErrorHandler
+from sanic.http.constants import HTTP, Stage
 from sanic.log import logger as sanic_logger
-from sanic.mixins import startup as sanic_startup
 from sanic.response import BaseHTTPResponse
+from sanic.signals import Event
 from typing_extensions import override
 
 from sanic_proxy.config.loader import load
@@ -31,9 +34,10 @@ from sanic_proxy.observability import banner, logs
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.routes import BLUEPRINTS
-from sanic_proxy.server import address, admission, bodies
-from sanic_proxy.server.connection import ProxyProtocol
-from sanic_proxy.server.error_responses import render
+from sanic_proxy.server import address, admission, bodies, compat
+from sanic_proxy.server.connection import ProxyHttp, ProxyProtocol
+from sanic_proxy.server.error_responses import as_proxy_error, render
+from sanic_proxy.server.extended import ExtendedHttp
 from sanic_proxy.server.lifecycle import shared_slots
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.supervisor import StateServer, Supervisor
@@ -58,14 +62,73 @@ def _flag_names() -> list[str]:
     return [argument.partition("=")[0] for argument in sys.argv[1:]]
 
 
+class ErrorRenderer(ErrorHandler):
+    """Renders every exception for which the application has no handler of its own."""
+
+    @override
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        return render(request, exception)
+
+
 class ProxyApp(Sanic[Any, Any]):
-    """Sanic with admission control in front of its router and a record for every request."""
+    """Sanic with admission control in front of its router and a record for every request.
+
+    There are two ways from a request to its handler. The short one serves the proxy's own routes while
+    nothing is registered that concerns them. The other one is Sanic's own `handle_request`, with everything
+    that Sanic documents: it serves the routes that somebody has added, and all of them once there are
+    middlewares for all, `http.*` signals or routes by host. Which one a route takes is decided when the
+    application is finalised, and stands in `route.extra.is_plain`.
+    """
+
+    __slots__ = ("http_class", "http_signals", "needs_sanic_routing")
+
+    @override
+    def finalize(self) -> None:
+        """Sanic's, and the decisions that are made once: see the class."""
+        super().finalize()
+        routes = self.router.routes
+        signals = {signal.name for signal in self.signal_router.routes if signal.name.startswith("http.")}
+        wildcards = {name[:-1] for name in signals if name.endswith("*")}
+        self.http_signals = frozenset(
+            event.value
+            for event in Event
+            if event.value in signals or event.value.startswith(tuple(wildcards))
+        )
+        self.needs_sanic_routing = bool(signals) or any(route.requirements for route in routes)
+        own = {id(route) for blueprint in BLUEPRINTS for route in blueprint.routes}
+        changes_answers = bool(self.response_middleware)
+        for route in routes:
+            extra = route.extra
+            changes_answers |= bool(extra.response_middleware)
+            extra.is_own = id(route) in own
+            extra.is_plain = extra.is_own and not (extra.request_middleware or extra.response_middleware)
+        self.http_class = ExtendedHttp if signals or changes_answers else ProxyHttp
+
+    @override
+    def enable_websocket(self, enable: bool = True) -> None:
+        """Sanic's, but for the listener that cancels websocket handlers as soon as a worker stops.
+
+        When the listener socket is closed, each websocket is closed with code 1001. Its handler may take
+        part in that, and has the same time to finish as any other request.
+        """
+        self.websocket_enabled = enable
+
+    @override
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> NoReturn:
+        """Refuse an ASGI server: the parser, the limits and the drain are the proxy's own server's."""
+        raise SanicException(
+            "The proxy does not run under an ASGI server: start it with `sanic sanic_proxy.app`"
+        )
 
     @override
     def prepare(
         self, host: str | None = None, port: int | None = None, *, workers: int = 1, **options: Any
     ) -> None:
         """Sanic's; what neither a flag nor a caller has named comes from the settings."""
+        if options.get("version", HTTP.VERSION_1) not in {HTTP.VERSION_1, 1}:
+            raise SanicException(
+                "The proxy serves HTTP/1.1 only: put a reverse proxy in front for HTTP/2 or 3"
+            )
         with suppress(SettingsError):  # reported when the main process starts
             settings = load()
             if options.get("sock") is None and not options.get("unix"):
@@ -88,7 +151,7 @@ class ProxyApp(Sanic[Any, Any]):
         """What `run`, `prepare` and `create_server` serve with."""
         logs.fill_standard_streams()
         logs.redirect_stderr()
-        sanic_startup.Manager = StateServer  # type: ignore[assignment, attr-defined]
+        compat.replace_state_manager(StateServer)
         return super()._helper(*args, **{**settings, "protocol": ProxyProtocol, "backlog": BACKLOG})
 
     @override
@@ -114,26 +177,54 @@ class ProxyApp(Sanic[Any, Any]):
             record.finish(state.observers)
 
     async def _answer(self, request: ProxyRequest, state: AppState) -> None:
-        """Sanic's way from a request to its answer, but for signals and middlewares: there are none."""
-        headers = request.fields
-        if "origin" in headers:
-            admission.check_origin(state.settings, headers, request.ip)
-            request.answer_lines += header_lines(admission.cors_headers(headers))
-            if admission.is_preflight(request.method, headers):
-                await _send(request, Reply(header_lines(admission.preflight_headers(headers)), status=204))
+        stream: Any = request.stream
+        if self.http_signals and isinstance(stream, ExtendedHttp):
+            await stream.announce(request)
+        try:
+            preflight = _admit(request, state)
+        except ProxyError as exc:
+            await self.handle_exception(request, exc, run_middleware=False)
+            return
+        if preflight is not None:
+            response = await request.respond(preflight)
+            await response.send(end_stream=True)
+            return
+        if not self.needs_sanic_routing:
+            route, handler, arguments = self.router.get(request.path, request.method, None)
+            if route.extra.is_plain:
+                request.route = route
+                request.match_info = arguments
+                if stream.request_body and not (self.http_class is ProxyHttp and stream.take_small()):
+                    await self.receive_body(request)
+                answer: Any = handler(request, **arguments)
+                if not isinstance(answer, BaseHTTPResponse):
+                    answer = await answer
+                if not (isinstance(answer, Reply) and stream.send_whole(answer)):
+                    await _send(request, answer)
                 return
-        request.record.client = admission.admit(
-            state.settings, state.keys, path=request.path, headers=headers
-        )
-        traffic = state.traffic
-        if len(traffic.requests) > traffic.max_requests and request.path not in admission.OPEN_PATHS:
-            raise overloaded()
-        request.route, handler, arguments = self.router.get(request.path, request.method, None)
-        request._match_info = arguments
-        if request.stream is not None and request.stream.request_body:
-            await _receive(request, state)
-        answer: Any = handler(request, **arguments)
-        await _send(request, answer if isinstance(answer, BaseHTTPResponse) else await answer)
+        await super().handle_request(request)
+        if isinstance(stream, ExtendedHttp):
+            await stream.opened()
+
+    async def receive_body(self, request: ProxyRequest) -> None:
+        """Receive a body while there is room for it. The proxy's own handlers receive uploads themselves."""
+        stream: Any = request.stream
+        if stream is None or request.route is None:
+            request.body = request.take_body()
+            return
+        is_own = request.route.extra.is_own
+        if request.is_upload and is_own and request.is_form:
+            stream.count_body()
+            return
+        is_whole = request.is_received and request.failure is None and not request.is_upload
+        if is_whole and self.http_class is ProxyHttp:
+            stream.count_body()
+        else:
+            await stream.receive_all()
+        if is_own and request.size_bytes > SMALL_BYTES:
+            await bodies.parse_in_steps(request, state_of(self).traffic.parsing)
+        elif request.pieces:
+            request.body = request.take_body()
 
     @override
     async def handle_exception(
@@ -149,12 +240,24 @@ class ProxyApp(Sanic[Any, Any]):
             sanic_logger.error("request failed after its answer had begun", exc_info=exception)
             if isinstance(request, ProxyRequest):
                 request.abort()
+            await self._report(request, exception)
             return
         if isinstance(exception, asyncio.CancelledError):
             exception = ShuttingDown("The proxy is shutting down: please repeat the request")
-        await super().handle_exception(request, exception, False)
-        if isinstance(request, ProxyRequest) and request.stream is not None:
-            self._finish_unrouted(request)
+        await super().handle_exception(request, exception, run_middleware)
+        if isinstance(request, ProxyRequest):
+            error = as_proxy_error(exception)
+            request.record.ended = request.record.ended or error.code or error.type
+            if request.stream is not None:
+                self._finish_unrouted(request)
+
+    async def _report(self, request: Request, exception: BaseException) -> None:
+        """Dispatch the signals of an exception, as Sanic's `handle_exception` does."""
+        for event, context in (
+            (Event.SERVER_EXCEPTION_REPORT, {"exception": exception}),
+            (Event.HTTP_LIFECYCLE_EXCEPTION, {"request": request, "exception": exception}),
+        ):
+            await self.dispatch(event.value, context=context, fail_not_found=False, inline=True)
 
     def _finish_unrouted(self, request: ProxyRequest) -> None:
         """End a request that never reached `handle_request`, because its head could not be parsed."""
@@ -162,20 +265,22 @@ class ProxyApp(Sanic[Any, Any]):
             request.record.finish(state_of(self).observers)
 
 
-async def _receive(request: ProxyRequest, state: AppState) -> None:
-    """Receive the body while there is room for it; an upload's is left to its handler."""
-    stream: Any = request.stream
-    if request.is_upload:
-        stream.count_body()
-        return
-    if request.is_received and request.failure is None:
-        stream.count_body()
-    else:
-        await stream.receive_all()
-    if request.size_bytes > SMALL_BYTES:
-        await bodies.parse_in_steps(request, state.traffic.parsing)
-    else:
-        request.body = request.take_body()
+def _admit(request: ProxyRequest, state: AppState) -> Reply | None:
+    """Let a request in, note its client, or return the answer to a preflight.
+
+    Raises what refuses the request. No request middleware has seen it then.
+    """
+    headers = request.fields
+    if "origin" in headers:
+        admission.check_origin(state.settings, headers, request.ip)
+        request.answer_lines += header_lines(admission.cors_headers(headers))
+        if admission.is_preflight(request.method, headers):
+            return Reply(header_lines(admission.preflight_headers(headers)), status=204)
+    request.record.client = admission.admit(state.settings, state.keys, path=request.path, headers=headers)
+    traffic = state.traffic
+    if len(traffic.requests) > traffic.max_requests and request.path not in admission.OPEN_PATHS:
+        raise overloaded()
+    return None
 
 
 async def _send(request: ProxyRequest, answer: BaseHTTPResponse | None) -> None:
@@ -183,9 +288,6 @@ async def _send(request: ProxyRequest, answer: BaseHTTPResponse | None) -> None:
     stream: Any = request.stream
     if answer is not None:
         request.answer(answer)
-        if isinstance(answer, Reply):
-            await stream.reply(answer)
-            return
     elif stream is not None:
         answer = stream.response
     if answer is not None:
@@ -220,10 +322,15 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
             "INSPECTOR": False,
         }
     )
-    made = kind(name, config=config, request_class=ProxyRequest, configure_logging=False)
+    made = kind(
+        name,
+        config=config,
+        request_class=ProxyRequest,
+        error_handler=ErrorRenderer(),
+        configure_logging=False,
+    )
     for blueprint in BLUEPRINTS:
         made.blueprint(blueprint)
-    made.error_handler.add(Exception, render)
     made.main_process_start(check_settings)
     made.main_process_start(begin_supervision)
     made.main_process_ready(supervise)
@@ -288,6 +395,7 @@ async def begin_supervision(app: ProxyApp) -> None:
 
     logs.enable_stack_dumps()
     app.shared_ctx.worker_slots = shared_slots()
+    app.shared_ctx.started_at = multiprocessing.get_context("spawn").RawValue("d", time.monotonic())
     app.ctx.supervisor = Supervisor(load(), read, app.shared_ctx.worker_slots, _announce_ready(app))
 
 
@@ -311,7 +419,7 @@ async def open_state(app: ProxyApp) -> None:
 
 async def begin_serving(app: ProxyApp) -> None:
     """In each worker, when it accepts connections."""
-    app.ctx.worker.serving()
+    await app.ctx.worker.serving()
     if not os.environ.get("SANIC_WORKER_NAME") or app.auto_reload:
         _announce_ready(app)()  # there is no supervisor
 

@@ -119,6 +119,10 @@ def _check_together(settings: Settings, found: Layers) -> None:
         found.problems.append(
             f"{PREFIX}CORS_ORIGINS: `*` without {PREFIX}API_KEYS would let every web page use the proxy"
         )
+    if settings.admin_address is not None and settings.admin_key is None:
+        found.problems.append(
+            f"{PREFIX}ADMIN_ADDRESS is set and {PREFIX}ADMIN_KEY is not: there would be nothing to serve"
+        )
     if 0 < settings.hang_timeout_s < MIN_HANG_TIMEOUT_S:
         found.problems.append(
             f"{PREFIX}HANG_TIMEOUT: must be 0 (off) or at least {MIN_HANG_TIMEOUT_S:.0f} seconds"

@@ -12,12 +12,14 @@ from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 from sanic_proxy.config.variables import (
     PREFIX,
+    Address,
     Choice,
     Duration,
     Flag,
     HostList,
     Integer,
     Keys,
+    OneKey,
     OriginList,
     Origins,
     Size,
@@ -246,6 +248,15 @@ class Settings:
         (),
         "comma-separated keys that clients must present; empty: open to all who can connect",
     )
+    admin_key: Secret | None = setting(
+        "ADMIN_KEY", OneKey(), None, "key that opens the routes below `/admin`; empty: there are none"
+    )
+    admin_address: tuple[str, int] | None = setting(
+        "ADMIN_ADDRESS",
+        Address(),
+        None,
+        "address and port where those routes are served, with `/health`, instead of on the main port",
+    )
     allow_open: bool = setting(
         "ALLOW_OPEN", Flag(), False, "`on` lets a proxy without keys listen beyond loopback"
     )
@@ -305,7 +316,8 @@ class Settings:
         """All that no text of the proxy's may hold. Shorter values are no keys, and occur in any text."""
         keys = [key for provider in self.providers for key in provider.keys]
         headers = [value for provider in self.providers for _, value in provider.headers]
-        known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys))}
+        admin = () if self.admin_key is None else (self.admin_key,)
+        known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys, *admin))}
         return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
 
     @property

@@ -20,7 +20,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from typing_extensions import override
 
-from sanic_proxy.config.secret import Secret
+from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 
 PREFIX = "SANIC_PROXY_"
 
@@ -262,6 +262,52 @@ class Keys(Kind[tuple[Secret, ...]]):
     @override
     def schema(self) -> Schema:
         return {"type": ["string", "array"], "items": {"type": "string"}}
+
+
+@dataclass(frozen=True)
+class OneKey(Kind[Secret | None]):
+    """One key, long enough not to be guessed or to occur in other text; empty: none."""
+
+    is_secret = True
+
+    @property
+    @override
+    def expects(self) -> str:
+        return f"one key of at least {MIN_SECRET_CHARS} printable ASCII characters without spaces"
+
+    @override
+    def parse(self, text: str) -> Secret | None:
+        keys = Keys().parse(text)
+        if len(keys) > 1 or any(len(key.reveal()) < MIN_SECRET_CHARS for key in keys):
+            raise ValueError
+        return keys[0] if keys else None
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "string", "minLength": MIN_SECRET_CHARS}
+
+
+@dataclass(frozen=True)
+class Address(Kind[tuple[str, int] | None]):
+    """A host and a port to listen on: `127.0.0.1:9000`, `[::1]:9000`; empty: none."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "an address and a port such as 127.0.0.1:9000 or [::1]:9000"
+
+    @override
+    def parse(self, text: str) -> tuple[str, int] | None:
+        if not text:
+            return None
+        match = re.fullmatch(r"(\[[0-9a-fA-F:.%]+\]|[^:\[\]\s]+):([0-9]{1,5})", text)
+        if match is None:
+            raise ValueError
+        return match[1].strip("[]"), within(int(match[2]), 1, 65535)
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": ":[0-9]{1,5}$"}
 
 
 class Origins:

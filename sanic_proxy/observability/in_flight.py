@@ -121,7 +121,7 @@ class ClientConnection:
 
 
 class Traffic:
-    """The requests in flight, and whether more should come. `connections` is the server's own set.
+    """The requests in flight, and whether more should come. `connections` are those of all its ports.
 
     `parsing` is held by the one large body that is being parsed, `lingering` counts the connections that only
     wait for their client to read an early answer.

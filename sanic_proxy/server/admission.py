@@ -10,8 +10,10 @@ not make the providers work.
 
 from __future__ import annotations
 
+import hmac
+
 from sanic_proxy.config.model import Settings, is_loopback
-from sanic_proxy.errors import Forbidden, ProxyError, Unauthorized
+from sanic_proxy.errors import Forbidden, NotFound, ProxyError, Unauthorized
 from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.request import HeaderFields, public_url
 from sanic_proxy.state import KeyRing
@@ -23,6 +25,8 @@ OPEN_PATHS = frozenset(
     }
 )
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
+# They demand a key of their own: see `check_admin`.
+ADMIN_PREFIX = "/admin/"
 _LINKED_PATHS = OPEN_PATHS - {"/"}
 
 
@@ -42,7 +46,8 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
     try:
         return authenticate(keys, headers)
     except Unauthorized:
-        if path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS):
+        is_open = path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS)
+        if is_open or path.startswith(ADMIN_PREFIX):
             return ANONYMOUS
         raise
 
@@ -60,6 +65,18 @@ def authenticate(keys: KeyRing, headers: HeaderFields) -> Client:
     if (authorization := headers.get("authorization")) is not None:
         keys.remember(authorization, client)
     return client
+
+
+def check_admin(settings: Settings, headers: HeaderFields, *, is_admin_port: bool) -> None:
+    """Let a request to a route below `/admin` pass. Raises NotFound where there are none, or Unauthorized."""
+    if settings.admin_key is None or is_admin_port is not (settings.admin_address is not None):
+        raise NotFound("No such route")
+    key = _presented_key(headers)
+    if key is None:
+        raise Unauthorized("No admin key: send `Authorization: Bearer <SANIC_PROXY_ADMIN_KEY>`")
+    wanted = settings.admin_key.reveal()
+    if not hmac.compare_digest(key.encode("utf-8", "surrogateescape"), wanted.encode()):
+        raise Unauthorized("Incorrect admin key: it is not the one in SANIC_PROXY_ADMIN_KEY")
 
 
 def check_origin(settings: Settings, headers: HeaderFields, peer: str) -> None:

@@ -7,7 +7,14 @@ Node's parser, strict where Sanic's is not: a request whose length two servers c
 never gets past it.
 
 Bytes are parsed as they come, ahead of the handler: whole requests wait in a queue, the body of the
-one under way in its request. Sanic's `http.*` signals are not sent from here.
+one under way in its request. Sanic's `http.*` signals and response middlewares of streamed answers are the
+business of `extended.ExtendedHttp`, which takes this class's place if the application has registered any.
+
+A body that is larger than a whole body may be is not refused before its route is known: a streaming handler
+may want it. Like an upload it is received only as far as the handler reads (`is_upload`).
+
+A request for a websocket is read as a plain request, and its handler decides: Sanic's `websocket_handshake`
+makes the connection a websocket's, to which all further bytes belong.
 
 Reading stops while more waits than may be kept: too many requests in the queue, a large body behind another
 request, an upload whose handler is slower than its client. A `DisconnectWatch` then tells when the client
@@ -45,16 +52,23 @@ from sanic.exceptions import (
 )
 from sanic.http import Http, Stage
 from sanic.http.http1 import HTTP_CONTINUE
-from sanic.server.protocols.http_protocol import HttpProtocol
 from typing_extensions import override
 
 from sanic_proxy.errors import ClientError, ProxyError
 from sanic_proxy.http1.request_rules import check_host, check_transfer_coding, host_in_target
 from sanic_proxy.observability.in_flight import ClientConnection, Reader
-from sanic_proxy.server import body_rate
+from sanic_proxy.openai.codec import SMALL_BYTES
+from sanic_proxy.server import body_rate, compat
 from sanic_proxy.server.body_rate import BodyRate
 from sanic_proxy.server.disconnects import DisconnectWatch
-from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
+from sanic_proxy.server.request import (
+    KNOWN_NAMES,
+    HeaderFields,
+    ProxyRequest,
+    Reply,
+    header_lines,
+    parsed_lines,
+)
 from sanic_proxy.server.spool import MAX_MEMORY_BYTES
 from sanic_proxy.state import state_of
 
@@ -103,6 +117,7 @@ class ProxyHttp(Http, Reader):
         "_is_in_head",
         "_is_in_parts",
         "_is_tls",
+        "_keeps_alive",
         "_parser",
         "_queue",
         "_rate",
@@ -134,6 +149,7 @@ class ProxyHttp(Http, Reader):
         self.response_func: Any
         self.exception: Any
         self.init_for_request()  # type: ignore[no-untyped-call]
+        self._keeps_alive = bool(protocol.app.config.KEEP_ALIVE)
         self._read_bytes = 0
         self._is_held = self._is_tls = False
         self._is_in_parts = True
@@ -148,17 +164,19 @@ class ProxyHttp(Http, Reader):
             self._wake()  # what lingers wants to know that the client still sends
             return
         protocol = self.protocol
-        if self.stage is _IDLE:
-            self.stage = _REQUEST
-            protocol._time = monotonic()
-        elif self.stage is not _REQUEST:
+        if self.stage is not _REQUEST:
             # The time for a head runs from its first byte: one byte now and then does not renew it.
             protocol._time = monotonic()
+            if self.stage is _IDLE:
+                self.stage = _REQUEST
         fields, incoming = self._fields, self._incoming
         size_bytes = -1 if incoming is None else incoming.size_bytes
         self._read_bytes = len(data)
         count = 0 if incoming is None else len(incoming.pieces)
-        self._feed(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as exc:
+            self._feed_failed(data, exc)
         if incoming is not None and len(incoming.pieces) - count > MAX_PIECES_PER_READ:
             incoming.pieces[count:] = [b"".join(incoming.pieces[count:])]
         if incoming is not None and incoming is self._incoming:
@@ -171,9 +189,7 @@ class ProxyHttp(Http, Reader):
             self._head_bytes += len(data)
             if self._head_bytes > self.HEADER_MAX_SIZE:
                 self._fail(_head_too_large())
-        if len(self._queue) > MAX_QUEUED:
-            self._hold()
-        if self.stage is _REQUEST and not self._has_begun():
+        if self.stage is _REQUEST and not self._queue and not self._has_begun():
             self.stage = _IDLE  # a line end too many behind the last request
         self._wake()
 
@@ -220,16 +236,20 @@ class ProxyHttp(Http, Reader):
         if not self._is_held and transport is not None and not transport.is_closing():
             transport.resume_reading()
 
-    def _feed(self, data: bytes) -> None:
+    def _feed_failed(self, data: bytes, error: Exception) -> None:
+        """Go on after an upgrade that is declined; after another error nothing can be read any more."""
         rest: bytes | memoryview = data
         try:
-            while rest:
+            while isinstance(error, HttpParserUpgrade):
+                rest = memoryview(rest)[error.args[0] :]
+                self._decline_upgrade()
                 try:
                     self._parser.feed_data(rest)
-                    return
                 except HttpParserUpgrade as upgrade:
-                    rest = memoryview(rest)[upgrade.args[0] :]
-                    self._decline_upgrade()
+                    error = upgrade
+                else:
+                    return
+            raise error
         except HttpParserCallbackError:
             logger.exception("a callback of the parser failed")
             self._fail(ServerError("The request could not be read"))
@@ -298,10 +318,14 @@ class ProxyHttp(Http, Reader):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._is_in_head:  # what comes behind a body is not to be mistaken for what came before it
-            self._fields.add(name, value)
-        else:
+        if not self._is_in_head:  # what comes behind a body is not to be mistaken for what came before it
             self._head_bytes += len(name) + len(value)
+            return
+        fields, key = self._fields, KNOWN_NAMES.get(name)
+        if key is None or key in fields or not value.isascii():
+            fields.add(name, value)
+        else:
+            fields[key] = value.decode()
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -317,6 +341,8 @@ class ProxyHttp(Http, Reader):
             return
         self._incoming = request
         self._queue.append(request)
+        if len(self._queue) > MAX_QUEUED:
+            self._hold()
 
     def _request_of(self, parser: HttpRequestParser) -> ProxyRequest:
         version = parser.get_http_version()
@@ -338,9 +364,9 @@ class ProxyHttp(Http, Reader):
         protocol = self.protocol
         request = ProxyRequest(url, fields, version, method, protocol.transport, protocol.app)
         request.keeps_alive = parser.should_keep_alive()
-        length = request.declared_bytes
-        if length is not None and length > protocol.request_max_size and not request.is_upload:
-            request.failure = _body_too_large()
+        length = fields.get("content-length")
+        if length is not None and int(length) > protocol.request_max_size:
+            request.is_upload = True  # received as far as somebody reads: see the module's docstring
         return request
 
     def on_body(self, data: bytes) -> None:
@@ -377,13 +403,18 @@ class ProxyHttp(Http, Reader):
             while self.keep_alive:
                 self.init_for_request()  # type: ignore[no-untyped-call]
                 self.stage = _REQUEST if self._has_begun() else _IDLE
-                await self._serve()
+                await self._serve_next()
                 request = self.request
                 is_broken = self._failure is not None and not self.keep_alive  # else requests still wait
                 if request is not None and (is_broken or not request.is_received):
                     await self._discard_rest(request)
-                self._clear()
-                self._let_come()  # what held the reading back may have been a body that nobody read
+                if request is not None:
+                    request.stream = None
+                if self.response is not None:
+                    self.response.stream = None
+                self.request = self.response = None
+                if self._is_held:
+                    self._let_come()  # what held the reading back may have been a body that nobody read
         finally:
             self.stop_watching()
             # The parser holds this object and this the parser: what has come of an upload that was
@@ -397,17 +428,9 @@ class ProxyHttp(Http, Reader):
             self._queue.clear()
             del self._parser
 
-    def _clear(self) -> None:
-        """Let go of the request and its answer."""
-        if self.request is not None:
-            self.request.stream = None
-        if self.response is not None:
-            self.response.stream = None
-        self.request = self.response = None
-
-    async def _serve(self) -> None:
+    async def _serve_next(self) -> None:
         try:
-            request = await self._next_request()
+            request = await self.next_request()
             self.stage = _HANDLER
             await self.protocol.request_handler(request)
             if self.stage is not _IDLE:
@@ -420,12 +443,16 @@ class ProxyHttp(Http, Reader):
             await self.error_response(exc)
 
     async def _finish(self) -> None:
+        if self.upgrade_websocket:
+            self.keep_alive = False
+            return
         if self.stage is _HANDLER:
             raise ServerError("The handler produced no response")
         if self.stage is _RESPONSE:
             await self.response.send(end_stream=True)
 
-    async def _next_request(self) -> ProxyRequest:
+    async def next_request(self) -> ProxyRequest:
+        """Wait for the next request and make it the one under way. Raises why nothing more can be read."""
         while not self._queue:
             if self._failure is not None:
                 self.keep_alive = False
@@ -443,11 +470,12 @@ class ProxyHttp(Http, Reader):
         has_body = request.pieces or not request.is_received or request.failure is not None
         self.request_body = b"pending" if has_body else b""
         self.head_only = request.method == "HEAD"
-        self.keep_alive = request.keeps_alive
+        self.keep_alive = request.keeps_alive and self._keeps_alive
         # HTTP/1.0 has no chunks: an answer without length ends with its connection.
         self._is_in_parts = request.version != "1.0"
         self.response_func = self.http1_response_header
         protocol.state["requests_count"] += 1
+        compat.set_current(request)
         return request
 
     def _meet(self, request: ProxyRequest) -> None:
@@ -522,14 +550,35 @@ class ProxyHttp(Http, Reader):
                 self.request_body = None
                 return None
             await self._wait_for_body()
+        request.is_upload = True  # from now on no more is received than is read
         self.count_body()
         data = request.take_body()
         self._let_come()
         return data
 
+    def take_small(self) -> bool:
+        """Hand the request a small body that has arrived; False without one. Raises Overloaded."""
+        request: ProxyRequest = self.request
+        if (
+            not request.is_received
+            or request.failure is not None
+            or request.is_upload
+            or request.size_bytes > SMALL_BYTES
+        ):
+            return False
+        self.protocol.traffic.hold(request, request.size_bytes)
+        request.body = request.take_body()
+        return True
+
     async def receive_all(self) -> None:
         """Wait for the whole body, bounded by its size limit and the room there is. Raises why it fails."""
         request: ProxyRequest = self.request
+        if request.is_upload:
+            request.is_upload = False
+            request.unread_bytes = 0
+            if max(request.size_bytes, request.declared_bytes or 0) > self.request_max_size:
+                request.failure = _body_too_large()
+            self._let_come()
         if not request.is_received:
             await self._ask_for_body()
             while not request.is_received and request.failure is None:
@@ -578,12 +627,20 @@ class ProxyHttp(Http, Reader):
         response = self.response
         if not data and response.body:
             data, end_stream = response.body, True
-        head = self._head(response, self._framing(response.status, len(data), end_stream))
+        size_bytes = self._announced_bytes(response, end_stream)
+        if size_bytes is not None:
+            framing = f"content-length: {size_bytes}\r\n"
+        else:
+            framing = self._framing(response.status, len(data), end_stream)
+        head = self._head(response, framing)
         if self.head_only or response.status in _BODILESS:
             data, end_stream = b"", True
+        elif size_bytes is not None:
+            self.response_bytes_left = size_bytes - len(data)
         elif not end_stream:
             data = self._part(data, end_stream)
-        self.response_func = None if end_stream else self.http1_response_chunked
+        further = self.http1_response_chunked if size_bytes is None else self.http1_response_normal
+        self.response_func = None if end_stream else further
         if len(data) <= MAX_JOINED_BYTES:
             await self._write(head + data)
         else:
@@ -591,18 +648,27 @@ class ProxyHttp(Http, Reader):
             await self._write(data)
         self.stage = _IDLE if end_stream else _RESPONSE
 
-    async def reply(self, response: Reply) -> None:
-        """Send a whole answer: what `response.send` does, in one step where the client keeps up."""
-        data = response.body or b""
-        if self.head_only or response.status in _BODILESS or len(data) > MAX_JOINED_BYTES:
-            await response.send(end_stream=True)
-            return
+    def send_whole(self, response: Reply) -> bool:
+        """Make `response` the answer and send it; False, with nothing done, where that may take a wait."""
+        data: bytes = response.body or b""
+        if (
+            not self.is_writable
+            or self.head_only
+            or self.response is not None
+            or response.status in _BODILESS
+            or len(data) > MAX_JOINED_BYTES
+        ):
+            return False
+        request: ProxyRequest = self.request
+        request.responded = True
+        self.response, response.stream = response, self
+        request.record.status = response.status
+        request.record.sent(len(data))
         head = self._head(response, f"content-length: {len(data)}\r\n")
         self.response_func = None
-        if not self.is_writable:
-            await self.protocol._can_write.wait()
         self._push(head + data)
         self.stage = _IDLE
+        return True
 
     def begin(self, data: bytes, size_bytes: int | None = None) -> None:
         """Send a streamed answer's head and its first part (may be empty), without waiting.
@@ -630,13 +696,24 @@ class ProxyHttp(Http, Reader):
             # connection.
             self.keep_alive = False
         status = response.status
+        more = self.request.answer_lines
+        if isinstance(response, Reply) and not response.has_headers:
+            lines = response.lines + more
+        else:
+            lines = _lines_of(response, more)
         return (
             f"{_STATUS_LINES.get(status) or f'HTTP/1.1 {status} Unknown'}\r\n"
-            f"{response.lines if isinstance(response, Reply) else _lines_of(response)}"
-            f"{self.request.answer_lines}"
+            f"{lines}"
             f"{framing}"
             f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n\r\n"
         ).encode("utf-8", "surrogateescape")
+
+    def _announced_bytes(self, response: Any, end_stream: bool) -> int | None:
+        """The length that a handler has set for a body that it sends in parts, or leaves out after HEAD."""
+        if isinstance(response, Reply) or response.status in _BODILESS or (end_stream and not self.head_only):
+            return None
+        length = response.headers.get("content-length")
+        return None if length is None else int(length)
 
     def _framing(self, status: int, size_bytes: int, end_stream: bool) -> str:
         if end_stream and status not in _BODILESS:
@@ -700,22 +777,25 @@ def _body_too_large() -> PayloadTooLarge:
     return PayloadTooLarge("The request is larger than the proxy accepts")
 
 
-def _lines_of(response: Any) -> str:
-    """The header lines of any of Sanic's responses; length and framing are the connection's."""
+def _lines_of(response: Any, more: str) -> str:
+    """The header lines of any of Sanic's responses, and those of `more` that it does not set itself.
+
+    Length and framing are the connection's.
+    """
     headers = response.headers
     if response.content_type is not None:
         headers.setdefault("content-type", response.content_type)
-    return header_lines(
+    own = [
         (name, str(value))
         for name, value in headers.items()
         if name.lower() not in {"content-length", "transfer-encoding", "connection"}
-    )
+    ]
+    return header_lines([*own, *(line for line in parsed_lines(more) if line[0] not in headers)])
 
 
-class ProxyProtocol(HttpProtocol, ClientConnection):
-    """Sanic's connection with the parser above."""
+class ProxyProtocol(compat.WebSocketProtocol, ClientConnection):
+    """Sanic's connection with the parser above. `app.http_class` is the class of its Http object."""
 
-    HTTP_CLASS = ProxyHttp
     __slots__ = ("_reader_timer", "traffic")
 
     @override
@@ -724,7 +804,7 @@ class ProxyProtocol(HttpProtocol, ClientConnection):
         self._reader_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)  # type: ignore[no-untyped-call]
         self.traffic = state_of(self.app).traffic
-        self.traffic.connections = self.connections
+        self.traffic.connections.add(self)
         self._setup_connection()
 
     @override
@@ -740,11 +820,16 @@ class ProxyProtocol(HttpProtocol, ClientConnection):
     def _setup_connection(self, *args: Any, **kwargs: Any) -> None:
         # Sanic's task calls this too; the first bytes may come before it runs.
         if self._http is None:
-            super()._setup_connection(*args, **kwargs)  # type: ignore[no-untyped-call]
+            self._http = self.app.http_class(self)  # type: ignore[attr-defined]
+            self._time = monotonic()
+            self.check_timeouts()  # type: ignore[no-untyped-call]
 
     @override
     def data_received(self, data: bytes) -> None:
         http = self._http
+        if self.websocket is not None:
+            self.websocket.data_received(data)  # type: ignore[no-untyped-call]
+            return
         if http is None:
             return
         if len(data) < LARGE_READ_BYTES:
@@ -753,6 +838,18 @@ class ProxyProtocol(HttpProtocol, ClientConnection):
         began = monotonic()
         http.received(data)
         self.traffic.reading.spend(self.loop, monotonic() - began, http)
+
+    @override
+    async def websocket_handshake(self, request: Any, subprotocols: Any = None) -> Any:
+        """Sanic's: answer with 101. Raises SanicException if the request does not ask for a websocket."""
+        if self._http is not None:
+            self._http.upgrade_websocket = True
+        try:
+            return await super().websocket_handshake(request, subprotocols)
+        except BaseException:
+            if self._http is not None:
+                self._http.upgrade_websocket = False
+            raise
 
     @override
     def pause_writing(self) -> None:
@@ -775,6 +872,7 @@ class ProxyProtocol(HttpProtocol, ClientConnection):
         self._leave_reader()
         if self._http is not None:
             self._http.stop_watching()
+        self.traffic.connections.discard(self)
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def _watch_reader(self) -> None:

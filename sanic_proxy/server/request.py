@@ -1,16 +1,22 @@
-"""The request and the answer as this proxy extends Sanic's: no work that nobody asked for.
+"""The request and the response as this proxy extends Sanic's: nothing is built before it is read.
 
-Sanic's request builds two header maps and two more dictionaries before a handler runs. Here they are
-built when somebody reads them.
+Sanic's request builds two header maps and two more dictionaries before a handler runs, and its response a
+third map that is then formatted header by header. The proxy's own code reads `fields` (a plain dictionary)
+and writes `Reply.lines` (text). Sanic's `request.headers` and `response.headers` exist as well and may be
+changed, by a middleware for instance: they are made from the plain form on their first use. From then on a
+change of `request.headers` is written through to `fields`, and the head of a response is formatted from
+its `headers` in place of its `lines`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from httptools import parse_url
@@ -27,6 +33,9 @@ from sanic_proxy.config.model import is_loopback
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ParsedBody, Span
+from sanic_proxy.server import compat
+
+logger = logging.getLogger(__name__)
 
 # httptools keeps offsets into a URL in 16 bits.
 MAX_URL_BYTES = 65535
@@ -42,31 +51,50 @@ def new_request_id() -> str:
     return f"{_random_bits(128):032x}"
 
 
-_NONE: frozenset[str] = frozenset()
+_NONE: Mapping[str, list[str]] = MappingProxyType({})
 
 
 class HeaderFields(dict[str, str]):
     """The headers of one request by lower-case name.
 
-    Those sent more than once are joined by commas (RFC 9110, 5.3) and named in `repeated`, for the
-    places where a second one is an attack.
+    Values of a header that was sent more than once are joined by commas (RFC 9110, 5.3), those of Cookie by
+    semicolons (RFC 9113, 8.2.3). `repeated` has the separate values, for the places where a second one is an
+    attack.
     """
 
-    __slots__ = ("repeated",)
-
-    def __init__(self) -> None:  # a dictionary of nothing needs no making
-        self.repeated = _NONE
+    repeated: Mapping[str, list[str]] = _NONE  # of the class: most requests need none of their own
 
     def add(self, name: bytes, value: bytes) -> None:
-        key = _KNOWN_NAMES.get(name) or name.decode("latin-1").lower()
+        key = KNOWN_NAMES.get(name) or name.decode("latin-1").lower()
         try:
             text = value.decode()
         except UnicodeDecodeError:
             text = value.decode("utf-8", "surrogateescape")
         if key in self:
-            self.repeated |= {key}
-            text = f"{self[key]}, {text}"
-        self[key] = text
+            self._repeat(key, text)
+        else:
+            self[key] = text
+
+    def _repeat(self, key: str, text: str) -> None:
+        values = [*self.repeated.get(key, [self[key]]), text]
+        self.repeated = {**self.repeated, key: values}
+        self[key] = ("; " if key == "cookie" else ", ").join(values)
+
+    def items_sent(self) -> list[tuple[str, str]]:
+        """Each name and value, a repeated header as often as it was sent."""
+        pairs = [(name, self.repeated.get(name, [value])) for name, value in self.items()]
+        return [(name, value) for name, values in pairs for value in values]
+
+    def replace(self, headers: Iterable[tuple[str, object]]) -> None:
+        """Hold `headers` and nothing else."""
+        pairs = [(name.lower(), str(value)) for name, value in headers]
+        self.clear()
+        self.repeated = _NONE
+        for name, value in pairs:
+            if name in self:
+                self._repeat(name, value)
+            else:
+                self[name] = value
 
     @property
     def size_chars(self) -> int:
@@ -74,8 +102,44 @@ class HeaderFields(dict[str, str]):
         return sum(len(name) + len(value) + 4 for name, value in self.items())
 
 
+def _written_through(name: str) -> Callable[..., Any]:
+    """A mutating method of Sanic's header map that brings the change to `fields`."""
+    change = getattr(Header, name)
+
+    def method(self: RequestHeaders, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return change(self, *args, **kwargs)
+        finally:
+            if self.fields is not None:
+                self.fields.replace(self.items())
+
+    method.__name__ = name
+    return method
+
+
+class RequestHeaders(Header):
+    """`request.headers`: Sanic's header map of the fields, which follow its changes; not those of a copy."""
+
+    fields: HeaderFields | None = None
+
+    @classmethod
+    def of(cls, fields: HeaderFields) -> RequestHeaders:
+        headers = cls(fields.items_sent())
+        headers.fields = fields
+        return headers
+
+
+_MUTATORS = (
+    *("__delitem__", "__ior__", "__setitem__", "add", "clear", "extend", "merge"),
+    *("pop", "popall", "popitem", "popone", "setdefault", "update"),
+)
+for _name in _MUTATORS:
+    if hasattr(Header, _name):  # multidict has more of them with each year
+        setattr(RequestHeaders, _name, _written_through(_name))
+
+
 # The spellings that nearly all requests use, so that they need no decoding.
-_KNOWN_NAMES = {
+KNOWN_NAMES = {
     spelling.encode(): name
     for name in (
         *("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type"),
@@ -116,20 +180,41 @@ def header_lines(headers: Iterable[tuple[str, str]]) -> str:
     return "".join([_UNSAFE.sub("", line) + "\r\n" for line in lines])
 
 
-class Reply(HTTPResponse):
-    """An answer whose header lines are text already: `lines` is what `header_lines` makes."""
+def parsed_lines(lines: str) -> list[tuple[str, str]]:
+    """The headers of what `header_lines` has made."""
+    pairs = [line.partition(": ") for line in lines.split("\r\n") if line]
+    return [(name, value) for name, _, value in pairs]
 
-    __slots__ = ("lines",)
+
+class Reply(HTTPResponse):
+    """A response whose header lines are text already: `lines` is what `header_lines` makes.
+
+    Once `headers` has been read, they count and `lines` do not: `has_headers` says so.
+    """
+
+    __slots__ = ("_headers", "has_headers", "lines")
 
     def __init__(self, lines: str, body: bytes = b"", *, status: int = 200) -> None:
-        self.asgi = False
+        self.asgi = self.has_headers = False
         self.body = body
         self.content_type = None
         self.stream = None
         self.status = status
-        self.headers = Header()
         self._cookies = None
         self.lines = lines
+
+    @property  # type: ignore[explicit-override]
+    def headers(self) -> Header:
+        """Sanic's header map, made from the lines."""
+        if not self.has_headers:
+            self._headers = Header(parsed_lines(self.lines))
+            self.has_headers = True
+        return self._headers
+
+    @headers.setter
+    def headers(self, headers: Header) -> None:
+        self._headers = headers
+        self.has_headers = True
 
     @override
     async def send(self, data: Any = None, end_stream: bool | None = None) -> None:
@@ -145,12 +230,14 @@ class ProxyRequest(Request[Any, Any]):
 
     __slots__ = (
         "_grouped_args",
+        "_header_map",
         "_plain_args",
         "answer_lines",
         "cut_by",
         "failure",
         "fields",
         "held_bytes",
+        "is_form",
         "is_received",
         "is_upload",
         "keeps_alive",
@@ -171,7 +258,6 @@ class ProxyRequest(Request[Any, Any]):
         method: str,
         transport: Any,
         app: Any,
-        head: bytes = b"",
         stream_id: int = 0,
     ) -> None:
         # Sanic's own, without what is dear and nobody reads: see the properties below.
@@ -180,18 +266,19 @@ class ProxyRequest(Request[Any, Any]):
         self.version = version
         self.method = method
         self.transport = transport
-        self.head = head
         self.body = b""
         self.responded = self._request_middleware_started = self._response_middleware_started = False
-        self._ctx = self._id = self._name = self._protocol = self.conn_info = self.route = self.stream = None
+        self._ctx = self._name = self._protocol = self.conn_info = self.route = self.stream = None
         self.parsed_accept = self.parsed_cookies = self.parsed_credentials = self.parsed_files = None
         self.parsed_form = self.parsed_forwarded = self.parsed_json = self.parsed_token = None
         self._stream_id = stream_id
+        self._match_info = {}
         # Ours
         self.fields = headers
         self.path = _path_of(url_bytes)  # type: ignore[misc]
         given = headers.get("x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+        self._id = request_id
         self.record = RequestRecord(request_id, method, self.path)
         self.answer_lines = f"x-request-id: {request_id}\r\n"
         # The body on its way: its pieces, how much came, whether it is whole, why it never will be.
@@ -200,7 +287,9 @@ class ProxyRequest(Request[Any, Any]):
         self.is_received = False
         # A form with files may be large: its body is read piece by piece, by the handler alone.
         kind = headers.get("content-type")
-        self.is_upload = kind is not None and kind != "application/json" and kind[:10].lower() == "multipart/"
+        self.is_upload = self.is_form = (
+            kind is not None and kind != "application/json" and kind[:10].lower() == "multipart/"
+        )
         self.unread_bytes = 0
         self.failure: Exception | None = None
         self.keeps_alive = True
@@ -213,8 +302,17 @@ class ProxyRequest(Request[Any, Any]):
 
     @property
     def headers(self) -> Header:  # type: ignore[explicit-override, override]
-        """Sanic's header map, for the code that wants it; the proxy's own reads `fields`."""
-        return Header(self.fields)
+        """Sanic's header map; a change of it is a change of `fields`, which the proxy's own code reads."""
+        if not hasattr(self, "_header_map"):
+            self._header_map = RequestHeaders.of(self.fields)
+        return self._header_map
+
+    @property
+    def head(self) -> bytes:  # type: ignore[explicit-override, override]
+        """The request's head as parsed: names in lower case, values trimmed."""
+        lines = header_lines(self.fields.items_sent())
+        text = f"{self.method} {self.raw_url.decode('latin-1')} HTTP/{self.version}\r\n{lines}"
+        return text.encode("utf-8", "surrogateescape")
 
     @property
     def parsed_args(self) -> defaultdict[Any, Any]:  # type: ignore[explicit-override, override]
@@ -258,9 +356,7 @@ class ProxyRequest(Request[Any, Any]):
         if self.cut_by is None and isinstance(self.stream, Http):
             self.cut_by = error
             self.end_connection()
-            task = self.stream.protocol._task
-            if task is not None:
-                task.cancel()
+            compat.cancel_handler(self.stream.protocol)
 
     def abort(self) -> None:
         """Break the connection off at once, so that nothing on it looks like an end."""
@@ -276,9 +372,8 @@ class ProxyRequest(Request[Any, Any]):
 
     @override
     async def receive_body(self) -> None:
-        if self.stream is not None and (not self.is_received or self.failure is not None):
-            await self.stream.receive_all()  # type: ignore[attr-defined]
-        self.body = self.take_body()
+        """Receive the whole body, if that has not happened yet. Raises what the limits of a body raise."""
+        await self.app.receive_body(self)
 
     def take_body(self) -> bytes:
         """What has come of the body since it was last taken."""
@@ -295,10 +390,7 @@ class ProxyRequest(Request[Any, Any]):
             raise ServerError("A request has one answer")
         stream.respond(response)
         self.responded = True
-        record = self.record
-        record.status = response.status
-        if response.body:
-            record.sent(len(response.body))
+        self._note(response)
 
     def begin(self, response: Reply, first: bytes, size_bytes: int | None = None) -> None:
         """Make `response` a streamed answer, and send its head and `first` without waiting.
@@ -308,6 +400,26 @@ class ProxyRequest(Request[Any, Any]):
         self.answer(response)
         self.stream.begin(first, size_bytes)  # type: ignore[union-attr]
         self.record.sent(len(first))
+
+    async def change_streamed(self, middlewares: Any) -> None:
+        """Run response middlewares on a streamed answer whose head has not been sent.
+
+        The stream goes on with its own body whatever they return: of a response that one puts in its place
+        the status and the headers count.
+        """
+        stream: Any = self.stream
+        response = stream.response
+        if not self._response_middleware_started:
+            self._response_middleware_started = True
+            try:
+                other = await compat.run_response_middleware(self, response, middlewares)
+                if other is not response:
+                    response.status, response.headers = other.status, other.headers
+            except Exception:
+                logger.exception("a response middleware failed")
+            if stream.response is not response:
+                stream.response, response.stream = response, stream
+        self.record.status = response.status
 
     def push(self, frames: bytes) -> None:
         """Send a part of the streamed answer at once, unless the client is slow."""
@@ -336,9 +448,17 @@ class ProxyRequest(Request[Any, Any]):
         headers: Any = None,
         content_type: str | None = None,
     ) -> Any:
-        made = response or HTTPResponse(status=status, headers=headers, content_type=content_type)
-        self.answer(made)
-        return made
+        """Sanic's, response middlewares included, and the record's share."""
+        final = await super().respond(response, status=status, headers=headers, content_type=content_type)
+        if isinstance(final, BaseHTTPResponse):
+            self._note(final)
+        return final
+
+    def _note(self, response: BaseHTTPResponse) -> None:
+        record = self.record
+        record.status = response.status
+        if response.body:
+            record.sent(len(response.body))
 
 
 def _path_of(url: bytes) -> str:

@@ -11,6 +11,13 @@ state is read from shared memory (`lifecycle`); a signal is sent only to a worke
     dead         schedule_restart: at once, or after a      nothing
                  wait that grows with each quick death
     waiting      start it when the wait is over             nothing
+    retiring     as while it stops; when it is dead,        signal it until it drains; kill it when
+                 start its successor or forget the slot     the time for that is over
+
+What workers ask for with `app.m` comes as messages through Sanic's pipe: restart and scale retire slots, with
+SIGINT, which has no lame duck: the port goes on being served, so no load balancer must notice. Processes that
+somebody has Sanic manage (`app.manager.manage`) are started, restarted when asked, and stopped with the
+workers; they are not watched.
 
 The proxy itself gives up, with exit code 1, if the first workers end before one has served, and if no worker
 has served for NO_WORKER_LIMIT_S: a service manager can then do more than the proxy can.
@@ -40,7 +47,9 @@ from sanic.worker.process import WorkerProcess
 
 from sanic_proxy.config.model import Settings
 from sanic_proxy.observability import logs
+from sanic_proxy.server import compat
 from sanic_proxy.server.lifecycle import (
+    MAX_WORKERS,
     HangDetector,
     SharedSlot,
     TickClock,
@@ -105,6 +114,10 @@ class StateServer:
             self._server.stop_event.set()
 
 
+def _is_server(process: WorkerProcess) -> bool:
+    return str(process.name).startswith(f"Sanic-{WorkerProcess.SERVER_LABEL}-")
+
+
 def is_traced(pid: int | None) -> bool:
     """Whether a debugger holds the process."""
     try:
@@ -138,6 +151,9 @@ class WorkerSlot:
     signalled_at: float | None = None
     has_to_reload: bool = False
     start_at: float | None = None
+    retiring_since: float | None = None
+    has_successor: bool = False  # whether the slot is used again when its process has retired
+    replaced: WorkerSlot | None = None  # retires when this one serves
     delay: RestartDelay = field(default_factory=RestartDelay)
     hang: HangDetector = field(default_factory=HangDetector)
 
@@ -194,7 +210,7 @@ class Supervisor:
         self._manager = manager
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
-        manager.run = self.run  # type: ignore[method-assign]
+        compat.replace_manager_loop(manager, self.run)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._noted.append(number)
@@ -202,13 +218,10 @@ class Supervisor:
     def run(self) -> None:
         """Until all workers have ended. Raises ServerKilled (exit code 1) if none could be started."""
         manager = self._manager
-        if manager._shutting_down:  # stopped before it began
-            return
         manager.start()  # type: ignore[no-untyped-call]
         now = time.monotonic()
         self._workers = [
-            WorkerSlot(process, slot_of(self._slots, str(process.name)), now)
-            for process in manager.transient_processes
+            self._slot_for(process, now) for process in manager.transient_processes if _is_server(process)
         ]
         clock = TickClock(now, time.time())
         while not self._is_over():
@@ -216,6 +229,7 @@ class Supervisor:
             self._handle_signals()
             now = time.monotonic()
             self._check(now, clock.tick(now, time.time()), is_settled=clock.is_settled)
+        self._stop_managed()
         manager.cleanup()  # type: ignore[no-untyped-call]
         if self._has_failed:
             raise ServerKilled
@@ -224,13 +238,118 @@ class Supervisor:
         is_ending = self._stopping_since is not None
         return is_ending and not any(worker.is_alive for worker in self._workers)
 
+    def _slot_for(self, process: WorkerProcess, now: float) -> WorkerSlot:
+        return WorkerSlot(process, slot_of(self._slots, str(process.name)), now)
+
     def _take_messages(self) -> None:
-        """Empty the workers' pipe, or wait for a tick. Only a stop matters: slots show the rest."""
+        """Handle what the workers' pipe has, or wait for a tick."""
         receiver = self._manager.monitor_subscriber
-        if receiver.poll(POLL_S):
-            message = receiver.recv()
-            if message == "__TERMINATE__":
+        wait_s = POLL_S
+        while receiver.poll(wait_s):
+            wait_s = 0.0
+            self._on_message(receiver.recv())
+
+    def _on_message(self, message: object) -> None:
+        """What a worker has asked for with `app.m`; None: Sanic was signalled before `take_over`."""
+        if message is None:
+            self._noted.append(signal.SIGTERM)
+        elif isinstance(message, tuple):
+            self._manage(*message)
+        elif isinstance(message, str) and self._stopping_since is None:
+            command, _, argument = message.partition(":")
+            if command == "__TERMINATE__":
                 self._noted.append(signal.SIGTERM)
+            elif command == "__TERMINATE_EARLY__":
+                pass  # a worker that fails at its start; its death is seen
+            elif command == "__SCALE__":
+                self._scale(int(argument))
+            else:
+                self._restart(command, starts_first="STARTUP_FIRST" in argument)
+
+    # What workers ask for
+
+    def _restart(self, names: str, *, starts_first: bool) -> None:
+        """Restart the processes with these names, separated by commas, or all workers."""
+        wanted = {name.strip() for name in names.split(",")}
+        is_all = "__ALL_PROCESSES__" in wanted
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if not (is_all or worker.name in wanted) or worker.retiring_since is not None:
+                continue
+            logger.info("restarting worker %s (process %s)", worker.name, worker.process.pid)
+            if starts_first:
+                self._add_worker(now).replaced = worker
+            else:
+                worker.has_successor = True
+                worker.retiring_since = now
+        for process in self._managed():
+            if process.restartable and process.name in wanted:
+                process.restart()  # type: ignore[no-untyped-call]
+
+    def _scale(self, number: int) -> None:
+        """Have `number` workers, by starting some or retiring the newest."""
+        staying = [worker for worker in self._workers if worker.retiring_since is None]
+        if not 0 < number <= MAX_WORKERS:
+            logger.error("cannot scale to %d workers: between 1 and %d are possible", number, MAX_WORKERS)
+            return
+        logger.info("scaling from %d to %d workers", len(staying), number)
+        now = time.monotonic()
+        for _ in range(number - len(staying)):
+            self._add_worker(now)
+        for worker in staying[number:]:
+            worker.retiring_since = now
+
+    def _add_worker(self, now: float) -> WorkerSlot:
+        (process,) = self._manager.create_server().processes
+        worker = self._slot_for(process, now)
+        worker.shared.reset()
+        self._workers.append(worker)
+        process.start()  # type: ignore[no-untyped-call]
+        return worker
+
+    def _forget(self, worker: WorkerSlot) -> None:
+        self._workers.remove(worker)
+        self._manager.transient = {
+            name: container
+            for name, container in self._manager.transient.items()
+            if worker.process not in container.processes
+        }
+        logger.info("worker %s (process %s) has ended", worker.name, worker.process.pid)
+
+    def _manage(  # noqa: PLR0913, PLR0917 - Sanic's message
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: dict[str, Any],
+        transient: bool,
+        restartable: bool | None,
+        tracked: bool,
+        auto_start: bool,
+        workers: int,
+    ) -> None:
+        try:
+            added = self._manager.manage(
+                name, function, arguments, transient, restartable, tracked, auto_start, workers
+            )
+        except ValueError as exc:
+            logger.error("process %s cannot be managed: %s", name, exc)  # noqa: TRY400 - no bug
+            return
+        for process in added.processes if auto_start else ():
+            process.start()  # type: ignore[no-untyped-call]
+
+    def _managed(self) -> list[WorkerProcess]:
+        """The processes that are no workers of ours."""
+        return [process for process in self._manager.processes if not _is_server(process)]
+
+    def _stop_managed(self) -> None:
+        for process in self._managed():
+            process.terminate()  # type: ignore[no-untyped-call]
+        until = time.monotonic() + FORCE_STOP_S
+        for process in self._managed():
+            while process.is_alive():  # type: ignore[no-untyped-call]
+                if time.monotonic() > until:
+                    os.kill(process.pid, signal.SIGKILL)
+                time.sleep(POLL_S)
 
     def _handle_signals(self) -> None:
         while self._noted:
@@ -242,17 +361,23 @@ class Supervisor:
             else:
                 self._force_stop()
 
+    def _announce_first(self) -> None:
+        """Say once where the proxy is ready."""
+        if not self._has_served and any(worker.has_served for worker in self._workers):
+            self._has_served = True
+            self._announce()
+
     # Workers that die or hang
 
     def _check(self, now: float, step_s: float, *, is_settled: bool) -> None:
-        for worker in self._workers:
-            if not self._has_served and worker.has_served:
-                self._has_served = True
-                self._announce()
+        self._announce_first()
+        for worker in list(self._workers):
             if worker.is_alive:
                 self._check_event_loop(worker, step_s, is_settled=is_settled)
             if self._stopping_since is not None:
                 self._end(worker, now, self._stopping_since)
+            elif worker.retiring_since is not None:
+                self._retire(worker, now, worker.retiring_since)
             elif worker.is_alive:
                 self._check_living(worker, now)
             elif worker.start_at is None:
@@ -264,7 +389,18 @@ class Supervisor:
         elif self._listens and now >= self._lame_until():
             self._stop_listening()
 
+    def _retire(self, worker: WorkerSlot, now: float, since: float) -> None:
+        if worker.is_alive:
+            self._end(worker, now, since, signal.SIGINT)
+        elif worker.has_successor:
+            worker.retiring_since, worker.has_successor = None, False
+            self._start(worker, now)
+        else:
+            self._forget(worker)
+
     def _check_living(self, worker: WorkerSlot, now: float) -> None:
+        if worker.replaced is not None and worker.has_served:
+            worker.replaced.retiring_since, worker.replaced = now, None
         if not worker.has_served:
             if now - worker.started_at > START_LIMIT_S:
                 logger.error("worker %s did not start within %.0f s", worker.name, START_LIMIT_S)
@@ -367,7 +503,10 @@ class Supervisor:
     def _living(self) -> Iterable[WorkerSlot]:
         return (worker for worker in self._workers if worker.is_alive)
 
-    def _end(self, worker: WorkerSlot, now: float, since: float) -> None:
+    def _end(
+        self, worker: WorkerSlot, now: float, since: float, number: signal.Signals | None = None
+    ) -> None:
+        """Have a worker stop, with the signal `number` or the one that stops them all."""
         if not worker.is_alive:
             return
         state = worker.shared.state
@@ -383,11 +522,12 @@ class Supervisor:
             worker.signalled_at is None or now - worker.signalled_at > SIGNAL_AGAIN_S
         ):
             worker.signalled_at = now
-            worker.send(self._stop_signal)
+            worker.send(number or self._stop_signal)
 
     def _stop_listening(self) -> None:
         """Close the socket, as the workers do: while one process has it, clients connect and wait."""
         self._listens = False
-        sock = self._manager._server_settings.get("sock")
-        if sock is not None:
-            sock.close()
+        for worker in self._workers:  # they share it
+            sock = worker.process.kwargs.get("sock")
+            if sock is not None:
+                sock.close()

@@ -24,13 +24,13 @@ from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from sanic.server import runners
-
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ShuttingDown
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.server import compat
+from sanic_proxy.server.admin_port import AdminPort
 from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
 from sanic_proxy.state import AppState, state_of
 
@@ -57,7 +57,7 @@ def read_again(old: Settings, host: str) -> Settings | None:
         for problem in exc.problems:
             logger.error("reload failed, keeping the current settings: %s", problem)  # noqa: TRY400 - no bug
         return None
-    for name in ("host", "port", "workers"):
+    for name in ("host", "port", "workers", "admin_address"):
         if getattr(settings, name) != getattr(old, name):
             logger.warning("SANIC_PROXY_%s has changed: restart the proxy to apply it", name.upper())
     return settings
@@ -116,6 +116,7 @@ class Worker:
         self._may_stop = False
         self._has_to_close = False
         self._is_forced = False
+        self._admin_port = AdminPort()
         self._retiring: set[asyncio.Task[None]] = set()
         logs.redirect_stderr()
         logs.enable_stack_dumps()
@@ -123,7 +124,7 @@ class Worker:
         self._use(AppState(settings))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
-        runners._setup_system_signals = _leave_signals_alone
+        compat.replace_signal_setup(_leave_signals_alone)
         self._catch(signal.SIGHUP, self.reload)
         self._catch(signal.SIGQUIT, self.force_stop)
         self._catch(signal.SIGTERM, self._on_stop_signal, signal.SIGTERM)
@@ -217,8 +218,13 @@ class Worker:
                 self._closing.cancel()
             self._closing = self._loop.call_later(lame_duck_s, self._close)
 
-    def serving(self) -> None:
-        """Sanic is about to run the loop until it is stopped. A stop before that would be lost."""
+    async def serving(self) -> None:
+        """Sanic is about to run the loop until it is stopped. A stop before that would be lost.
+
+        Raises OSError if the admin port cannot be opened.
+        """
+        if (address := state_of(self._app).settings.admin_address) is not None:
+            await self._admin_port.open(self._app, address)
         self._slot.advance(WorkerState.SERVING)
         self._loop.call_later(SOON_S, self._on_loop_runs)
         if self._is_watched:
@@ -246,6 +252,7 @@ class Worker:
         """Sanic is about to close the listener."""
         self._slot.advance(WorkerState.CLOSING)
         self._traffic.drain()
+        self._admin_port.close()
         drain_s = 0.0 if self._is_forced else state_of(self._app).settings.ending.drain_s
         self._loop.call_later(drain_s, self._cut)
 

@@ -606,7 +606,7 @@ def test_a_body_slower_than_the_least_rate_is_a_408(
         http.init_for_request()  # type: ignore[no-untyped-call]
         head = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x") if is_upload else HEAD
         http.received(head + b"content-length: 100000\r\n\r\nhalf")
-        await http._next_request()
+        await http.next_request()
         sending = asyncio.ensure_future(trickle(http))
         with pytest.raises(ClientError) as caught:
             await asyncio.wait_for(read_on(http) if is_upload else http.receive_all(), 5)
@@ -620,7 +620,7 @@ def test_a_body_slower_than_the_least_rate_is_a_408(
 def test_a_body_can_be_read_piece_by_piece() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"content-length: 8\r\n\r\nab")
-        await http._next_request()
+        await http.next_request()
         assert await http.read() == b"ab"
         wire.loop.call_later(0.01, http.received, b"cd")
         assert await http.read() == b"cd"
@@ -636,7 +636,7 @@ def test_an_upload_that_nobody_reads_is_not_gathered() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         form = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x")
         http.received(form + b"content-length: %d\r\n\r\n" % (4 * MAX_UNREAD_BYTES))
-        await http._next_request()
+        await http.next_request()
         http.received(b"x" * MAX_UNREAD_BYTES)
         assert wire.reads()
         http.received(b"x")
@@ -652,7 +652,7 @@ def test_a_body_in_tiny_chunks_takes_no_object_for_each() -> None:
         wire.request_max_size = 10**6
         http.init_for_request()  # type: ignore[no-untyped-call]
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n")
-        request = await http._next_request()
+        request = await http.next_request()
         for _ in range(10):
             http.received(b"1\r\nx\r\n" * 1000)
         assert len(request.pieces) == 10
@@ -665,7 +665,7 @@ def test_a_body_in_tiny_chunks_takes_no_object_for_each() -> None:
 def test_a_body_that_breaks_on_the_way_fails_its_reader() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
-        await http._next_request()
+        await http.next_request()
         assert await http.read() == b"ab"
         http.received(b"zz\r\n")
         with pytest.raises(BadRequest):
@@ -681,7 +681,7 @@ def test_a_head_past_the_limit_is_refused_whole_or_in_pieces(pieces: list[bytes]
         for piece in pieces:
             http.received(piece)
         with pytest.raises(PayloadTooLarge):
-            await http._next_request()
+            await http.next_request()
 
     on_a_wire(work)
 
@@ -693,7 +693,7 @@ def test_a_head_past_the_limit_is_refused_whole_or_in_pieces(pieces: list[bytes]
 def test_what_stands_between_and_behind_the_pieces_of_a_body_is_limited(more: bytes, size: int) -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
-        await http._next_request()
+        await http.next_request()
         for start in range(0, len(more), size):
             http.received(more[start : start + size])
         with pytest.raises(PayloadTooLarge):
@@ -706,7 +706,7 @@ def test_a_header_behind_the_body_is_none_of_the_requests() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         trailer = b"0\r\nauthorization: Bearer stolen\r\n\r\n"
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n" + trailer)
-        request = await http._next_request()
+        request = await http.next_request()
         assert await whole(http) == b"ab"
         assert "authorization" not in request.fields
 
@@ -718,12 +718,12 @@ def test_a_large_body_waits_outside_while_another_request_is_under_way() -> None
         wire.request_max_size = 10**6
         http.init_for_request()  # type: ignore[no-untyped-call]
         http.received(HEALTH + b"\r\n")
-        await http._next_request()
+        await http.next_request()
         http.received(HEAD + b"content-length: 200000\r\n\r\n")
         assert wire.reads()
         http.received(b"x" * 100_000)
         assert not wire.reads()
-        request = await http._next_request()
+        request = await http.next_request()
         assert wire.reads()
         http.received(b"x" * 100_000)
         assert wire.reads()
@@ -762,7 +762,7 @@ def test_a_line_end_too_many_is_no_request() -> None:
 def test_a_body_that_came_with_its_expectation_needs_no_leave() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\nab")
-        await http._next_request()
+        await http.next_request()
         assert await whole(http) == b"ab"
         assert wire.written == b""
         assert not http.expecting_continue
@@ -773,7 +773,7 @@ def test_a_body_that_came_with_its_expectation_needs_no_leave() -> None:
 def test_what_a_client_sends_is_nothing_that_it_was_sent() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEALTH + b"\r\n")
-        request = await http._next_request()
+        request = await http.next_request()
         sent_at = request.sent_at
         http.received(b"\r\n")
         assert request.sent_at == sent_at
@@ -784,7 +784,7 @@ def test_what_a_client_sends_is_nothing_that_it_was_sent() -> None:
 def test_an_answer_is_under_way_until_its_end_is_written() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEALTH + b"\r\n")
-        request = await http._next_request()
+        request = await http.next_request()
         http.stage = Stage.HANDLER
         request.begin(Reply(""), b"a")
         wire._can_write.clear()
@@ -826,9 +826,9 @@ def test_too_many_pipelined_requests_stop_the_reading() -> None:
         for _ in range(MAX_QUEUED + 2):
             http.received(HEALTH + b"\r\n")
         assert not wire.reads()
-        await http._next_request()
+        await http.next_request()
         assert not wire.reads()
-        await http._next_request()
+        await http.next_request()
         assert wire.reads()
 
     on_a_wire(work)
@@ -837,7 +837,7 @@ def test_too_many_pipelined_requests_stop_the_reading() -> None:
 def test_an_answer_is_one_write_and_nothing_breaks_its_head() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEALTH + b"x-request-id: r\r\n\r\n")
-        request = await http._next_request()
+        request = await http.next_request()
         http.stage = Stage.HANDLER
         request.answer(Reply(header_lines([("a", "b\r\nc: d")]), b"body"))
         await http.response.send(end_stream=True)
@@ -854,7 +854,7 @@ def test_headers_sent_twice_are_joined_and_named() -> None:
     for name, value in ((b"A", b"1"), (b"b", b"2"), (b"a", b"3")):
         fields.add(name, value)
     assert fields == {"a": "1, 3", "b": "2"}
-    assert fields.repeated == {"a"}
+    assert set(fields.repeated) == {"a"}
 
 
 def test_the_app_serves_with_this_connection() -> None:

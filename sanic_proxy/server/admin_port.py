@@ -1,0 +1,70 @@
+"""The second listener of a worker, for the routes below `/admin`.
+
+Sanic could prepare a second server itself, but it would run all listeners once more for it, and it goes on
+with a warning if the port is taken. This one belongs to the worker: it is opened before the worker serves,
+and closed with it. Each worker binds the port with SO_REUSEPORT, so the kernel picks the worker that answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from sanic.server.protocols.base_protocol import SanicProtocol
+from typing_extensions import override
+
+from sanic_proxy.errors import NotFound
+from sanic_proxy.server.admission import ADMIN_PREFIX, OPEN_PATHS
+from sanic_proxy.server.connection import ProxyProtocol
+from sanic_proxy.server.request import ProxyRequest
+
+_OPEN = {path for path in OPEN_PATHS if path.startswith("/health")}
+
+
+class AdminProtocol(ProxyProtocol):
+    """A connection to the admin port."""
+
+    __slots__ = ()
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.request_handler = self._handle
+        if self.conn_info is not None:
+            self.conn_info.ctx.is_admin = True
+
+    async def _handle(self, request: ProxyRequest) -> None:
+        """Serve the admin routes and the health checks, and nothing else."""
+        if request.path.startswith(ADMIN_PREFIX) or request.path in _OPEN:
+            await self.app.handle_request(request)
+        else:
+            raise NotFound("No such route on the admin port")
+
+
+def is_admin_port(request: ProxyRequest) -> bool:
+    """Whether the request came to the admin port."""
+    return request.conn_info is not None and getattr(request.conn_info.ctx, "is_admin", False)
+
+
+class AdminPort:
+    """The listener, once `open` has returned."""
+
+    def __init__(self) -> None:
+        self._server: asyncio.AbstractServer | None = None
+        self._connections: set[SanicProtocol] = set()
+
+    async def open(self, app: Any, address: tuple[str, int]) -> None:
+        """Listen. Raises OSError if the port is taken or the address is none of this machine's."""
+        loop = asyncio.get_running_loop()
+        protocol = partial(AdminProtocol, loop=loop, app=app, connections=self._connections)
+        host, port = address
+        self._server = await loop.create_server(protocol, host, port, reuse_port=True)
+
+    def close(self) -> None:
+        """Take no more connections, and close those that are idle."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            for connection in list(self._connections):
+                connection.close_if_idle()  # type: ignore[attr-defined]
