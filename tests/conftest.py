@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -12,26 +14,8 @@ from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks her
     pytest_terminal_summary,
 )
 from tests.support.proxy import STARTED, Proxy, running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
-
-GROQ_KEY = "gsk-canary-0123456789"
-STRAICO_KEY = "st-canary-0123456789"
-
-# A test is told what its own request meets: nothing is repeated, and no failure is remembered.
-ONCE = {"SANIC_PROXY_ATTEMPTS": "1", "SANIC_PROXY_BREAKER": "off"}
-
-
-def provider_settings(upstream: Upstream) -> dict[str, str]:
-    """A Groq-shaped and a Straico-shaped provider, both at `upstream`."""
-    return {
-        "GROQ_API_KEY": GROQ_KEY,
-        "GROQ_BASE_URL": f"{upstream.url}/openai/v1",
-        "STRAICO_API_KEY": STRAICO_KEY,
-        "STRAICO_BASE_URL": upstream.url,
-        "SANIC_PROXY_ROUTER": "on",
-        "SANIC_PROXY_ECHO": "on",
-        **ONCE,
-    }
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +25,26 @@ def no_log_holds_a_key() -> Iterator[None]:
     for started in STARTED:
         if started.last_log or started.log_path.exists():
             started.check(started.log.encode())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_task_is_lost() -> Iterator[None]:
+    """asyncio logs a task that was destroyed while it waited, and an exception that nobody retrieved.
+
+    It does so when the garbage is collected, which may be much later than the test that caused it.
+    """
+    messages: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("asyncio").addHandler(handler)
+    yield
+    gc.collect()
+    logging.getLogger("asyncio").removeHandler(handler)
+    lost = [text for text in messages if "destroyed" in text or "never retrieved" in text]
+    assert lost == []
+    for started in STARTED:
+        if started.last_log or started.log_path.exists():
+            assert "Task was destroyed" not in started.log
 
 
 @pytest.fixture(scope="session")

@@ -13,13 +13,15 @@ import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
 from loadtest.raw_client import chat_request
-from tests.conftest import GROQ_KEY, ONCE, STRAICO_KEY
 from tests.support.faulty import faulty_upstream
-from tests.support.machine import cpu_s, descriptors
-from tests.support.proxy import Proxy, running_proxy
+from tests.support.load import wait_until
+from tests.support.machine import cpu_s, descriptors, least_cost
+from tests.support.proxy import Proxy, Reply, running_proxy
+from tests.support.settings import GROQ_KEY, ONCE, STRAICO_KEY
 from tests.support.upstream import Exchange, Upstream, completion
 
-LONGEST_CPU_S = 0.1
+# In units of `reference_s`, of which the dearest body takes about five: a tenth of a second of a fast core.
+LONGEST_COST = 8.0
 MESSAGES = '"messages":[{"role":"user","content":"x"}]'
 
 
@@ -104,10 +106,14 @@ def test_no_body_takes_a_tenth_of_a_second(
     """Of CPU: a worker does nothing else meanwhile."""
     _, proxy = roomy
     body = DEAR[what]().replace(b"MODEL", model.encode())
+    replies: list[Reply] = []
+
+    def ask() -> None:
+        replies.append(proxy.request("POST", "/v1/chat/completions", body))
+
     proxy.request("GET", "/health")
-    before = cpu_s(proxy.process.pid)
-    reply = proxy.request("POST", "/v1/chat/completions", body)
-    assert cpu_s(proxy.process.pid) - before < LONGEST_CPU_S
+    assert least_cost(ask, enough=LONGEST_COST, clock=lambda: cpu_s(proxy.process.pid)) < LONGEST_COST
+    reply = replies[-1]
     if what in REFUSED:
         assert (reply.status, reply.error["type"]) == (400, "invalid_request_error")
     elif what == "10 MB model":
@@ -248,16 +254,13 @@ def test_a_client_that_closes_its_half_has_left(
     """As nginx has it, too: from a FIN nobody can tell whether somebody still reads."""
     upstream, proxy = roomy
     request_id = f"half.{is_streaming}.{len(model)}"
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.sendall(chat_request(model, request_id, is_streaming=is_streaming))
         client.shutdown(socket.SHUT_WR)
         while client.recv(65536):
             pass
     assert "ended=client_left" in proxy.log_line(request_id)
-    until = time.monotonic() + 1
-    while upstream.open_connections > 1 and time.monotonic() < until:
-        time.sleep(0.01)
-    assert upstream.open_connections <= 1
+    wait_until(lambda: upstream.open_connections <= 1)
 
 
 @pytest.mark.row(57)
@@ -339,12 +342,12 @@ def test_without_descriptors_streams_go_on_and_all_comes_back(roomy: tuple[Fault
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     stream = chat_request("groq/good;words=20;pause=0.1", "outlives", is_streaming=True)
     with ExitStack() as opened:
-        reader = opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=10))
+        reader = opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
         reader.sendall(stream)
         received = reader.recv(65536)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid) + 4, before[1]))
         for _ in range(20):
-            opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=10))
+            opened.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
         spent = cpu_s(pid)
         time.sleep(0.5)  # what is measured is this: whether it turns in circles
         assert cpu_s(pid) - spent < 0.25

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import provider_settings
-from tests.support.load import can_connect, wait_until
+from tests.support.load import can_connect, is_healthy, wait_until
 from tests.support.proxy import Proxy, clean_environment, free_port, running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame, text_stream
 
 
@@ -55,7 +55,7 @@ def test_more_requests_than_allowed_are_asked_to_come_again(small: Proxy) -> Non
         assert "x-should-retry" not in refused.headers
         for path in ("/health", "/health/readiness", "/healthz"):
             assert small.request("GET", path).status == 200
-    wait_until(lambda: small.chat("groq/whole").status == 200, 3)
+    wait_until(lambda: small.chat("groq/whole").status == 200)
     for _ in range(5):  # nothing that was refused still counts
         assert small.chat("groq/whole").status == 200
 
@@ -65,14 +65,14 @@ def test_more_bytes_than_allowed_are_refused_when_they_come(small: Proxy) -> Non
     with small.open_stream("groq/held", x="x" * 8000) as first:
         first.recv(65536)
         head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5000\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", small.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
             client.sendall(head + b"x" * 1000)
             refused = small.chat("groq/whole", x="x" * 3000)
             assert refused.error["code"] == "server_overloaded"
             client.sendall(b"x" * 1000)  # 2,000 of the 5,000 announced bytes
             assert b"server_overloaded" in client.recv(65536)
-        wait_until(lambda: small.chat("groq/whole", x="x" * 500).status == 200, 3)
-    wait_until(lambda: small.chat("groq/whole", x="x" * 8000).status == 200, 3)
+        wait_until(lambda: small.chat("groq/whole", x="x" * 500).status == 200)
+    wait_until(lambda: small.chat("groq/whole", x="x" * 8000).status == 200)
 
 
 @pytest.mark.row(43, 69)
@@ -86,7 +86,7 @@ def test_announced_bodies_take_no_room(upstream: Upstream, kind: str, framing: s
     settings = {**provider_settings(upstream), "SANIC_PROXY_MAX_BYTES_IN_FLIGHT": "2000000"}
     with running_proxy(settings) as proxy, ExitStack() as stack:
         for _ in range(70):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=10))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
             client.sendall(head.encode() + first_byte)
         for _ in range(10):
             assert proxy.chat("groq/whole", x="x" * 1_000_000).status == 200
@@ -125,7 +125,7 @@ def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(tmp_path: Path)
         assert soft == min(hard, 1_048_576) > 100
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.row(67)
@@ -150,14 +150,7 @@ def test_without_descriptors_streams_go_on_and_it_recovers(upstream: Upstream) -
             assert cpu_s(pid) - before_s < 0.5 * (time.monotonic() - began) + 0.05
             assert received.count(DONE) == 1
             assert proxy.process.poll() is None
-        wait_until(lambda: is_healthy(proxy), 5)
-
-
-def is_healthy(proxy: Proxy) -> bool:
-    try:
-        return proxy.request("GET", "/health", timeout_s=2).status == 200
-    except OSError:
-        return False
+        wait_until(lambda: is_healthy(proxy))
 
 
 # The log
@@ -178,7 +171,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(where: str, tmp_path: Path) 
             assert proxy.chat("echo/echo").status == 200
         assert DONE in proxy.stream("echo/echo")[1]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         if process.poll() is None:
             process.kill()
@@ -215,7 +208,7 @@ def test_a_clock_that_jumps_moves_no_deadline(upstream: Upstream, tmp_path: Path
             assert proxy.stream("groq/slow")[1][-1] == DONE
         began = time.monotonic()
         assert proxy.chat("groq/silent").status == 504
-        assert 0.9 < time.monotonic() - began < 2.5
+        assert 0.9 < time.monotonic() - began < 30  # the clock jumps by hours
 
 
 @pytest.mark.row(71)

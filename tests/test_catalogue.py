@@ -8,7 +8,7 @@ import pytest
 
 from tests.catalogue import ROWS, Row
 from tests.support.catalogue import WIDTH, numbers_in, table
-from tests.test_upstream_faults import CASES
+from tests.support.upstream_cases import CASES
 
 SHOWN = numbers_in(Path(__file__).parent.rglob("test_*.py")) | {case.row for case in CASES}
 

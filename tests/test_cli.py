@@ -28,7 +28,7 @@ def run(directory: Path, *arguments: str, **settings: str) -> subprocess.Complet
         env=clean_environment(settings),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -116,11 +116,11 @@ def serve_once(directory: Path, port: int, *arguments: str, workers: int = 1, **
         )
     try:
         assert answer(f"http://127.0.0.1:{port}/health") == {"status": "ok"}
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while (directory / "log").read_text().count("Worker ready") < workers and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -218,7 +218,7 @@ def test_the_number_of_workers_comes_from_the_settings_unless_a_flag_says(
 
 
 def answer(url: str) -> object:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while True:
         try:
             with urllib.request.urlopen(url, timeout=2) as reply:

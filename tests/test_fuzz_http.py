@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import GROQ_KEY, ONCE
 from tests.support.faulty import faulty_upstream
 from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.settings import GROQ_KEY, ONCE
 
 BOUNDARY = b"b0undary"
 FUZZED = settings(

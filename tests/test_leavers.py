@@ -12,10 +12,10 @@ import pytest
 
 from loadtest.faulty_upstream import FaultyUpstream
 from loadtest.raw_client import chat_request, reset
-from tests.conftest import GROQ_KEY, ONCE
 from tests.support.faulty import faulty_upstream
 from tests.support.machine import descriptors, rss_kib
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.settings import GROQ_KEY, ONCE
 
 CLOSED_WITHIN_S = 0.1
 HEALTHY_WITHIN_S = 0.05
@@ -105,7 +105,7 @@ class Storm:
             self.lag_s = max(self.lag_s, time.monotonic() - began - 0.002)
 
 
-async def until(holds: Callable[[], bool], wait_s: float = 10) -> None:
+async def until(holds: Callable[[], bool], wait_s: float = 60) -> None:
     """Wait for `holds()`."""
     async with asyncio.timeout(wait_s):
         while not holds():  # noqa: ASYNC110 - what it waits for happens in another process
@@ -123,7 +123,7 @@ def test_clients_that_leave_at_once_leave_nothing_behind(
     pid = proxy.process.pid
     before = descriptors(pid)
     # The suite runs beside whatever else a machine does; scripts/test-slow wants the bounds themselves.
-    slack_s = 0.0 if count == 1000 else 0.4
+    slack_s = 0.0 if count == 1000 else 2.0
 
     async def storm(round_: int) -> Storm:
         one = Storm(upstream, proxy, f"{how}{is_streaming}{count}.{round_}")

@@ -9,8 +9,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.conftest import provider_settings
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import (
     Exchange,
     Upstream,

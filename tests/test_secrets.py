@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sanic_proxy.config.loader import load
-from tests.conftest import ONCE
 from tests.support.proxy import MIN_SECRET_CHARS, Proxy, running_proxy, secrets_in
+from tests.support.settings import ONCE
 from tests.support.upstream import Exchange, Upstream, completion, frame
 
 # None of them looks like a key to whoever knows only the large vendors'.

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import provider_settings
-from tests.server.test_supervisor import wait_until_gone
-from tests.support.load import Load, can_connect, wait_until
+from tests.support.instances import run, two_instances
+from tests.support.load import Load, can_connect, is_healthy, wait_until
+from tests.support.machine import wait_until_gone
 from tests.support.nginx import needs_nginx, running_nginx, tls_context
 from tests.support.proxy import children, running_proxy, start_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion, text_stream
-from tests.test_capacity import is_healthy
-from tests.test_rolling_restart import run, two_instances
 
 pytestmark = pytest.mark.slow
 
@@ -81,8 +80,8 @@ def test_a_signal_at_each_moment_of_the_start(tmp_path: Path, way: list[str], nu
                 assert proxy.request("GET", "/health").status == 200
                 proxy.terminate()
         began = time.monotonic()
-        assert proxy.process.wait(10) in {0, 1, -number}, proxy.log
-        assert time.monotonic() - began < 5
+        assert proxy.process.wait(60) in {0, 1, -number}, proxy.log
+        assert time.monotonic() - began < 30
         wait_until_gone(others)
         assert not can_connect(proxy.port)
 
@@ -94,7 +93,7 @@ def test_a_signal_at_the_moment_of_the_first_answer(tmp_path: Path, way: list[st
         wait_until(partial(is_healthy, proxy), step_s=0)
         time.sleep(step % 8 * 0.0003)
         proxy.process.send_signal(signal.SIGINT if step % 2 else signal.SIGTERM)
-        assert proxy.process.wait(5) == 0, proxy.log
+        assert proxy.process.wait(60) == 0, proxy.log
 
 
 def test_settings_read_again_ten_times_a_second_for_half_a_minute(upstream: Upstream) -> None:

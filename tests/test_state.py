@@ -14,7 +14,9 @@ from sanic_proxy.errors import UpstreamAuthFailed
 from sanic_proxy.observability.record import Client
 from sanic_proxy.state import MAX_REMEMBERED, AppState, KeyRing
 from sanic_proxy.upstream.client import UpstreamClient
-from tests.observability.test_in_flight import Request
+from tests.support.in_flight import Request
+from tests.support.settings import provider_settings
+from tests.support.upstream import Upstream
 
 
 def test_a_key_is_compared_whole(tmp_path: Path) -> None:
@@ -112,11 +114,11 @@ def test_a_state_that_is_replaced_is_closed_when_the_last_request_that_knows_it_
     asyncio.run(lifetime())
 
 
-def test_with_the_router_off_only_straico_is_listed(tmp_path: Path) -> None:
-    async def listed() -> list[str]:
-        keys = {"STRAICO_API_KEY": "k", "GROQ_API_KEY": "k"}
-        state = AppState(load(keys, tmp_path))
+def test_with_the_router_off_only_straico_is_asked_for_its_models(tmp_path: Path, upstream: Upstream) -> None:
+    async def list_models() -> None:
+        state = AppState(load({**provider_settings(upstream), "SANIC_PROXY_ROUTER": "off"}, tmp_path))
+        await state.models.all()
         await state.aclose()
-        return [provider.name for provider in state._listed()]
 
-    assert asyncio.run(listed()) == ["straico"]
+    asyncio.run(list_models())
+    assert {seen.path for seen in upstream.requests} == {"/v2/models"}

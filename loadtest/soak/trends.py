@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from loadtest.soak.starvation import STARVED_MS
+
 # What is thrown away of the beginning: pools, caches and the allocator fill up. That takes a minute or
 # more, but a short run has to leave something to judge.
 WARM_UP_S = 90.0
@@ -28,6 +30,12 @@ class Sample:
     p99_ms: float
     machine_ms: float  # the same without the proxy: what else runs here makes both slow
     health_ms: float
+    lag_ms: float = 0.0  # the longest that the soak's own event loop was late
+
+    @property
+    def is_starved(self) -> bool:
+        """Its times are those of the soak rather than of the proxy."""
+        return self.lag_ms > STARVED_MS
 
     @property
     def added_ms(self) -> float:
@@ -40,17 +48,19 @@ class Bound:
     """How much a figure may grow in a minute and still be flat."""
 
     field: str
+    title: str
     unit: str
     per_minute: float
+    is_time: bool = False
 
 
 BOUNDS = (
-    Bound("rss_mib", "MiB", 0.5),
-    Bound("descriptors", "", 2.0),
-    Bound("threads", "", 0.2),
-    Bound("in_flight", "", 1.0),
-    Bound("added_ms", "ms", 5.0),
-    Bound("health_ms", "ms", 2.0),
+    Bound("rss_mib", "Resident memory of the workers", "MiB", 0.5),
+    Bound("descriptors", "Open descriptors of the workers", "descriptors", 2.0),
+    Bound("threads", "Threads of the workers", "threads", 0.2),
+    Bound("in_flight", "Requests in flight", "requests", 1.0),
+    Bound("added_ms", "99th percentile of whole answers, less the upstream's own", "ms", 5.0, is_time=True),
+    Bound("health_ms", "Time of GET /health", "ms", 2.0, is_time=True),
 )
 
 
@@ -63,6 +73,11 @@ class Trend:
     error: float  # the standard error of that
     mean: float
     largest: float
+    middle_minute: float = 0.0  # where the line has the mean
+
+    def at(self, minute: float) -> float:
+        """The line's value."""
+        return self.mean + self.per_minute * (minute - self.middle_minute)
 
     @property
     def is_flat(self) -> bool:
@@ -85,7 +100,8 @@ def warm(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def trend(samples: Sequence[Sample], bound: Bound) -> Trend:
-    """The least-squares line through what `bound` is about."""
+    """The least-squares line through what `bound` is about; without starved samples where that is a time."""
+    samples = [sample for sample in samples if not (bound.is_time and sample.is_starved)]
     values = [float(getattr(sample, bound.field)) for sample in samples]
     minutes = [sample.at_s / 60 for sample in samples]
     count = len(values)
@@ -95,7 +111,13 @@ def trend(samples: Sequence[Sample], bound: Bound) -> Trend:
     spread = sum((at - middle) ** 2 for at in minutes)
     slope = sum((at - middle) * (value - mean) for at, value in zip(minutes, values, strict=True)) / spread
     left = sum((value - mean - slope * (at - middle)) ** 2 for at, value in zip(minutes, values, strict=True))
-    return Trend(bound, slope, math.sqrt(left / (count - 2) / spread), mean, max(values))
+    return Trend(bound, slope, math.sqrt(left / (count - 2) / spread), mean, max(values), middle)
+
+
+def starved_share(samples: Sequence[Sample]) -> float:
+    """The share of the settled samples that were taken while the soak itself was starved."""
+    settled = warm(samples)
+    return sum(sample.is_starved for sample in settled) / max(len(settled), 1)
 
 
 def trends(samples: Sequence[Sample]) -> list[Trend]:

@@ -15,8 +15,8 @@ from tests.clients.clients import CLIENTS, Client, reason
 from tests.clients.driving import Driver, DriverError, environment
 from tests.clients.features import FACTS, FEATURES, LEAVE_WITHIN_S, Feature, Noticed
 from tests.clients.report import Key, Outcome, counted, has_failed, rendered, verdict
-from tests.conftest import provider_settings
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
 
 KEY = "client-canary-0123456789"

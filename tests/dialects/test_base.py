@@ -10,8 +10,8 @@ import pytest
 
 from sanic_proxy.dialects.base import dialect_of, register
 from sanic_proxy.dialects.chat import CHAT, ChatDialect
-from tests.conftest import provider_settings
 from tests.support.proxy import Proxy, Reply, start_proxy, wait_until_ready
+from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion, frame, straico_completion, text_stream
 
 PATH = "/v1/tiny"

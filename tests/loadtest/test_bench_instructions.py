@@ -10,25 +10,12 @@ import pytest
 from loadtest.bench import instructions
 from loadtest.bench.counts import TITLES
 from loadtest.bench.fixture import Fixture, opened
-from loadtest.bench.gateways import found
 from loadtest.bench.instructions import Amounts, FrameCounter
 from loadtest.bench.load import LoadError
 from loadtest.bench.options import ROOT
-from loadtest.bench.processes import StartError
+from tests.support.callgrind import installed, needs_callgrind
 
 SMALL = Amounts(8, 40)
-
-
-def installed(*tools: str) -> bool:
-    try:
-        return all(map(found, tools))
-    except StartError:
-        return False
-
-
-needs_callgrind = pytest.mark.skipif(
-    not installed("cc", "valgrind", "callgrind_control"), reason="needs a C compiler and valgrind"
-)
 
 
 @pytest.fixture

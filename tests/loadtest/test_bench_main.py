@@ -11,7 +11,7 @@ import pytest
 
 from loadtest.bench import __main__ as bench
 from loadtest.bench.options import ROOT, parsed
-from tests.loadtest.test_bench_instructions import installed, needs_callgrind
+from tests.support.callgrind import installed, needs_callgrind
 
 MEASURED = {"proxy": {"whole": 1.5}}
 

@@ -18,7 +18,7 @@ def started(script: str, folder: Path) -> Session:
 
 def log_with(line: str, session: Session) -> str:
     """The log, once the process has written this line."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while line not in session.log_tail() and time.monotonic() < until:
         time.sleep(0.01)
     return session.log_tail()

@@ -42,7 +42,7 @@ def upstream(started: Fixture) -> Endpoint:
 
 def asked(endpoint: Endpoint, body: bytes, path: str = "/v1/chat/completions") -> bytes:
     """The whole answer to `body`, head included, as it came over the wire."""
-    with socket.create_connection(("127.0.0.1", endpoint.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", endpoint.port), timeout=60) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         return b"".join(iter(lambda: connection.recv(65536), b""))
@@ -105,7 +105,7 @@ def test_a_stream_waits_for_a_step_before_each_further_burst(
     started.script(frames=FRAMES, burst=burst, step=1)
     total = FRAMES + 2  # usage and [DONE]
     arrived: list[int] = []
-    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=60)
     connection.request("POST", upstream.path, upstream.body(is_stream=True))
     response = connection.getresponse()
     while sum(arrived) < total:
@@ -121,7 +121,7 @@ def test_a_stream_waits_for_a_step_before_each_further_burst(
 
 
 def stepped(upstream: Endpoint) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=60)
     connection.request("POST", "/step", b"")
     status = connection.getresponse().status
     connection.close()
@@ -139,7 +139,7 @@ def test_streams_in_bursts_are_still_whole(started: Fixture, upstream: Endpoint)
 def served(answer: bytes, endpoint: Endpoint, loader: Loader) -> dict[str, float]:
     """What the client says of one stream that is answered with these bytes and then closed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
+        server.settimeout(60)
 
         def serve() -> None:
             connection, _ = server.accept()
@@ -165,7 +165,7 @@ def chunked(*frames: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
 @pytest.fixture
 def frames(upstream: Endpoint) -> list[bytes]:
     """The frames of a whole stream, [DONE] the last."""
-    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", upstream.port, timeout=60)
     connection.request("POST", upstream.path, upstream.body(is_stream=True))
     body = connection.getresponse().read()
     connection.close()

@@ -22,7 +22,7 @@ def served() -> Iterator[tuple[FaultyUpstream, int]]:
 
 def status(port: int, model: str, **fields: object) -> int:
     """Of a whole answer; 0 where it broke off."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", "/v1/chat/completions", json.dumps({"model": model, **fields}))
         answer = connection.getresponse()
@@ -99,7 +99,7 @@ def test_each_alternative_has_to_exist(name: str) -> None:
 def received(port: int, model: str) -> bytes:
     """Until the end of the connection. Raises what ended it."""
     body = json.dumps({"model": model}).encode()
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
@@ -118,7 +118,7 @@ def test_a_cut_ends_the_connection_as_asked(served: tuple[FaultyUpstream, int]) 
 
 def test_a_stale_connection_takes_one_request(served: tuple[FaultyUpstream, int]) -> None:
     _, port = served
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("POST", "/v1/chat/completions", '{"model": "stale"}')
     assert connection.getresponse().read()
     connection.request("POST", "/v1/chat/completions", '{"model": "stale"}')
@@ -128,7 +128,7 @@ def test_a_stale_connection_takes_one_request(served: tuple[FaultyUpstream, int]
 
 def test_an_early_answer_waits_for_no_body(served: tuple[FaultyUpstream, int]) -> None:
     _, port = served
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         head = b"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: 1000000\r\n\r\n"
         client.sendall(head + b'{"model": "early;code=413"' + b" " * 70_000)
         assert client.recv(4096).startswith(b"HTTP/1.1 413")

@@ -25,7 +25,7 @@ class Running:
     port: int
 
     def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
             return self.ask_on(connection, method, path, body)
 
@@ -47,7 +47,7 @@ class Running:
     def stop(self) -> str:
         """What it said at its end."""
         self.process.send_signal(signal.SIGTERM)
-        output, _ = self.process.communicate(timeout=5)
+        output, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0
         return output.strip()
 
@@ -80,7 +80,7 @@ def test_a_stream_is_whole(plain: Running) -> None:
 
 
 def test_a_connection_carries_one_answer_after_another(plain: Running) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", plain.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", plain.port, timeout=60)
     with contextlib.closing(connection):
         for is_stream in (True, False, True):
             status, body = plain.ask_on(

@@ -8,7 +8,7 @@ import pytest
 from typing_extensions import override
 
 from sanic_proxy.config.model import Capacity
-from sanic_proxy.errors import Overloaded, ProxyError, ShuttingDown
+from sanic_proxy.errors import Overloaded, ShuttingDown
 from sanic_proxy.observability.in_flight import (
     READ_TURN_S,
     ClientConnection,
@@ -17,20 +17,7 @@ from sanic_proxy.observability.in_flight import (
     TlsReports,
     Traffic,
 )
-
-
-class Request:
-    """A request that notes what is done to it."""
-
-    def __init__(self) -> None:
-        self.held_bytes = 0
-        self.events: list[str] = []
-
-    def end_connection(self) -> None:
-        self.events.append("last on its connection")
-
-    def cut(self, error: ProxyError) -> None:
-        self.events.append(f"cut: {error.code}")
+from tests.support.in_flight import Request
 
 
 class Client(ClientConnection):

@@ -87,7 +87,7 @@ def test_several_processes_on_one_pipe_do_not_tear_each_others_lines() -> None:
     while piece := os.read(reader, 65536):
         received += piece
     os.close(reader)
-    assert [other.wait(30) for other in others] == [0, 0, 0]
+    assert [other.wait(60) for other in others] == [0, 0, 0]
     assert sorted(received.split()) == [letter * 90 for letter in (b"a", b"b", b"c") for _ in range(3000)]
 
 
@@ -106,7 +106,7 @@ def test_a_full_disk_drops_lines_and_the_next_one_begins_a_line_of_its_own(tmp_p
     )
     path = tmp_path / "log"
     with path.open("ab") as log:
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=log, check=True, timeout=30)
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=log, check=True, timeout=120)
     assert path.read_bytes() == b"one\ntwo\nfour\n2 log lines could not be written\n"
 
 
@@ -165,7 +165,7 @@ def test_the_end_of_a_process_waits_a_second_for_its_lines_and_no_longer() -> No
     reader, fd = os.pipe()
     began = time.monotonic()
     assert run(code, fd) == 1  # with nobody who reads
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     os.close(reader)
     os.close(fd)
 

@@ -198,7 +198,7 @@ def proxy_on_a_pipe(directory: Path, *way: str) -> Iterator[tuple[Proxy, Reader]
 
 def send_many(proxy: Proxy, count: int, *, path_chars: int = 6000) -> None:
     """Requests with long log lines, answered one after the other."""
-    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=60)
     for _ in range(count):
         connection.request("GET", "/" + "x" * path_chars)
         answer = connection.getresponse()
@@ -226,7 +226,7 @@ def test_lines_that_found_no_room_are_counted_in_the_log(tmp_path: Path) -> None
         reader.may_read.clear()
         send_many(proxy, 1700)
         reader.may_read.set()
-        proxy.wait_for_log("log lines could not be written", wait_s=30)
+        proxy.wait_for_log("log lines could not be written")
         assert proxy.request("GET", "/v1/models").status == 200
         proxy.wait_for_log("path=/v1/models")
         assert proxy.stop() == 0

@@ -16,8 +16,8 @@ from sanic_proxy import errors
 from sanic_proxy.config.loader import load
 from sanic_proxy.providers.openai_compatible import fixed_headers, headers_back, opening_of, rest_of
 from sanic_proxy.upstream.client import Response
-from tests.conftest import provider_settings
 from tests.support.proxy import running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame
 
 

@@ -8,15 +8,8 @@ from pathlib import Path
 import pytest
 
 from sanic_proxy import __version__
+from tests.support.admin import ADMIN_KEY, CLIENT_KEY, SETTINGS, bearer
 from tests.support.proxy import Proxy, running_proxy, start_proxy
-
-ADMIN_KEY = "admin-canary-0123456789"
-CLIENT_KEY = "client-canary-0123456789"
-SETTINGS = {"SANIC_PROXY_ADMIN_KEY": ADMIN_KEY, "SANIC_PROXY_API_KEYS": CLIENT_KEY}
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import provider_settings
+from tests.support.load import wait_until
 from tests.support.proxy import Proxy, Reply, free_port, running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import (
     DONE,
     Exchange,
@@ -437,9 +438,7 @@ def test_an_emulated_stream_that_moves_has_one_beginning(
 def test_a_client_that_leaves_during_a_wait_ends_it(fallback: Proxy, upstream: Upstream, n: int) -> None:
     upstream.on("m", fails(429, ("retry-after", "4")))
     with fallback.open_stream(f"a{n}/m"):
-        until = time.monotonic() + 3
-        while not upstream.seen("m") and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: bool(upstream.seen("m")))
     time.sleep(0.05)
     assert len(upstream.seen("m")) == 1
 

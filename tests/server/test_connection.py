@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import queue
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +22,10 @@ from sanic_proxy.errors import ClientError
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.server.connection import MAX_QUEUED, MAX_UNREAD_BYTES, ProxyHttp, ProxyProtocol
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
-from tests.conftest import provider_settings
+from tests.support.load import GENEROUS_S, wait_until, wait_until_still
+from tests.support.machine import cpu_s
 from tests.support.proxy import Proxy, running_proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion, frame, text_stream
 
 BODY = json.dumps({"model": "echo/echo", "messages": [{"role": "user", "content": "Hello"}]}).encode()
@@ -44,7 +46,7 @@ def statuses(answer: bytes) -> list[int]:
 @pytest.mark.parametrize("request_bytes", [REQUEST, CHUNKED], ids=["length", "chunked"])
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_request_in_pieces_is_the_same_request(proxy: Proxy, request_bytes: bytes, size: int) -> None:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for start in range(0, len(request_bytes), size):
             client.sendall(request_bytes[start : start + size])
@@ -210,9 +212,14 @@ def test_an_early_answer_is_the_only_one(proxy: Proxy, body: bytes) -> None:
 
 def test_a_flood_of_upgrades_costs_little(proxy: Proxy) -> None:
     one = HEALTH + b"connection: upgrade\r\nupgrade: a\r\n\r\n"
-    started = time.monotonic()
-    assert statuses(proxy.raw(one * 1000 + CLOSE)) == [200] * 1001
-    assert time.monotonic() - started < 5
+    plain = HEALTH + b"connection: keep-alive\r\nupgrade: a\r\n\r\n"
+
+    def cost_s(request: bytes) -> float:
+        before_s = cpu_s(proxy.process.pid)
+        assert statuses(proxy.raw(request * 1000 + CLOSE, GENEROUS_S)) == [200] * 1001
+        return cpu_s(proxy.process.pid) - before_s
+
+    assert min(cost_s(one) for _ in range(3)) < 5 * min(cost_s(plain) for _ in range(3))
     assert "Traceback" not in proxy.log
 
 
@@ -254,7 +261,7 @@ def test_uploads_that_are_given_up_leave_nothing_behind(proxy: Proxy) -> None:
 
     before = rss_kib()
     for _ in range(40):
-        with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
             client.sendall(HEAD + b"content-length: 1999999\r\n\r\n" + b"x" * 1_900_000)
     proxy.request("GET", "/health")
     assert rss_kib() - before < 20_000
@@ -262,14 +269,14 @@ def test_uploads_that_are_given_up_leave_nothing_behind(proxy: Proxy) -> None:
 
 @pytest.mark.row(42)
 def test_a_client_that_never_reads_does_not_keep_its_provider(upstream: Upstream) -> None:
-    gone: queue.SimpleQueue[float] = queue.SimpleQueue()
+    gone = threading.Event()
 
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
         with contextlib.suppress(ConnectionError):
             while True:
                 await exchange.chunk(frame({"content": "x" * 10_000}))
-        gone.put(time.monotonic())
+        gone.set()
 
     upstream.on("held", script)
     settings = {
@@ -278,8 +285,7 @@ def test_a_client_that_never_reads_does_not_keep_its_provider(upstream: Upstream
         "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.1",
     }
     with running_proxy(settings) as proxy, proxy.open_stream("groq/held"):
-        started = time.monotonic()
-        assert gone.get(timeout=8) - started < 5
+        assert gone.wait(20)  # a stalled client is dropped after 60 s only
 
 
 @pytest.mark.parametrize("version", [b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1"])
@@ -307,7 +313,7 @@ def test_the_answer_to_head_has_no_body(proxy: Proxy) -> None:
 
 
 def test_a_client_that_waits_is_told_to_go_on(proxy: Proxy) -> None:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sendall(BODY)
@@ -317,10 +323,10 @@ def test_a_client_that_waits_is_told_to_go_on(proxy: Proxy) -> None:
 def test_a_client_that_waits_in_vain_is_not_waited_for(proxy: Proxy) -> None:
     waits = b"POST /nothing HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n"
     started = time.monotonic()
-    received = proxy.raw(waits)
+    received = proxy.raw(waits, GENEROUS_S)
     assert statuses(received) == [404]
     assert b"connection: close\r\n" in received
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < GENEROUS_S / 2
 
 
 def test_a_body_behind_an_early_answer_is_read_away(proxy: Proxy) -> None:
@@ -331,7 +337,7 @@ def test_a_body_behind_an_early_answer_is_read_away(proxy: Proxy) -> None:
 
 def test_a_client_that_sends_too_much_still_reads_why(proxy: Proxy) -> None:
     body = b"x" * 6_000_000
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(body))
         client.sendall(body)  # a reset in the middle of this would lose the answer
         assert client.recv(65536).startswith(b"HTTP/1.1 413")
@@ -344,7 +350,7 @@ def test_a_client_that_sends_far_too_much_before_it_reads_gets_its_413(proxy: Pr
     piece = b"x" * 1_000_000
     if b"chunked" in framing:
         piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.sendall(HEAD + framing + b"\r\n")
         for _ in range(60):
             client.sendall(piece)
@@ -368,7 +374,7 @@ def test_a_client_that_sends_far_too_much_before_it_reads_gets_its_413(proxy: Pr
 def test_a_client_that_sends_on_behind_a_refused_head_reads_why(
     proxy: Proxy, head: bytes, status: int
 ) -> None:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as client:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.sendall(head)
         for _ in range(30):
             client.sendall(b"x" * 1_000_000)
@@ -439,17 +445,13 @@ def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstre
     upstream.on("fast", script)
     with socket.create_connection(("127.0.0.1", proxy.port)) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.settimeout(10)
+        client.settimeout(60)
         body = BODY.replace(b'"model":"echo/echo"', b'"stream":true,"model":"groq/fast"').replace(
             b'"model": "echo/echo"', b'"stream":true,"model":"groq/fast"'
         )
         client.sendall(HEAD + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
         received = bytearray(client.recv(1000))
-        time.sleep(0.5)
-        held_at = len(written)
-        assert held_at < count  # it waits, as nobody reads
-        time.sleep(0.3)
-        assert len(written) == held_at
+        assert wait_until_still(lambda: len(written)) < count  # it waits, as nobody reads
         while piece_read := client.recv(1 << 20):
             received += piece_read
     assert received.count(b"x" * 10_000) == count
@@ -474,11 +476,8 @@ def test_a_client_that_takes_nothing_is_dropped(upstream: Upstream) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.connect(("127.0.0.1", proxy.port))
         client.sendall(head + body)
-        assert "ended=client_stalled" in proxy.log_line("unread-1", wait_s=5)
-        until = time.monotonic() + 3
-        while not upstream.left and time.monotonic() < until:
-            time.sleep(0.01)
-        assert upstream.left == ["unread"]
+        assert "ended=client_stalled" in proxy.log_line("unread-1")
+        wait_until(lambda: upstream.left == ["unread"])
 
 
 @pytest.mark.row(42)
@@ -487,17 +486,17 @@ def test_a_client_that_takes_a_little_now_and_then_is_not_dropped(upstream: Upst
         await exchange.answer(completion("x" * 6_000_000))
 
     upstream.on("large", script)
-    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "0.3"}
+    settings = {**provider_settings(upstream), "SANIC_PROXY_TIMEOUT_CLIENT": "1.5"}
     body = BODY.replace(b"echo/echo", b"groq/large")
     with running_proxy(settings) as proxy, socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.connect(("127.0.0.1", proxy.port))
-        client.settimeout(5)
+        client.settimeout(60)
         client.sendall(HEAD + b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
         received = 0
         while piece := client.recv(400_000):
             received += len(piece)
-            time.sleep(0.05)
+            time.sleep(0.15)
     assert received > 6_000_000
 
 
@@ -814,7 +813,7 @@ def test_a_cancelled_connection_serves_no_other_request() -> None:
         serving = asyncio.ensure_future(http.http1())
         await asyncio.sleep(0.01)
         serving.cancel()
-        await asyncio.wait({serving}, timeout=1)
+        await asyncio.wait({serving}, timeout=60)
         assert serving.done()
         assert started == ["/a"]
 

@@ -10,8 +10,8 @@ from sanic import exceptions
 
 from sanic_proxy.errors import ProxyError, RateLimited
 from sanic_proxy.server.error_responses import as_proxy_error, error_headers
-from tests.conftest import GROQ_KEY
 from tests.support.proxy import Proxy
+from tests.support.settings import GROQ_KEY
 from tests.support.upstream import Exchange, Script, Upstream
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import provider_settings
 from tests.support import features
 from tests.support.features_proxy import running
 from tests.support.proxy import Proxy
+from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, text_stream
 
 

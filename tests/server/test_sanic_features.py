@@ -16,10 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatusCode
 from websockets.legacy.client import connect
 
 from sanic_proxy.app import ProxyApp, create_app
-from tests.conftest import provider_settings
 from tests.support import features
 from tests.support.features_proxy import running
 from tests.support.proxy import Proxy, free_port
+from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
 
 FORM = (

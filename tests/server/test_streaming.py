@@ -18,6 +18,7 @@ from sanic_proxy.server.streaming import pump
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.sse import PING
 from sanic_proxy.streams.stream import PINGS, Frames, Heartbeat, Stream
+from tests.support import virtual_time
 
 
 class Client:
@@ -118,7 +119,7 @@ async def pumped(
 
 def events_of(*steps: bytes | float | Exception, client: Client | None = None, **options: Any) -> list[Any]:
     client = client or Client()
-    asyncio.run(pumped(client, Scripted(*steps), **options))
+    virtual_time.run(pumped(client, Scripted(*steps), **options))
     return client.events
 
 
@@ -197,7 +198,7 @@ def cancelled(client: Client, *, commit_delay_s: float) -> int:
         with pytest.raises(asyncio.CancelledError):
             await pumping
 
-    asyncio.run(leave())
+    virtual_time.run(leave())
     return source.closed
 
 

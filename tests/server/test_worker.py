@@ -16,9 +16,9 @@ import pytest
 
 from sanic_proxy.config.loader import load
 from sanic_proxy.server.worker import read_again
-from tests.conftest import provider_settings
-from tests.support.load import Load, wait_until
+from tests.support.load import GENEROUS_S, Load, wait_until
 from tests.support.proxy import Proxy, running_proxy, start_proxy, wait_until_ready
+from tests.support.settings import provider_settings
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame, text_stream
 
 BOTH_WAYS = pytest.mark.parametrize(
@@ -58,11 +58,9 @@ def draining(
         yield proxy
 
 
-def ended(proxy: Proxy, within_s: float) -> int:
-    began = time.monotonic()
-    code = proxy.process.wait(within_s + 5)
-    assert time.monotonic() - began < within_s, proxy.log
-    return code
+def ended(proxy: Proxy) -> int:
+    """Its exit code: far sooner than in the 60 s that some of its clocks are set to."""
+    return proxy.process.wait(GENEROUS_S / 2)
 
 
 def read_to_end(client: socket.socket) -> bytes:
@@ -91,7 +89,7 @@ def read_answer(client: socket.socket) -> bytes:
 @pytest.mark.row(64)
 @BOTH_WAYS
 def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way: list[str]) -> None:
-    with draining(upstream, way, lame_duck_s=0.9) as proxy, proxy.open_stream("groq/answers") as client:
+    with draining(upstream, way, lame_duck_s=2.0) as proxy, proxy.open_stream("groq/answers") as client:
         received = client.recv(65536)
         idle, used = (http.client.HTTPConnection("127.0.0.1", proxy.port) for _ in range(2))
         for connection in (idle, used):
@@ -99,21 +97,21 @@ def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way
             assert connection.getresponse().read()
         proxy.terminate()
         stopped = time.monotonic()
-        wait_until(lambda: proxy.request("GET", "/health/readiness").status == 503, 1)
+        wait_until(lambda: proxy.request("GET", "/health/readiness").status == 503)
         assert proxy.request("GET", "/health").status == 200
         reply = proxy.chat("groq/answers")
         assert (reply.status, reply.headers["connection"]) == (200, "close")
         used.request("GET", "/health")
         assert used.getresponse().headers["connection"] == "close"
         assert proxy.process.poll() is None
-        wait_until(lambda: is_refused(proxy), 5)
-        assert 0.7 < time.monotonic() - stopped < 3
+        wait_until(lambda: is_refused(proxy))
+        assert time.monotonic() - stopped > 1.8
         assert idle.sock.recv(1) == b""
         idle.close()
         assert proxy.process.poll() is None
         received += read_to_end(client)
         assert received.endswith(b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE))
-        assert ended(proxy, 3) == 0
+        assert ended(proxy) == 0
     assert "Traceback" not in proxy.log
 
 
@@ -150,7 +148,7 @@ def test_what_is_left_when_the_time_is_over_is_told_and_ends(upstream: Upstream,
             assert CUT in cut
             assert DONE not in cut
             assert len(read_to_end(download)) < 100
-        assert ended(proxy, 3) == 0
+        assert ended(proxy) == 0
     log = proxy.log
     assert log.count("ended=server_shutting_down") == 3
     assert "status=503" in log
@@ -162,9 +160,9 @@ def test_ctrl_c_has_no_lame_duck_but_lets_streams_finish(upstream: Upstream, way
     with draining(upstream, way, lame_duck_s=60) as proxy, proxy.open_stream("groq/answers") as client:
         received = client.recv(65536)
         proxy.process.send_signal(signal.SIGINT)
-        wait_until(lambda: is_refused(proxy), 3)
+        wait_until(lambda: is_refused(proxy), GENEROUS_S / 2)
         assert DONE in received + read_to_end(client)
-        assert ended(proxy, 3) == 0
+        assert ended(proxy) == 0
 
 
 @BOTH_WAYS
@@ -175,10 +173,10 @@ def test_a_second_signal_ends_it_at_once(upstream: Upstream, way: list[str]) -> 
     ):
         client.recv(65536)
         proxy.terminate()
-        wait_until(lambda: proxy.request("GET", "/health/readiness").status == 503, 2)
+        wait_until(lambda: proxy.request("GET", "/health/readiness").status == 503)
         proxy.terminate()
         assert CUT in read_to_end(client)
-        assert ended(proxy, 5) == 0
+        assert ended(proxy) == 0
 
 
 @pytest.mark.parametrize(("way", "is_stream"), [(["--workers", "1"], True), (["--single-process"], False)])
@@ -198,11 +196,11 @@ def test_a_client_that_does_not_read_cannot_hold_the_end_up(
     ):
         client.recv(1000)
         proxy.terminate()
-        wait_until(lambda: is_refused(proxy), 3)
+        wait_until(lambda: is_refused(proxy), GENEROUS_S / 2)
         time.sleep(0.3)
         assert proxy.process.poll() is None
         proxy.terminate()
-        assert ended(proxy, 5) == 0
+        assert ended(proxy) == 0
 
 
 # The settings

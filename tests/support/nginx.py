@@ -49,7 +49,7 @@ class Nginx:
         return f"kill -HUP {self.process.pid}"
 
     def connect(self) -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return tls_context().wrap_socket(plain, server_hostname="localhost")
 
     def raw(self, data: bytes, wait_s: float = 3.0) -> bytes:
@@ -125,11 +125,11 @@ def running_nginx(
         yield nginx
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def _wait_until_it_listens(nginx: Nginx) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while True:
         assert nginx.process.poll() is None, nginx.log
         try:

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_S = 30.0
+# Only what hangs takes so long: a busy machine does not.
+START_TIMEOUT_S = 120.0
+GENEROUS_S = 60.0
 MIN_SECRET_CHARS = 8
 _SECRET_NAMES = re.compile(r".*_API_KEYS?$|HTTPS?_PROXY$")
 
@@ -87,7 +89,7 @@ class Proxy:
     def log(self) -> str:
         return self.last_log or self.log_path.read_text("utf-8", "replace")
 
-    def log_line(self, request_id: str, wait_s: float = 3.0) -> str:
+    def log_line(self, request_id: str, wait_s: float = GENEROUS_S) -> str:
         """The line of a finished request."""
         until = time.monotonic() + wait_s
         while time.monotonic() < until:
@@ -103,7 +105,7 @@ class Proxy:
         path: str,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-        timeout_s: float = 20,
+        timeout_s: float = GENEROUS_S,
     ) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -146,7 +148,7 @@ class Proxy:
         """Ask for a stream and leave the reading to the caller."""
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
         data = json.dumps(body).encode()
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=GENEROUS_S)
         client.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: %d\r\n\r\n%b" % (len(data), data)
@@ -161,14 +163,14 @@ class Proxy:
         """The workers that are alive, the oldest first."""
         return [pid for pid, command in children(self.process.pid) if "spawn_main" in command]
 
-    def wait_for_log(self, text: str, times: int = 1, wait_s: float = 10.0) -> None:
+    def wait_for_log(self, text: str, times: int = 1, wait_s: float = GENEROUS_S) -> None:
         """Until the log has `text` so often."""
         until = time.monotonic() + wait_s
         while self.log.count(text) < times:
             assert time.monotonic() < until, f"not in the log: {text}\n{self.log}"
             time.sleep(0.02)
 
-    def stop(self, wait_s: float = 15.0) -> int:
+    def stop(self, wait_s: float = GENEROUS_S) -> int:
         self.terminate()
         try:
             return self.process.wait(wait_s)

@@ -145,6 +145,8 @@ class Upstream:
     _loop: asyncio.AbstractEventLoop | None = None
     _stopping: asyncio.Event | None = None
     _thread: threading.Thread | None = None
+    # The event loop keeps only weak references to tasks: one that nobody else refers to may disappear.
+    _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -169,14 +171,31 @@ class Upstream:
     @contextlib.asynccontextmanager
     async def listening(self, port: int = 0, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
         """Serve on loopback, with `context` behind TLS; gives the port."""
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+            # Not in the task: one that is cancelled before its first step runs no `finally`.
+            task.add_done_callback(lambda _: writer.close())
+
         server = await asyncio.start_server(
-            self._serve, "127.0.0.1", port, ssl=context, limit=2**26, backlog=BACKLOG
+            accept, "127.0.0.1", port, ssl=context, limit=2**26, backlog=BACKLOG
         )
         try:
             self.port = server.sockets[0].getsockname()[1]
             yield self.port
         finally:
+            # asyncio loses a connection that it has accepted but not yet set up when its server is closed:
+            # accept no more, and let those come to their tasks.
+            for listener in server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            await _turns()
             server.close()
+            for task in self._serving:
+                task.cancel()
+            await asyncio.gather(*self._serving, return_exceptions=True)
+            await _turns()  # in which their sockets are closed
 
     def start(self, context: ssl.SSLContext | None = None) -> None:
         """Serve in a thread of its own until `stop`."""
@@ -191,14 +210,15 @@ class Upstream:
 
         self._thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)
         self._thread.start()
-        ready.wait(5)
+        assert ready.wait(60), "the scripted upstream did not start"
 
     def stop(self) -> None:
         assert self._loop is not None
         assert self._stopping is not None
         self._loop.call_soon_threadsafe(self._stopping.set)
         assert self._thread is not None
-        self._thread.join(5)
+        self._thread.join(60)
+        assert not self._thread.is_alive()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -216,7 +236,6 @@ class Upstream:
             return
         finally:
             self.open_connections -= 1
-            writer.close()
 
     async def _read(self, reader: asyncio.StreamReader, connection: int) -> Seen | None:
         try:
@@ -266,6 +285,12 @@ class Upstream:
             if name in self._scripts:
                 return self._scripts[name]
         return _not_found
+
+
+async def _turns() -> None:
+    """More turns of the loop than asyncio takes to set a connection up, or to close it."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 async def read_body(seen: Seen, reader: asyncio.StreamReader) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 
@@ -17,6 +17,7 @@ from sanic_proxy.upstream.compression import (
     Decoder,
     decoder_for,
 )
+from tests.support.machine import ATTEMPTS, reference_s
 
 TEXT = b"hello, " * 700
 LARGE = bytes(range(256)) * 4000
@@ -138,6 +139,9 @@ def test_an_encoding_that_is_not_supported_is_named(encoding: str, named: str) -
     assert decoder_for(", ".join(["gzip"] * MAX_LAYERS)) is not None
 
 
+LONGEST_STEP = 1.5  # in units of `reference_s`: about 30 ms of a fast core
+
+
 @pytest.mark.parametrize(
     ("encoding", "bomb"),
     [
@@ -150,6 +154,11 @@ def test_an_encoding_that_is_not_supported_is_named(encoding: str, named: str) -
     ids=["gzip", "raw", "members", "stacked", "a million empty members"],
 )
 def test_a_bomb_ends_within_the_limit_in_short_steps(encoding: str, bomb: bytes) -> None:
+    assert least(lambda: exploded(encoding, bomb)) < LONGEST_STEP
+
+
+def exploded(encoding: str, bomb: bytes) -> float:
+    """The CPU seconds of the longest step."""
     longest_s = 0.0
     size = 0
     reader = decoder(encoding)
@@ -168,16 +177,29 @@ def test_a_bomb_ends_within_the_limit_in_short_steps(encoding: str, bomb: bytes)
         size += len(piece)
     assert "larger than the proxy accepts" in failure.message
     assert size <= MAX_INFLATED_BYTES
-    assert longest_s < 0.025
+    return longest_s
 
 
 def test_many_small_members_are_decoded_in_short_steps() -> None:
-    longest_s = 0.0
-    began = time.thread_time()
-    count = 0
-    for piece in steps(decoder("gzip"), gzip.compress(b"x") * 10_000):
-        now = time.thread_time()
-        longest_s, began = max(longest_s, now - began), now
-        count += len(piece)
-    assert count == 10_000
-    assert longest_s < 0.025
+    def longest_step_s() -> float:
+        longest_s = 0.0
+        began = time.thread_time()
+        count = 0
+        for piece in steps(decoder("gzip"), gzip.compress(b"x") * 10_000):
+            now = time.thread_time()
+            longest_s, began = max(longest_s, now - began), now
+            count += len(piece)
+        assert count == 10_000
+        return longest_s
+
+    assert least(longest_step_s) < LONGEST_STEP
+
+
+def least(longest_step_s: Callable[[], float]) -> float:
+    """The best of some attempts, in units of `reference_s`."""
+    best = float("inf")
+    for _ in range(ATTEMPTS):
+        best = min(best, longest_step_s() / reference_s())
+        if best < LONGEST_STEP:
+            break
+    return best

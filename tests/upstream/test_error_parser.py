@@ -16,7 +16,7 @@ from sanic_proxy.upstream.error_parser import (
     error_in_band,
     error_in_line,
 )
-from tests.upstream.vendor_errors import MAXIMUM, VENDORS, Vendor, openai
+from tests.support.vendor_errors import MAXIMUM, VENDORS, Vendor, openai
 
 
 def error_of(status: int, body: object = b"", **headers: str) -> errors.ProxyError:

@@ -20,7 +20,7 @@ from sanic_proxy.config.model import PoolLimits
 from sanic_proxy.upstream.connection import Connection
 from sanic_proxy.upstream.pool import Pool, open_socket
 from sanic_proxy.upstream.request import Origin
-from tests.upstream.test_connection import ANSWER, Recorder
+from tests.support.transport import ANSWER, Recorder
 
 LIMITS = PoolLimits(idle_per_host=2, idle_timeout_s=15, tcp_keepalive_s=90)
 DATA = Path(__file__).parents[1] / "data"
@@ -248,7 +248,7 @@ def test_a_name_that_hangs_takes_no_other_provider_down(
 
     def slow(host: str, *rest: Any, **more: Any) -> Any:
         if host.endswith(".invalid"):
-            ending.wait(30)
+            ending.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "silence")
         return system(host, *rest, **more)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.providers.straico.tool_parser.coercion import coerce_strings, coerce_text
+from tests.support.machine import slowness
 
 ROOT: dict[str, Any] = {"$defs": {"n": {"type": "integer"}, "loop": {"$ref": "#/$defs/loop"}}}
 
@@ -52,4 +53,4 @@ def test_a_value_too_expensive_to_convert_is_not_changed() -> None:
     schema = {"allOf": [{"title": str(number)} for number in range(9000)]}
     began = time.process_time()
     assert coerce_strings(value, schema) == value
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 1 * slowness()

@@ -15,6 +15,7 @@ from sanic_proxy.providers.straico.validation.cost import (
     schema_size,
     validation_cost,
 )
+from tests.support.machine import slowness
 
 
 def nested(levels: int, key: str = "items") -> dict[str, Any]:
@@ -101,7 +102,7 @@ def test_an_expensive_validation_is_predicted(schema: dict[str, Any], value: obj
     started = time.process_time()
     with pytest.raises(LimitExceeded):
         validation_cost(schema, value)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 2 * slowness()
 
 
 EXPRESSION = {
@@ -178,4 +179,4 @@ def test_the_walk_itself_is_bounded(schema: dict[str, object], value: object) ->
     began = time.process_time()
     with suppress(LimitExceeded):
         validation_cost(schema, value)
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 1 * slowness()

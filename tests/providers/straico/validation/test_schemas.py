@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.providers.straico.validation.schemas import InvalidSchema, compile_schema
+from tests.support.machine import slowness
 
 PERSON = {
     "type": "object",
@@ -121,7 +122,7 @@ def test_no_schema_blocks_the_worker(schema: Any, value: object) -> None:
     started, peak_kib = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with contextlib.suppress(InvalidSchema):
         compile_schema(schema).violation(value)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 2 * slowness()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kib < 200 * 1024
 
 
@@ -129,7 +130,7 @@ def test_all_validations_of_a_request_share_one_budget() -> None:
     judge = compile_schema(doubling(15))
     started = time.process_time()
     violations = [judge.violation(1) for _ in range(1000)]
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 3 * slowness()
     assert violations[0] == "it does not match the schema"
     assert violations[-1] == "the limit for checking values of this request is reached"
 
