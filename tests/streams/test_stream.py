@@ -309,7 +309,7 @@ def test_a_failure_in_the_piece_that_brings_content_follows_it() -> None:
         assert failures == [caught.value]
         assert client.sent == []
 
-    asyncio.run(run())
+    virtual_time.run(run())
 
 
 def test_what_is_held_back_is_bounded() -> None:
@@ -333,7 +333,7 @@ def test_what_the_filters_counted_is_in_the_record_once() -> None:
         counted.close()
         counted.close()
 
-    asyncio.run(run())
+    virtual_time.run(run())
     assert record.usage == {"total_tokens": 3}
     assert record.dropped_frames == 1
 
@@ -367,7 +367,7 @@ def test_a_second_filter_translates_what_passes_the_first(comes: bool) -> None:
         await pumping
         return client.sent
 
-    sent = b"".join(asyncio.run(run()))
+    sent = b"".join(virtual_time.run(run()))
     assert sent == (HELLO + b"".join(text_stream("b")[1:])).upper() + b"END"
 
 
@@ -379,7 +379,7 @@ def test_frames_of_our_own_are_sent_one_by_one() -> None:
         await own.pump(client)
         return [own.begun, *client.sent]
 
-    assert asyncio.run(run()) == [b"a", b"b", b"c", b""]
+    assert virtual_time.run(run()) == [b"a", b"b", b"c", b""]
 
 
 @pytest.mark.row(6)

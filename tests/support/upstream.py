@@ -243,6 +243,8 @@ class Upstream:
         except asyncio.IncompleteReadError:
             return None
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+        if first.count(" ") != 2:  # the rest of a body that its script did not read
+            return None
         method, path, version = first.split(" ")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         seen = Seen(method, path, headers, b"", connection)

@@ -15,6 +15,7 @@ from sanic_proxy.providers.straico.json_schema import (
     types_of,
 )
 from sanic_proxy.providers.straico.validation.schemas import compile_schema
+from tests.support.machine import slowness
 
 ROOT: dict[str, Any] = {
     "$defs": {
@@ -141,5 +142,5 @@ def test_a_large_schema_has_its_example_at_once() -> None:
     names = [f"n{number}" for number in range(20_000)]
     began = time.process_time()
     made = example_object({"properties": {name: {"type": "integer"} for name in names}, "required": names})
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < 1 * slowness()
     assert made == {f"n{number}": 1 for number in range(8)}
