@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hmac
 
+from sanic.exceptions import NotFound
+
 from sanic_proxy.config.model import Settings, is_loopback
-from sanic_proxy.errors import Forbidden, NotFound, ProxyError, Unauthorized
+from sanic_proxy.errors import Forbidden, ProxyError, Unauthorized
 from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.request import HeaderFields, public_url
 from sanic_proxy.state import KeyRing
@@ -68,7 +70,10 @@ def authenticate(keys: KeyRing, headers: HeaderFields) -> Client:
 
 
 def check_admin(settings: Settings, headers: HeaderFields, *, is_admin_port: bool) -> None:
-    """Let a request to a route below `/admin` pass. Raises NotFound where there are none, or Unauthorized."""
+    """Let a request to a route below `/admin` pass.
+
+    Raises Unauthorized, or Sanic's NotFound where there are none: the answer is that of any unknown path.
+    """
     if settings.admin_key is None or is_admin_port is not (settings.admin_address is not None):
         raise NotFound("No such route")
     key = _presented_key(headers)

@@ -41,7 +41,8 @@ def test_the_admin_key_is_no_client_key(administered: Proxy) -> None:
 @pytest.mark.parametrize("path", ["/admin/info", "/admin/nothing"])
 def test_without_an_admin_key_there_are_no_such_routes(proxy: Proxy, path: str) -> None:
     reply = proxy.request("GET", path, headers=bearer(ADMIN_KEY))
-    assert (reply.status, reply.error["message"]) == (404, "No such route")
+    assert reply.status == 404
+    assert reply.error["message"].startswith(f"There is no GET '{path}' here.")
 
 
 def test_an_address_without_a_key_is_a_problem(tmp_path: Path) -> None:
