@@ -41,7 +41,7 @@ def no_task_is_lost() -> Iterator[None]:
     gc.collect()
     logging.getLogger("asyncio").removeHandler(handler)
     lost = [text for text in messages if "destroyed" in text or "never retrieved" in text]
-    assert lost == []
+    assert not lost, "\n".join(lost)
     for started in STARTED:
         if started.last_log or started.log_path.exists():
             assert "Task was destroyed" not in started.log

@@ -13,6 +13,7 @@ from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
 from sanic_proxy.openai import codec
+from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import admission
 from sanic_proxy.server.admin_port import is_admin_port
 from sanic_proxy.server.lifecycle import WorkerState
@@ -46,4 +47,4 @@ async def info(request: ProxyRequest) -> HTTPResponse:
     return HTTPResponse(codec.dumps(body), content_type="application/json")
 
 
-blueprint.add_route(info, "/info", name="info")
+blueprint.add_route(info, "/info", methods=READ, name="info")

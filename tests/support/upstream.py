@@ -299,7 +299,7 @@ async def read_body(seen: Seen, reader: asyncio.StreamReader) -> bytes:
     """The whole body of a request of which only the head has been read."""
     if seen.header("transfer-encoding") == "chunked":
         body = b""
-        while size := int(await reader.readline(), 16):
+        while size := int(await reader.readuntil(b"\r\n"), 16):  # IncompleteReadError if the client leaves
             body += await reader.readexactly(size)
             assert await reader.readexactly(2) == b"\r\n"
         assert await reader.readexactly(2) == b"\r\n"
