@@ -58,7 +58,7 @@ _FIELDS = {field.name: _TYPES[str(field.type)] for field in fields(Fault)}
 
 
 def parse(name: str) -> Fault:
-    """The fault that a model's name asks for. Raises ValueError for a name that is none."""
+    """The fault that a model's name selects. Raises ValueError for an unknown name."""
     scenario, *settings = name.split(";")
     given: dict[str, Any] = {}
     for setting in settings:
@@ -197,7 +197,7 @@ def _raw(wire: bytes) -> Scenario:
 
 
 def _of_frames(change: Callable[[list[bytes]], list[bytes]]) -> Scenario:
-    """A stream with something done to its frames, to whoever asks."""
+    """A stream with something done to its frames, for any client."""
     return lambda fault, _is_streaming: chunked(change(stream(fault.words)))
 
 
@@ -363,7 +363,7 @@ _PACKED: Mapping[str, Scenario] = {
 }
 
 
-# HTTP that is none, or odd
+# Invalid or unusual HTTP
 
 
 def _behind(wire: bytes) -> Scenario:

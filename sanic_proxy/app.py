@@ -77,7 +77,7 @@ class ProxyApp(Sanic[Any, Any]):
     nothing is registered that concerns them. The other one is Sanic's own `handle_request`, with everything
     that Sanic documents: it serves the routes that somebody has added, and all of them once there are
     middlewares for all, `http.*` signals or routes by host. Which one a route takes is decided when the
-    application is finalised, and stands in `route.extra.is_plain`.
+    application is finalised, and kept in `route.extra.is_plain`.
     """
 
     __slots__ = ("http_class", "http_signals", "needs_sanic_routing")

@@ -115,7 +115,7 @@ _LABEL_DIGITS = 8
 class KeyRing:
     """The clients by their keys, which are compared as digests of the whole key.
 
-    The time of a look-up depends on digests alone, which nobody can choose.
+    The time of a look-up depends on digests alone, which clients cannot choose.
     """
 
     __slots__ = ("_clients", "_known")

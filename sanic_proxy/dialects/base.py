@@ -24,8 +24,8 @@ from sanic_proxy.streams.stream import Heartbeat
 class ParsedRequest:
     """A chat request as a dialect has read it.
 
-    `body` is the request as a chat completion, `fields` the same parsed; `model` stands at `model_span` in
-    `body`, where that is known. `include_usage`: the stream is to report its usage.
+    `body` is the request as a chat completion, `fields` the same parsed; `model_span` is the position of
+    `model` in `body`, if known. `include_usage`: the stream reports its usage.
     """
 
     body: bytes

@@ -32,7 +32,7 @@ from queue import Empty, SimpleQueue
 
 from typing_extensions import Buffer, override
 
-# What waits while nobody reads: some 30,000 access lines, or a few seconds of a busy worker.
+# The bound of the queue while standard error is not read: some 30,000 access lines, a few seconds' worth.
 MAX_LINES = 32_768
 MAX_BYTES = 8 * 2**20
 # How long the end of a process waits for its last lines.

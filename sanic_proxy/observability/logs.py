@@ -25,7 +25,7 @@ from sanic_proxy.openai import codec
 
 access_logger = logging.getLogger("sanic_proxy.access")
 
-# How a request ends that nobody has to look into.
+# The ends of a request that need no attention.
 _NOT_FAILED = frozenset({"complete", "client_left", "cancelled"})
 # Asks a process to write the Python stacks of its threads to its log.
 DUMP_SIGNAL = signal.SIGUSR2

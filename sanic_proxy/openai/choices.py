@@ -20,7 +20,7 @@ def finish_reason_of(value: object) -> str | None:
 
 def has_content(choice: Mapping[str, Any]) -> bool:
     """Whether a choice, or one chunk of it, holds any part of an answer: text, reasoning, a call, a refusal,
-    audio, or a finish reason. A role alone and empty fields are none.
+    audio, or a finish reason. A role alone and empty fields do not count.
     """
     if choice.get("text") or finish_reason_of(choice.get("finish_reason")) is not None:
         return True

@@ -17,7 +17,7 @@ import ujson
 
 from sanic_proxy.errors import InvalidRequest
 
-# A worker serves nobody else while orjson parses a body, so the time that takes is estimated beforehand, by
+# A worker serves no other request while orjson parses a body, so that time is estimated beforehand, by
 # counting bytes, and bounded. Nanoseconds, measured with orjson 3.13 on an AMD EPYC core, rounded up: a byte
 # of a string, an escape in one, a list or object, any further value, a key (a string and a slot in a table).
 BYTE_NS, ESCAPE_NS, CONTAINER_NS, VALUE_NS, KEY_NS = 1.15, 2, 80, 100, 400
@@ -103,7 +103,7 @@ class _Outline:
         self.body = b"".join([*pieces, source[position:]]) if runs else source
 
     def original(self, offset: int) -> int:
-        """The place in the source of what stands at `offset` outside of the marks."""
+        """The position in the source of `offset` outside of the marks."""
         mark_bytes = len(self._mark) + _NUMBER_DIGITS
         before = zip(self._starts, self._runs, strict=True)
         return offset + sum(run[-1][1] - run[0][0] - mark_bytes for start, run in before if start < offset)
@@ -428,7 +428,7 @@ def replace_model(
 ) -> Sequence[bytes | memoryview]:
     """`body` with the value of its top-level `model` changed, and no other byte: its pieces in order.
 
-    `body` is a valid JSON object whose `model` is the string `old`; it stands at `span`, if that is known.
+    `body` is a valid JSON object whose `model` is the string `old`; `span` is its position, if known.
     Raises InvalidRequest where the key stands there twice: proxy and provider could read different ones.
     """
     start, end = _model_span(body) if span is None else span

@@ -27,7 +27,7 @@ class ChatRequest:
     """One chat completion as the client asked for it.
 
     `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
-    the provider calls `upstream_model`; it stands at `model_span` in `body`, where that is known. `headers`
+    the provider calls `upstream_model`; `model_span` is its position in `body`, if known. `headers`
     are the client's, keyed by lower-case name.
     `total_at` (loop time) is when the time for all its attempts is over, set by the attempts loop, as is
     `provider`, the one that is asked now. `head` is what the request's chunks share where a provider makes
@@ -68,7 +68,7 @@ class Call:
     `path` follows the provider's base URL and may have a query; it is checked. `headers` are the
     client's, keyed by lower-case name, and so is `record`. `content_type` is that of `body`, None where
     there is none. `model` is the client's name in a JSON body, where it is to be replaced by the
-    provider's; it stands at `model_span`, where that is known. `total_at` (loop time) ends all attempts;
+    provider's; `model_span` is its position, if known. `total_at` (loop time) ends all attempts;
     `is_once`: what it does must not be done twice. `resource` is the path of what it works on
     (`/files/file-abc`), where that belongs to one account.
     """
@@ -88,7 +88,7 @@ class Call:
 
 @dataclass(slots=True)
 class Answer:
-    """A provider's answer whose status is known to be good. Whoever got it closes it."""
+    """A provider's answer whose status is known to be good. The caller must close it."""
 
     provider: ChatProvider
     request: ChatRequest

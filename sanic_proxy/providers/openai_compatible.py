@@ -33,7 +33,7 @@ from sanic_proxy.upstream.response_headers import is_header_value, returned_head
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
 _WAITS = frozenset({"retry-after", "retry-after-ms"})
-# What may stand before an answer, and how JSON begins. What begins otherwise is taken for an event stream,
+# Bytes that may precede an answer, and the first bytes of JSON. Anything else is treated as an event stream,
 # whatever its label: servers call streams JSON, and JSON text/plain, octet-stream or event-stream.
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
 JSON_BEGINS = (b"{", b"[")

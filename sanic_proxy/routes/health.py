@@ -28,7 +28,7 @@ async def readiness(request: ProxyRequest) -> HTTPResponse:
 
 
 def not_ready(state: AppState) -> list[str]:
-    """What stands in the way of new requests."""
+    """Why the worker accepts no new requests."""
     reasons = []
     if state.traffic.is_draining:
         reasons.append("draining")

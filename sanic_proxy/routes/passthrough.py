@@ -125,7 +125,7 @@ async def _pass_form(
 
 
 async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
-    """Send `call`, and what comes back. A stream of completions is opened as a chat's is: with pings."""
+    """Send `call` and answer with the response. Streams of completions are opened as in chats."""
     record = request.record
     record.provider = targets[0].provider.name
     opened = _Opened(row, request, targets[0].provider)
@@ -158,7 +158,7 @@ async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, 
 
 
 class _Opened:
-    """A call that has been made, and its answer once it is there. Whoever opened it closes it.
+    """An in-flight forwarded call and its response. The caller must close it.
 
     `first` is the provider that is asked first; its clocks count until another one answers. `body` is a
     whole answer that has been read and found good.

@@ -17,7 +17,7 @@ if the probe's own client is what is slow. The result of the probe counts all th
 One client among many. A prompt that makes a provider fail would let its sender close a target to everybody.
 So the failures of a single client do not open a circuit while another client has had a success within
 the window. An odd failure of somebody else does not change that: several clients fail if two have failed
-twice in a row, or three once. A circuit that opened by the failures of a single client (nobody else was
+twice in a row, or three once. A circuit that opened by the failures of a single client (no other was
 active) refuses only that client, until another one has failed twice.
 
 Denials. A provider that rejects a key, or says that it may not use a model, opens a circuit as well; but
@@ -285,7 +285,7 @@ class CircuitBreaker:
         # While it is open or half-open; until when it is open:
         self.until: float | None = None
         self._pause_s = 0.0
-        self._permit = 0  # the generation of the probe that holds it; 0: nobody
+        self._permit = 0  # the generation of the probe that holds it; 0: free
         self._permit_until = 0.0
         self._lone_client: str | None = None
         self._opened_at = 0.0
@@ -452,7 +452,7 @@ class CircuitBreaker:
         wait_s = max(1, math.ceil(until - now))
         text = f"Circuit open: {self._label or 'the provider'} {self._reason}; retry in {wait_s} s"
         if self._opened_by != "target":
-            text += ". Ask the proxy's operator if this goes on"
+            text += ". Contact the proxy's operator if this continues"
         return self._refused_as(text, retry_after_s=wait_s)
 
 

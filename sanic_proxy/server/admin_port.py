@@ -55,7 +55,7 @@ class AdminPort:
         self._connections: set[SanicProtocol] = set()
 
     async def open(self, app: Any, address: tuple[str, int]) -> None:
-        """Listen. Raises OSError if the port is taken or the address is none of this machine's."""
+        """Listen. Raises OSError if the port is taken or the address does not belong to this machine."""
         loop = asyncio.get_running_loop()
         protocol = partial(AdminProtocol, loop=loop, app=app, connections=self._connections)
         host, port = address

@@ -1,6 +1,6 @@
 """The JSON body of a request, checked for what is relied on and no further.
 
-A worker has one thread: while it joins, parses or searches a body, nobody else is served. A small body takes
+A worker has one thread: while it joins, parses or searches a body, it serves nothing else. Small bodies take
 microseconds. A large one is handled in steps, with a turn of the event loop for others between two steps, and
 one large body at a time: otherwise twenty bodies that are complete at the same moment would put twenty of the
 longest step (orjson's, which cannot be interrupted) into one turn.

@@ -77,9 +77,9 @@ logger = logging.getLogger(__name__)
 # Pipelined requests that wait behind the one under way; with more the connection is not read from.
 MAX_QUEUED = 16
 MAX_WAITING_BYTES = 64 * 1024  # of the body of one of them
-# Of a body that is read piece by piece: what has come and nobody has read.
+# Received and unread bytes of a body that is read piece by piece.
 MAX_UNREAD_BYTES = 256 * 1024
-# The most that an upload holds in memory: what nobody has read yet, and what waits for the model's name.
+# The most that an upload holds in memory: unread bytes, and those buffered until the model's name is known.
 UPLOAD_SHARE_BYTES = MAX_UNREAD_BYTES + MAX_MEMORY_BYTES
 # nginx's lingering_time and lingering_timeout, and how many connections per worker may linger at once.
 LINGER_S = 30.0
@@ -159,7 +159,7 @@ class ProxyHttp(Http, Reader):
     # Bytes from the client
 
     def received(self, data: bytes) -> None:
-        """Parse what has come, and wake whoever waits for it."""
+        """Parse the received bytes, and wake the task that waits for them."""
         if self._failure is not None:
             self._wake()  # what lingers wants to know that the client still sends
             return
@@ -318,7 +318,7 @@ class ProxyHttp(Http, Reader):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_in_head:  # what comes behind a body is not to be mistaken for what came before it
+        if not self._is_in_head:  # bytes behind a body must not be mistaken for its beginning
             self._head_bytes += len(name) + len(value)
             return
         fields, key = self._fields, KNOWN_NAMES.get(name)
@@ -381,7 +381,7 @@ class ProxyHttp(Http, Reader):
         if request.size_bytes > MAX_WAITING_BYTES and request is not self.request is not None:
             self._hold()  # it waits behind another one
         if request.is_upload:
-            # Whoever reads it piece by piece sets its limit.
+            # A handler that reads it piece by piece sets its limit.
             request.unread_bytes += len(data)
             if request.unread_bytes > MAX_UNREAD_BYTES:
                 self._hold()
@@ -414,7 +414,7 @@ class ProxyHttp(Http, Reader):
                     self.response.stream = None
                 self.request = self.response = None
                 if self._is_held:
-                    self._let_come()  # what held the reading back may have been a body that nobody read
+                    self._let_come()  # an unread body may have paused the reading
         finally:
             self.stop_watching()
             # The parser holds this object and this the parser: what has come of an upload that was

@@ -2,8 +2,8 @@
 
 An event loop learns of a peer's FIN by reading: it comes behind all bytes that have been sent before it.
 While reading is paused (requests that wait their turn, an upload that its provider takes slowly) the FIN
-waits unseen behind the bytes that nobody reads, and work for a client that has left goes on. Linux reports
-the FIN itself, whatever stands before it, as EPOLLRDHUP; but event loops do not ask for that. So a paused
+waits unseen behind unread bytes, and work for a client that has left goes on. Linux reports
+the FIN itself, whatever precedes it, as EPOLLRDHUP; but event loops do not ask for that. So a paused
 connection gets an epoll of its own that asks for nothing else, and the loop watches that epoll: it becomes
 readable when the peer closes or resets the connection.
 """

@@ -25,7 +25,7 @@ def too_large() -> BodyTooLarge:
 
 
 class UnsortedForm:
-    """A form whose field `model` names the provider, wherever it stands: what comes before it waits."""
+    """A form whose field `model` names the provider, at any position: the parts before it are buffered."""
 
     def __init__(self, pieces: AsyncIterator[bytes], boundary: bytes) -> None:
         self._pieces = pieces

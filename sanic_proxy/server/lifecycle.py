@@ -8,7 +8,7 @@ could keep, no socket, no file to be deleted, and neither side ever waits for th
     STARTING   imports, settings; takes no signals yet
     READY      takes signals: state built, handlers installed
     SERVING    accepts connections
-    DRAINING   told to stop; serves on, each answer the last of its connection (the lame duck)
+    DRAINING   asked to stop; still serves, each answer the last of its connection (the lame duck)
     CLOSING    no longer listens; requests in flight finish
     STOPPED    all closed, the process ends
 
@@ -30,7 +30,7 @@ MAX_WORKERS = 1024
 BEAT_S = 1.0
 # A tick of the main process counts for no more than this, however late it comes.
 MAX_STEP_S = 1.0
-# A larger gap between two ticks, or between the clocks, is a jump. After one nobody is killed for a while.
+# A larger gap between two ticks, or between the clocks, is a jump. After one no worker is killed for a while.
 JUMP_S = 5.0
 SETTLE_S = 30.0
 # Between the signal that has a hung worker log its stack and the one that kills it.
@@ -48,7 +48,7 @@ class WorkerState(IntEnum):
     STOPPED = auto()
 
 
-# Sanic may close the listener by itself, and a worker may be told to stop before it serves.
+# Sanic may close the listener by itself, and a worker may be asked to stop before it serves.
 TRANSITIONS: Mapping[WorkerState, frozenset[WorkerState]] = {
     WorkerState.STARTING: frozenset({WorkerState.READY}),
     WorkerState.READY: frozenset({WorkerState.SERVING, WorkerState.DRAINING, WorkerState.CLOSING}),
@@ -99,7 +99,7 @@ def slot_of(slots: Sequence[SharedSlot], worker_name: str) -> SharedSlot:
 
 
 class TickClock:
-    """Counts the seconds through which this process ran. To be told the time at every tick.
+    """Counts the seconds through which this process ran. `tick` must be called with the time at every tick.
 
     `now` is the monotonic clock, `wall` the wall clock; a suspended machine shows in the second, a paused
     container in the first.

@@ -172,7 +172,7 @@ def _first(values: str) -> str:
 
 
 def header_lines(headers: Iterable[tuple[str, str]]) -> str:
-    """Headers as they stand in an answer's head. A line break or NUL in one is taken out."""
+    """Headers as in an answer's head. Line breaks and NULs are removed."""
     lines = [f"{name}: {value}\r\n" for name, value in headers]
     text = "".join(lines)
     if text.count("\n") == text.count("\r") == len(lines) and "\0" not in text:
@@ -260,7 +260,7 @@ class ProxyRequest(Request[Any, Any]):
         app: Any,
         stream_id: int = 0,
     ) -> None:
-        # Sanic's own, without what is dear and nobody reads: see the properties below.
+        # Sanic's own, without the expensive fields that are rarely read: see the properties below.
         self.raw_url = url_bytes
         self.app = app
         self.version = version
@@ -352,7 +352,7 @@ class ProxyRequest(Request[Any, Any]):
             self.stream.keep_alive = False
 
     def cut(self, error: ProxyError) -> None:
-        """End the handler by a cancellation, whose reason the client is to be told."""
+        """End the handler by a cancellation, whose reason the client gets."""
         if self.cut_by is None and isinstance(self.stream, Http):
             self.cut_by = error
             self.end_connection()
@@ -365,7 +365,7 @@ class ProxyRequest(Request[Any, Any]):
             transport.abort()
 
     async def read_piece(self) -> bytes:
-        """What has come of an upload's body since it was last read; b"" at its end. Waits for it."""
+        """The bytes of an upload's body received since the last call; b"" at its end. Waits for some."""
         if self.stream is None or not self.stream.request_body:
             return b""
         return await self.stream.read() or b""  # type: ignore[attr-defined]
@@ -376,7 +376,7 @@ class ProxyRequest(Request[Any, Any]):
         await self.app.receive_body(self)
 
     def take_body(self) -> bytes:
-        """What has come of the body since it was last taken."""
+        """The bytes of the body received since the last call."""
         pieces = self.pieces
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
@@ -463,7 +463,7 @@ class ProxyRequest(Request[Any, Any]):
 
 def _path_of(url: bytes) -> str:
     if len(url) > MAX_URL_BYTES or not url.startswith(b"/"):
-        path: bytes = _parsed(url).path or b"/"  # raises for what is none; http://host is one
+        path: bytes = _parsed(url).path or b"/"  # raises for an invalid URL
     else:
         path = url.partition(b"?")[0].partition(b"#")[0]
     return path.decode()

@@ -15,7 +15,7 @@ state is read from shared memory (`lifecycle`); a signal is sent only to a worke
                  start its successor or forget the slot     the time for that is over
 
 What workers ask for with `app.m` comes as messages through Sanic's pipe: restart and scale retire slots, with
-SIGINT, which has no lame duck: the port goes on being served, so no load balancer must notice. Processes that
+SIGINT, which has no lame duck: the port is still served, so no load balancer must notice. Processes that
 somebody has Sanic manage (`app.manager.manage`) are started, restarted when asked, and stopped with the
 workers; they are not watched.
 
@@ -429,7 +429,7 @@ class Supervisor:
             worker.send(signal.SIGKILL)
 
     def _check_outage(self, step_s: float) -> None:
-        """Give up where no worker serves for too long: clients would wait on a port that nobody answers."""
+        """Give up where no worker serves for too long: clients would wait on a port without an answer."""
         is_served = any(worker.is_alive and worker.has_served for worker in self._workers)
         self._unserved_s = 0.0 if is_served else self._unserved_s + step_s
         if self._unserved_s >= NO_WORKER_LIMIT_S:
@@ -514,7 +514,7 @@ class Supervisor:
         if self._forced_at is not None:
             latest = self._forced_at + FORCE_STOP_S
         elif not worker.has_served:
-            # It serves nobody, unless it is just about to.
+            # It serves no request, unless it is just about to.
             latest = since if state is WorkerState.STARTING else since + FORCE_STOP_S
         if now > latest:
             worker.send(signal.SIGKILL)

@@ -96,7 +96,7 @@ def _leave_signals_alone(*_: object, **__: object) -> None:
 
 
 def _slot(app: Sanic[Any, Any], name: str | None) -> SharedSlot:
-    """The worker's slot; without a main process of ours one that nobody reads."""
+    """The worker's slot; without a main process of ours one that is never read."""
     slots = getattr(app.shared_ctx, "worker_slots", None)
     return slot_of(slots, name) if name and slots is not None else SharedSlot()
 
@@ -180,7 +180,7 @@ class Worker:
     # The stop
 
     def _catch(self, number: int, callback: Callable[..., None], *args: object) -> None:
-        """Have `callback` called in the loop. The loop's own handlers lose what comes while it does not run.
+        """Have `callback` called in the loop. The loop's own handlers lose signals while it does not run.
 
         Sanic runs it again and again: at the start, at the end, and a tenth of a second at a time.
         """

@@ -82,7 +82,7 @@ class StreamFilter:
 class FilterChain(StreamFilter):
     """`first`, which knows when the stream is complete, and `then`, which translates what passes it.
 
-    `then` is told of the end once, by `end`: only behind a complete stream.
+    `end` of `then` is called once, behind a complete stream only.
     """
 
     __slots__ = ("_first", "_is_ended", "_then", "dropped_frames", "failure", "is_done", "usage")

@@ -42,7 +42,7 @@ def is_boundary(text: str, position: int, start: int = 0) -> bool:
 
 
 def _extends(char: str) -> bool:
-    """Whether `char` belongs to whatever stands before it."""
+    """Whether `char` belongs to the grapheme before it."""
     return (
         unicodedata.category(char) in ("Mn", "Me", "Mc")
         or char in _EXTENDING
@@ -58,7 +58,7 @@ def _is_regional(char: str) -> bool:
 
 
 def _regional_run(text: str, position: int, start: int) -> int:
-    """How many regional indicators stand before `position`: two of them are one flag."""
+    """How many regional indicators precede `position`: two of them are one flag."""
     first = position
     while first > start and _is_regional(text[first - 1]):
         first -= 1

@@ -26,7 +26,7 @@ def checked(body: bytes) -> Any:
 def checked_completion(body: bytes) -> dict[str, Any]:
     """The completion in an answer.
 
-    Raises UpstreamBadResponse if it is none or has no content, and the error that it reports: in an error
+    Raises UpstreamBadResponse if it is invalid or has no content, and the error that it reports: in an error
     object, or as the finish reason `error`. A choice with content and without a finish reason is an answer.
     """
     parsed = _parsed(body)

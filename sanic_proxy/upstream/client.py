@@ -314,7 +314,7 @@ class UpstreamClient:
         self._cert_file = ssl_cert_file
         self._pool = Pool(limits, lambda: self.tls_context)
         if ssl_cert_file is not None:
-            _ = self.tls_context  # a file that is none is told at the start
+            _ = self.tls_context  # an invalid file fails the start
         self._tunnels: Tunnels | None = None
 
     @cached_property

@@ -306,7 +306,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         waiter = self._waiter
         if waiter is None or waiter.done():
-            return  # nobody waits; the next wait sets it again
+            return  # no task waits; the next wait sets it again
         if self._loop.time() < self._deadline:
             self._set_timer(self._deadline)
         else:

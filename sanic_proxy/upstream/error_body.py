@@ -103,7 +103,7 @@ class Report:
 
 
 def report_of(parsed: object, body: bytes = b"", media_type: str = "") -> Report:
-    """Read a body. `parsed` is its JSON, or None where it is none; then `body` is read as text."""
+    """Read a body. `parsed` is its JSON, or None if it is not JSON; then `body` is read as text."""
     if not isinstance(parsed, Mapping | list):
         return _text_report(body, media_type)
     objects = list(_objects(parsed))
@@ -271,7 +271,7 @@ def _objects(parsed: object) -> Iterator[tuple[Mapping[str, Any], bool]]:
 
 
 def _raw_text(obj: Mapping[str, Any]) -> str:
-    """A cause that is told as a plain text."""
+    """A cause given as plain text."""
     metadata = obj.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     return raw if isinstance(raw, str) and raw.lstrip()[:1] not in {"", "{", "<"} else ""

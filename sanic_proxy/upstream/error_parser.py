@@ -1,7 +1,7 @@
 """A failed answer, or an error inside a good one -> the error that our client gets. Pure.
 
 `error_body` reads what the answer says, `error_kinds` decides what it means, `retry_hints` finds how long
-to wait; this module builds the error from the three, complete, so that nobody has to change it later. A
+to wait; this module builds the error from the three, complete, so that it is not changed later. A
 provider whose texts have a meaning of their own adds rows of `Rule` and no branch.
 """
 

@@ -1,4 +1,4 @@
-"""Host names -> addresses, such that one slow name delays nobody else.
+"""Host names -> addresses, such that one slow name delays no other.
 
 `getaddrinfo` blocks for as long as the system's resolver likes: 5 to 40 s when a name server is silent.
 asyncio and uvloop run it in a pool of a few threads that all names share, so that a handful of requests to
@@ -101,7 +101,7 @@ class Resolver:
         raise errors.UpstreamDnsFailed("The provider's host name could not be resolved")
 
     def close(self) -> None:
-        """End all waits. Lookups that run go on in their threads, and nobody sees their results."""
+        """End all waits. Running lookups finish in their threads, and their results are dropped."""
         self._queue.clear()
         for name in self._names.values():
             if name.lookup is not None:

@@ -72,7 +72,7 @@ def retry_after_s(headers: Mapping[str, str]) -> int | None:
 
 
 def clamped(wait: float) -> int:
-    """Whole seconds, 1 to 60: openai-node sleeps for as long as it is told, so a long wait is cut."""
+    """Whole seconds, 1 to 60: openai-node sleeps for as long as it is asked to, so a long wait is cut."""
     return max(1, math.ceil(min(wait, MAX_RETRY_AFTER_S)))
 
 

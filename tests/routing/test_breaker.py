@@ -146,13 +146,13 @@ def test_a_disabled_breaker_never_opens() -> None:
             "access",
             errors.UpstreamAccessDenied,
             "Circuit open: groq/llama denied access 3 times in a row; retry in 4 s."
-            " Ask the proxy's operator if this goes on",
+            " Contact the proxy's operator if this continues",
         ),
         (
             "key",
             errors.UpstreamAuthFailed,
             "Circuit open: groq/llama rejected the proxy's API key; retry in 4 s."
-            " Ask the proxy's operator if this goes on",
+            " Contact the proxy's operator if this continues",
         ),
     ],
 )

@@ -45,7 +45,7 @@ RULES: tuple[Rule, ...] = (
 class UnfitAnswer(UpstreamBadResponse):
     """The model violated the request in two answers in a row.
 
-    Each attempt has cost coins, so clients are told not to retry.
+    Each attempt has cost coins, so clients are asked not to retry.
     """
 
     retryable = False

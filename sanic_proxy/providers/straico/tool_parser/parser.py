@@ -402,7 +402,7 @@ class _Parser(Scanner):
     # Single calls
 
     def _named_tool(self, pattern: re.Pattern[str], position: int) -> tuple[Tool, int] | None:
-        """The tool whose name stands at `position`, and the position after the name and its delimiter."""
+        """The tool whose name is at `position`, and the position after the name and its delimiter."""
         name = pattern.match(self.text, position)
         tool = self.offered.find(name[name.lastindex or 0]) if name else None
         return (tool, name.end()) if name is not None and tool is not None else None
