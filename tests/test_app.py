@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -233,14 +234,18 @@ class App(ProxyApp):
 
 
 @pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProxyApp:
+def app(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
+) -> Iterator[ProxyApp]:
     for name in list(os.environ):
         if name not in clean_environment({}):
             monkeypatch.delenv(name)
     monkeypatch.setenv("SANIC_WORKER_NAME", "test")
     monkeypatch.chdir(tmp_path)
     App.test_mode = True
-    return create_app(App, name=f"test-{free_port()}")
+    yield create_app(App, name=f"test-{free_port()}")
+    # pytest-sanic's client cancels the tasks of its connections and does not wait for their ends.
+    loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
 
 
 async def started(app: ProxyApp, sanic_client: Any) -> Any:
