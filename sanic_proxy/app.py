@@ -28,7 +28,7 @@ from sanic.signals import Event
 from typing_extensions import override
 
 from sanic_proxy.config.loader import load
-from sanic_proxy.config.model import Settings, SettingsError, binding_problem
+from sanic_proxy.config.model import Settings, SettingsError
 from sanic_proxy.errors import ProxyError, ShuttingDown
 from sanic_proxy.observability import banner, logs
 from sanic_proxy.observability.in_flight import overloaded
@@ -41,7 +41,7 @@ from sanic_proxy.server.extended import ExtendedHttp
 from sanic_proxy.server.lifecycle import shared_slots
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.supervisor import StateServer, Supervisor
-from sanic_proxy.server.worker import Worker, read_again
+from sanic_proxy.server.worker import Worker, load_for, read_again
 from sanic_proxy.state import AppState, state_of
 
 BACKLOG = 4096  # connections that wait to be accepted; Sanic's 100 is less than a burst of clients
@@ -331,7 +331,6 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
     )
     for blueprint in BLUEPRINTS:
         made.blueprint(blueprint)
-    made.main_process_start(check_settings)
     made.main_process_start(begin_supervision)
     made.main_process_ready(supervise)
     made.main_process_stop(flush_log)
@@ -356,17 +355,6 @@ def _announce_ready(app: ProxyApp) -> Callable[[], None]:
     return announce
 
 
-def _settings_or_exit(host: str) -> Settings:
-    try:
-        settings = load()
-    except SettingsError as exc:
-        _exit_with(exc.problems)
-    problem = binding_problem(settings, host)
-    if problem is not None:
-        _exit_with([problem])
-    return settings
-
-
 def _exit_with(problems: list[str]) -> NoReturn:
     for problem in problems:
         logs.say(f"sanic-proxy: {problem}", "error")
@@ -374,29 +362,34 @@ def _exit_with(problems: list[str]) -> NoReturn:
     raise SystemExit(1)
 
 
-async def check_settings(app: ProxyApp) -> None:
-    """In the main process, before any worker: all problems at once, or the lines that say what is on."""
-    # Until somebody heeds it: unhandled it would end the process, and settings are being read just now.
+def _announced_settings(app: ProxyApp) -> Settings:
+    """The settings, with the lines that say what is on. Exits with all problems at once."""
+    # SIGHUP is handled later: unhandled it would end the process, and settings are being read just now.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    settings = _settings_or_exit(app.state.host)
+    try:
+        settings = load_for(app.state.host)
+    except SettingsError as exc:
+        _exit_with(exc.problems)
     logs.configure(settings.log_level, settings.log_format)
     for line in banner.start_lines(settings):
         logs.say(line, "warning" if line in settings.warnings else "")
+    return settings
 
 
 async def begin_supervision(app: ProxyApp) -> None:
-    """In the main process, from here on, SIGHUP has its settings read again."""
+    """In the main process, before any worker: check the settings, and read them again on SIGHUP."""
+    settings = _announced_settings(app)
 
     def read(old: Settings) -> Settings | None:
-        settings = read_again(old, app.state.host)
-        if settings is not None:
-            logs.configure(settings.log_level, settings.log_format)
-        return settings
+        new = read_again(old, app.state.host)
+        if new is not None:
+            logs.configure(new.log_level, new.log_format)
+        return new
 
     logs.enable_stack_dumps()
     app.shared_ctx.worker_slots = shared_slots()
     app.shared_ctx.started_at = multiprocessing.get_context("spawn").RawValue("d", time.monotonic())
-    app.ctx.supervisor = Supervisor(load(), read, app.shared_ctx.worker_slots, _announce_ready(app))
+    app.ctx.supervisor = Supervisor(settings, read, app.shared_ctx.worker_slots, _announce_ready(app))
 
 
 async def supervise(app: ProxyApp) -> None:
@@ -412,9 +405,8 @@ async def flush_log(app: ProxyApp) -> None:
 
 async def open_state(app: ProxyApp) -> None:
     """In each worker: the settings again, and everything it holds open."""
-    if not os.environ.get("SANIC_WORKER_NAME"):
-        await check_settings(app)  # with --single-process there is no main process
-    app.ctx.worker = Worker(app, load())
+    is_main = not os.environ.get("SANIC_WORKER_NAME")  # with --single-process
+    app.ctx.worker = Worker(app, _announced_settings(app) if is_main else load())
 
 
 async def begin_serving(app: ProxyApp) -> None:

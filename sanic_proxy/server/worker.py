@@ -52,7 +52,7 @@ MAX_DESCRIPTORS = 1_048_576
 def read_again(old: Settings, host: str) -> Settings | None:
     """The settings as they are now; None where they are wrong, with a log line for each problem."""
     try:
-        settings = _loaded(host)
+        settings = load_for(host)
     except SettingsError as exc:
         for problem in exc.problems:
             logger.error("reload failed, keeping the current settings: %s", problem)  # noqa: TRY400 - no bug
@@ -63,7 +63,8 @@ def read_again(old: Settings, host: str) -> Settings | None:
     return settings
 
 
-def _loaded(host: str) -> Settings:
+def load_for(host: str) -> Settings:
+    """The settings of a proxy that listens on `host`. Raises SettingsError if they cannot work there."""
     try:
         settings = load()
     except (OSError, ValueError) as exc:  # a file that cannot be read, or is no text
