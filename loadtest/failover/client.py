@@ -17,7 +17,7 @@ GRACE_S = 1.0
 
 @dataclass
 class Outcome:
-    """What a call came to. `error` is None for what the client takes for a success."""
+    """The outcome of a call. `error` is None if the client sees a success."""
 
     text: str = ""
     error: str | None = None

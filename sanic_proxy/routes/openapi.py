@@ -89,7 +89,6 @@ _STATUS: dict[str, Any] = {
 }
 
 
-_NAMED = "The provider, where the model's name is not to choose it; `?provider=` says the same"
 _CALL_ERRORS: dict[int, str] = {
     400: "The request is wrong, or the provider is not configured",
     401: "No valid key",

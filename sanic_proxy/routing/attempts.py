@@ -144,8 +144,7 @@ async def forwarded(targets: Targets, limits: Limits, call: Call, *, take: Take)
     `take` reads as much of an answer as has to be good before it counts. An upload is sent once, as its
     bytes are not kept.
     """
-    if not isinstance(call.body, Upload):  # the client's pace decides how long an upload takes
-        call.total_at = targets[0].provider.deadline()
+    _set_deadline(call, targets)
     return (await _forwarded(targets, limits, call, take))[1]
 
 
@@ -169,8 +168,7 @@ async def owned(
     keys = [target for target in targets if target.provider.name == name]
     if len(keys) == 1:
         return await forwarded(keys, limits, call, take=take)
-    if not isinstance(call.body, Upload):
-        call.total_at = targets[0].provider.deadline()
+    _set_deadline(call, targets)
     owner = None if call.resource is None else owners.find(name, call.resource)
     if asked := [target for target in keys if target.provider is owner]:
         target, answer = await _forwarded(asked[:1], limits, call, take)
@@ -184,6 +182,11 @@ async def owned(
     known = () if call.resource is None else (call.resource,)
     owners.remember(name, (*known, *described()), target.provider)
     return answer
+
+
+def _set_deadline(call: Call, targets: Targets) -> None:
+    if not isinstance(call.body, Upload):  # the client's pace decides how long an upload takes
+        call.total_at = targets[0].provider.deadline()
 
 
 async def _first_found(

@@ -26,9 +26,9 @@ OPEN_PATHS = frozenset(
         *("/health", "/healthz", "/health/liveliness", "/health/readiness"),
     }
 )
-# These reach no provider, so pages of other sites may lead to them; the front page asks for models.
-# They demand a key of their own: see `check_admin`.
+# The routes below it demand a key of their own: see `check_admin`.
 ADMIN_PREFIX = "/admin/"
+# These reach no provider, so pages of other sites may lead to them; the front page asks for models.
 _LINKED_PATHS = OPEN_PATHS - {"/"}
 
 

@@ -190,7 +190,7 @@ class StreamResponse(Protocol):
 class Relay(Receiver):
     """The rest of an upstream's stream, on its way to the client without a task that wakes for it.
 
-    What the connection reads goes through the guard and out in the same turn of the event loop. One
+    What the connection reads goes through the filter and out in the same turn of the event loop. One
     timer watches the clocks; it is not touched while frames come. A client that is slow holds back its
     provider, whose clocks then stand still.
 
@@ -212,9 +212,9 @@ class Relay(Receiver):
         "sent_bytes",
     )  # fmt: skip
 
-    def __init__(self, source: Response, guard: StreamFilter) -> None:
+    def __init__(self, source: Response, stream_filter: StreamFilter) -> None:
         self._source = source
-        self._filter = guard
+        self._filter = stream_filter
         self._is_held = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_after_s = min(LOOK_AFTER_S, source.stall_s / 4)
@@ -226,7 +226,7 @@ class Relay(Receiver):
         self._loop = sink.loop
         self._done: asyncio.Future[None] = self._loop.create_future()
         self._sink = sink
-        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
+        self._restart_clocks()
         self._source.begin_content()
         if not self._source.attach(self):
             await self._send_read(response)
@@ -241,22 +241,26 @@ class Relay(Receiver):
                 self._timer.cancel()
             self._source.attach(None)
 
+    def _restart_clocks(self) -> None:
+        """Measure silence and stalls from now on."""
+        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
+
     async def _send_read(self, response: StreamResponse) -> None:
         """The same with a source that has to be read. `send` waits for a slow client."""
-        guard = self._filter
-        while not guard.is_done:
+        stream_filter = self._filter
+        while not stream_filter.is_done:
             piece = await self._source.read_some()
-            frames = guard.feed(piece) if piece else guard.end()
+            frames = stream_filter.feed(piece) if piece else stream_filter.end()
             self.sent_bytes += len(frames)
-            if frames and not (guard.is_done or not piece):
+            if frames and not (stream_filter.is_done or not piece):
                 now = self._loop.time()
-                if now - self._progress_at < self._look_after_s or guard.has_progress(frames):
+                if now - self._progress_at < self._look_after_s or stream_filter.has_progress(frames):
                     self._progress_at = self._trusted_at = now
                 await response.send(frames)
                 self._trusted_at += self._loop.time() - now  # the client's time is not the provider's
-            if guard.failure is not None:
-                raise guard.failure
-            if guard.is_done or not piece:
+            if stream_filter.failure is not None:
+                raise stream_filter.failure
+            if stream_filter.is_done or not piece:
                 self._sink.push_last(frames)
                 return
             if self._loop.time() >= self._stalls_at():
@@ -268,14 +272,14 @@ class Relay(Receiver):
         if self._done.done():
             return
         now = self._heard_at = self._loop.time()
-        guard = self._filter
-        frames = guard.feed(data)
+        stream_filter = self._filter
+        frames = stream_filter.feed(data)
         if frames:
             if now - self._progress_at < self._look_after_s:
                 self._trusted_at = now
-            elif guard.has_progress(frames):
+            elif stream_filter.has_progress(frames):
                 self._progress_at = self._trusted_at = now
-        if guard.is_done:
+        if stream_filter.is_done:
             self._finish(frames)
             return
         if frames:
@@ -283,8 +287,8 @@ class Relay(Receiver):
             if not self._sink.push(frames):
                 self._is_held = True
                 self._source.pause()
-        if guard.failure is not None:
-            self._done.set_exception(guard.failure)
+        if stream_filter.failure is not None:
+            self._done.set_exception(stream_filter.failure)
 
     @override
     def ended(self, failure: errors.ProxyError | None) -> None:
@@ -305,7 +309,7 @@ class Relay(Receiver):
 
     def _release(self) -> None:
         self._is_held = False
-        self._heard_at = self._progress_at = self._trusted_at = self._loop.time()
+        self._restart_clocks()
         self._source.resume()
 
     def _set_timer(self) -> None:
@@ -322,9 +326,9 @@ class Relay(Receiver):
     def _strike(self) -> None:
         if self._done.done():
             return
-        now = self._loop.time()
         if self._is_held:
-            self._heard_at = self._progress_at = self._trusted_at = now
+            self._restart_clocks()
+        now = self._loop.time()
         if now >= self._source.due_at(self._heard_at):
             self._done.set_exception(self._source.overdue(now))
         elif now >= self._stalls_at():
