@@ -1,0 +1,87 @@
+"""One request in a client's format -> a target's, and the answer back. Does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy import errors
+from sanic_proxy.openai import codec
+from sanic_proxy.streams import sse
+from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.translation.conversation import Conversation
+from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits
+from sanic_proxy.translation.tool_names import EventRestorer, restored_parts
+
+
+class Translation:
+    """A request as it was translated for one target, and the translator of its answer.
+
+    `fields` is the request in the target's format. `dropped` names what the target's format cannot express.
+    """
+
+    __slots__ = ("_asked", "_client", "_originals", "_target", "_traits", "dropped", "fields")
+
+    def __init__(self, client: Format, asked: Conversation, target: Format, traits: TargetTraits) -> None:
+        written = target.write_request(asked, traits)
+        self._client, self._asked, self._target, self._traits = client, asked, target, traits
+        self._originals = written.originals
+        self.fields = written.fields
+        self.dropped: Sequence[str] = written.dropped
+
+    def whole(self, body: bytes) -> bytes:
+        """A whole answer of the target, in the client's format. Raises UpstreamBadResponse."""
+        parsed = codec.loads_tolerant(body)
+        if not isinstance(parsed, dict):
+            raise errors.UpstreamBadResponse("The provider's answer is not a JSON object")
+        answer = self._target.read_answer(parsed)
+        answer.parts = restored_parts(answer.parts, self._originals)
+        return codec.dumps(self._client.write_answer(answer, self._asked))
+
+    def stream_filter(self) -> StreamFilter:
+        """A filter for one stream of the target, behind the guard of the target's dialect."""
+        return TranslationFilter(
+            self._target.reader(self._traits),
+            self._client.writer(self._asked),
+            EventRestorer(self._originals),
+        )
+
+
+def translated(
+    client: Format, fields: Mapping[str, Any], target: Format, traits: TargetTraits
+) -> Translation:
+    """`fields`, a request in the format `client`, for a target. Raises InvalidRequest."""
+    return Translation(client, client.read_request(fields), target, traits)
+
+
+class TranslationFilter(StreamFilter):
+    """Whole frames of one format -> frames of another one."""
+
+    __slots__ = ("_reader", "_restorer", "_splitter", "_writer")
+
+    def __init__(self, reader: StreamReader, writer: StreamWriter, restorer: EventRestorer) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._restorer = restorer
+        self._splitter = sse.FrameSplitter()
+
+    @override
+    def feed(self, data: bytes) -> bytes:
+        write, restored = self._writer.write, self._restorer.restored
+        return b"".join(
+            write(event)
+            for frame in self._splitter.feed(data)
+            for read in self._reader.read(frame)
+            for event in restored(read)
+        )
+
+    @override
+    def end(self) -> bytes:
+        last = [
+            self._writer.write(event)
+            for read in self._reader.end()
+            for event in self._restorer.restored(read)
+        ]
+        return b"".join([*last, self._writer.end()])
