@@ -11,9 +11,11 @@ These are plain data. Values are JSON values as `codec` parses them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from sanic_proxy.openai.usage import Usage as Usage  # noqa: PLC0414  part of this shape
+from sanic_proxy.openai.usage import whole as whole  # noqa: PLC0414
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 Json = dict[str, Any]
@@ -121,17 +123,26 @@ Part = Text | Refusal | Image | Document | Audio | Reasoning | ToolCall | ToolRe
 
 @dataclass(slots=True)
 class Turn:
-    """One message. Results of tools stand in turns of the role "tool", which hold nothing else."""
+    """One message. Results of tools stand in turns of the role "tool", which hold nothing else.
+
+    `extras`: fields of the message that only the API of the request has. `Conversation.extras` names them
+    too, as `messages.NAME`, so that writers report them.
+    """
 
     role: Role
     parts: list[Part]
     name: str | None = None
     phase: str | None = None
+    extras: Json = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Tool:
-    """A tool of the client's. `parameters` is a JSON Schema; `format` a custom tool's grammar."""
+    """A tool of the client's. `parameters` is a JSON Schema; `format` a custom tool's grammar.
+
+    `extras`: fields that only the API of the request has. `Conversation.extras` names them too, as
+    `tools.NAME`, so that writers report them.
+    """
 
     name: str
     description: str | None = None
@@ -141,6 +152,7 @@ class Tool:
     format: Json | None = None
     namespace: str | None = None
     cache_control: Json | None = None
+    extras: Json = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -204,46 +216,6 @@ class Conversation:
     prompt_cache_key: str | None = None
     metadata: Json | None = None
     extras: Json = field(default_factory=dict)
-
-
-class Usage(NamedTuple):
-    """Tokens. `input` includes `cached` and `cache_write`; `output` includes `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-    def as_chat(self) -> Json:
-        """As the `usage` object of a chat completion, which is how records keep it."""
-        return {
-            "prompt_tokens": self.input,
-            "completion_tokens": self.output,
-            "total_tokens": self.input + self.output,
-            "prompt_tokens_details": {"cached_tokens": self.cached, "cache_write_tokens": self.cache_write},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
-        }
-
-    @classmethod
-    def of_chat(cls, usage: Mapping[str, Any]) -> Usage:
-        """Of the `usage` object of a chat completion. Fields that are no numbers count as 0."""
-        prompt, completion = (
-            details if isinstance(details := usage.get(name), Mapping) else {}
-            for name in ("prompt_tokens_details", "completion_tokens_details")
-        )
-        return cls(
-            whole(usage.get("prompt_tokens")),
-            whole(usage.get("completion_tokens")),
-            whole(prompt.get("cached_tokens")),
-            whole(prompt.get("cache_write_tokens")),
-            whole(completion.get("reasoning_tokens")),
-        )
-
-
-def whole(value: object) -> int:
-    """A count of tokens as a provider reports it; 0 for anything but a whole number."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 FinishReason = Literal[

@@ -11,7 +11,7 @@ from sanic_proxy import errors
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
-from sanic_proxy.translation.conversation import Conversation
+from sanic_proxy.translation.conversation import Conversation, Reasoning
 from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits
 from sanic_proxy.translation.tool_names import EventRestorer, restored_parts
 
@@ -37,6 +37,9 @@ class Translation:
         if not isinstance(parsed, dict):
             raise errors.UpstreamBadResponse("The provider's answer is not a JSON object")
         answer = self._target.read_answer(parsed)
+        for part in answer.parts:
+            if isinstance(part, Reasoning) and part.signature and not part.origin:
+                part.origin = self._traits.provider
         answer.parts = restored_parts(answer.parts, self._originals)
         return codec.dumps(self._client.write_answer(answer, self._asked))
 

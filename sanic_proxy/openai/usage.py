@@ -1,0 +1,46 @@
+"""The tokens of an answer, independent of the API that counted them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Usage(NamedTuple):
+    """Tokens. `input` includes `cached` and `cache_write`; `output` includes `reasoning`."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    def as_chat(self) -> dict[str, Any]:
+        """As the `usage` object of a chat completion, which is how records keep it."""
+        return {
+            "prompt_tokens": self.input,
+            "completion_tokens": self.output,
+            "total_tokens": self.input + self.output,
+            "prompt_tokens_details": {"cached_tokens": self.cached, "cache_write_tokens": self.cache_write},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+    @classmethod
+    def of_chat(cls, usage: Mapping[str, Any]) -> Usage:
+        """Of the `usage` object of a chat completion. Fields that are no numbers count as 0."""
+        prompt, completion = (
+            details if isinstance(details := usage.get(name), Mapping) else {}
+            for name in ("prompt_tokens_details", "completion_tokens_details")
+        )
+        return cls(
+            whole(usage.get("prompt_tokens")),
+            whole(usage.get("completion_tokens")),
+            whole(prompt.get("cached_tokens")),
+            whole(prompt.get("cache_write_tokens")),
+            whole(completion.get("reasoning_tokens")),
+        )
+
+
+def whole(value: object) -> int:
+    """A count of tokens as a provider reports it; 0 for anything but a whole number."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
