@@ -142,6 +142,7 @@ class Tool:
 
     `extras`: fields that only the API of the request has. `Conversation.extras` names them too, as
     `tools.NAME`, so that writers report them.
+    `namespace_description` describes the tools of its namespace as a group.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Tool:
     namespace: str | None = None
     cache_control: Json | None = None
     extras: Json = field(default_factory=dict)
+    namespace_description: str | None = None
 
 
 @dataclass(slots=True)
@@ -190,7 +192,11 @@ class OutputFormat:
 
 @dataclass(slots=True)
 class Conversation:
-    """A request. None or empty: not set. `extras`: request fields without a place here, by name."""
+    """A request. None or empty: not set. `extras`: request fields without a place here, by name.
+
+    A name may have a suffix: `tools.web_search` stands for the hosted tools of that type. `echo` holds the
+    request fields that the client's API repeats in its answer, in the form in which it does.
+    """
 
     model: str
     turns: list[Turn]
@@ -216,6 +222,7 @@ class Conversation:
     prompt_cache_key: str | None = None
     metadata: Json | None = None
     extras: Json = field(default_factory=dict)
+    echo: Json = field(default_factory=dict)
 
 
 FinishReason = Literal[
