@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from sanic_proxy.errors import ProxyError
 from sanic_proxy.streams import sse
 from sanic_proxy.translation.conversation import Answer, CallKind, Conversation, Event
 
@@ -53,7 +54,10 @@ class StreamReader(ABC):
 
     @abstractmethod
     def read(self, frame: sse.Frame) -> Iterable[Event]:
-        """The events of one frame, which has passed the guard of its dialect. Unknown frames give none."""
+        """The events of one frame, which has passed the guard of its dialect. Unknown frames give none.
+
+        Raises ProxyError for a frame that reports a failure.
+        """
 
     def end(self) -> Iterable[Event]:
         """The events behind the last frame of a complete stream."""
@@ -70,6 +74,14 @@ class StreamWriter(ABC):
     @abstractmethod
     def end(self) -> bytes:
         """The frames behind the last event of a complete stream, its end included."""
+
+    def failed(self, error: ProxyError) -> bytes:
+        """The frames that end a stream which `error` broke off after its head had been sent.
+
+        They follow whatever `write` has returned, possibly nothing. b"" where the format needs nothing of the
+        stream so far for that: the dialect's error event is sent then.
+        """
+        return b""
 
 
 class Format(ABC):
