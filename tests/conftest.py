@@ -9,13 +9,25 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks here
+    is_full_run,
     pytest_addoption,
     pytest_collection_modifyitems,
+    pytest_sessionfinish,
     pytest_terminal_summary,
+    pytest_testnodedown,
 )
 from tests.support.proxy import STARTED, Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """The number of processes for `-n auto`: xdist's default, one per core, for the whole suite only.
+
+    A few tests start sooner, and are easier to debug, in pytest's own process.
+    """
+    return None if is_full_run(config) else 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,6 +6,7 @@ import ast
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,18 +30,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for mark in item.iter_markers("row"):
             for number in mark.args:
                 shown[number].append(item.nodeid)
-    config.stash[_SHOWN] = shown
+    config.stash[_SHOWN] = dict(shown)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With xdist, the workers collect the tests and the controller prints the table."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["rows"] = session.config.stash.get(_SHOWN, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """xdist: a worker has ended; all workers have collected the same tests."""
+    if (shown := getattr(node, "workeroutput", {}).get("rows")) is not None:
+        node.config.stash[_SHOWN] = shown
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    is_whole = config.args == config.getini("testpaths") and not config.option.keyword
-    is_full = is_whole and config.option.markexpr in {"", "not slow"}
-    if not (is_full or config.option.catalogue) or config.option.collectonly:
+    if not is_full_run(config) and (config.option.collectonly or not config.option.catalogue):
         return
     failed = {report.nodeid for report in terminalreporter.stats.get("failed", [])}
     terminalreporter.section("the catalogue of failures")
     for line in table(config.stash.get(_SHOWN, {}), failed):
         terminalreporter.write_line(line)
+
+
+def is_full_run(config: pytest.Config) -> bool:
+    """Whether all tests are to run, with or without the slow ones."""
+    is_whole = config.args == config.getini("testpaths") and not config.option.keyword
+    return is_whole and config.option.markexpr in {"", "not slow"} and not config.option.collectonly
 
 
 def table(shown: dict[int, list[str]], failed: set[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -29,11 +30,29 @@ _SECRET_NAMES = re.compile(r".*_API_KEYS?$|HTTPS?_PROXY$")
 STARTED: list[Proxy] = []
 
 
+def _port_candidates() -> Iterator[int]:
+    """Every n-th port for each of n xdist workers, from a place that differs between runs.
+
+    All are below the ports that the kernel hands out (32768 and up on Linux): between `free_port` and the
+    bind of the process that gets the port, no connection and no other listener of the tests can take it.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(12_000 + worker, 32_000, workers)
+    start = os.getpid() * 37 % len(ports)
+    return itertools.cycle((*ports[start:], *ports[:start]))
+
+
+_CANDIDATES = _port_candidates()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback interface that nothing listens on."""
+    for port in _CANDIDATES:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable: the candidates have no end")
 
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:

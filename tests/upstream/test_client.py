@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gzip
 import json
 import socket
@@ -25,6 +26,9 @@ from tests.support.proxy import Proxy, free_port, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Script, Upstream, straico_completion
 from tests.support.upstream_client import LIMITS, body_of, failure, get, opened, run
+
+# Without a time of packing: the ids of tests are the same in all processes of xdist.
+gzipped = functools.partial(gzip.compress, mtime=0)
 
 
 @pytest.mark.row(1)
@@ -387,11 +391,11 @@ ERROR = json.dumps(
 @pytest.mark.row(31)
 @pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
 def test_a_compressed_answer_is_decoded_completely(upstream: Upstream, tunnelled: bool) -> None:
-    whole = gzip.compress(b"a" * 100_000) + gzip.compress(b"b" * 100_000)
+    whole = gzipped(b"a" * 100_000) + gzipped(b"b" * 100_000)
 
     async def script(exchange: Exchange) -> None:
         await exchange.answer(
-            gzip.compress(whole), 200, ("content-encoding", "gzip"), ("content-encoding", "x-gzip")
+            gzipped(whole), 200, ("content-encoding", "gzip"), ("content-encoding", "x-gzip")
         )
 
     upstream.on("*", script)
@@ -402,7 +406,7 @@ def test_a_compressed_answer_is_decoded_completely(upstream: Upstream, tunnelled
 @pytest.mark.row(31)
 def test_a_bomb_leaves_the_loop_to_others(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
-        await exchange.answer(gzip.compress(b"\0" * 15_000_000), 200, ("content-encoding", "gzip"))
+        await exchange.answer(gzipped(b"\0" * 15_000_000), 200, ("content-encoding", "gzip"))
 
     async def ask(client: UpstreamClient) -> int:
         reading = asyncio.ensure_future(body_of(client, get(f"{upstream.url}/bomb"), 20_000_000))
@@ -427,8 +431,8 @@ def test_a_bomb_leaves_the_loop_to_others(upstream: Upstream) -> None:
         ("br", b"\x0b\x02\x80ab\x03", None),
         ("zstd, gzip", b"(\xb5/\xfd", None),
         ("gzip", b"not gzip", None),
-        ("gzip", gzip.compress(ERROR)[:9], None),
-        ("gzip", gzip.compress(ERROR), "max_tokens is too large"),
+        ("gzip", gzipped(ERROR)[:9], None),
+        ("gzip", gzipped(ERROR), "max_tokens is too large"),
         ("deflate", ERROR, None),
     ],
 )
