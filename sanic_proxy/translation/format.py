@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.streams import sse
@@ -26,6 +26,9 @@ class TargetTraits:
     `provider` is its name, which decides whose signatures are returned to it; `model` its name for the
     model. `max_tokens` is written where the client sets no limit and the format demands one. `stream_usage`:
     a stream is asked to report its usage. `hoists_system`: all system messages are joined into the first.
+    `limit_field` is the name of the limit of tokens in a chat: OpenAI's reasoning models refuse `max_tokens`,
+    and many other servers know nothing else. `omitted_fields` are fields of a chat request that the target
+    does not know, and might refuse: by default those that only OpenAI has.
     """
 
     provider: str
@@ -33,6 +36,8 @@ class TargetTraits:
     max_tokens: int = 8192
     stream_usage: bool = True
     hoists_system: bool = True
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    omitted_fields: frozenset[str] = frozenset({"prompt_cache_key", "service_tier", "verbosity"})
 
 
 @dataclass(slots=True)
