@@ -1,0 +1,124 @@
+"""Shapes of OpenAI's Responses API that streams and translations share. Pure.
+
+Sources: `openai` 3.57.0 (generated from OpenAI's specification) and `openresponses-types` 2.4.0. The latter
+requires every key of a response, with null or a default; OpenAI's own answers have them as well.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from sanic_proxy import errors
+from sanic_proxy.openai import codec
+
+Json = dict[str, Any]
+
+# After one of these events nothing follows.
+TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+_DEFAULTS: Mapping[str, Any] = {
+    "background": False,
+    "completed_at": None,
+    "error": None,
+    "frequency_penalty": 0.0,
+    "incomplete_details": None,
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "metadata": {},
+    "output": [],
+    "parallel_tool_calls": True,
+    "presence_penalty": 0.0,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "store": False,
+    "temperature": 1.0,
+    "text": {"format": {"type": "text"}},
+    "tool_choice": "auto",
+    "tools": [],
+    "top_logprobs": 0,
+    "top_p": 1.0,
+    "truncation": "disabled",
+    "usage": None,
+    "user": None,
+}
+
+
+def response_object(id_: str, model: str, created_at: int, echo: Mapping[str, Any]) -> Json:
+    """A response in progress, with all keys. `echo` has the request's fields in the form that it repeats."""
+    head = {"id": id_, "object": "response", "created_at": created_at, "status": "in_progress"}
+    return {**head, "model": model, **_DEFAULTS, **echo}
+
+
+def new_response_id() -> str:
+    return f"resp_{secrets.token_hex(24)}"
+
+
+def event_frame(event: Mapping[str, Any]) -> bytes:
+    """One event with its `event:` line, which repeats the type as OpenAI's streams do."""
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), codec.dumps(event))
+
+
+def failed_frames(response: Mapping[str, Any], sequence: int, error: errors.ProxyError) -> bytes:
+    """The frames that end a stream which failed.
+
+    `response` is the response as the stream has it, in progress; `sequence` the number of the next event. A
+    stream that has sent nothing (0) gets its `response.created` as well, which clients need as the first.
+    """
+    frames = b""
+    if sequence == 0:
+        frames = event_frame({"type": "response.created", "sequence_number": 0, "response": response})
+        sequence = 1
+    failed = {**response, "status": "failed", "error": error_of(error)}
+    return frames + event_frame({"type": "response.failed", "sequence_number": sequence, "response": failed})
+
+
+# Codex 0.171 stops at once at the first three codes, waits as the text says at `rate_limit_exceeded`, and
+# repeats the request at any other one. The first class that fits decides.
+_CODES: tuple[tuple[type[errors.ProxyError], str], ...] = (
+    (errors.InsufficientQuota, "insufficient_quota"),
+    (errors.RateLimited, "rate_limit_exceeded"),
+    (errors.ContextLengthExceeded, "context_length_exceeded"),
+    (errors.ClientError, "invalid_prompt"),
+)
+_HAS_WAIT = re.compile(r"try again in \d", re.IGNORECASE)
+
+
+def error_of(error: errors.ProxyError) -> Json:
+    """The `error` of a failed response.
+
+    Clients read the time to wait from the text of a rate limit, so it is added where the text has none.
+    """
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), "server_error")
+    message = error.message
+    wait_s = error.wait_s if error.wait_s is not None else error.retry_after_s
+    if code == "rate_limit_exceeded" and wait_s is not None and not _HAS_WAIT.search(message):
+        # Rounded up to a tenth: whoever comes back too early is refused again.
+        message = f"{message.rstrip('. ')}. Please try again in {math.ceil(wait_s * 10) / 10:g}s."
+    return {"code": code, "message": message}
+
+
+def chat_usage(usage: Mapping[str, Any]) -> Json:
+    """The `usage` of a response in the form of a chat completion's, which is how records keep it."""
+    given, made = (_mapping(usage.get(name)) for name in ("input_tokens_details", "output_tokens_details"))
+    return {
+        "prompt_tokens": usage.get("input_tokens"),
+        "completion_tokens": usage.get("output_tokens"),
+        "total_tokens": usage.get("total_tokens"),
+        "prompt_tokens_details": {
+            "cached_tokens": given.get("cached_tokens", 0),
+            "cache_write_tokens": given.get("cache_write_tokens", 0),
+        },
+        "completion_tokens_details": {"reasoning_tokens": made.get("reasoning_tokens", 0)},
+    }
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

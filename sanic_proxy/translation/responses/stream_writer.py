@@ -1,0 +1,103 @@
+"""Events of an answer -> the frames of a Responses stream, or the response that such a stream ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy.errors import ProxyError
+from sanic_proxy.openai.responses import event_frame, failed_frames
+from sanic_proxy.streams import sse
+from sanic_proxy.translation.conversation import (
+    Answer,
+    Begin,
+    CallBegin,
+    CallDelta,
+    Conversation,
+    Event,
+    Finish,
+    Part,
+    PartEnd,
+    Reasoning,
+    ReasoningDelta,
+    ReasoningEnd,
+    Refusal,
+    RefusalDelta,
+    Text,
+    TextDelta,
+    ToolCall,
+    UsageReport,
+)
+from sanic_proxy.translation.format import StreamWriter
+from sanic_proxy.translation.responses.builder import ResponseBuilder
+
+
+class ResponsesStreamWriter(StreamWriter):
+    """See the module. Each event is written whole, with its blank line.
+
+    `has_done_marker`: `data: [DONE]` follows the last event. Open Responses demands it; OpenAI does not
+    send it.
+    """
+
+    __slots__ = ("_builder", "_end")
+
+    def __init__(self, asked: Conversation, now: Callable[[], int], *, has_done_marker: bool = False) -> None:
+        self._builder = ResponseBuilder(asked, now)
+        self._end = sse.DONE if has_done_marker else b""
+
+    @override
+    def write(self, event: Event) -> bytes:
+        return b"".join(map(event_frame, self._builder.apply(event)))
+
+    @override
+    def end(self) -> bytes:
+        return b"".join(map(event_frame, self._builder.finish())) + self._end
+
+    @override
+    def failed(self, error: ProxyError) -> bytes:
+        builder = self._builder
+        return failed_frames(builder.interrupted(), builder.sequence, error) + self._end
+
+
+def whole_response(answer: Answer, asked: Conversation, now: Callable[[], int]) -> dict[str, Any]:
+    """A whole answer as a response: the one that a stream of its parts would end with."""
+    builder = ResponseBuilder(asked, now)
+    builder.apply(Begin(answer.id, answer.model, answer.created))
+    keys = count()
+    for part, following in _with_following(answer.parts):
+        for event in _events_of(part, following, next(keys)):
+            builder.apply(event)
+        if isinstance(part, Text) and part.text and part.annotations:
+            builder.annotate(part.annotations)
+        builder.apply(PartEnd())
+    builder.apply(Finish(answer.finish, answer.stop_sequence))
+    if answer.usage is not None:
+        builder.apply(UsageReport(answer.usage))
+    response: dict[str, Any] = builder.finish()[-1]["response"]
+    return response
+
+
+def _with_following(parts: list[Part]) -> Iterable[tuple[Part, Part | None]]:
+    return zip(parts, [*parts[1:], None], strict=True)
+
+
+def _events_of(part: Part, following: Part | None, key: int) -> Iterator[Event]:
+    """The deltas of one part. Kinds that an answer of Responses cannot have give none."""
+    match part:
+        case Text(text):
+            yield TextDelta(text)
+        case Refusal(text):
+            yield RefusalDelta(text)
+        case Reasoning():
+            yield ReasoningDelta(part.text, part.is_summary)
+            yield PartEnd()
+            # Pieces of one item have its id.
+            if not (isinstance(following, Reasoning) and part.id and following.id == part.id):
+                yield ReasoningEnd(part.signature, part.origin, part.is_redacted)
+        case ToolCall():
+            yield CallBegin(key, part.id, part.name, part.kind, part.namespace)
+            yield CallDelta(key, part.arguments)
+            yield PartEnd(key)
