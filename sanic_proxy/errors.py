@@ -76,7 +76,8 @@ class Facts(TypedDict, total=False):
     answer that began as a success, would have answered with. `details` are further fields of the provider's
     error object, bounded; `headers` are those of its response headers that are returned with the error.
     `blames_target` overrides the class: whether the failure counts against the target. `log_text` is for
-    the log alone: an HTML page's text, or what a provider says about the proxy's key.
+    the log alone: an HTML page's text, or what a provider says about the proxy's key. `body` is the
+    provider's whole body, where a client of the same dialect gets it unmodified, with `upstream_status`.
     """
 
     retry_after_s: int | None
@@ -86,6 +87,7 @@ class Facts(TypedDict, total=False):
     headers: Sequence[tuple[str, str]]
     blames_target: bool
     log_text: str
+    body: bytes
 
 
 class ProxyError(Exception):
@@ -131,14 +133,23 @@ class ProxyError(Exception):
         self.details = facts.get("details", {})
         self.headers = facts.get("headers", ())
         self.log_text = facts.get("log_text", "")
+        self.body = facts.get("body", b"")
 
-    def replaced(self, *, blames_target: bool | None = None, is_final: bool | None = None) -> Self:
+    def replaced(
+        self,
+        *,
+        blames_target: bool | None = None,
+        is_final: bool | None = None,
+        body: bytes | None = None,
+    ) -> Self:
         """A copy that knows more of its effect than where the error was made."""
         other = copy.copy(self)
         if blames_target is not None:
             other.blames_target = blames_target
         if is_final is not None:
             other.is_final = is_final
+        if body is not None:
+            other.body = body
         return other
 
     def redacted(self, secrets: Iterable[str]) -> Self:
@@ -153,6 +164,7 @@ class ProxyError(Exception):
         other.param = self.param and clean(self.param)
         other.code = self.code and clean(self.code)
         other.log_text = clean(self.log_text)
+        other.body = clean(self.body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         other.headers = [(name, clean(value)) for name, value in self.headers]
         other.details = _cleaned(self.details, clean)
         return other

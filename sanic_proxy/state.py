@@ -62,6 +62,7 @@ class AppState:
             embedded=frozenset(p.name for p in self.providers.values() if p.provider_kind == "embedded"),
             models=settings.models,
             name_of=lambda provider: provider.name,
+            options_of=lambda provider: provider.settings.options,
             registry=BreakerRegistry(
                 is_enabled=settings.breaker, key_hints=_key_hints(settings), redact=self._redacted
             ),

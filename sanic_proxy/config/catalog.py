@@ -12,7 +12,9 @@ from dataclasses import dataclass
 class Row:
     """One provider: its protocol, its address, the variable with its key, and what it needs besides.
 
-    `protocol` names the class that speaks to it. `base_url` is such that `/chat/completions` follows it; None
+    `protocol` names the class that speaks to it, `dialects` the APIs for conversations that the provider
+    offers, the one for translated requests first. `key_header` carries the key: `authorization` as a Bearer
+    token, any other one bare. `base_url` is such that `/chat/completions` follows it; None
     for a local server, which is on only when its address is set, such as `example_url`. `serves_any_name`:
     its own model ids look like prefixed ones (`openai/gpt-4o`), so while it is on the router is off by
     default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
@@ -35,6 +37,8 @@ class Row:
     serves_any_name: bool = False
     is_embedded: bool = False
     docs: str = ""
+    dialects: tuple[str, ...] = ("chat",)
+    key_header: str = "authorization"
 
     @property
     def base_url_variable(self) -> str:

@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
@@ -137,9 +137,48 @@ def _shown_delays() -> str:
     return "; ".join([f"{default:g}", *own])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """What the proxy changes in the requests to one target, in the names of the target's own API.
+
+    `default_params` are set where the request has none of that name, `set_params` always; `remove_params` are
+    removed. `is_strict`: a request of which a translation would lose something is rejected.
+    """
+
+    default_params: Mapping[str, Any] = field(default_factory=dict)
+    set_params: Mapping[str, Any] = field(default_factory=dict)
+    remove_params: tuple[str, ...] = ()
+    is_strict: bool = False
+
+    def merged(self, model: RequestOptions) -> RequestOptions:
+        """These, of a provider, with those of a model, which win."""
+        if model == NO_OPTIONS:
+            return self
+        if self == NO_OPTIONS:
+            return model
+        return RequestOptions(
+            default_params={**self.default_params, **model.default_params},
+            set_params={**self.set_params, **model.set_params},
+            remove_params=(*self.remove_params, *model.remove_params),
+            is_strict=self.is_strict or model.is_strict,
+        )
+
+    @property
+    def changes_requests(self) -> bool:
+        """Whether any request is changed."""
+        return bool(self.default_params or self.set_params or self.remove_params)
+
+
+NO_OPTIONS = RequestOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """One provider that is on. `protocol` names the class that speaks to it."""
+    """One provider that is on. `protocol` names the class that speaks to it; `dialects` as in the catalog.
+
+    `stream_usage`: a translated stream asks for its usage. `hoists_system`: a translated request has all
+    system messages in the first one.
+    """
 
     name: str
     protocol: str
@@ -157,6 +196,11 @@ class ProviderSettings:
     proxy: Secret | None = None
     serves_any_name: bool = False
     unify_reasoning: bool = False
+    dialects: tuple[str, ...] = ("chat",)
+    key_header: str = "authorization"
+    stream_usage: bool = True
+    hoists_system: bool = True
+    options: RequestOptions = NO_OPTIONS
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -183,6 +227,7 @@ class ModelSettings:
     name: str
     targets: tuple[tuple[str, str], ...]
     first_content_s: float | None = None
+    options: RequestOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,14 @@ from typing_extensions import override
 
 from sanic_proxy.config.catalog import ROWS, Row
 from sanic_proxy.config.layers import Layers
-from sanic_proxy.config.model import ModelSettings, ProviderOff, ProviderSettings, Settings, Timeouts
+from sanic_proxy.config.model import (
+    ModelSettings,
+    ProviderOff,
+    ProviderSettings,
+    RequestOptions,
+    Settings,
+    Timeouts,
+)
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import (
     PREFIX,
@@ -26,6 +33,7 @@ from sanic_proxy.config.variables import (
     Headers,
     Keys,
     Kind,
+    Params,
     Schema,
     Text,
     TextList,
@@ -84,6 +92,33 @@ def _target(entry: object) -> tuple[str, str]:
     return provider.lower(), model
 
 
+@dataclass(frozen=True)
+class DialectList(Kind[tuple[str, ...]]):
+    """Names of dialects, each once."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return f"a list of {', '.join(DIALECT_NAMES)}"
+
+    @override
+    def parse(self, text: str) -> tuple[str, ...]:
+        raise ValueError
+
+    @override
+    def from_toml(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value or not set(value) <= set(DIALECT_NAMES):
+            raise ValueError
+        return tuple(dict.fromkeys(value))
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "array", "minItems": 1, "items": {"enum": list(DIALECT_NAMES)}}
+
+
+DIALECT_NAMES = ("chat", "messages", "responses")
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One key of a table: its kind, or the keys of a table within it, and what it does."""
@@ -94,6 +129,11 @@ class Key:
 
 Table = Mapping[str, Key]
 
+PARAMETER_KEYS: Table = {
+    "default_params": Key(Params(), "parameters for requests that have none of that name"),
+    "set_params": Key(Params(), "parameters that replace those of the request"),
+    "remove_params": Key(TextList("a list of parameter names"), "parameters that are removed"),
+}
 PROVIDER_KEYS: Table = {
     "base_url": Key(Text("a URL"), "the URL that `/chat/completions` follows"),
     "api_key_env": Key(
@@ -111,6 +151,19 @@ PROVIDER_KEYS: Table = {
         },
         "the clocks of this provider",
     ),
+    "dialects": Key(
+        DialectList(),
+        "the APIs for conversations that the provider offers: `chat`, `messages`, `responses`; "
+        "requests of other APIs are translated into the first",
+    ),
+    "key_header": Key(
+        Text("the name of a header"), "the header of the key; `authorization` holds it as a Bearer token"
+    ),
+    "stream_usage": Key(Flag(), "`false`: translated streams do not ask for their usage"),
+    "hoist_system": Key(
+        Flag(), "`false`: translated requests keep system messages where they stand; else all come first"
+    ),
+    **PARAMETER_KEYS,
     "unify_reasoning": Key(
         Flag(), "reasoning always as `reasoning_content`; off: under the name that the provider uses"
     ),
@@ -118,6 +171,11 @@ PROVIDER_KEYS: Table = {
 MODEL_KEYS: Table = {
     "targets": Key(TargetList(), "the targets that the name stands for, in order"),
     "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
+    **PARAMETER_KEYS,
+    "strict": Key(
+        Flag(),
+        "reject a request of which a translation would lose something, instead of naming it in a header",
+    ),
 }
 
 
@@ -177,7 +235,7 @@ class ProviderReader:
                 self._problems.append(
                     f"{where}: the provider {provider} is not on{suggestion(provider, sorted(known))}"
                 )
-            models.append(ModelSettings(name, targets, values.get("first_content")))
+            models.append(ModelSettings(name, targets, values.get("first_content"), _options(values)))
         return tuple(models)
 
     # Tables
@@ -261,6 +319,11 @@ class ProviderReader:
             proxy=self._outbound_proxy(base_url),
             serves_any_name=row.serves_any_name,
             unify_reasoning=table.get("unify_reasoning", False),
+            dialects=table.get("dialects") or row.dialects,
+            key_header=table.get("key_header", row.key_header).lower(),
+            stream_usage=table.get("stream_usage", True),
+            hoists_system=table.get("hoist_system", True),
+            options=_options(table),
         )
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:
@@ -300,6 +363,16 @@ class ProviderReader:
 
     def _proxy_variable(self, name: str) -> str:
         return self._found.values.get(name) or self._found.values.get(name.upper()) or ""
+
+
+def _options(values: Mapping[str, Any]) -> RequestOptions:
+    """The options in the good values of a table."""
+    return RequestOptions(
+        default_params=values.get("default_params", {}),
+        set_params=values.get("set_params", {}),
+        remove_params=values.get("remove_params", ()),
+        is_strict=values.get("strict", False),
+    )
 
 
 def _url_fault(url: str) -> str | None:

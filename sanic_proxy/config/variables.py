@@ -397,6 +397,45 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 
 
 @dataclass(frozen=True)
+class Params(Kind[dict[str, Any]]):
+    """Request parameters by name, with any JSON values."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "a table of parameters"
+
+    @override
+    def parse(self, text: str) -> dict[str, Any]:
+        raise ValueError
+
+    @override
+    def from_toml(self, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict) or _RESERVED & value.keys():
+            raise ValueError
+        if not _is_json(value):
+            raise ValueError
+        return value
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "object"}
+
+
+def _is_json(value: object) -> bool:
+    """Whether a TOML value is one of JSON: TOML has dates, infinities and NaN besides."""
+    if isinstance(value, dict):
+        return all(map(_is_json, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+# The proxy itself decides about them.
+_RESERVED = frozenset({"model", "stream", "messages", "input"})
+
+
+@dataclass(frozen=True)
 class Headers(Kind[tuple[tuple[str, str], ...]]):
     """A table of header names and values."""
 

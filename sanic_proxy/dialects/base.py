@@ -1,8 +1,10 @@
-"""The interface of a dialect: the shapes of one API that clients speak to the proxy.
+"""The interface of a dialect: one API for conversations, as clients and providers speak it.
 
-Inside the proxy every conversation is a chat completion: that is what providers get and what they answer. A
-dialect is what surrounds it. It reads a request of its API into a chat request, and gives the chat's answers,
-streams, errors and heartbeats the shapes of its API. It does no I/O and knows neither routing nor providers.
+A dialect knows the shapes of its API: requests, errors, error events and pings of clients; the path, headers,
+streams and whole answers of a provider that speaks it. A provider that speaks the client's dialect gets the
+client's bytes and its answer is passed as it comes. For any other provider the request and its answer are
+translated between the dialects' formats (`sanic_proxy.translation`). A dialect does no I/O and knows neither
+routing nor providers.
 
 A path belongs to one dialect, so that errors which happen before a request has been read (a wrong key, say)
 have the right shape as well.
@@ -11,21 +13,24 @@ have the right shape as well.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.stream import Heartbeat
+from sanic_proxy.translation.format import Collector, Format
 
 
 @dataclass(slots=True)
 class ParsedRequest:
-    """A chat request as a dialect has read it.
+    """A request of a conversation, as far as routing and streaming have to know it.
 
-    `body` is the request as a chat completion, `fields` the same parsed; `model_span` is the position of
-    `model` in `body`, if known. `include_usage`: the stream reports its usage.
+    `body` has the client's bytes, `fields` the same parsed; `model_span` is the position of `model` in
+    `body`, if known. `include_usage`: the stream reports its usage. `collect_s`: seconds that a whole answer
+    may take, where that is too long for a silent connection; it is then collected from a stream.
     """
 
     body: bytes
@@ -34,28 +39,27 @@ class ParsedRequest:
     is_streaming: bool
     include_usage: bool = False
     model_span: Span | None = None
+    collect_s: float | None = None
 
 
 class Dialect(ABC):
-    """See the module. One object per dialect serves all requests and keeps nothing of them."""
+    """See the module. One object per dialect serves all requests and keeps nothing of them.
 
-    name: str
+    `path` follows the base URL of a provider that speaks the dialect, and `forward_headers` are those headers
+    of a client that it gets; `headers` are sent where the client sends none of that name.
+    """
+
+    name: ClassVar[str]
+    path: ClassVar[str]
+    forward_headers: ClassVar[tuple[str, ...]] = ()
+    headers: ClassVar[Mapping[str, str]] = {}
+    format: ClassVar[Format]
+
+    # Towards clients
 
     @abstractmethod
     def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
         """Read a request, whose JSON object is `fields`. Raises InvalidRequest if it cannot be served."""
-
-    @abstractmethod
-    def whole(self, body: bytes) -> bytes:
-        """The body of a whole answer, made of the one of a chat completion."""
-
-    @abstractmethod
-    def stream_filter(self) -> StreamFilter | None:
-        """A new filter from a chat's frames to this dialect's; None where they are the same.
-
-        It is fed whole frames of a stream that has been checked, `[DONE]` included, and its `end` is called
-        behind the last one.
-        """
 
     @abstractmethod
     def error_body(self, error: ProxyError) -> bytes:
@@ -63,16 +67,34 @@ class Dialect(ABC):
 
     @abstractmethod
     def error_event(self, error: ProxyError) -> bytes:
-        """The event that ends a stream which failed after it began."""
-
-    @abstractmethod
-    def heartbeat(self, provider: Heartbeat) -> Heartbeat:
-        """What keeps a client waiting for a stream, made of the provider's heartbeat (frames of a chat)."""
+        """The event that ends a stream which failed after it began; see `StreamFilter.failed`."""
 
     @property
     @abstractmethod
     def ping(self) -> bytes:
-        """What keeps a client waiting while a stream that has begun is silent."""
+        """What keeps a client waiting while a stream is silent."""
+
+    def heartbeat(self, provider: Heartbeat) -> Heartbeat:
+        """What keeps a client waiting until a stream begins; `provider` is the provider's own, a chat's."""
+        return Heartbeat(self.ping)
+
+    # Towards providers that speak it
+
+    @abstractmethod
+    def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
+        """A new filter for a provider's stream: frames pass unchanged, their end and errors are noted."""
+
+    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Mapping[str, Any] | None:
+        """A request of this dialect without what `provider` must not get; None where nothing is changed."""
+        return None
+
+    def collector(self) -> Collector:
+        """A collector of a whole answer from a provider's stream, for requests with `collect_s`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+        """The usage in a provider's whole answer, as a chat's. Raises ProxyError for what is no answer."""
 
 
 D = TypeVar("D", bound=Dialect)

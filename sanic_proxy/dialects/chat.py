@@ -1,25 +1,31 @@
-"""OpenAI's chat completions: the dialect without translation, and that of all paths without another one."""
+"""OpenAI's chat completions: the default dialect, of clients, providers, and paths without another one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.dialects.base import Dialect, ParsedRequest, dialect_of
+from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.errors import ErrorObject, ProxyError
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, list_field, text_field
 from sanic_proxy.streams import sse
-from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.filters import ChatStreamFilter, StreamFilter
+from sanic_proxy.streams.reasoning import ReasoningRenamer
 from sanic_proxy.streams.stream import Heartbeat
+from sanic_proxy.translation.chat import ChatFormat
+from sanic_proxy.upstream import answers
 
 
 class ChatDialect(Dialect):
     """See the module."""
 
     name = "chat"
+    path = "/chat/completions"
+    format = ChatFormat()
     ping = sse.PING
 
     @override
@@ -34,14 +40,6 @@ class ChatDialect(Dialect):
         return ParsedRequest(body, fields, model, is_streaming, include_usage, model_span)
 
     @override
-    def whole(self, body: bytes) -> bytes:
-        return body
-
-    @override
-    def stream_filter(self) -> StreamFilter | None:
-        return None
-
-    @override
     def error_body(self, error: ProxyError) -> bytes:
         return codec.dumps({"error": error_object(error)})
 
@@ -53,6 +51,16 @@ class ChatDialect(Dialect):
     @override
     def heartbeat(self, provider: Heartbeat) -> Heartbeat:
         return provider
+
+    @override
+    def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
+        renamer = ReasoningRenamer() if unify_reasoning else None
+        return ChatStreamFilter(include_usage=include_usage, reasoning=renamer)
+
+    @override
+    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+        usage = answers.checked_completion(body).get("usage")
+        return usage if isinstance(usage, dict) else None
 
 
 def error_object(error: ProxyError) -> dict[str, Any]:
@@ -67,8 +75,3 @@ def error_object(error: ProxyError) -> dict[str, Any]:
 
 
 CHAT = ChatDialect()
-
-
-def dialect_for(path: str) -> Dialect:
-    """The dialect of a path."""
-    return dialect_of(path, CHAT)

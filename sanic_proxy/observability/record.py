@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ class RequestRecord:
     finished: float | None = None
     attempts: list[Attempt] = field(default_factory=list)
     waited_s: float = 0.0
-    usage: dict[str, Any] | None = None
+    usage: Mapping[str, Any] | None = None
     dropped_frames: int = 0
     is_finished: bool = False
 

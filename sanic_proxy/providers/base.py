@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from sanic_proxy.config.model import ProviderSettings, Settings
-from sanic_proxy.errors import EndpointNotFound
+from sanic_proxy.dialects.base import Dialect
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.errors import EndpointNotFound, InvalidRequest
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import ChunkHead, Span
-from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
 from sanic_proxy.upstream.client import Response, UpstreamClient
 from sanic_proxy.upstream.request import Body, Upload
@@ -24,15 +25,19 @@ ProviderKind = Literal["native", "emulated", "embedded"]
 
 @dataclass(slots=True)
 class ChatRequest:
-    """One chat completion as the client asked for it.
+    """One request of a conversation, as the provider that is asked now gets it.
 
-    `body` has the client's bytes, `fields` the same parsed; `model` is the client's name for what
-    the provider calls `upstream_model`; `model_span` is its position in `body`, if known. `headers`
-    are the client's, keyed by lower-case name.
+    `dialect` is the client's, `wire` the one in which the provider is asked: one of its `dialects`. `body`
+    and `fields` are the request in `wire`: the client's bytes where the dialects are the same, and the same
+    parsed. `model` is the client's name for what the provider calls `upstream_model`; `model_span` is its
+    position in `body`, if known. `headers` are the client's, keyed by lower-case name.
     `total_at` (loop time) is when the time for all its attempts is over, set by the attempts loop, as is
     `provider`, the one that is asked now. `head` is what the request's chunks share where a provider makes
-    them, in all attempts. `stream_filter` makes the filter for the client's dialect; None for chats.
-    `answer_headers` is set by the provider: headers for the client beside the answer.
+    them, in all attempts. `collect_s` is how long a whole answer may take that is collected from a stream,
+    because it may take longer than a silent connection lives; None: it is not collected.
+    `answer_headers` is set by the provider: headers for the client beside the answer. `dropped` has the names
+    of what the provider cannot be asked for; a provider that drops more calls `drop`. `is_strict`: nothing
+    may be dropped.
     A stream's head is sent with its first frame or at the commit; what is set later is not sent.
     """
 
@@ -49,8 +54,23 @@ class ChatRequest:
     total_at: float = math.inf
     head: ChunkHead | None = None
     provider: ChatProvider | None = None
-    stream_filter: Callable[[], StreamFilter | None] | None = None
+    dialect: Dialect = CHAT
+    wire: Dialect = CHAT
+    collect_s: float | None = None
     answer_headers: Sequence[tuple[str, str]] = ()
+    dropped: Sequence[str] = ()
+    is_strict: bool = False
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Note that `names` cannot be passed on. Raises InvalidRequest where nothing may be dropped."""
+        if not names:
+            return
+        if self.is_strict:
+            raise InvalidRequest(
+                f"The model {self.model} is strict, and its provider does not support: {', '.join(names)}",
+                code="unsupported_parameters",
+            )
+        self.dropped = (*self.dropped, *(name for name in names if name not in self.dropped))
 
     def forget_content(self) -> None:
         """Let go of the conversation: for a provider that has sent it and will not need it again.
@@ -113,8 +133,9 @@ class ChatProvider(ABC):
     constructed with the row as configured, all settings, and the worker's client for upstream requests, which
     belongs to the worker: a provider does not close it.
 
-    `name` is the prefix in model names, `commit_delay_s` how long a stream's status line waits for the
-    upstream, `ping_s` after how many silent seconds the client gets a heartbeat.
+    `name` is the prefix in model names, `dialects` are the names of those it can be asked in, the one for
+    translated requests first. `commit_delay_s` is how long a stream's status line waits for the upstream,
+    `ping_s` after how many silent seconds the client gets a heartbeat.
 
     Duties of every operation: it raises `ProxyError` for whatever goes wrong with the request or the
     upstream, complete when raised, and lets `CancelledError` pass. It does not retry: the attempts loop
@@ -127,12 +148,13 @@ class ChatProvider(ABC):
         self.commit_delay_s = provider.commit_delay_s
         self.ping_s = settings.heartbeat_interval_s
         self.settings = provider
+        self.dialects = provider.dialects
         self._total_s = provider.timeouts.total_s
         self.client = client
 
-    def deadline(self) -> float:
+    def deadline(self, at_least_s: float = 0.0) -> float:
         """When a request that begins now is overdue, with all its attempts; loop time."""
-        return self.client.deadline(self._total_s)
+        return self.client.deadline(max(self._total_s, at_least_s))
 
     @property
     @abstractmethod
@@ -143,8 +165,9 @@ class ChatProvider(ABC):
     async def send_request(self, request: ChatRequest) -> Answer:
         """Send the request, and wait for the status. Raises for any status of 400 or more.
 
-        The caller closes the answer. Sets `request.answer_headers`, where the client gets any, before it
-        awaits anything: a stream may commit its head at any time. May call `request.forget_content`.
+        The caller closes the answer. Sets `request.answer_headers` and calls `request.drop`, where the client
+        gets any of those headers, before it awaits anything: a stream may commit its head at any time. May
+        call `request.forget_content`.
         """
 
     @abstractmethod

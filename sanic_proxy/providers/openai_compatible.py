@@ -1,4 +1,4 @@
-"""A provider that speaks OpenAI's protocol: bytes in, bytes out. One class, a row each."""
+"""A provider that speaks one or more of the proxy's dialects: bytes in, bytes out. One class, a row each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.config.model import ProviderSettings, Settings
+from sanic_proxy.dialects.base import Dialect
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.registry import DIALECTS
 from sanic_proxy.openai import codec, models
 from sanic_proxy.providers.base import (
     Answer,
@@ -21,7 +24,6 @@ from sanic_proxy.providers.base import (
     protocol,
 )
 from sanic_proxy.streams import replay
-from sanic_proxy.streams.filters import ChatStreamFilter
 from sanic_proxy.streams.reasoning import ReasoningRenamer
 from sanic_proxy.streams.stream import Stream
 from sanic_proxy.upstream import answers, error_parser
@@ -50,10 +52,8 @@ class GenericProvider(ChatProvider):
             name for name in (*_FORWARDED, *provider.forward_headers) if name not in fixed
         )
         self._own_headers = frozenset(provider.forward_headers)
-        as_json, as_stream = {**fixed, "accept": "application/json"}, {**fixed, "accept": "text/event-stream"}
-        self._whole = endpoint(provider, "POST", "/chat/completions", as_json)
-        self._streamed = endpoint(provider, "POST", "/chat/completions", as_stream)
-        self._models = endpoint(provider, "GET", provider.models_path or "", as_json)
+        self._conversations = {name: Conversations(provider, DIALECTS[name]) for name in provider.dialects}
+        self._models = endpoint(provider, "GET", provider.models_path or "", {**fixed, **AS_JSON})
         self._endpoint = lru_cache(maxsize=256)(self._build_endpoint)
 
     @property
@@ -66,11 +66,20 @@ class GenericProvider(ChatProvider):
         body = codec.replace_model(
             request.body, old=request.model, new=request.upstream_model, span=request.model_span
         )
-        chat = self._streamed if request.is_streaming else self._whole
+        conversations = self._conversations[request.wire.name]
+        to = conversations.streamed if request.is_streaming else conversations.whole
         request.forget_content()  # the bytes on their way are all that is kept of it
         headers = self._headers_up(request.headers)
+        if conversations.headers:
+            headers |= conversations.headers_up(request.headers)
         try:
-            response = await self.client.send(chat, headers=headers, body=body, total_at=request.total_at)
+            response = await self.client.send(
+                to,
+                headers=headers,
+                body=body,
+                total_at=request.total_at,
+                at_least_s=request.collect_s or 0.0,
+            )
         except errors.UpstreamAuthFailed as exc:
             raise self._rejected(exc, headers) from exc
         return Answer(self, request, response)
@@ -78,11 +87,12 @@ class GenericProvider(ChatProvider):
     @override
     async def parse_non_streaming(self, answer: Answer) -> WholeAnswer:
         body = await answer.source.read_all()
-        completion = answers.checked_completion(body)
-        if isinstance(usage := completion.get("usage"), dict):
-            answer.request.record.usage = usage
-        if self.settings.unify_reasoning and _rename_reasoning(completion):
-            body = codec.dumps(completion)
+        request = answer.request
+        usage = request.wire.usage_in(body)
+        if usage is not None:
+            request.record.usage = usage
+        if self.settings.unify_reasoning and request.wire is CHAT:
+            body = _with_renamed_reasoning(body)
         headers = headers_back(answer.source.headers)
         return WholeAnswer(body, [("content-type", json_type(answer.source.headers)), *headers])
 
@@ -93,17 +103,15 @@ class GenericProvider(ChatProvider):
             request.answer_headers = headers_back(source.headers)
             begun = await opening_of(source)
             renames = self.settings.unify_reasoning
-            if begun.startswith(JSON_BEGINS):
+            if begun.startswith(JSON_BEGINS) and request.wire is CHAT:
                 frames = _replayed(await rest_of(source, begun), request, renames=renames)
                 source.close()
                 return Stream.of_frames([frames], request.record)
         except BaseException:
             source.close()
             raise
-        stream_filter = ChatStreamFilter(
-            include_usage=request.include_usage, reasoning=ReasoningRenamer() if renames else None
-        )
-        return Stream(source, stream_filter, request.record, begun=begun)
+        guard = request.wire.guard(include_usage=request.include_usage, unify_reasoning=renames)
+        return Stream(source, guard, request.record, begun=begun)
 
     @override
     async def forward(self, call: Call) -> Response:
@@ -181,6 +189,11 @@ def _replayed(body: bytes, request: ChatRequest, *, renames: bool) -> bytes:
     return replay.stream_of(_head_of(completion, request), completion)
 
 
+def _with_renamed_reasoning(body: bytes) -> bytes:
+    completion = answers.checked_completion(body)
+    return codec.dumps(completion) if _rename_reasoning(completion) else body
+
+
 def _rename_reasoning(completion: Mapping[str, Any]) -> bool:
     """Rename the reasoning in each message. False if nothing changed."""
     renamer = ReasoningRenamer()
@@ -193,12 +206,49 @@ def _rename_reasoning(completion: Mapping[str, Any]) -> bool:
     return any(changed)
 
 
+class Conversations:
+    """How one provider is asked in one dialect."""
+
+    __slots__ = ("headers", "streamed", "whole")
+
+    def __init__(self, provider: ProviderSettings, dialect: Dialect) -> None:
+        fixed = fixed_headers(provider)
+        keeps = dialect is not CHAT
+        self.whole = endpoint(provider, "POST", dialect.path, {**fixed, **AS_JSON}, keeps_error_bodies=keeps)
+        self.streamed = endpoint(
+            provider, "POST", dialect.path, {**fixed, **AS_STREAM}, keeps_error_bodies=keeps
+        )
+        # What a client may send of its own, and what is sent where it does not.
+        self.headers: Mapping[str, str | None] = {
+            name: dialect.headers.get(name)
+            for name in (*dialect.forward_headers, *dialect.headers)
+            if name not in fixed
+        }
+
+    def headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
+        """The dialect's headers of a request."""
+        headers = {}
+        for name, default in self.headers.items():
+            value = client.get(name)
+            if value is None or not is_header_value(value):
+                value = default
+            if value is not None:
+                headers[name] = value
+        return headers
+
+
+AS_JSON = {"accept": "application/json"}
+AS_STREAM = {"accept": "text/event-stream"}
+
+
 def endpoint(
     settings: ProviderSettings,
     method: str,
     path: str,
     headers: Mapping[str, str],
     rules: Sequence[Rule] = (),
+    *,
+    keeps_error_bodies: bool = False,
 ) -> Endpoint:
     """One of a provider's endpoints, with its clocks and the way to it."""
     return Endpoint(
@@ -208,6 +258,7 @@ def endpoint(
         timeouts=settings.timeouts,
         proxy=settings.proxy,
         rules=rules,
+        keeps_error_bodies=keeps_error_bodies,
     )
 
 
@@ -215,7 +266,8 @@ def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
     """The headers of every request to one provider: its key, the row's own, and no compression."""
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
     if settings.key is not None:
-        headers["authorization"] = f"Bearer {settings.key.reveal()}"
+        bare = settings.key.reveal()
+        headers[settings.key_header] = f"Bearer {bare}" if settings.key_header == "authorization" else bare
     return {**headers, **dict(settings.headers)}
 
 

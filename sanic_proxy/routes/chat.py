@@ -15,7 +15,7 @@ from sanic_proxy.routing import attempts
 from sanic_proxy.routing.router import Router
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.server.selection import named_provider, route_headers
+from sanic_proxy.server.selection import dropped_headers, named_provider, route_headers
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 
@@ -35,15 +35,19 @@ async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
     limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
-        lines = header_lines([*route_headers(request.record), *whole.headers, *chat.answer_headers])
-        return Reply(lines, dialect.whole(whole.body))
+        headers = [*route_headers(request.record), *whole.headers, *chat.answer_headers]
+        return Reply(header_lines(headers + dropped_headers(chat.dropped)), whole.body)
     first = targets[0].provider
     await pump(
         request,
         lambda: attempts.streamed(targets, limits, chat),
         commit_delay_s=first.commit_delay_s,
         ping_s=first.ping_s,
-        headers=lambda: [*route_headers(request.record), *chat.answer_headers],
+        headers=lambda: [
+            *route_headers(request.record),
+            *chat.answer_headers,
+            *dropped_headers(chat.dropped),
+        ],
         heartbeat=lambda: (chat.provider or first).heartbeat(chat),
         dialect=dialect,
     )
@@ -70,7 +74,8 @@ def _targets_and_request(
     )
     chat.model_span = asked.model_span
     chat.include_usage = asked.include_usage
-    chat.stream_filter = dialect.stream_filter
+    chat.dialect = chat.wire = dialect
+    chat.collect_s = asked.collect_s
     return targets, chat
 
 

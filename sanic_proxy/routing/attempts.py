@@ -24,9 +24,12 @@ from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamTimeout, 
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAnswer
+from sanic_proxy.routing.adaption import Original, aim
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.targets import Limits, RetryState, Target
 from sanic_proxy.streams.stream import Stream
+from sanic_proxy.translation.format import Collector
+from sanic_proxy.translation.translate import Translation
 from sanic_proxy.upstream.client import Response
 from sanic_proxy.upstream.request import Upload
 
@@ -38,15 +41,20 @@ NOT_FOUND = 404
 
 # A client that takes longer for a piece of its upload is what an attempt waits for, not the provider.
 SLOW_CLIENT_S = 0.5
+JSON_TYPE = (("content-type", "application/json"),)
 
 
 async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
     """The whole answer of the first target that gives one. Raises the last failure."""
-    body = request.body
-    request.total_at = targets[0].provider.deadline()
+    original = Original(request.body, request.model_span, is_streaming=False)
+    request.total_at = targets[0].provider.deadline(request.collect_s or 0.0)
 
     async def ask(target: Target[ChatProvider]) -> WholeAnswer:
-        _aim(request, target, body)
+        translation = aim(request, target, original)
+        if translation is not None:
+            return await _translated(target.provider, request, translation)
+        if request.collect_s is not None:
+            return await _collected(target.provider, request, request.wire.collector())
         answer = await target.provider.send_request(request)
         try:
             return await target.provider.parse_non_streaming(answer)
@@ -54,6 +62,31 @@ async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Whole
             answer.source.close()
 
     return await _first_good(RetryState(targets, limits, request.record), request, ask)
+
+
+async def _translated(provider: ChatProvider, request: ChatRequest, translation: Translation) -> WholeAnswer:
+    try:
+        if request.is_streaming:
+            return await _collected(provider, request, translation.collector())
+        answer = await provider.send_request(request)
+        try:
+            whole = await provider.parse_non_streaming(answer)
+        finally:
+            answer.source.close()
+    except ProxyError as exc:
+        raise translation.error(exc) from None
+    return replace(whole, body=translation.whole(whole.body))
+
+
+async def _collected(provider: ChatProvider, request: ChatRequest, collector: Collector) -> WholeAnswer:
+    """A whole answer, collected from a stream: a connection that is silent for minutes may be cut."""
+    stream = await provider.create_streaming_response(request)
+    try:
+        async for frames in stream.frames():
+            collector.feed(frames)
+    finally:
+        stream.close()
+    return WholeAnswer(collector.body(), JSON_TYPE)
 
 
 async def _first_good(
@@ -113,24 +146,29 @@ def _due_at(limit_s: float) -> float:
 async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> Stream:
     """The stream of the first target that has content. Raises the last failure. The caller closes it."""
     retry_state = RetryState(targets, limits, request.record)
-    body = request.body
+    original = Original(request.body, request.model_span, is_streaming=True)
     request.total_at = targets[0].provider.deadline()
 
     async def ask(target: Target[ChatProvider]) -> Stream:
-        _aim(request, target, body)
+        translation = aim(request, target, original)
         limit_s = retry_state.first_content_s
-        return await _before(_due_at(limit_s), limit_s, _begun(target.provider, request))
+        return await _before(_due_at(limit_s), limit_s, _begun(target.provider, request, translation))
 
     stream = await _first_good(retry_state, request, ask)
     stream.on_failure = retry_state.record_stream_failure
     return stream
 
 
-async def _begun(provider: ChatProvider, request: ChatRequest) -> Stream:
-    stream = await provider.create_streaming_response(request)
+async def _begun(provider: ChatProvider, request: ChatRequest, translation: Translation | None) -> Stream:
     try:
-        if request.stream_filter is not None and (translation := request.stream_filter()) is not None:
-            stream.add_filter(translation)
+        stream = await provider.create_streaming_response(request)
+    except ProxyError as exc:
+        if translation is None:
+            raise
+        raise translation.error(exc) from None
+    try:
+        if translation is not None:
+            stream.add_filter(translation.stream_filter())
         await stream.begin()
     except BaseException:
         stream.close()
@@ -266,17 +304,6 @@ async def _probing(pieces: AsyncIterator[bytes], release_probe: Callable[[], Non
             release_probe()
         yield piece
         asked = loop.time()
-
-
-def _aim(request: ChatRequest, target: Target[ChatProvider], body: bytes) -> None:
-    """Make `request` one to `target`. What a provider has let go of is there again."""
-    request.provider = target.provider
-    request.record.provider = target.provider.name
-    request.upstream_model = target.upstream_model
-    request.answer_headers = ()
-    if request.body is not body:
-        request.body = body
-        request.fields = codec.loads_strict(body)
 
 
 def _aimed(call: Call, target: Target[ChatProvider]) -> Call:

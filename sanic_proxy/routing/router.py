@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Generic, TypeVar
 
 from sanic_proxy.config.catalog import CATCH_ALL
-from sanic_proxy.config.model import ModelSettings, ProviderOff
+from sanic_proxy.config.model import NO_OPTIONS, ModelSettings, ProviderOff, RequestOptions
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.targets import Target, label_for
@@ -47,6 +47,7 @@ class Router(Generic[P]):
         embedded: frozenset[str],
         models: Sequence[ModelSettings] = (),
         name_of: Callable[[P], str] = str,
+        options_of: Callable[[P], RequestOptions] = lambda _: NO_OPTIONS,
         registry: BreakerRegistry | None = None,
         first_content_s: float = 0.0,
     ) -> None:
@@ -60,6 +61,7 @@ class Router(Generic[P]):
         self._models = {model.name: model for model in models}
         self._first_content_s = first_content_s
         self._name_of = name_of
+        self._options_of = options_of
         self._registry = registry or BreakerRegistry()
         self.resolve = lru_cache(maxsize=1024)(self._resolve)
         self.named = lru_cache(maxsize=1024)(self._named)
@@ -70,12 +72,19 @@ class Router(Generic[P]):
             return [
                 target
                 for provider, name in own.targets
-                for target in self._targets(self._provider(provider), name, endpoint, own.first_content_s)
+                for target in self._targets(
+                    self._provider(provider), name, endpoint, own.first_content_s, own.options
+                )
             ]
         return self._targets(*self._resolved(model), endpoint)
 
     def _targets(
-        self, providers: Sequence[P], model: str, endpoint: str, first_content_s: float | None = None
+        self,
+        providers: Sequence[P],
+        model: str,
+        endpoint: str,
+        first_content_s: float | None = None,
+        options: RequestOptions = NO_OPTIONS,
     ) -> Sequence[Target[P]]:
         if first_content_s is None:
             first_content_s = self._first_content_s
@@ -93,6 +102,7 @@ class Router(Generic[P]):
                     self._registry.rate_limit(name, number, model),
                     self._registry.budget(name),
                     first_content_s,
+                    self._options_of(provider).merged(options),
                 )
             )
         return targets

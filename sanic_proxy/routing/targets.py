@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from sanic_proxy import errors
+from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.breaker import (
     PROVIDER_RETRIES,
@@ -39,7 +40,7 @@ class Target(Generic[P]):
     `health` is that of this model at one endpoint, `key_health` what all targets with the key share,
     `rate_limit` the key's for this model, `budget` the retries of the provider. `label` names the target in
     headers and logs. `first_content_s` is how long a stream may take to its first content while another
-    target is left; 0: no limit.
+    target is left; 0: no limit. `options` say what is changed in its requests.
     """
 
     provider: P
@@ -50,6 +51,7 @@ class Target(Generic[P]):
     rate_limit: RateLimit = field(default_factory=RateLimit, compare=False)
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(PROVIDER_RETRIES), compare=False)
     first_content_s: float = 0.0
+    options: RequestOptions = NO_OPTIONS
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:

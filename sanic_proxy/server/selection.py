@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import unquote_plus
 
 from sanic_proxy.config.catalog import EXAMPLE_MODEL
@@ -12,6 +13,10 @@ from sanic_proxy.server.request import ProxyRequest
 
 HEADER = "x-provider"
 PARAMETER = "provider"
+DROPPED_HEADER = "x-sanic-proxy-dropped-params"
+_MAX_NAMES = 32
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
+_MAX_NAME_CHARS = 64
 
 # What may go into an upstream's path: RFC 3986's query, escapes included.
 _QUERY = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]]*")
@@ -58,6 +63,18 @@ def route_headers(record: RequestRecord) -> list[tuple[str, str]]:
     if route := record.route:
         headers.append(("x-sanic-proxy-route", route))
     return headers
+
+
+def dropped_headers(names: Sequence[str]) -> list[tuple[str, str]]:
+    """The header that names what was dropped of a request, if anything was.
+
+    Clients choose the names, so they are shortened and limited to characters that are safe in a header.
+    """
+    if not names:
+        return []
+    safe = [_UNSAFE.sub("_", name[:_MAX_NAME_CHARS]) or "_" for name in names[:_MAX_NAMES]]
+    more = [f"and-{len(names) - _MAX_NAMES}-more"] if len(names) > _MAX_NAMES else []
+    return [(DROPPED_HEADER, ",".join([*safe, *more]))]
 
 
 def _query(request: ProxyRequest) -> str:

@@ -67,12 +67,12 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
         request.record.ended = "complete"
     except asyncio.CancelledError:
         if request.cut_by is not None and opening.is_over:
-            await _fail(request, response, dialect, request.cut_by)
+            await _fail(request, response, opening, dialect, request.cut_by)
         raise
     except Exception as exc:
         if not opening.is_over:
             raise
-        await _fail(request, response, dialect, exc)
+        await _fail(request, response, opening, dialect, exc)
 
 
 async def _pump(
@@ -83,6 +83,7 @@ async def _pump(
 ) -> None:
     stream = await open_stream()
     # The stream is closed before its client is sent an error: the client may be slow to read it.
+    opening.failed = stream.failed
     try:
         await opening.begin(stream)
         try:
@@ -97,7 +98,8 @@ async def _pump(
 class _Opening:
     """The time before the commit, and the heartbeats before and after it.
 
-    `heartbeat` is what the client gets until the stream has begun, `ping` what it gets after that.
+    `heartbeat` is what the client gets until the stream has begun, `ping` what it gets after that; `failed`
+    makes the end of a stream that has begun and failed.
     """
 
     __slots__ = (
@@ -108,6 +110,7 @@ class _Opening:
         "_request",
         "_response",
         "_timer",
+        "failed",
         "heartbeat",
         "is_over",
         "ping",
@@ -126,6 +129,7 @@ class _Opening:
         self._headers = headers
         self.heartbeat: Callable[[], Heartbeat] | None = None
         self.ping = PINGS.beat
+        self.failed: Callable[[ProxyError], bytes] | None = None
         self._is_opened = False
         self._ping_s = ping_s
         self._commit_at = time.monotonic() + commit_delay_s
@@ -186,7 +190,9 @@ async def _send(request: ProxyRequest, response: Reply, frame: bytes) -> None:
     request.record.sent(len(frame))
 
 
-async def _fail(request: ProxyRequest, response: Reply, dialect: Dialect, exc: Exception) -> None:
+async def _fail(
+    request: ProxyRequest, response: Reply, opening: _Opening, dialect: Dialect, exc: Exception
+) -> None:
     error = to_client_error(request, exc)
     if not isinstance(exc, ProxyError):
         logger.error("stream %s failed", request.record.request_id, exc_info=exc)
@@ -194,7 +200,8 @@ async def _fail(request: ProxyRequest, response: Reply, dialect: Dialect, exc: E
     request.end_connection()
     try:
         async with asyncio.timeout(LAST_WORDS_S):
-            await _send(request, response, dialect.error_event(error))
+            last = opening.failed(error) if opening.failed is not None else b""
+            await _send(request, response, last or dialect.error_event(error))
             await response.send(end_stream=True)
     except Exception:  # noqa: BLE001 - there is no one left to tell
         request.abort()

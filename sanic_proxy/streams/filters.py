@@ -78,6 +78,10 @@ class StreamFilter:
         """Whether `frames`, which have passed, hold a part of the answer."""
         return bool(frames)
 
+    def failed(self, error: errors.ProxyError) -> bytes:
+        """The frames that end a stream which failed after it began; b"" where its dialect has one for all."""
+        return b""
+
 
 class FilterChain(StreamFilter):
     """`first`, which knows when the stream is complete, and `then`, which translates what passes it.
@@ -113,6 +117,10 @@ class FilterChain(StreamFilter):
     @override
     def has_progress(self, frames: bytes) -> bool:
         return self._then.has_progress(frames)
+
+    @override
+    def failed(self, error: errors.ProxyError) -> bytes:
+        return self._then.failed(error)
 
     def _translated(self, passed: bytes, *, is_last: bool) -> bytes:
         frames = self._then.feed(passed) if passed else b""

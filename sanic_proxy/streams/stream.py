@@ -15,7 +15,7 @@ The owner of a stream closes it, whatever happened.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from typing_extensions import override
@@ -150,6 +150,36 @@ class Stream:
                 return
             piece = await source.read_some() or b""
 
+    @property
+    def failed(self) -> Callable[[errors.ProxyError], bytes]:
+        """Makes the frames that end this stream after a failure; b"" where its dialect has one for all.
+
+        To be taken before the stream is closed.
+        """
+        return self._filter.failed
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """All frames, for an answer that is not sent as a stream. Raises what ended the stream early."""
+        await self.begin()
+        source, stream_filter = self._source, self._filter
+        now = asyncio.get_running_loop().time
+        progress_at = now()
+        yield self.opening + self.begun
+        while not self._is_over and self._failure is None:
+            piece = await source.read_some()
+            frames = stream_filter.feed(piece) if piece else stream_filter.end()
+            self._is_over = stream_filter.is_done or not piece
+            self._failure = stream_filter.failure
+            if frames:
+                yield frames
+                if now() - progress_at < LOOK_AFTER_S or stream_filter.has_progress(frames):
+                    progress_at = now()
+            if now() - progress_at >= source.stall_s:
+                raise stalled(source.stall_s)
+        if self._failure is not None:
+            raise self._failure
+        source.drain()
+
     async def pump(self, response: StreamResponse) -> None:
         """Send what follows `begun` to `response`, which has begun. Raises what ended the stream early."""
         try:
@@ -177,6 +207,11 @@ class Stream:
         record.dropped_frames += self._filter.dropped_frames
         self._filter = StreamFilter()
         self._source.close()
+
+
+def stalled(limit_s: float) -> errors.UpstreamStalled:
+    """The error for a stream without progress for `limit_s`."""
+    return errors.UpstreamStalled(f"The provider's stream made no progress for {limit_s:g} s")
 
 
 class StreamResponse(Protocol):
@@ -264,7 +299,7 @@ class Relay(Receiver):
                 self._sink.push_last(frames)
                 return
             if self._loop.time() >= self._stalls_at():
-                raise self._stalled()
+                raise stalled(self._source.stall_s)
 
     @override
     def received(self, data: bytes) -> None:
@@ -316,10 +351,6 @@ class Relay(Receiver):
         due_at = min(self._source.due_at(self._heard_at), self._stalls_at())
         self._timer = self._loop.call_at(due_at, self._strike)
 
-    def _stalled(self) -> errors.UpstreamStalled:
-        limit_s = self._source.stall_s
-        return errors.UpstreamStalled(f"The provider's stream made no progress for {limit_s:g} s")
-
     def _stalls_at(self) -> float:
         return self._trusted_at + self._source.stall_s
 
@@ -332,6 +363,6 @@ class Relay(Receiver):
         if now >= self._source.due_at(self._heard_at):
             self._done.set_exception(self._source.overdue(now))
         elif now >= self._stalls_at():
-            self._done.set_exception(self._stalled())
+            self._done.set_exception(stalled(self._source.stall_s))
         else:
             self._set_timer()

@@ -89,6 +89,18 @@ class StreamWriter(ABC):
         return b""
 
 
+class Collector(ABC):
+    """Collects the frames of a stream into the whole answer that they amount to."""
+
+    @abstractmethod
+    def feed(self, frames: bytes) -> None:
+        """Add whole frames."""
+
+    @abstractmethod
+    def body(self) -> bytes:
+        """The whole answer, once the stream is complete."""
+
+
 class Format(ABC):
     """See the module. One object serves all requests and keeps nothing of them."""
 

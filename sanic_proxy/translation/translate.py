@@ -11,8 +11,9 @@ from sanic_proxy import errors
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
-from sanic_proxy.translation.conversation import Conversation, Reasoning
-from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits
+from sanic_proxy.translation.collect import AnswerCollector
+from sanic_proxy.translation.conversation import Answer, Conversation, Reasoning
+from sanic_proxy.translation.format import Collector, Format, StreamReader, StreamWriter, TargetTraits
 from sanic_proxy.translation.tool_names import EventRestorer, restored_parts
 
 
@@ -22,11 +23,11 @@ class Translation:
     `fields` is the request in the target's format. `dropped` names what the target's format cannot express.
     """
 
-    __slots__ = ("_asked", "_client", "_originals", "_target", "_traits", "dropped", "fields")
+    __slots__ = ("_asked", "_client", "_originals", "dropped", "fields", "target", "traits")
 
     def __init__(self, client: Format, asked: Conversation, target: Format, traits: TargetTraits) -> None:
         written = target.write_request(asked, traits)
-        self._client, self._asked, self._target, self._traits = client, asked, target, traits
+        self._client, self._asked, self.target, self.traits = client, asked, target, traits
         self._originals = written.originals
         self.fields = written.fields
         self.dropped: Sequence[str] = written.dropped
@@ -36,17 +37,28 @@ class Translation:
         parsed = codec.loads_tolerant(body)
         if not isinstance(parsed, dict):
             raise errors.UpstreamBadResponse("The provider's answer is not a JSON object")
-        answer = self._target.read_answer(parsed)
+        return self.written(self.target.read_answer(parsed))
+
+    def written(self, answer: Answer) -> bytes:
+        """`answer` in the client's format."""
         for part in answer.parts:
             if isinstance(part, Reasoning) and part.signature and not part.origin:
-                part.origin = self._traits.provider
+                part.origin = self.traits.provider
         answer.parts = restored_parts(answer.parts, self._originals)
         return codec.dumps(self._client.write_answer(answer, self._asked))
+
+    def error(self, error: errors.ProxyError) -> errors.ProxyError:
+        """A failure of the target without the target's own body, which is not in the client's format."""
+        return error.replaced(body=b"") if error.body else error
+
+    def collector(self) -> Collector:
+        """A collector of a whole answer in the client's format from a stream of the target."""
+        return _Collector(self)
 
     def stream_filter(self) -> StreamFilter:
         """A filter for one stream of the target, behind the guard of the target's dialect."""
         return TranslationFilter(
-            self._target.reader(self._traits),
+            self.target.reader(self.traits),
             self._client.writer(self._asked),
             EventRestorer(self._originals),
         )
@@ -57,6 +69,28 @@ def translated(
 ) -> Translation:
     """`fields`, a request in the format `client`, for a target. Raises InvalidRequest."""
     return Translation(client, client.read_request(fields), target, traits)
+
+
+class _Collector(Collector):
+    """See `Translation.collector`: the target's events, as the whole answer of the client's format."""
+
+    def __init__(self, translation: Translation) -> None:
+        self._translation = translation
+        self._reader = translation.target.reader(translation.traits)
+        self._splitter = sse.FrameSplitter()
+        self._events = AnswerCollector()
+
+    @override
+    def feed(self, frames: bytes) -> None:
+        for frame in self._splitter.feed(frames):
+            for event in self._reader.read(frame):
+                self._events.add(event)
+
+    @override
+    def body(self) -> bytes:
+        for event in self._reader.end():
+            self._events.add(event)
+        return self._translation.written(self._events.answer())
 
 
 class TranslationFilter(StreamFilter):
@@ -79,6 +113,10 @@ class TranslationFilter(StreamFilter):
             for read in self._reader.read(frame)
             for event in restored(read)
         )
+
+    @override
+    def failed(self, error: errors.ProxyError) -> bytes:
+        return self._writer.failed(error)
 
     @override
     def end(self) -> bytes:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+# What a provider answers with these statuses is about the proxy's own key and account.
+_JUDGED_STATUSES = frozenset({401, 402, 403})
 ERROR_BODY_TIMEOUT_S = 5.0
 # Steps of decompression, of about a millisecond at most, before the event loop gets its turn.
 DECODE_STEPS = 8
@@ -61,7 +63,8 @@ logger = logging.getLogger(__name__)
 class Endpoint:
     """One method and URL of a provider, and what all requests to it share: built once, used for each.
 
-    `url` and `headers` come from settings, never from a client.
+    `url` and `headers` come from settings, never from a client. `keeps_error_bodies`: errors carry the
+    provider's body (`ProxyError.body`), unless the status concerns the proxy's key.
     """
 
     method: str
@@ -70,6 +73,7 @@ class Endpoint:
     timeouts: Timeouts
     proxy: Secret | None = None
     rules: Sequence[Rule] = ()
+    keeps_error_bodies: bool = False
     target: Target = field(init=False, repr=False)
     head: bytes = field(init=False, repr=False)
 
@@ -338,17 +342,19 @@ class UpstreamClient:
         headers: Mapping[str, str] = NO_HEADERS,
         body: Body = (),
         total_at: float = math.inf,
+        at_least_s: float = 0.0,
         is_fresh: bool = False,
     ) -> UpstreamResponse:
         """Send, and wait for the status. `headers` are those of this request alone, checked.
 
-        `total_at` (loop time) is the end of what the client's request began earlier. `is_fresh` asks for a
+        `total_at` (loop time) is the end of what the client's request began earlier. `at_least_s` raises the
+        endpoint's own limit for the whole answer. `is_fresh` asks for a
         new connection: for requests that are not repeated when a reused one turns out to be dead. Raises a
         ProxyError for a failure or a status >= 300.
         """
         now = self._now()
         clocks = endpoint.timeouts
-        total_at = min(total_at, now + clocks.total_s)
+        total_at = min(total_at, now + max(clocks.total_s, at_least_s))
         until = min(now + clocks.first_byte_s, total_at)
         exchange: Exchange
         if endpoint.proxy is None:
@@ -499,6 +505,8 @@ async def _failure_of(answer: UpstreamResponse, endpoint: Endpoint) -> errors.Pr
     error = error_from_answer(answer.status, answer.headers, body[:MAX_ERROR_BYTES], rules=endpoint.rules)
     if error.log_text:
         _log_failure(error, endpoint, answer.status)
+    if endpoint.keeps_error_bodies and answer.status not in _JUDGED_STATUSES and len(body) < MAX_ERROR_BYTES:
+        return error.replaced(body=body)
     return error
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.dialects.chat import CHAT, dialect_for, error_object
+from sanic_proxy.dialects.chat import CHAT, error_object
+from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.streams.stream import PINGS, Heartbeat
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -70,8 +71,6 @@ def test_details_come_after_the_standard_keys_and_replace_none() -> None:
 def test_answers_and_heartbeats_are_those_of_the_provider() -> None:
     beat = Heartbeat(b"beat", b"opening")
     assert CHAT.heartbeat(beat) is beat
-    assert CHAT.whole(b"{}") == b"{}"
-    assert CHAT.stream_filter() is None
     assert CHAT.ping == PINGS.beat
 
 

@@ -1,11 +1,12 @@
-"""A second dialect, as small as one can be: other requests, answers, events, errors and pings than a chat's.
+"""A further dialect, as small as one can be: other requests, answers, events, errors and pings than a chat's.
 
-It is served at /v1/tiny by the proxy's app. `{"to": MODEL, "say": TEXT, "live": BOOLEAN}` is answered with
-`{"said": TEXT}`, or with the events `opening`, `word`, `end`, `beat` and `failed`.
+It is served at /v1/tiny by the proxy's app, in front of every provider. `{"to": MODEL, "say": TEXT, "live":
+BOOLEAN}` is answered with `{"said": TEXT}`, or with the events `opening`, `word`, `end`, `beat` and `failed`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -17,57 +18,70 @@ from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.routes import chat
 from sanic_proxy.server.request import ProxyRequest, Reply
-from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
-from sanic_proxy.streams.stream import Heartbeat
+from sanic_proxy.translation.conversation import Answer, Begin, Conversation, Event, Text, TextDelta, Turn
+from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits, WrittenRequest
 
 PATH = "/v1/tiny"
 
 
-def event(name: str, value: object = None) -> bytes:
+def frame(name: str, value: object = None) -> bytes:
     return b"event: " + name.encode() + b"\ndata: " + codec.dumps(value) + b"\n\n"
 
 
-class TinyFilter(StreamFilter):
+class TinyWriter(StreamWriter):
     @override
-    def feed(self, data: bytes) -> bytes:
-        return b"".join(
-            self._event(frame.payload)
-            for frame in sse.FrameSplitter().feed(data)
-            if frame.payload != b"[DONE]"
-        )
+    def write(self, event: Event) -> bytes:
+        if isinstance(event, Begin):
+            return frame("opening")
+        return frame("word", event.text) if isinstance(event, TextDelta) else b""
 
     @override
     def end(self) -> bytes:
-        return event("end")
+        return frame("end")
 
-    def _event(self, payload: bytes) -> bytes:
-        delta = codec.loads_exact(payload)["choices"][0]["delta"]
-        if delta.get("role"):
-            return event("opening")
-        return event("word", delta["content"]) if delta.get("content") else b""
+
+class TinyFormat(Format):
+    """What clients need of it; no provider speaks it, so the other half is missing."""
+
+    name = "tiny"
+
+    @override
+    def read_request(self, fields: Mapping[str, Any]) -> Conversation:
+        return Conversation(fields["to"], [Turn("user", [Text(fields["say"])])], fields.get("stream", False))
+
+    @override
+    def write_answer(self, answer: Answer, asked: Conversation) -> dict[str, Any]:
+        return {"said": "".join(part.text for part in answer.parts if isinstance(part, Text))}
+
+    @override
+    def writer(self, asked: Conversation) -> StreamWriter:
+        return TinyWriter()
+
+    @override
+    def write_request(self, conversation: Conversation, target: TargetTraits) -> WrittenRequest:
+        raise NotImplementedError
+
+    @override
+    def read_answer(self, fields: Mapping[str, Any]) -> Answer:
+        raise NotImplementedError
+
+    @override
+    def reader(self, target: TargetTraits) -> StreamReader:
+        raise NotImplementedError
 
 
 class TinyDialect(Dialect):
     name = "tiny"
-    ping = event("beat")
+    path = "/tiny"
+    format = TinyFormat()
+    ping = frame("beat")
 
     @override
     def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
         if not isinstance(fields.get("say"), str):
             raise InvalidRequest("Say something", param="say")
-        model, is_live = fields["to"], fields.get("live") is True
-        messages = [{"role": "user", "content": fields["say"]}]
-        made = {"model": model, "messages": messages, "stream": is_live}
-        return ParsedRequest(codec.dumps(made), made, model, is_live)
-
-    @override
-    def whole(self, body: bytes) -> bytes:
-        return codec.dumps({"said": codec.loads_exact(body)["choices"][0]["message"]["content"]})
-
-    @override
-    def stream_filter(self) -> StreamFilter | None:
-        return TinyFilter()
+        return ParsedRequest(body, fields, fields["to"], fields.get("live") is True)
 
     @override
     def error_body(self, error: ProxyError) -> bytes:
@@ -75,11 +89,15 @@ class TinyDialect(Dialect):
 
     @override
     def error_event(self, error: ProxyError) -> bytes:
-        return event("failed", error.code or error.type)
+        return frame("failed", error.code or error.type)
 
     @override
-    def heartbeat(self, provider: Heartbeat) -> Heartbeat:
-        return Heartbeat(self.ping, TinyFilter().feed(provider.opening) if provider.opening else b"")
+    def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
+        raise NotImplementedError
+
+    @override
+    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+        raise NotImplementedError
 
 
 TINY = register(TinyDialect(), PATH)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sanic_proxy.app import app
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.server.request import HeaderFields, ProxyRequest
-from sanic_proxy.server.selection import named_provider, query_up
+from sanic_proxy.server.selection import dropped_headers, named_provider, query_up
 
 
 def request_for(url: str, *providers: str) -> ProxyRequest:
@@ -52,3 +56,17 @@ def test_two_providers_are_refused(url: str, headers: tuple[str, ...]) -> None:
 def test_what_would_need_an_escape_is_refused(query: str) -> None:
     with pytest.raises(InvalidRequest):
         query_up(request_for(f"/files?{query}"))
+
+
+def test_the_header_is_sent_only_if_parameters_were_dropped() -> None:
+    assert dropped_headers([]) == []
+    assert dropped_headers(["seed", "x.y"]) == [("x-sanic-proxy-dropped-params", "seed,x.y")]
+
+
+@given(st.lists(st.text(max_size=80) | st.sampled_from(["a\r\nset-cookie: x", "a,b", ""]), max_size=60))
+def test_no_name_can_inject_a_header(names: list[str]) -> None:
+    for header, value in dropped_headers(names):
+        assert header == "x-sanic-proxy-dropped-params"
+        parts = value.split(",")
+        assert all(re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", part) for part in parts)
+        assert len(parts) == min(len(names), 32) + (len(names) > 32)

@@ -6,17 +6,11 @@ rejected. A value without an effect (the default, or null) is ignored in both ca
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from sanic_proxy.errors import InvalidRequest
-
-HEADER = "x-sanic-proxy-dropped-params"
-_MAX_NAMES = 32
-_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
-_MAX_NAME_CHARS = 64
 
 Handling = Literal["passed", "emulated", "rejected", "dropped"]
 
@@ -105,15 +99,3 @@ def _is_dropped(name: str, value: object) -> bool:
 
 def _same(value: object, no_op_values: object) -> bool:
     return value == no_op_values and isinstance(value, bool) == isinstance(no_op_values, bool)
-
-
-def dropped_params_headers(names: list[str]) -> list[tuple[str, str]]:
-    """The header that names dropped parameters, if there are any.
-
-    Clients choose the names, so they are shortened and limited to characters that are safe in a header.
-    """
-    if not names:
-        return []
-    safe = [_UNSAFE.sub("_", name[:_MAX_NAME_CHARS]) or "_" for name in names[:_MAX_NAMES]]
-    more = [f"and-{len(names) - _MAX_NAMES}-more"] if len(names) > _MAX_NAMES else []
-    return [(HEADER, ",".join([*safe, *more]))]

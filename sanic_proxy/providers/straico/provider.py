@@ -63,7 +63,7 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        request.answer_headers = _dropped_parameters(request)
+        request.drop(parameters.dropped_params(request.fields))
         if request.is_streaming:
             _head_of(request)  # while the conversation is still here
         plan = build_plan(request.fields, request.upstream_model)
@@ -172,11 +172,6 @@ def _head_of(request: ChatRequest) -> codec.ChunkHead:
             initial_content=None if offers_tools(request.fields) else "",
         )
     return request.head
-
-
-def _dropped_parameters(request: ChatRequest) -> list[tuple[str, str]]:
-    """The header that names the parameters which are not passed on."""
-    return parameters.dropped_params_headers(parameters.dropped_params(request.fields))
 
 
 def _cost_headers(completion: Mapping[str, Any]) -> list[tuple[str, str]]:

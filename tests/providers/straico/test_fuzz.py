@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.openai import codec
-from sanic_proxy.providers.straico.parameters import dropped_params, dropped_params_headers
+from sanic_proxy.providers.straico.parameters import dropped_params
 from sanic_proxy.providers.straico.plan import build_plan, retry_turns
 from sanic_proxy.providers.straico.replies import parse_reply
 from sanic_proxy.providers.straico.validation import validator
@@ -23,7 +23,7 @@ from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
 def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         fields["messages"] = messages
-        dropped_params_headers(dropped_params(fields))
+        dropped_params(fields)
         plan = build_plan(fields, "openai/gpt-4o")
         codec.dumps(plan.chat_body(retry_turns(plan.turns, "a", "b")))
         codec.dumps(plan.prompt_body(plan.turns, ["https://a"], mark="m"))

@@ -1,0 +1,15 @@
+"""All dialects, by name and by path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sanic_proxy.dialects.base import Dialect, dialect_of
+from sanic_proxy.dialects.chat import CHAT
+
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT,)}
+
+
+def dialect_for(path: str) -> Dialect:
+    """The dialect of a path; that of chats where it has no other one."""
+    return dialect_of(path, CHAT)

@@ -1,0 +1,97 @@
+"""A client's request -> the one that a target gets: its dialect, its name for the model, its options. Pure.
+
+A target that speaks the client's dialect and has no options gets the client's bytes. For any other one the
+request is translated, and its answer is translated back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.registry import DIALECTS
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.codec import Span
+from sanic_proxy.providers.base import ChatProvider, ChatRequest
+from sanic_proxy.routing.targets import Target
+from sanic_proxy.translation.format import TargetTraits
+from sanic_proxy.translation.translate import Translation, translated
+
+
+class Original(NamedTuple):
+    """A client's request, as each of its attempts begins with it."""
+
+    body: bytes
+    model_span: Span | None
+    is_streaming: bool
+
+
+def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) -> Translation | None:
+    """Make `request` one to `target`. Returns the translator of its answer; None if none is needed.
+
+    What another target has changed, or a provider has released, is there again. Raises InvalidRequest for a
+    request that cannot be translated.
+    """
+    provider = target.provider
+    request.provider = provider
+    request.record.provider = provider.name
+    request.upstream_model = target.upstream_model
+    request.answer_headers = request.dropped = ()
+    request.is_strict = target.options.is_strict
+    if request.body is not original.body:
+        request.body, request.model_span = original.body, original.model_span
+        request.fields = codec.loads_strict(original.body)
+    request.wire = request.dialect
+    request.is_streaming = original.is_streaming or request.collect_s is not None
+    if request.dialect.name in provider.dialects:
+        if request.dialect is not CHAT or target.options is not NO_OPTIONS:
+            _prepare(request, target)
+        return None
+    request.wire = DIALECTS[provider.dialects[0]]
+    return _translate(request, target)
+
+
+def _prepare(request: ChatRequest, target: Target[ChatProvider]) -> None:
+    """Change what a target of the client's own dialect must not get, or gets besides; mostly nothing."""
+    provider, options = target.provider, target.options
+    changed = request.wire.prepared(request.body, request.fields, provider.name)
+    if options.changes_requests:
+        changed = with_options(request.fields if changed is None else changed, options)
+    if request.collect_s is not None:
+        changed = {**(request.fields if changed is None else changed), "stream": True}
+    if changed is not None:
+        _replace(request, changed)
+
+
+def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translation:
+    provider = target.provider
+    settings = provider.settings
+    if request.collect_s is not None and provider.provider_kind != "native":
+        request.is_streaming = False  # it has the whole answer at once
+    traits = TargetTraits(
+        provider.name,
+        request.model,
+        stream_usage=settings.stream_usage,
+        hoists_system=settings.hoists_system,
+    )
+    fields = {**request.fields, "stream": request.is_streaming}
+    translation = translated(request.dialect.format, fields, request.wire.format, traits)
+    request.drop(translation.dropped)
+    _replace(request, with_options(translation.fields, target.options))
+    return translation
+
+
+def _replace(request: ChatRequest, fields: Mapping[str, Any]) -> None:
+    request.fields = fields
+    request.body = codec.dumps(fields)
+    request.model_span = None
+
+
+def with_options(fields: Mapping[str, Any], options: RequestOptions) -> dict[str, Any]:
+    """`fields` of a request as the options of its target change them."""
+    changed = {**options.default_params, **fields, **options.set_params}
+    for name in options.remove_params:
+        changed.pop(name, None)
+    return changed
