@@ -67,6 +67,28 @@ class FrameSplitter:
         self._at_start = False
         return payloads
 
+    def event_payloads(self, data: bytes) -> list[tuple[bytes, bytes]] | None:
+        """The event names and payloads of `data` if it is made of whole frames of two lines each, else None.
+
+        Those lines are `event: NAME` and `data: PAYLOAD`, as the APIs with named events write them. The rest
+        is as with `plain_payloads`.
+        """
+        if self._tail or self._holds_cr or not data.endswith(b"\n\n") or b"\r" in data:
+            return None
+        lines = data.split(b"\n")
+        names, payloads = lines[:-1:3], lines[1::3]
+        if len(lines) % 3 != 1 or any(lines[2::3]):
+            return None
+        frames = [
+            (name[7:], payload[6:])
+            for name, payload in zip(names, payloads, strict=True)
+            if name.startswith(b"event: ") and payload.startswith(b"data: ")
+        ]
+        if len(frames) != len(names):
+            return None
+        self._at_start = False
+        return frames
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes. Raises FrameTooLarge."""
         tail = self._tail

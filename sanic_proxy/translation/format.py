@@ -29,6 +29,7 @@ class TargetTraits:
     `limit_field` is the name of the limit of tokens in a chat: OpenAI's reasoning models refuse `max_tokens`,
     and many other servers know nothing else. `omitted_fields` are fields of a chat request that the target
     does not know, and might refuse: by default those that only OpenAI has.
+    `thinking`: how a model of the Messages API is told to think, with an effort or with a budget of tokens.
     """
 
     provider: str
@@ -38,6 +39,7 @@ class TargetTraits:
     hoists_system: bool = True
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     omitted_fields: frozenset[str] = frozenset({"prompt_cache_key", "service_tier", "verbosity"})
+    thinking: Literal["adaptive", "budget"] = "adaptive"
 
 
 @dataclass(slots=True)

@@ -1,8 +1,9 @@
 """OpenAI's chat completions as a format of translations, in both directions.
 
-What a chat cannot express is dropped, and its name reported in `WrittenRequest.dropped`: see `request_writer`
-for the names. What an answer has beyond a chat completion goes into fields that clients know from other
-servers: `reasoning_content` and `reasoning_details` (see `reasoning`), `stop_reason` (see `finish`).
+Parts of a request that a chat cannot express are dropped, and named in `WrittenRequest.dropped`: see
+`request_writer` for the names. Parts of an answer that a chat completion has no field for go into fields that
+clients know from other servers: `reasoning_content` and `reasoning_details` (see `reasoning`), `stop_reason`
+(see `finish`).
 """
 
 from __future__ import annotations

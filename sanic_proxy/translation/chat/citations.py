@@ -23,7 +23,7 @@ def _flat(annotation: Any) -> Any:
 
 
 def written(annotations: list[Any]) -> list[Any]:
-    """Those of `annotations` that a chat can have: citations of pages."""
+    """The `annotations` that a chat can have: citations of pages."""
     return [
         {"type": _TYPE, _TYPE: {key: value for key, value in annotation.items() if key != "type"}}
         for annotation in annotations

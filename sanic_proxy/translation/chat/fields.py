@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
@@ -83,6 +83,10 @@ class Fields:
         if not isinstance(value, list):
             raise wrong_type(self.at(name), "a list")
         return value
+
+    def others(self, known: Container[str]) -> dict[str, Any]:
+        """The fields with other names than the known ones."""
+        return {name: value for name, value in self.value.items() if value is not None and name not in known}
 
 
 def wrong_type(path: str, expected: str) -> InvalidRequest:

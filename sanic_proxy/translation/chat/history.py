@@ -246,7 +246,7 @@ class _HistoryWriter:
         return _ERROR_PREFIX + text if result.is_error else text, others
 
     def _write_orphans(self, turn: Turn) -> None:
-        """Those of the results in `turn` that no call before it has."""
+        """Write the results in `turn` that belong to no call before it."""
         for part in turn.parts:
             if not isinstance(part, ToolResult):
                 self._drop_part(part)
@@ -261,7 +261,7 @@ class _HistoryWriter:
                     else {"role": "user", "content": f"{heading}\n{text}"}
                 )
 
-    # What is dropped.
+    # Dropped parts.
 
     def _drop_part(self, part: Part) -> None:
         match part:

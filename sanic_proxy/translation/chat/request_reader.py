@@ -62,6 +62,13 @@ _READ = frozenset(
         *("n", "reasoning", "thinking", "logprobs"),
     ]
 )
+_READ_IN_MESSAGES = frozenset(
+    [
+        *("role", "content", "name", "refusal", "audio", "tool_calls", "tool_call_id", "function_call"),
+        *("annotations", "reasoning_details", "cache_control", *reasoning.TEXT_FIELDS),
+    ]
+)
+_READ_IN_FUNCTIONS = frozenset({"name", "description", "parameters", "strict", "cache_control"})
 # Values that ask for what an answer is anyway.
 _DEFAULTS: Mapping[str, Any] = {"store": False, "modalities": ["text"], "logit_bias": {}}
 # A function call of the legacy API has no id: these are made for it and its result.
@@ -73,8 +80,8 @@ def read(fields: Mapping[str, Any]) -> Conversation:
     root = Fields(fields)
     extras: Json = {
         name: value
-        for name, value in fields.items()
-        if value is not None and name not in _READ and not (name in _DEFAULTS and value == _DEFAULTS[name])
+        for name, value in root.others(_READ).items()
+        if not (name in _DEFAULTS and value == _DEFAULTS[name])
     }
     model = root.required_text("model")
     messages = list(root.members("messages"))
@@ -82,7 +89,7 @@ def read(fields: Mapping[str, Any]) -> Conversation:
         raise wrong_type("messages", "a list that is not empty")
     conversation = Conversation(
         model,
-        _History().turns(messages),
+        _History(extras).turns(messages),
         is_streaming=root.flag("stream") or False,
         include_usage=_include_usage(root, extras),
         tools=list(_tools(root, extras)),
@@ -193,7 +200,7 @@ def _tools(root: Fields, extras: Json) -> Iterator[Tool]:
     for tool in root.members("tools"):
         match tool.text("type"):
             case "function" | None:
-                yield _function(tool.required_member("function"), tool.mapping("cache_control"))
+                yield _function(tool.required_member("function"), extras, tool.mapping("cache_control"))
             case "custom":
                 custom = tool.required_member("custom")
                 yield Tool(
@@ -205,16 +212,19 @@ def _tools(root: Fields, extras: Json) -> Iterator[Tool]:
             case kind:
                 extras[f"tools.{kind}"] = dict(tool.value)
     for function in root.members("functions"):
-        yield _function(function, None)
+        yield _function(function, extras)
 
 
-def _function(function: Fields, cache_control: Json | None) -> Tool:
+def _function(function: Fields, extras: Json, cache_control: Json | None = None) -> Tool:
+    others = function.others(_READ_IN_FUNCTIONS)
+    extras.update({f"tools.{name}": value for name, value in others.items()})
     return Tool(
         function.required_text("name"),
         function.text("description"),
         function.mapping("parameters"),
         function.flag("strict"),
         cache_control=_first(cache_control, function.mapping("cache_control")),
+        extras=others,
     )
 
 
@@ -280,7 +290,8 @@ def _choice_word(word: str, path: str) -> ToolChoice:
 class _History:
     """Reads messages in order. The kind of a result is that of its call."""
 
-    def __init__(self) -> None:
+    def __init__(self, extras: Json) -> None:
+        self._extras = extras
         self._kinds: dict[str, CallKind] = {}
         self._function_id = _LEGACY_ID + "0"
 
@@ -288,6 +299,8 @@ class _History:
         turns: list[Turn] = []
         for index, message in enumerate(messages):
             turn = self._turn(message, index)
+            turn.extras = message.others(_READ_IN_MESSAGES)
+            self._extras.update({f"messages.{name}": value for name, value in turn.extras.items()})
             # The results of one turn of the model are one turn.
             if turn.role == "tool" and turns and turns[-1].role == "tool":
                 turns[-1].parts += turn.parts

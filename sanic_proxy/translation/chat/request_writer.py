@@ -71,7 +71,7 @@ def write(conversation: Conversation, target: TargetTraits) -> WrittenRequest:
 
 
 def _options(conversation: Conversation, target: TargetTraits, dropped: set[str]) -> Json:
-    """The fields beside messages and tools; None for those that are not set."""
+    """The fields beside messages and tools; None for fields that are not set."""
     if conversation.top_k is not None:
         dropped.add("top_k")
     if conversation.metadata:

@@ -60,7 +60,7 @@ class ChatStreamWriter(StreamWriter):
         self._thoughts: list[str] = []
         self._is_summary = False
         self._detail_count = 0
-        # For each text field whether it has begun, and those that go on behind another part.
+        # The text fields that have begun, and the ones among them that another part has interrupted.
         self._begun: set[str] = set()
         self._interrupted: set[str] = set()
 

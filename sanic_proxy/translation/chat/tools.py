@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.openai import codec
+from sanic_proxy.translation.chat.paragraphs import joined
 from sanic_proxy.translation.conversation import Json, Tool, ToolCall, ToolChoice
 from sanic_proxy.translation.format import Original
 from sanic_proxy.translation.tool_names import CUSTOM_INPUT
@@ -57,13 +58,14 @@ def written_call(call: ToolCall) -> Json:
 
 
 def written_tools(tools: list[Tool]) -> tuple[dict[str, Json], dict[str, Original]]:
-    """The functions by name, and the originals of those that could not keep their kind or name.
+    """The functions by name, and the originals of the tools that could not keep their kind or name.
 
     Raises InvalidRequest for two different tools of the same name.
     """
     functions: dict[str, Json] = {}
     known: dict[str, Tool] = {}
     originals: dict[str, Original] = {}
+    namespaces: set[str | None] = set()
     for tool in tools:
         name = function_name(tool.namespace, tool.name)
         if (other := known.setdefault(name, tool)) is not tool:
@@ -74,7 +76,9 @@ def written_tools(tools: list[Tool]) -> tuple[dict[str, Json], dict[str, Origina
                 f"rename one of them",
                 param="tools",
             )
-        functions[name] = {"type": "function", "function": _function(tool, name)}
+        is_first = tool.namespace not in namespaces
+        functions[name] = {"type": "function", "function": _function(tool, name, is_first=is_first)}
+        namespaces.add(tool.namespace)
         if (tool.kind, tool.namespace, tool.name) != ("function", None, name):
             originals[name] = (tool.kind, tool.namespace, tool.name)
     return functions, originals
@@ -84,9 +88,9 @@ def _shown(tool: Tool) -> str:
     return f"`{tool.name}`" if tool.namespace is None else f"`{tool.name}` (namespace `{tool.namespace}`)"
 
 
-def _function(tool: Tool, name: str) -> Json:
+def _function(tool: Tool, name: str, *, is_first: bool) -> Json:
     function: Json = {"name": name}
-    if description := "\n\n".join(_description(tool)):
+    if description := joined(_description(tool, is_first=is_first)):
         function["description"] = description
     if tool.kind == "custom":
         function["parameters"] = {
@@ -102,7 +106,10 @@ def _function(tool: Tool, name: str) -> Json:
     return function
 
 
-def _description(tool: Tool) -> Iterator[str]:
+def _description(tool: Tool, *, is_first: bool) -> Iterator[str]:
+    """The texts that describe a tool. The first one of a namespace describes the namespace as well."""
+    if is_first and tool.namespace_description:
+        yield f"All tools `{tool.namespace}__*`: {tool.namespace_description}"
     if tool.description:
         yield tool.description
     grammar = tool.format or {}

@@ -293,6 +293,14 @@ def test_fields(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert {name: getattr(conversation, name) for name in expected} == expected
 
 
+def test_fields_of_messages_and_tools_without_a_place_are_named() -> None:
+    function = {"name": "f", "defer_loading": True, "x": None}
+    conversation = read({**USER, "prefix": True}, tools=[{"type": "function", "function": function}])
+    assert conversation.extras == {"messages.prefix": True, "tools.defer_loading": True}
+    assert conversation.turns[0].extras == {"prefix": True}
+    assert conversation.tools[0].extras == {"defer_loading": True}
+
+
 def tool(**fields: Any) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": [{**call(), **fields}]}
 

@@ -152,6 +152,16 @@ def test_a_result_without_a_call_is_a_message_of_the_user() -> None:
     assert made.dropped == ["messages.tool_result.call_id"]
 
 
+def test_a_result_before_its_call_is_not_the_result_of_that_call() -> None:
+    made = messages(Turn("tool", [result("a", "1")]), Turn("assistant", [ToolCall("a", "f", "{}")]))
+    assert [message["role"] for message in made] == ["user", "assistant", "tool"]
+    assert made[2]["content"] == ""
+
+
+def test_texts_of_two_turns_of_the_model_are_paragraphs() -> None:
+    assert messages(Turn("assistant", [Text("a")]), Turn("assistant", [Text("b")]))[0]["content"] == "a\n\nb"
+
+
 def test_ids_that_return_in_later_turns_keep_their_results() -> None:
     turns: list[Turn] = []
     for text in ("1", "2"):
@@ -379,6 +389,19 @@ def test_tools_of_a_namespace_have_flat_names_in_the_history_too() -> None:
     assert made.originals == {"mcp__files__read": ("function", "mcp__files", "read")}
     assert made.fields["messages"][0]["tool_calls"][0]["function"]["name"] == "mcp__files__read"
     assert made.fields["tool_choice"] == {"type": "function", "function": {"name": "mcp__files__read"}}
+
+
+def test_a_namespace_is_described_with_its_first_tool() -> None:
+    names = ["read", "write"]
+    made = written(
+        tools=[
+            Tool(name, "d", namespace="files", namespace_description="Files of the user.") for name in names
+        ]
+    )
+    assert [function["description"] for function in functions(made)] == [
+        "All tools `files__*`: Files of the user.\n\nd",
+        "d",
+    ]
 
 
 def test_long_names_end_in_a_hash() -> None:

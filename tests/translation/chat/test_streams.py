@@ -349,7 +349,7 @@ def test_each_event_is_written_at_once() -> None:
     assert not writer.write(PartEnd())
 
 
-def test_a_stream_without_events_is_whole_all_the_same() -> None:
+def test_a_stream_without_events_has_a_role_and_an_end() -> None:
     first, last = chunks_of(CHAT.writer(Conversation("m", [], include_usage=False)).end())
     assert first["choices"][0]["delta"]["role"] == "assistant"
     assert last["choices"][0]["finish_reason"] == "stop"
@@ -430,7 +430,7 @@ def test_reasoning_with_signatures() -> None:
         {"reasoning_content": "\n\nagain"},
         {"content": "\n\nb"},
     ]
-    # What a client returns that collects the stream with OpenAI's own library.
+    # OpenAI's own library collects the same details, so a client returns them.
     state: Any = ChatCompletionStreamState()
     for made in written(*events):
         for _ in state.handle_chunk(ChatCompletionChunk.model_validate(made)):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.openai import codec
+from sanic_proxy.translation.responses import ResponsesFormat
 from sanic_proxy.translation.translate import Translation, translated
 from tests.support.chat_translation import CHAT, TARGET, chunks_of
 from tests.support.upstream import DONE, frame
@@ -71,6 +73,38 @@ def test_the_calls_of_a_stream(size: int) -> None:
                 call["name"] += body.get("name", "")
                 call["text"] += body.get("input", "") + body.get("arguments", "")
     assert found == {0: {"name": "apply_patch", "text": INPUT}, 1: {"name": LONG, "text": "{}"}}
+
+
+RESPONSES = ResponsesFormat()
+THOUGHTFUL = {
+    "id": "x",
+    "choices": [
+        {
+            "index": 0,
+            "message": {
+                "role": "assistant",
+                "content": None,
+                "reasoning_content": "hm",
+                "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            "finish_reason": "tool_calls",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(("provider", "dropped"), [("acme", []), ("other", ["messages.reasoning"])])
+def test_reasoning_returns_through_a_client_of_another_api(provider: str, dropped: list[str]) -> None:
+    item = {"role": "user", "content": "hi"}
+    fields = {"model": "m", "input": [item], "tools": [{"type": "function", "name": "f", "parameters": {}}]}
+    answer = json.loads(translated(RESPONSES, fields, CHAT, TARGET).whole(codec.dumps(THOUGHTFUL)))
+    result = {"type": "function_call_output", "call_id": "a", "output": "1"}
+    fields["input"] = [item, *answer["output"], result]
+    made = translated(RESPONSES, fields, CHAT, replace(TARGET, provider=provider))
+    message = made.fields["messages"][1]
+    assert message.get("reasoning_content") == (None if dropped else "hm")
+    assert message["tool_calls"][0]["id"] == "a"
+    assert made.dropped == dropped
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"choices":[]}'])

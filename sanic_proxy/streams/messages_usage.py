@@ -1,0 +1,52 @@
+"""The `usage` objects of Anthropic's Messages API -> tokens. Pure.
+
+Messages count a prompt in three disjoint parts: `input_tokens` excludes `cache_read_input_tokens` and
+`cache_creation_input_tokens`. A stream reports in `message_start` and, cumulatively, in `message_delta`,
+which may leave out or null what it does not repeat.
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-cache-performance
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sanic_proxy.openai.usage import Usage, whole
+
+
+def merged(first: Mapping[str, Any], then: object) -> dict[str, Any]:
+    """The fields of `first`, replaced by those that `then`, a later report of the same stream, states."""
+    later = then if isinstance(then, Mapping) else {}
+    return {**first, **{name: value for name, value in later.items() if value is not None}}
+
+
+def usage_of(fields: Mapping[str, Any]) -> Usage:
+    """The tokens in a `usage` object. Fields that are no numbers count as 0."""
+    read, written = whole(fields.get("cache_read_input_tokens")), _cache_write(fields)
+    details = fields.get("output_tokens_details")
+    return Usage(
+        input=whole(fields.get("input_tokens")) + read + written,
+        output=whole(fields.get("output_tokens")),
+        cached=read,
+        cache_write=written,
+        reasoning=whole(details.get("thinking_tokens")) if isinstance(details, Mapping) else 0,
+    )
+
+
+def _cache_write(fields: Mapping[str, Any]) -> int:
+    """The total; where a provider reports the parts by time to live alone, their sum."""
+    if total := whole(fields.get("cache_creation_input_tokens")):
+        return total
+    parts = fields.get("cache_creation")
+    return sum(map(whole, parts.values())) if isinstance(parts, Mapping) else 0
+
+
+def usage_fields(usage: Usage) -> dict[str, Any]:
+    """A `usage` object with all five counts."""
+    return {
+        "input_tokens": max(0, usage.input - usage.cached - usage.cache_write),
+        "cache_creation_input_tokens": usage.cache_write,
+        "cache_read_input_tokens": usage.cached,
+        "output_tokens": usage.output,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning},
+    }

@@ -1,0 +1,101 @@
+"""The frames of a native Messages stream -> the message that Anthropic answers without `stream`. Pure.
+
+The API answers requests for many tokens in streams only, while clients may ask for a whole answer, and Claude
+Code does after every stream that broke. The request is streamed upstream then, and its answer put together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sanic_proxy import errors
+from sanic_proxy.openai import codec
+from sanic_proxy.streams import sse
+from sanic_proxy.streams.messages_usage import merged
+from sanic_proxy.translation.conversation import Json
+from sanic_proxy.translation.messages.values import UNPARSED_INPUT
+
+# Fields of a delta that are not part of its block.
+_NOT_OF_BLOCK = frozenset({"type", "estimated_tokens"})
+# Fields of `message_delta` that are not part of the message.
+_NOT_OF_MESSAGE = frozenset({"type", "delta", "usage"})
+
+
+class MessageAccumulator:
+    """The message of one stream. `feed` takes its frames in pieces of any size."""
+
+    __slots__ = ("_blocks", "_inputs", "_message", "_splitter")
+
+    def __init__(self) -> None:
+        self._splitter = sse.FrameSplitter()
+        self._message: Json | None = None
+        self._blocks: dict[int, Json] = {}  # by their indexes in the stream
+        self._inputs: dict[int, list[str]] = {}  # the JSON of tools' input
+
+    def feed(self, frames: bytes) -> None:
+        """More of the stream."""
+        for frame in self._splitter.feed(frames):
+            event = codec.loads_tolerant(frame.payload)
+            if isinstance(event, dict):
+                self._add(event)
+
+    def message(self) -> Json:
+        """The message, once the stream is complete. Raises UpstreamBadResponse if it never began."""
+        if self._message is None:
+            raise errors.UpstreamBadResponse("The provider's stream has no `message_start`")
+        return self._message
+
+    def _add(self, event: Json) -> None:
+        if event.get("type") == "message_start" and isinstance(message := event.get("message"), dict):
+            self._message = self._message or {**message, "content": []}
+        if (whole := self._message) is None:
+            return
+        match event:
+            case {"type": "content_block_start", "index": int() as index, "content_block": dict() as block}:
+                self._blocks[index] = dict(block)
+                whole["content"].append(self._blocks[index])
+            case {"type": "content_block_delta", "index": int() as index, "delta": dict() as delta}:
+                if index in self._blocks:
+                    self._add_delta(index, self._blocks[index], delta)
+            case {"type": "content_block_stop", "index": int() as index}:
+                if index in self._inputs:
+                    self._blocks[index]["input"] = _input("".join(self._inputs.pop(index)))
+            case {"type": "message_delta", "delta": dict() as delta}:
+                self._add_message_delta(whole, event, delta)
+
+    def _add_delta(self, index: int, block: Json, delta: Json) -> None:
+        match delta:
+            case {"type": "input_json_delta", "partial_json": str() as piece}:
+                self._inputs.setdefault(index, []).append(piece)
+            case {"type": "citations_delta", "citation": citation}:
+                block["citations"] = [*(block.get("citations") or ()), citation]
+            case {"type": "signature_delta", "signature": signature}:
+                block["signature"] = signature
+            case _:
+                for name, value in delta.items():
+                    if name not in _NOT_OF_BLOCK:
+                        block[name] = _joined(block.get(name), value)
+
+    @staticmethod
+    def _add_message_delta(message: Json, event: Json, delta: Mapping[str, Any]) -> None:
+        message.update({name: value for name, value in event.items() if name not in _NOT_OF_MESSAGE})
+        for name, value in delta.items():
+            if value is not None or name not in message:
+                message[name] = value
+        message["usage"] = merged(message.get("usage") or {}, event.get("usage"))
+
+
+def _joined(value: object, more: object) -> object:
+    """A field of a block with what a delta adds: texts and lists grow, anything else is replaced."""
+    if isinstance(value, str) and isinstance(more, str):
+        return value + more
+    return value + more if isinstance(value, list) and isinstance(more, list) else more
+
+
+def _input(text: str) -> Json:
+    """The input of a tool. Text that is not a JSON object is kept as `values.tool_input` keeps it."""
+    if not text.strip():
+        return {}
+    parsed = codec.loads_tolerant(text.encode("utf-8", "surrogatepass"))
+    return parsed if isinstance(parsed, dict) else {UNPARSED_INPUT: {"raw": text}}
