@@ -14,8 +14,10 @@ class Row:
 
     `protocol` names the class that speaks to it, `dialects` the APIs for conversations that the provider
     offers, the one for translated requests first. `key_header` carries the key: `authorization` as a Bearer
-    token, any other one bare. `base_url` is such that `/chat/completions` follows it; None
-    for a local server, which is on only when its address is set, such as `example_url`. `serves_any_name`:
+    token, any other one bare. `has_openai_fields`: translated chats may have the fields that OpenAI alone
+    knows, and their limit is `max_completion_tokens`. `base_url` is such that a dialect's path
+    (`/chat/completions`) follows it; None for a local server, which is on only when its address is set, such
+    as `example_url`. `serves_any_name`:
     its own model ids look like prefixed ones (`openai/gpt-4o`), so while it is on the router is off by
     default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
     `docs` is the vendor's page with these facts.
@@ -39,6 +41,7 @@ class Row:
     docs: str = ""
     dialects: tuple[str, ...] = ("chat",)
     key_header: str = "authorization"
+    has_openai_fields: bool = False
 
     @property
     def base_url_variable(self) -> str:
@@ -68,7 +71,17 @@ ROWS: tuple[Row, ...] = (
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
         forward_headers=("openai-organization", "openai-project", "openai-beta"),
+        has_openai_fields=True,
         docs="platform.openai.com/docs/api-reference/introduction",
+    ),
+    Row(
+        "anthropic",
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        dialects=("messages",),
+        key_header="x-api-key",
+        models_path="/models?limit=1000",
+        docs="platform.claude.com/docs/en/api/overview",
     ),
     Row("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", docs="console.groq.com/docs/openai"),
     Row(

@@ -198,6 +198,7 @@ class ProviderSettings:
     unify_reasoning: bool = False
     dialects: tuple[str, ...] = ("chat",)
     key_header: str = "authorization"
+    has_openai_fields: bool = False
     stream_usage: bool = True
     hoists_system: bool = True
     options: RequestOptions = NO_OPTIONS

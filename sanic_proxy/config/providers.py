@@ -321,6 +321,7 @@ class ProviderReader:
             unify_reasoning=table.get("unify_reasoning", False),
             dialects=table.get("dialects") or row.dialects,
             key_header=table.get("key_header", row.key_header).lower(),
+            has_openai_fields=row.has_openai_fields,
             stream_usage=table.get("stream_usage", True),
             hoists_system=table.get("hoist_system", True),
             options=_options(table),
@@ -346,8 +347,8 @@ class ProviderReader:
             self._problems.append(f"{where}: {fault}, got {_without_password(url)!r}")
         elif (pasted := _ENDPOINTS.search(plain)) is not None:
             self._problems.append(f"{where}: leave out {pasted[0]} at the end; the proxy adds it")
-        elif row.example_url and not urllib.parse.urlsplit(plain).path:
-            plain += "/v1"
+        elif (row.example_url or row.dialects == ("messages",)) and not urllib.parse.urlsplit(plain).path:
+            plain += "/v1"  # Anthropic's clients have base URLs without it
             self._found.warnings.append(f"{where} has no path: {plain} is used")
         return plain
 

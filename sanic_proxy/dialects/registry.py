@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from sanic_proxy.dialects.base import Dialect, dialect_of
 from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.messages import MESSAGES
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT,)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, MESSAGES)}
 
 
 def dialect_for(path: str) -> Dialect:

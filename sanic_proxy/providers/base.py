@@ -90,7 +90,7 @@ class Call:
     there is none. `model` is the client's name in a JSON body, where it is to be replaced by the
     provider's; `model_span` is its position, if known. `total_at` (loop time) ends all attempts;
     `is_once`: what it does must not be done twice. `resource` is the path of what it works on
-    (`/files/file-abc`), where that belongs to one account.
+    (`/files/file-abc`), where that belongs to one account. `dialect` is the one whose headers it takes along.
     """
 
     method: str
@@ -104,6 +104,7 @@ class Call:
     total_at: float = math.inf
     is_once: bool = False
     resource: str | None = None
+    dialect: Dialect | None = None
 
 
 @dataclass(slots=True)

@@ -120,6 +120,8 @@ class GenericProvider(ChatProvider):
         headers["accept"] = accept if is_header_value(accept) else "*/*"
         if call.content_type is not None:
             headers["content-type"] = call.content_type
+        if call.dialect is not None:
+            headers |= self._conversations[call.dialect.name].headers_up(call.headers)
         to = self._endpoint(call.method, call.path)
         try:
             if isinstance(call.body, Upload):
@@ -153,7 +155,8 @@ class GenericProvider(ChatProvider):
         settings = self.settings
         if settings.models or settings.models_path is None:
             return [{"id": model} for model in settings.models]
-        response = await self.client.send(self._models, is_fresh=True)
+        more = self._conversations[self.dialects[0]].headers_up({})
+        response = await self.client.send(self._models, headers=more, is_fresh=True)
         try:
             entries = models.model_entries(codec.loads_tolerant(await response.read_all()))
         finally:

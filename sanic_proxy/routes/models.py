@@ -6,8 +6,10 @@ from urllib.parse import unquote
 
 from sanic import Blueprint, HTTPResponse
 
+from sanic_proxy.dialects.messages import VERSION_HEADER
 from sanic_proxy.errors import ModelNotFound
 from sanic_proxy.openai import codec
+from sanic_proxy.openai.anthropic_models import model_info, page_of
 from sanic_proxy.routes import openapi
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest
@@ -18,8 +20,10 @@ blueprint = Blueprint("models")
 
 @openapi.models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
-    """List the models of all providers that are on."""
+    """List the models of all providers that are on; in Anthropic's shape for Anthropic's clients."""
     models = await state_of(request.app).models.all()
+    if VERSION_HEADER in request.fields:
+        return _json(page_of(models, request.args))
     return _json({"object": "list", "data": models})
 
 
@@ -32,7 +36,7 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     found = await state_of(request.app).models.one(wanted)
     if found is None:
         raise ModelNotFound(f"The model {wanted[:200]!r} does not exist", param="model")
-    return _json(found)
+    return _json(model_info(found) if VERSION_HEADER in request.fields else found)
 
 
 def _json(value: object) -> HTTPResponse:

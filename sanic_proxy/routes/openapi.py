@@ -157,6 +157,42 @@ chat = _documented(
 )
 
 
+_MESSAGE_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "max_tokens", "messages"],
+    "properties": {
+        "model": {"type": "string", "description": "provider/model", "example": EMBEDDED_MODEL},
+        "max_tokens": {"type": "integer", "minimum": 1, "example": 1024},
+        "messages": _CHAT_REQUEST["properties"]["messages"],
+        "stream": {"type": "boolean", "default": False},
+    },
+    "additionalProperties": True,
+}
+messages = _documented(
+    "Create a message (Anthropic's Messages API)",
+    "messages",
+    (
+        "The message; with `stream: true` its events as server-sent events, ended by `message_stop`",
+        {**_json({"type": "object"}), "text/event-stream": {"schema": {"type": "string"}}},
+    ),
+    body=_json(_MESSAGE_REQUEST),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
+count_tokens = _documented(
+    "Count the tokens of a message",
+    "messages",
+    (
+        "The number; with the header `x-sanic-proxy-estimated` where the provider does not count",
+        _json({"type": "object", "properties": {"input_tokens": {"type": "integer"}}}),
+    ),
+    body=_json({**_MESSAGE_REQUEST, "required": ["model", "messages"]}),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
+hello = _documented("Answer an agent's probe", "messages", ("The proxy answers", _json(_STATUS)), errors={})
+
+
 def endpoint(row: Row) -> Callable[[Handler], Handler]:
     """What is said of an endpoint that passes through."""
     body: dict[str, Any] | None = None

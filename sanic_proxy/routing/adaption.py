@@ -7,6 +7,7 @@ request is translated, and its answer is translated back.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
@@ -76,6 +77,8 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
         stream_usage=settings.stream_usage,
         hoists_system=settings.hoists_system,
     )
+    if settings.has_openai_fields:
+        traits = replace(traits, limit_field="max_completion_tokens", omitted_fields=frozenset())
     fields = {**request.fields, "stream": request.is_streaming}
     translation = translated(request.dialect.format, fields, request.wire.format, traits)
     request.drop(translation.dropped)

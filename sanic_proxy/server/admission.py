@@ -23,7 +23,7 @@ from sanic_proxy.state import KeyRing
 OPEN_PATHS = frozenset(
     {
         *("/", "/docs", "/docs/docs.js", "/openapi.json"),  # they hold nothing of the installation
-        *("/health", "/healthz", "/health/liveliness", "/health/readiness"),
+        *("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello"),
     }
 )
 # The routes below it demand a key of their own: see `check_admin`.

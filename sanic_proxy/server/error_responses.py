@@ -13,7 +13,6 @@ from sanic import HTTPResponse, Request
 from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
 
 from sanic_proxy import errors
-from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.routing import policy
 from sanic_proxy.server import unknown_paths
 from sanic_proxy.server.request import ProxyRequest, public_url
@@ -46,7 +45,7 @@ def render(request: Request, exception: Exception) -> HTTPResponse:
         headers["allow"] = ", ".join(sorted(exception.allowed_methods or ()))
     path = getattr(request, "path", "/")
     return HTTPResponse(
-        error.body or unknown_paths.error_body(path, error) or dialect_for(path).error_body(error),
+        error.body or unknown_paths.error_body(path, error),
         status=error.upstream_status if error.body and error.upstream_status else error.status,
         headers=headers,
         content_type="application/json",

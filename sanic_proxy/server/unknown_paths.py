@@ -12,15 +12,23 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
-from sanic_proxy.dialects.chat import error_object
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.messages import MESSAGES
+from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS
 
 # Below `/v1`. The names of resources (`<id>`) may hold slashes in `/models/<id>` only.
-OFFERED = ("/chat/completions", "/models", "/models/<id>", *dict.fromkeys(row.path for row in ROWS))
+OFFERED = (
+    "/chat/completions",
+    "/messages",
+    "/messages/count_tokens",
+    "/models",
+    "/models/<id>",
+    *dict.fromkeys(row.path for row in ROWS),
+)
 _OFFERED = re.compile(
     "|".join(path.replace("/models/<id>", "/models/.+").replace("<id>", "[^/]+") for path in OFFERED)
 )
@@ -29,10 +37,12 @@ _MODEL = re.compile(r"/(?:models|deployments)/([\w.@-]+)", re.IGNORECASE)
 _MAX_CHARS = 200
 
 
-def error_body(path: str, error: ProxyError) -> bytes | None:
-    """`error` in the shape of the API that `path` belongs to; None unless that API is not offered."""
-    api = _api_of(path)
-    return None if api is None else codec.dumps(api.body(error))
+def error_body(path: str, error: ProxyError) -> bytes:
+    """`error` in the shape of the API that `path` belongs to, whether or not the proxy offers that API."""
+    if (api := _api_of(path)) is not None:
+        return api.body(error)
+    offered = _offered_in(path)
+    return dialect_for(_plain(path) if offered is None else f"/v1{offered}").error_body(error)
 
 
 def is_foreign(path: str) -> bool:
@@ -53,7 +63,8 @@ def advice(method: str, path: str, url: str) -> str:
             f"for OpenAI's API with the base URL {base}"
         )
     if (offered := _offered_in(path)) is not None:
-        return f"{problem}. Use {base}{offered}: the client's base URL has to be {base}"
+        of_client = url if offered.startswith(MESSAGES.path) else base
+        return f"{problem}. Use {base}{offered}: the client's base URL has to be {of_client}"
     near = get_close_matches(_plain(path).removeprefix("/v1"), OFFERED, 1, 0.8)
     if near:
         return f"{problem}. Did you mean {base}{near[0]}?"
@@ -87,29 +98,9 @@ def _replacement(path: str) -> tuple[str, str]:
 # The shapes of errors
 
 
-def _openai(error: ProxyError) -> dict[str, Any]:
-    return {"error": error_object(error)}
-
-
-def _anthropic(error: ProxyError) -> dict[str, Any]:
-    kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}}
-
-
-# https://platform.claude.com/docs/en/api/errors
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-
-
-def _gemini(error: ProxyError) -> dict[str, Any]:
+def _gemini(error: ProxyError) -> bytes:
     kind = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-    return {"error": {"code": error.status, "message": error.message, "status": kind}}
+    return codec.dumps({"error": {"code": error.status, "message": error.message, "status": kind}})
 
 
 # https://ai.google.dev/gemini-api/docs/troubleshooting
@@ -123,8 +114,8 @@ _GEMINI_STATUSES = {
 }
 
 
-def _ollama(error: ProxyError) -> dict[str, Any]:
-    return {"error": error.message}
+def _ollama(error: ProxyError) -> bytes:
+    return codec.dumps({"error": error.message})
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +124,7 @@ class _Api:
 
     name: str
     pattern: re.Pattern[str]
-    body: Callable[[ProxyError], dict[str, Any]]
+    body: Callable[[ProxyError], bytes]
 
 
 def _paths(text: str) -> re.Pattern[str]:
@@ -143,10 +134,11 @@ def _paths(text: str) -> re.Pattern[str]:
 _APIS = (
     _Api(
         "Anthropic's Messages API",
-        _paths(r"(/anthropic)?(/v1)?/(messages(/(count_tokens|batches.*))?|complete)"),
-        _anthropic,
+        _paths(r"(/anthropic)?(/v1)?/(messages/batches.*|complete)"),
+        MESSAGES.error_body,
     ),
-    _Api("OpenAI's Responses API", _paths(r"(/openai)?(/v1)?/responses(/.*)?"), _openai),
+    _Api("OpenAI's Assistants API", _paths(r"(/openai)?(/v1)?/(threads|assistants)(/.*)?"), CHAT.error_body),
+    _Api("OpenAI's Responses API", _paths(r"(/openai)?(/v1)?/responses(/.*)?"), CHAT.error_body),
     _Api(
         "Gemini's API",
         _paths(
@@ -158,7 +150,7 @@ _APIS = (
     _Api(
         "Azure's deployments",
         _paths(r"/openai/deployments/[^/]+/.*"),
-        _openai,
+        CHAT.error_body,
     ),
     _Api(
         "Ollama's API",

@@ -11,6 +11,7 @@ from sanic_proxy.config.catalog import ROWS, Row
 SHIPPED = [
     "straico",
     "openai",
+    "anthropic",
     "groq",
     "cerebras",
     "sambanova",

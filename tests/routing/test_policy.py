@@ -218,7 +218,7 @@ def test_waits_grow_and_differ(repeat: int, longest: float) -> None:
         # No repeat within a minute can succeed.
         (waiting(errors.RateLimited("x"), 3600, 60), 60, False),
         (errors.RateLimited("x", retry_after_s=3590), 3590, False),
-        (errors.InsufficientQuota("x"), None, False),
+        (errors.InsufficientQuota("x"), 3600, False),
         (errors.UpstreamAuthFailed("x"), None, False),
         (errors.UpstreamAccessDenied("x"), None, False),
         (rejected(404), None, False),

@@ -16,7 +16,7 @@ from tests.support.proxy import Proxy, running_proxy
 
 URL = "http://localhost:8000"
 CHAT = "/v1/chat/completions"
-BODY = {"model": "echo/echo", "input": "x", "messages": [{"role": "user", "content": "x"}]}
+BODY = {"model": "echo/echo", "input": "x", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,11 @@ PATHS = [
     ("/v1/" + "x/" * 3000, None, "openai"),
     ("/v1/v1/files/{x}", "/v1/files/", "openai"),
     # Other APIs
-    ("/v1/messages", CHAT, "anthropic"),
-    ("/v1/messages?beta=true", CHAT, "anthropic"),
-    ("/v1/v1/messages", CHAT, "anthropic"),
-    ("//v1/messages/", CHAT, "anthropic"),
-    ("/messages", CHAT, "anthropic"),
-    ("/anthropic/v1/messages", CHAT, "anthropic"),
-    ("/v1/messages/count_tokens", CHAT, "anthropic"),
+    ("/v1/v1/messages", "/v1/messages", "anthropic"),
+    ("//v1/messages/", "/v1/messages", "anthropic"),
+    ("/anthropic/v1/messages", "/v1/messages", "anthropic"),
+    ("/v1/messages/v1/messages", "/v1/messages", "anthropic"),
+    ("/v1/messages/batches", None, "anthropic"),
     ("/v1/complete", CHAT, "anthropic"),
     ("/v1/responses", CHAT, "openai"),
     ("/v1/responses/resp_1/cancel", CHAT, "openai"),
@@ -157,8 +155,8 @@ def test_every_status_has_a_name_in_every_shape(status: int) -> None:
 
 
 def _body(path: str, error: ProxyError) -> dict[str, Any]:
-    body = unknown_paths.error_body(path, error)
-    return {} if body is None else json.loads(body)
+    body: dict[str, Any] = json.loads(unknown_paths.error_body(path, error))
+    return body
 
 
 def test_a_wrong_method_is_answered_with_the_right_ones(proxy: Proxy) -> None:

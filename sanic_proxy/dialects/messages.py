@@ -1,0 +1,134 @@
+"""Anthropic's Messages: https://platform.claude.com/docs/en/api/messages.
+
+A provider that speaks it gets the client's bytes, with two exceptions: signatures of reasoning which it has
+not made are removed (`translation.signatures`), and a whole answer that may take longer than a silent
+connection lives is requested as a stream and collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy import errors
+from sanic_proxy.dialects.base import Dialect, ParsedRequest, register
+from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.codec import Span
+from sanic_proxy.openai.fields import flag_field, list_field, text_field
+from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.messages_filter import PING, MessagesStreamFilter
+from sanic_proxy.streams.messages_usage import usage_of
+from sanic_proxy.translation.format import Collector
+from sanic_proxy.translation.messages import MessagesFormat
+from sanic_proxy.translation.messages.accumulate import MessageAccumulator
+from sanic_proxy.translation.messages.native import with_own_reasoning
+from sanic_proxy.upstream import answers
+
+VERSION_HEADER = "anthropic-version"
+# Anthropic's SDKs refuse to wait for a whole answer of more tokens than this, at 128,000 tokens an hour.
+_MAX_SILENT_TOKENS = 21_333
+_TOKENS_PER_S = 128_000 / 3600
+
+# https://platform.claude.com/docs/en/api/errors
+_TYPES: Mapping[int, str] = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class MessagesDialect(Dialect):
+    """See the module."""
+
+    name = "messages"
+    path = "/messages"
+    forward_headers = ("anthropic-beta", VERSION_HEADER)
+    headers = {VERSION_HEADER: "2023-06-01"}  # noqa: RUF012 - a class variable by its declaration
+    format = MessagesFormat()
+    ping = PING
+
+    @override
+    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+        model = text_field(fields, "model")
+        is_streaming = flag_field(fields, "stream")
+        list_field(fields, "messages")
+        tokens = fields.get("max_tokens")
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+            problem = "is missing" if tokens is None else "must be a whole number of at least 1"
+            raise InvalidRequest(f"The parameter `max_tokens` {problem}", param="max_tokens")
+        is_long = not is_streaming and tokens > _MAX_SILENT_TOKENS
+        return ParsedRequest(
+            body,
+            fields,
+            model,
+            is_streaming,
+            include_usage=True,
+            model_span=model_span,
+            collect_s=tokens / _TOKENS_PER_S if is_long else None,
+        )
+
+    @override
+    def error_body(self, error: ProxyError) -> bytes:
+        return codec.dumps({"type": "error", "error": {"type": _type_of(error), "message": error.message}})
+
+    @override
+    def error_event(self, error: ProxyError) -> bytes:
+        return b"event: error\ndata: " + self.error_body(error) + b"\n\n"
+
+    @override
+    def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
+        return MessagesStreamFilter()
+
+    @override
+    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Mapping[str, Any] | None:
+        if b'"signature"' not in body and b"redacted_thinking" not in body:
+            return None
+        prepared = with_own_reasoning(fields, provider)
+        return None if prepared is fields else prepared
+
+    @override
+    def collector(self) -> Collector:
+        return _MessageCollector()
+
+    @override
+    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+        message = answers.checked(body)
+        if not isinstance(message, dict) or not isinstance(message.get("content"), list):
+            raise errors.UpstreamBadResponse("The provider's answer is not a message")
+        if not (message["content"] or message.get("stop_reason")):
+            raise answers.empty_answer()
+        usage = message.get("usage")
+        return usage_of(usage).as_chat() if isinstance(usage, dict) else None
+
+
+class _MessageCollector(Collector):
+    def __init__(self) -> None:
+        self._message = MessageAccumulator()
+
+    @override
+    def feed(self, frames: bytes) -> None:
+        self._message.feed(frames)
+
+    @override
+    def body(self) -> bytes:
+        return codec.dumps(self._message.message())
+
+
+def _type_of(error: ProxyError) -> str:
+    if isinstance(error, errors.InsufficientQuota):
+        return "billing_error"
+    return _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+
+
+MESSAGES = register(
+    MessagesDialect(), "/v1/messages", "/messages", "/v1/messages/count_tokens", "/messages/count_tokens"
+)
