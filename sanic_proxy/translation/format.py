@@ -29,7 +29,9 @@ class TargetTraits:
     `limit_field` is the name of the limit of tokens in a chat: OpenAI's reasoning models refuse `max_tokens`,
     and many other servers know nothing else. `omitted_fields` are fields of a chat request that the target
     does not know, and might refuse: by default those that only OpenAI has.
-    `thinking`: how a model of the Messages API is told to think, with an effort or with a budget of tokens.
+    `thinking`: how a model of the Messages API is made to think, with an effort or with a budget of tokens.
+    `takes_sampling`: it takes `temperature`, `top_p` and `top_k`, which Anthropic's models since Opus 4.7,
+    and all models with the API's version 2026-10-21, refuse.
     """
 
     provider: str
@@ -40,6 +42,7 @@ class TargetTraits:
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     omitted_fields: frozenset[str] = frozenset({"prompt_cache_key", "service_tier", "verbosity"})
     thinking: Literal["adaptive", "budget"] = "adaptive"
+    takes_sampling: bool = False
 
 
 @dataclass(slots=True)

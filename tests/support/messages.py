@@ -25,6 +25,8 @@ _DELTAS: Mapping[str, set[str]] = {
     "server_tool_use": {"input_json_delta"},
 }
 
+_SAMPLING = {"temperature", "top_p", "top_k"}
+
 Json = dict[str, Any]
 
 
@@ -35,7 +37,7 @@ def frame(type_: str, **fields: Any) -> bytes:
 
 
 def start(**usage: int) -> bytes:
-    message = {
+    message: Json = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
@@ -157,7 +159,11 @@ def _event(lines: bytes) -> Json:
 
 
 def check_request(fields: Mapping[str, Any]) -> None:
-    """Raise if `fields` is not a request of Anthropic's specification, or has fields that are not in it."""
+    """Raise if `fields` is not a request of Anthropic's specification, or has fields that are not in it.
+
+    Parameters of sampling are left out: version 2026-10-21 of the API has none.
+    """
+    fields = {name: value for name, value in fields.items() if name not in _SAMPLING}
     validated = (_STREAMED if fields.get("stream") else _WHOLE).validate_python(dict(fields))
     assert _consumed(validated) == fields
 

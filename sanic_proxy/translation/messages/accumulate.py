@@ -14,7 +14,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.messages_usage import merged
 from sanic_proxy.translation.conversation import Json
-from sanic_proxy.translation.messages.values import UNPARSED_INPUT
+from sanic_proxy.translation.messages.values import input_of
 
 # Fields of a delta that are not part of its block.
 _NOT_OF_BLOCK = frozenset({"type", "estimated_tokens"})
@@ -60,7 +60,7 @@ class MessageAccumulator:
                     self._add_delta(index, self._blocks[index], delta)
             case {"type": "content_block_stop", "index": int() as index}:
                 if index in self._inputs:
-                    self._blocks[index]["input"] = _input("".join(self._inputs.pop(index)))
+                    self._blocks[index]["input"] = input_of("".join(self._inputs.pop(index)))
             case {"type": "message_delta", "delta": dict() as delta}:
                 self._add_message_delta(whole, event, delta)
 
@@ -91,11 +91,3 @@ def _joined(value: object, more: object) -> object:
     if isinstance(value, str) and isinstance(more, str):
         return value + more
     return value + more if isinstance(value, list) and isinstance(more, list) else more
-
-
-def _input(text: str) -> Json:
-    """The input of a tool. Text that is not a JSON object is kept as `values.tool_input` keeps it."""
-    if not text.strip():
-        return {}
-    parsed = codec.loads_tolerant(text.encode("utf-8", "surrogatepass"))
-    return parsed if isinstance(parsed, dict) else {UNPARSED_INPUT: {"raw": text}}

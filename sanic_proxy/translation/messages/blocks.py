@@ -43,7 +43,7 @@ class BlockWriter:
     def _block(self, part: Part, role: str) -> Json | None:
         match part:
             case Text() | Refusal():
-                return _text(part)
+                return self._text(part, role)
             case Image() | Document() if role == "user":
                 return self._image(part) if isinstance(part, Image) else self._document(part)
             case Reasoning() if role == "assistant":
@@ -52,12 +52,23 @@ class BlockWriter:
                 return self._call(part)
             case ToolResult() if role == "user":
                 return self._result(part)
-            case Other(kind, value) if kind in values.OWN_BLOCKS:
+            case Other(kind, value) if kind in values.OWN_BLOCKS and (role == "user" or kind != "document"):
                 return value
             case _:
                 kind = part.type if isinstance(part, Other) else type(part).__name__.lower()
                 self._drop(f"messages.{kind}")
                 return None
+
+    def _text(self, part: Text | Refusal, role: str) -> Json | None:
+        """None for a blank text, which the API refuses."""
+        if not part.text.strip():
+            return None
+        if isinstance(part, Refusal):
+            return text_block(part.text)
+        if part.citations and role != "assistant":
+            self._drop("messages.citations")
+            return text_block(part.text, part.cache_control)
+        return text_block(part.text, part.cache_control, part.citations)
 
     def _image(self, image: Image) -> Json | None:
         source = _source(image.url, image.file_id)
@@ -105,15 +116,6 @@ class BlockWriter:
         if result.is_error:
             block["is_error"] = True
         return _marked(block, result.cache_control)
-
-
-def _text(part: Text | Refusal) -> Json | None:
-    """None for a blank text, which the API refuses."""
-    if not part.text.strip():
-        return None
-    if isinstance(part, Refusal):
-        return text_block(part.text)
-    return text_block(part.text, part.cache_control, part.citations)
 
 
 def text_block(text: str, cache_control: Json | None = None, citations: list[Any] | None = None) -> Json:

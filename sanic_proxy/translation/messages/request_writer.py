@@ -12,7 +12,9 @@
 | effort | `thinking` and `output_config.effort` | `thinking` |
 | format `json_schema` | `output_config.format` | always strict; the name is not written |
 | no limit | `max_tokens` | `TargetTraits.max_tokens` |
+| temperature, `top_p`, `top_k` | the same | if `TargetTraits.takes_sampling`, else dropped |
 | temperature above 1 | 1 | OpenAI's range ends at 2 |
+| citations, documents | the same | citations in answers, documents in users' messages only |
 | neither user's nor tool's turn first | the system prompt, or "." | a conversation begins with the user |
 
 A system message in the middle has to stand behind a user's message, and before an answer or at the end;
@@ -184,15 +186,17 @@ class _Writer:
 
     def _write_sampling(self) -> None:
         asked, fields = self._asked, self._fields
-        if asked.temperature is not None:
-            fields["temperature"] = min(asked.temperature, 1)
-            if asked.temperature > 1:
+        sampling = {"temperature": asked.temperature, "top_p": asked.top_p, "top_k": asked.top_k}
+        # 1 is the default of both, and models since 4.5 refuse both at once.
+        stated = {name: value for name, value in sampling.items() if value is not None and value != 1}
+        if not self._target.takes_sampling:
+            for name in stated:
+                self._drop(name)
+        else:
+            fields.update(stated)
+            if fields.get("temperature", 1) > 1:
+                fields["temperature"] = 1
                 self._drop("temperature")
-        # Models since 4.5 refuse both; a `top_p` of 1 changes nothing.
-        if asked.top_p is not None and not (asked.top_p == 1 and asked.temperature is not None):
-            fields["top_p"] = asked.top_p
-        if asked.top_k is not None:
-            fields["top_k"] = asked.top_k
         if stop := [text for text in asked.stop if text.strip()]:
             fields["stop_sequences"] = stop
         if len(stop) < len(asked.stop):

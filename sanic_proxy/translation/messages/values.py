@@ -5,6 +5,8 @@ Source: the types of `anthropic` 2.14.0, which are generated from Anthropic's sp
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -103,10 +105,26 @@ def tool_input(call: ToolCall) -> Json:
     """
     if call.kind == "custom":
         return {CUSTOM_INPUT: call.arguments}
-    if not call.arguments.strip():
+    return input_of(call.arguments)
+
+
+def input_of(arguments: str) -> Json:
+    """The input that a text of arguments stands for; see `tool_input`."""
+    if not arguments.strip():
         return {}
-    parsed = codec.loads_tolerant(call.arguments.encode("utf-8", "surrogatepass"))
-    return parsed if isinstance(parsed, dict) else {UNPARSED_INPUT: {"raw": call.arguments}}
+    try:
+        # Python's own parser keeps integers of any size.
+        parsed = json.loads(arguments, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError):
+        parsed = None
+    return parsed if isinstance(parsed, dict) else {UNPARSED_INPUT: {"raw": arguments}}
+
+
+def _finite(number: str) -> float:
+    """Raises ValueError for a number that JSON cannot hold again."""
+    if not math.isfinite(value := float(number)):
+        raise ValueError(number)
+    return value
 
 
 def arguments_of(value: Mapping[str, Any]) -> str:

@@ -137,7 +137,7 @@ def test_images(source: dict[str, str], image: Image) -> None:
         ({"type": "file", "file_id": "file_1"}, {"file_id": "file_1"}),
     ],
 )
-def test_documents(source: dict[str, str], fields: dict[str, str]) -> None:
+def test_documents(source: dict[str, str], fields: dict[str, Any]) -> None:
     block = {
         "type": "document",
         "source": source,

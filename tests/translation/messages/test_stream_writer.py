@@ -55,7 +55,7 @@ def read_back(frames: bytes, provider: str = "p") -> list[Event]:
 
 
 def test_the_head_has_the_tokens_of_the_input_where_they_are_known() -> None:
-    stream = judged(written([BEGIN._replace(usage=Usage(10, 0, 4, 3)), TextDelta("a")]))
+    stream = judged(written([Begin("chatcmpl-1", "gpt", 0, Usage(10, 0, 4, 3)), TextDelta("a")]))
     usage = stream.events[0]["message"]["usage"]
     assert (usage["input_tokens"], usage["cache_read_input_tokens"]) == (3, 4)
     assert usage["cache_creation_input_tokens"] == 3
@@ -84,7 +84,7 @@ def test_usage_may_come_before_or_after_the_finish_reason(is_usage_first: bool) 
     ("upstream", "ours"), [("msg_01", "msg_01"), ("chatcmpl-1", "msg_chatcmpl-1"), ("a.b/c", "msg_a_b_c")]
 )
 def test_the_id_is_made_of_the_upstreams(upstream: str, ours: str) -> None:
-    message = judged(written([BEGIN._replace(id=upstream), TextDelta("a")])).events[0]["message"]
+    message = judged(written([Begin(upstream, "gpt", 0), TextDelta("a")])).events[0]["message"]
     assert message["id"] == ours
 
 
@@ -191,7 +191,7 @@ def test_calls_that_interleave_are_written_one_after_the_other() -> None:
 
 def test_a_call_is_written_at_once_when_the_one_before_is_complete() -> None:
     writer = FORMAT.writer(Conversation("asked", []))
-    events = [BEGIN, CallBegin(0, "a", "f"), CallDelta(0, '{"x":1}'), CallBegin(1, "b", "g")]
+    events: list[Event] = [BEGIN, CallBegin(0, "a", "f"), CallDelta(0, '{"x":1}'), CallBegin(1, "b", "g")]
     frames = b"".join(map(writer.write, events))
     assert b'"id":"b"' in frames
     assert b'"partial_json":"{\\"y"' in writer.write(CallDelta(1, '{"y'))
@@ -226,7 +226,8 @@ def test_the_input_of_a_custom_tool_is_a_json_object() -> None:
 
 def test_each_event_is_written_whole() -> None:
     writer = FORMAT.writer(Conversation("asked", []))
-    for event in [BEGIN, TextDelta("a\n\nb"), CallBegin(0, "c", "f"), CallDelta(0, "{}"), Finish("stop")]:
+    events: list[Event] = [BEGIN, TextDelta("a\n\nb"), CallBegin(0, "c", "f"), CallDelta(0, "{}")]
+    for event in [*events, Finish("stop")]:
         frames = writer.write(event)
         assert not frames or (frames.startswith(b"event: ") and frames.endswith(b"}\n\n"))
 
