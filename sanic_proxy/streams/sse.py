@@ -75,6 +75,12 @@ class FrameSplitter:
         """
         if self._tail or self._holds_cr or not data.endswith(b"\n\n") or b"\r" in data:
             return None
+        end = data.find(b"\n")
+        if data.find(b"\n", end + 1) == len(data) - 2 and data.startswith(b"event: "):
+            if data.find(b"data: ", end, end + 7) < 0:
+                return None
+            self._at_start = False
+            return [(data[7:end], data[end + 7 : -2])]
         lines = data.split(b"\n")
         names, payloads = lines[:-1:3], lines[1::3]
         if len(lines) % 3 != 1 or any(lines[2::3]):

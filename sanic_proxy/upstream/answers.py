@@ -47,6 +47,22 @@ def checked_completion(body: bytes) -> dict[str, Any]:
     return parsed
 
 
+def checked_message(body: bytes) -> dict[str, Any]:
+    """The message in an answer of Anthropic's Messages API.
+
+    Raises UpstreamBadResponse if it is invalid or has neither content nor a stop reason, and the error that
+    it reports.
+    """
+    parsed = _parsed(body)
+    if isinstance(parsed, dict) and isinstance(parsed.get("content"), list):
+        if not parsed["content"] and not parsed.get("stop_reason"):
+            raise empty_answer()
+        return parsed
+    if error_parser.is_error(parsed):
+        raise error_parser.error_in_band(parsed)
+    raise errors.UpstreamBadResponse("The provider's answer is not a message")
+
+
 # The finish reasons that OpenAI documents, https://platform.openai.com/docs/api-reference/chat/object.
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 

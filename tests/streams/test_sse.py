@@ -112,3 +112,35 @@ def test_line_ends_without_end_are_not_kept() -> None:
 
 def test_encode_makes_one_frame() -> None:
     assert frames_of(sse.encode(b"{}"), []) == [sse.Frame(b"data: {}\n\n", b"{}")]
+
+
+EVENT = b'event: a\ndata: {"x":"data: y"}\n\n'
+
+
+@pytest.mark.parametrize(
+    ("data", "payloads"),
+    [
+        (EVENT, [(b"a", b'{"x":"data: y"}')]),
+        (EVENT * 3, [(b"a", b'{"x":"data: y"}')] * 3),
+        (b"event: \ndata: \n\n" * 2, [(b"", b"")] * 2),
+        (b"", None),
+        (b"\n\n", None),
+        (EVENT[:-1], None),
+        (EVENT + b"\n", None),
+        (EVENT + EVENT[:-2], None),
+        (b"event: a\n\n", None),
+        (b"event: a\ndata:{}\n\n", None),
+        (b"event: a\nevent: b\n\n", None),
+        (b"data: {}\nevent: a\n\n", None),
+        (b"event: a\ndata: 1\ndata: 2\n\n", None),
+        (b"event: a\r\ndata: 1\n\n", None),
+        (b"data: {}\n\n" + EVENT, None),
+        (b"data: {}\n\n", None),
+        (b": ping\n\n", None),
+    ],
+)
+def test_payloads_of_whole_events(data: bytes, payloads: list[tuple[bytes, bytes]] | None) -> None:
+    splitter = sse.FrameSplitter()
+    assert splitter.event_payloads(data) == payloads
+    splitter.feed(b"x")
+    assert splitter.event_payloads(EVENT) is None

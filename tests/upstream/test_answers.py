@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy import errors
-from sanic_proxy.upstream.answers import checked, checked_completion
+from sanic_proxy.upstream.answers import checked, checked_completion, checked_message
 from tests.support.upstream import completion
 
 TEXT = completion("x")["choices"]
@@ -149,3 +149,32 @@ def test_a_whole_answer_that_is_an_error_raises_it(body: bytes, kind: type[error
         with pytest.raises(errors.ProxyError) as caught:
             read(body)
         assert type(caught.value) is kind
+
+
+MESSAGE = {"type": "message", "content": [{"type": "text", "text": "a"}], "stop_reason": "end_turn"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [MESSAGE, {**MESSAGE, "stop_reason": None}, {**MESSAGE, "content": []}, {**MESSAGE, "error": None}],
+)
+def test_a_message_with_content_or_a_stop_reason_is_an_answer(answer: Any) -> None:
+    assert checked_message(json.dumps(answer).encode()) == answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "message"),
+    [
+        ({**MESSAGE, "content": [], "stop_reason": None}, errors.UpstreamBadResponse, "is empty"),
+        ({"type": "message"}, errors.UpstreamBadResponse, "not a message"),
+        ([MESSAGE], errors.UpstreamBadResponse, "not a message"),
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            errors.UpstreamUnavailable,
+            "Overloaded",
+        ),
+    ],
+)
+def test_what_is_no_message_is_a_failure(answer: Any, kind: type[errors.ProxyError], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        checked_message(json.dumps(answer).encode())

@@ -18,6 +18,7 @@ from sanic_proxy.translation.messages.values import input_of
 
 # Fields of a delta that are not part of its block.
 _NOT_OF_BLOCK = frozenset({"type", "estimated_tokens"})
+_INPUT_JSON = "partial_json"
 # Fields of `message_delta` that are not part of the message.
 _NOT_OF_MESSAGE = frozenset({"type", "delta", "usage"})
 
@@ -25,13 +26,13 @@ _NOT_OF_MESSAGE = frozenset({"type", "delta", "usage"})
 class MessageAccumulator:
     """The message of one stream. `feed` takes its frames in pieces of any size."""
 
-    __slots__ = ("_blocks", "_inputs", "_message", "_splitter")
+    __slots__ = ("_blocks", "_message", "_splitter", "_texts")
 
     def __init__(self) -> None:
         self._splitter = sse.FrameSplitter()
         self._message: Json | None = None
         self._blocks: dict[int, Json] = {}  # by their indexes in the stream
-        self._inputs: dict[int, list[str]] = {}  # the JSON of tools' input
+        self._texts: dict[int, dict[str, list[str]]] = {}  # of blocks that are open: by their fields
 
     def feed(self, frames: bytes) -> None:
         """More of the stream."""
@@ -44,6 +45,8 @@ class MessageAccumulator:
         """The message, once the stream is complete. Raises UpstreamBadResponse if it never began."""
         if self._message is None:
             raise errors.UpstreamBadResponse("The provider's stream has no `message_start`")
+        for index in list(self._texts):
+            self._close(index)
         return self._message
 
     def _add(self, event: Json) -> None:
@@ -59,15 +62,13 @@ class MessageAccumulator:
                 if index in self._blocks:
                     self._add_delta(index, self._blocks[index], delta)
             case {"type": "content_block_stop", "index": int() as index}:
-                if index in self._inputs:
-                    self._blocks[index]["input"] = input_of("".join(self._inputs.pop(index)))
+                if index in self._blocks:
+                    self._close(index)
             case {"type": "message_delta", "delta": dict() as delta}:
                 self._add_message_delta(whole, event, delta)
 
     def _add_delta(self, index: int, block: Json, delta: Json) -> None:
         match delta:
-            case {"type": "input_json_delta", "partial_json": str() as piece}:
-                self._inputs.setdefault(index, []).append(piece)
             case {"type": "citations_delta", "citation": citation}:
                 block["citations"] = [*(block.get("citations") or ()), citation]
             case {"type": "signature_delta", "signature": signature}:
@@ -75,7 +76,26 @@ class MessageAccumulator:
             case _:
                 for name, value in delta.items():
                     if name not in _NOT_OF_BLOCK:
-                        block[name] = _joined(block.get(name), value)
+                        self._add_value(index, block, name, value)
+
+    def _add_value(self, index: int, block: Json, name: str, value: object) -> None:
+        """Texts and lists grow, anything else is replaced."""
+        if isinstance(value, str) and isinstance(block.get(name, ""), str):
+            self._texts.setdefault(index, {}).setdefault(name, []).append(value)
+        elif isinstance(value, list) and isinstance(old := block.get(name), list):
+            block[name] = old + value
+        else:
+            block[name] = value
+
+    def _close(self, index: int) -> None:
+        """Join the texts of a block."""
+        block = self._blocks[index]
+        for name, pieces in self._texts.pop(index, {}).items():
+            text = "".join(pieces)
+            if name == _INPUT_JSON:
+                block["input"] = input_of(text)
+            else:
+                block[name] = block.get(name, "") + text
 
     @staticmethod
     def _add_message_delta(message: Json, event: Json, delta: Mapping[str, Any]) -> None:
@@ -84,10 +104,3 @@ class MessageAccumulator:
             if value is not None or name not in message:
                 message[name] = value
         message["usage"] = merged(message.get("usage") or {}, event.get("usage"))
-
-
-def _joined(value: object, more: object) -> object:
-    """A field of a block with what a delta adds: texts and lists grow, anything else is replaced."""
-    if isinstance(value, str) and isinstance(more, str):
-        return value + more
-    return value + more if isinstance(value, list) and isinstance(more, list) else more

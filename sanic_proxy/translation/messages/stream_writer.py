@@ -62,6 +62,7 @@ class _Block:
     call_kind: CallKind = "function"
     pieces: list[str] = field(default_factory=list)
     written: list[str] = field(default_factory=list)  # arguments
+    checked: int = 0  # pieces of the arguments that are known not to be whole
     signature: str = ""
     is_started: bool = False
     is_ended: bool = False
@@ -93,8 +94,9 @@ class _Block:
         """Whether the block is complete, as another one has begun."""
         if self.type != "tool_use" or self.is_ended:
             return True
-        if self.call_kind == "custom" or not self.written or self.written[-1][-1:] not in {"}", "\n", " "}:
+        if self.call_kind == "custom" or len(self.written) == self.checked:
             return False
+        self.checked = len(self.written)
         arguments = "".join(self.written)
         parsed = codec.loads_tolerant(arguments.encode("utf-8", "surrogatepass"))
         return bool(parsed) and isinstance(parsed, dict)

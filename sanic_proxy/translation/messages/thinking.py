@@ -16,6 +16,7 @@ by `TargetTraits.thinking`:
 A budget is at most half of `max_tokens`, and at least 1,024, the API's minimum; without room for that, the
 effort is dropped. So is thinking beside a forced call and, with a budget, behind results of calls whose
 answer has no thinking: the API refuses both. Sampling parameters that exclude thinking are dropped for it.
+A wish for a summary alone is adaptive thinking too.
 https://platform.claude.com/docs/en/build-with-claude/extended-thinking
 """
 
@@ -55,8 +56,8 @@ def write(options: ReasoningOptions, fields: Json, target: TargetTraits, drop: C
         _write_effort(options.effort, fields, drop)
     elif options.display is not None or (options.effort is not None and options.effort not in _EFFORTS):
         _write_effort(options.effort, fields, drop)
-    elif options.effort is not None:
-        _write_thinking(options, options.effort, fields, target, drop)
+    elif options.effort is not None or options.summary is not None:
+        _write_thinking(options, fields, target, drop)
 
 
 def _stated(options: ReasoningOptions, max_tokens: int) -> Json:
@@ -79,16 +80,16 @@ def _write_effort(effort: str | None, fields: Json, drop: Callable[[str], None])
 
 
 def _write_thinking(
-    options: ReasoningOptions, effort: str, fields: Json, target: TargetTraits, drop: Callable[[str], None]
+    options: ReasoningOptions, fields: Json, target: TargetTraits, drop: Callable[[str], None]
 ) -> None:
     thinking: Json | None = {"type": "adaptive"}
     if target.thinking == "adaptive":
-        _write_effort(effort, fields, drop)
+        _write_effort(options.effort, fields, drop)
     else:
-        thinking = _budgeted(effort, fields)
+        thinking = _budgeted(options.effort, fields)
     is_forced = fields.get("tool_choice", {}).get("type") in {"any", "tool"}
     if thinking is None or is_forced:
-        drop("reasoning.effort")
+        drop("reasoning.effort" if options.effort is not None else "reasoning.summary")
         return
     if options.summary is not None:
         thinking["display"] = "summarized"
@@ -103,9 +104,9 @@ def _write_thinking(
         drop("top_p")
 
 
-def _budgeted(effort: str, fields: Json) -> Json | None:
+def _budgeted(effort: str | None, fields: Json) -> Json | None:
     limit: int = fields["max_tokens"]
-    if limit <= MIN_BUDGET_TOKENS or lacks_thinking(fields["messages"]):
+    if effort is None or limit <= MIN_BUDGET_TOKENS or lacks_thinking(fields["messages"]):
         return None
     budget = max(MIN_BUDGET_TOKENS, min(_BUDGETS[effort], limit // 2))
     return {"type": "enabled", "budget_tokens": budget}

@@ -291,3 +291,8 @@ def test_events_of_other_shapes_are_ignored() -> None:
         b"data: " + json.dumps([1]).encode() + b"\n\n",
     ]
     assert summed(start(), *odd, *text_block(0, "a"), *stop())["content"] == [{"type": "text", "text": "a"}]
+
+
+def test_a_block_that_was_not_stopped_is_part_of_the_sum() -> None:
+    message = summed(start(), *text_block(0, "a", "b")[:-1], *call_block(1, '{"a":1}')[:-1])
+    assert [block.get("text") or block["input"] for block in message["content"]] == ["ab", {"a": 1}]

@@ -771,3 +771,11 @@ def test_citations_stand_in_answers_only() -> None:
         {"type": "text", "text": "b", "citations": [citation]}
     ]
     assert request.dropped == ("messages.citations",)
+
+
+def test_a_wish_for_a_summary_is_adaptive_thinking() -> None:
+    options = ReasoningOptions(summary="auto")
+    request = of_turns(USER, reasoning=options)
+    assert request.fields["thinking"] == {"type": "adaptive", "display": "summarized"}
+    assert "output_config" not in request.fields
+    assert of_turns(USER, reasoning=options, target=BUDGET).dropped == ("reasoning.summary",)
