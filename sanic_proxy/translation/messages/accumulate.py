@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from typing_extensions import override
+
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.messages_usage import merged
 from sanic_proxy.translation.conversation import Json
+from sanic_proxy.translation.format import Collector
 from sanic_proxy.translation.messages.values import input_of
 
 # Fields of a delta that are not part of its block.
@@ -23,7 +26,7 @@ _INPUT_JSON = "partial_json"
 _NOT_OF_MESSAGE = frozenset({"type", "delta", "usage"})
 
 
-class MessageAccumulator:
+class MessageAccumulator(Collector):
     """The message of one stream. `feed` takes its frames in pieces of any size."""
 
     __slots__ = ("_blocks", "_message", "_splitter", "_texts")
@@ -34,12 +37,16 @@ class MessageAccumulator:
         self._blocks: dict[int, Json] = {}  # by their indexes in the stream
         self._texts: dict[int, dict[str, list[str]]] = {}  # of blocks that are open: by their fields
 
+    @override
     def feed(self, frames: bytes) -> None:
-        """More of the stream."""
         for frame in self._splitter.feed(frames):
             event = codec.loads_tolerant(frame.payload)
             if isinstance(event, dict):
                 self._add(event)
+
+    @override
+    def body(self) -> bytes:
+        return codec.dumps(self.message())
 
     def message(self) -> Json:
         """The message, once the stream is complete. Raises UpstreamBadResponse if it never began."""
