@@ -7,12 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy import errors
 from sanic_proxy.streams.messages_filter import MESSAGE_STOP, PING, MessagesStreamFilter
 from tests.support.messages import (
+    UNHURRIED,
     block,
     call_block,
     frame,
@@ -54,8 +55,8 @@ def test_a_proper_stream_passes_whole(size: int) -> None:
     assert stream.end() == b""
 
 
+@UNHURRIED
 @given(st.lists(st.integers(0, len(b"".join(WHOLE)))))
-@settings(deadline=None)
 def test_a_proper_stream_passes_whole_wherever_it_is_cut(cuts: list[int]) -> None:
     data = b"".join(WHOLE)
     ends = sorted({0, *cuts, len(data)})
@@ -331,11 +332,11 @@ def test_an_answer_without_events_is_no_stream(body: bytes) -> None:
         stream.end()
 
 
+@UNHURRIED
 @given(
     st.lists(st.sampled_from([*WHOLE, b"data: x\n\n", b"event: error\ndata: {}\n\n", b'data: {"a"\n\n'])),
     st.data(),
 )
-@settings(deadline=None)
 def test_any_stream_is_judged_alike_wherever_it_is_cut(frames: list[bytes], data: st.DataObject) -> None:
     body = b"".join(frames)
     cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=8))

@@ -12,7 +12,11 @@ from anthropic.types.message_create_params import (
     MessageCreateParamsNonStreaming,
     MessageCreateParamsStreaming,
 )
+from hypothesis import HealthCheck, settings
 from pydantic import BaseModel, TypeAdapter
+
+# For property tests: a busy machine may take its time.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _EVENTS: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 _WHOLE: TypeAdapter[Any] = TypeAdapter(MessageCreateParamsNonStreaming)

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.translation import signatures
+from tests.support.messages import UNHURRIED
 
 ORIGINS = st.from_regex(r"[a-z0-9][a-z0-9._-]*", fullmatch=True)
 
 
+@UNHURRIED
 @given(ORIGINS, st.text())
 def test_a_signature_returns_as_it_was(origin: str, value: str) -> None:
     assert signatures.unwrapped(signatures.wrapped(origin, value)) == (origin, value)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest
@@ -33,7 +33,7 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.format import TargetTraits, WrittenRequest
 from sanic_proxy.translation.messages import MessagesFormat
-from tests.support.messages import check_request
+from tests.support.messages import UNHURRIED, check_request
 
 FORMAT = MessagesFormat()
 TARGET = TargetTraits("anthropic", "claude")
@@ -737,8 +737,8 @@ def requests(draw: st.DrawFn) -> dict[str, Any]:
     return {"model": "claude", "max_tokens": draw(st.integers(1, 9)), "messages": messages_}
 
 
+@UNHURRIED
 @given(requests())
-@settings(deadline=None)
 def test_a_request_that_is_written_is_read_as_it_was(fields: dict[str, Any]) -> None:
     conversation = FORMAT.read_request(fields)
     request = written(conversation)

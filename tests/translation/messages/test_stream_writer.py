@@ -30,7 +30,7 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.format import TargetTraits
 from sanic_proxy.translation.messages import MessagesFormat
-from tests.support.messages import Judged, judged
+from tests.support.messages import UNHURRIED, Judged, judged
 
 FORMAT = MessagesFormat()
 BEGIN = Begin("chatcmpl-1", "gpt", 0)
@@ -301,6 +301,7 @@ def arguments(events: Iterable[Event]) -> dict[int, str]:
     return found
 
 
+@UNHURRIED
 @given(answers())
 def test_any_events_make_a_legal_stream_that_holds_all_of_them(events: list[Event]) -> None:
     stream = judged(written(events))
@@ -314,6 +315,7 @@ def test_any_events_make_a_legal_stream_that_holds_all_of_them(events: list[Even
     assert thought == "".join(event.text for event in events if isinstance(event, ReasoningDelta))
 
 
+@UNHURRIED
 @given(answers())
 def test_what_is_written_is_read_again(events: list[Event]) -> None:
     frames = written(events)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy import errors
@@ -17,7 +17,16 @@ from sanic_proxy.translation import signatures
 from sanic_proxy.translation.format import TargetTraits
 from sanic_proxy.translation.messages import MessagesFormat
 from sanic_proxy.translation.translate import translated
-from tests.support.messages import call_block, frame, judged, start, stop, text_block, thinking_block
+from tests.support.messages import (
+    UNHURRIED,
+    call_block,
+    frame,
+    judged,
+    start,
+    stop,
+    text_block,
+    thinking_block,
+)
 
 FORMAT = MessagesFormat()
 STREAM = b"".join(
@@ -60,8 +69,8 @@ def test_a_stream_keeps_its_content() -> None:
     assert stream.events[0]["message"]["usage"]["input_tokens"] == 5
 
 
+@UNHURRIED
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
-@settings(deadline=None)
 def test_a_stream_is_translated_alike_wherever_it_is_cut(cuts: list[int]) -> None:
     pieces = [STREAM[a:b] for a, b in pairwise(sorted({0, *cuts, len(STREAM)}))]
     assert relayed(*pieces) == relayed(STREAM)
