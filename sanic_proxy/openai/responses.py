@@ -14,6 +14,7 @@ from typing import Any
 
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
+from sanic_proxy.openai.usage import Usage, whole
 
 Json = dict[str, Any]
 
@@ -105,18 +106,26 @@ def error_of(error: errors.ProxyError) -> Json:
     return {"code": code, "message": message}
 
 
-def chat_usage(usage: Mapping[str, Any]) -> Json:
-    """The `usage` of a response in the form of a chat completion's, which is how records keep it."""
+def read_usage(usage: Mapping[str, Any]) -> Usage:
+    """The `usage` of a response. Fields that are no numbers count as 0."""
     given, made = (_mapping(usage.get(name)) for name in ("input_tokens_details", "output_tokens_details"))
+    return Usage(
+        whole(usage.get("input_tokens")),
+        whole(usage.get("output_tokens")),
+        whole(given.get("cached_tokens")),
+        whole(given.get("cache_write_tokens")),
+        whole(made.get("reasoning_tokens")),
+    )
+
+
+def write_usage(usage: Usage) -> Json:
+    """`usage` as a response has it. Codex rejects a response without one of its three sums."""
     return {
-        "prompt_tokens": usage.get("input_tokens"),
-        "completion_tokens": usage.get("output_tokens"),
-        "total_tokens": usage.get("total_tokens"),
-        "prompt_tokens_details": {
-            "cached_tokens": given.get("cached_tokens", 0),
-            "cache_write_tokens": given.get("cache_write_tokens", 0),
-        },
-        "completion_tokens_details": {"reasoning_tokens": made.get("reasoning_tokens", 0)},
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "total_tokens": usage.input + usage.output,
     }
 
 

@@ -51,13 +51,15 @@ class StreamFilter:
 
     The defaults are those of a filter that passes any bytes as they are (a file, or frames of our own).
     `failure` is set when nothing more can be passed on, `is_done` when the stream is complete before its
-    connection ends, `has_content` once the client has seen something of an answer. `usage` and
-    `dropped_frames` are what it counted.
+    connection ends, `has_content` once the client has seen something of an answer. `reported` is the failure
+    that the stream's own last frames, which have passed, report to the client: it counts like any other, but
+    the client needs no further frame. `usage` and `dropped_frames` are what it counted.
     """
 
     __slots__ = ()
 
     failure: errors.ProxyError | None = None
+    reported: errors.ProxyError | None = None
     is_done: bool = False
     usage: dict[str, Any] | None = None
     dropped_frames: int = 0
@@ -89,7 +91,16 @@ class FilterChain(StreamFilter):
     `end` of `then` is called once, behind a complete stream only.
     """
 
-    __slots__ = ("_first", "_is_ended", "_then", "dropped_frames", "failure", "is_done", "usage")
+    __slots__ = (
+        "_first",
+        "_is_ended",
+        "_then",
+        "dropped_frames",
+        "failure",
+        "is_done",
+        "reported",
+        "usage",
+    )
 
     def __init__(self, first: StreamFilter, then: StreamFilter) -> None:
         self._first = first
@@ -112,6 +123,8 @@ class FilterChain(StreamFilter):
     def end(self) -> bytes:
         frames = self._translated(self._first.end(), is_last=True)
         self._note()
+        if self.failure is not None:
+            raise self.failure
         return frames
 
     @override
@@ -124,7 +137,7 @@ class FilterChain(StreamFilter):
 
     def _translated(self, passed: bytes, *, is_last: bool) -> bytes:
         frames = self._then.feed(passed) if passed else b""
-        if is_last and not self._is_ended:
+        if is_last and not self._is_ended and self._then.failure is None:
             self._is_ended = True
             frames += self._then.end()
         return frames
@@ -132,7 +145,9 @@ class FilterChain(StreamFilter):
     def _note(self) -> None:
         first, then = self._first, self._then
         self.failure = first.failure or then.failure
-        self.is_done = first.is_done or then.is_done
+        # A failure that `then` finds in the last frames of a stream prevails: the answer is not complete.
+        self.is_done = self.failure is None and (first.is_done or then.is_done)
+        self.reported = None if self.failure is not None else first.reported or then.reported
         self.usage = first.usage or then.usage
         self.dropped_frames = first.dropped_frames + then.dropped_frames
 

@@ -96,23 +96,26 @@ class _Collector(Collector):
 class TranslationFilter(StreamFilter):
     """Whole frames of one format -> frames of another one."""
 
-    __slots__ = ("_reader", "_restorer", "_splitter", "_writer")
+    __slots__ = ("_reader", "_restorer", "_splitter", "_writer", "failure")
 
     def __init__(self, reader: StreamReader, writer: StreamWriter, restorer: EventRestorer) -> None:
         self._reader = reader
         self._writer = writer
         self._restorer = restorer
         self._splitter = sse.FrameSplitter()
+        self.failure: errors.ProxyError | None = None
 
     @override
     def feed(self, data: bytes) -> bytes:
         write, restored = self._writer.write, self._restorer.restored
-        return b"".join(
-            write(event)
-            for frame in self._splitter.feed(data)
-            for read in self._reader.read(frame)
-            for event in restored(read)
-        )
+        written: list[bytes] = []
+        try:
+            for frame in self._splitter.feed(data):
+                for read in self._reader.read(frame):
+                    written += map(write, restored(read))
+        except errors.ProxyError as exc:
+            self.failure = exc
+        return b"".join(written)
 
     @override
     def failed(self, error: errors.ProxyError) -> bytes:

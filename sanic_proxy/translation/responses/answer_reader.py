@@ -7,7 +7,7 @@ from typing import Any
 
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
-from sanic_proxy.openai.responses import chat_usage
+from sanic_proxy.openai.responses import read_usage
 from sanic_proxy.translation.conversation import (
     Answer,
     CallKind,
@@ -52,7 +52,7 @@ def read_answer(fields: Mapping[str, Any]) -> Answer:
 def raise_if_failed(response: Mapping[str, Any]) -> None:
     """Raises the error of a response that has failed or was cancelled."""
     error = response.get("error")
-    if error or response.get("status") in {"failed", "cancelled"}:
+    if error or response.get("status") in ("failed", "cancelled"):
         raise error_parser.error_in_band({"error": error or "The provider's response has failed"})
 
 
@@ -113,7 +113,7 @@ def finish_of(response: Mapping[str, Any], *, has_calls: bool) -> FinishReason:
 
 def usage_of(response: Mapping[str, Any]) -> Usage | None:
     usage = response.get("usage")
-    return Usage.of_chat(chat_usage(usage)) if isinstance(usage, Mapping) else None
+    return read_usage(usage) if isinstance(usage, Mapping) else None
 
 
 def created_of(response: Mapping[str, Any]) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from sanic_proxy.openai.responses import response_object
+from sanic_proxy.openai.responses import response_object, write_usage
 from sanic_proxy.translation.conversation import (
     Begin,
     CallBegin,
@@ -159,7 +159,7 @@ class ResponseBuilder:
 
     def _note_usage(self, usage: Usage) -> None:
         if self.response is not None:
-            self.response["usage"] = usage_object(usage)
+            self.response["usage"] = write_usage(usage)
 
     def _event(self, event: Json) -> Json:
         event["sequence_number"] = self.sequence
@@ -213,14 +213,3 @@ class ResponseBuilder:
         if self.response is not None:
             self.response["output"].append(whole)
         return [self._event(event) for event in item.taken()]
-
-
-def usage_object(usage: Usage) -> Json:
-    """The `usage` of a response."""
-    return {
-        "input_tokens": usage.input,
-        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.cache_write},
-        "output_tokens": usage.output,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
-        "total_tokens": usage.input + usage.output,
-    }

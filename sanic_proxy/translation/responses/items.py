@@ -9,12 +9,15 @@ from typing import Any
 from sanic_proxy.openai.responses import new_response_id
 from sanic_proxy.translation.conversation import Reasoning, ReasoningEnd
 from sanic_proxy.translation.responses.tools import digest
-from sanic_proxy.translation.signatures import unwrapped, wrapped
+from sanic_proxy.translation.signatures import native, unwrapped, wrapped
 
 Json = dict[str, Any]
 
 # The value of `include` that asks for reasoning which can be sent back without a store.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
+
+# The origin of reasoning that a client returns with a signature which is not one of ours.
+NATIVE = native("responses")
 
 # OpenAI takes ids of up to 64 characters; an item's id adds a prefix and its index.
 _MAX_ID_CHARS = 50
@@ -64,7 +67,7 @@ def reasoning_end(item: Mapping[str, Any], origin: str = "") -> ReasoningEnd:
 
 def encrypted_content(end: ReasoningEnd | Reasoning) -> str | None:
     """The `encrypted_content` for a client, from which `reasoning_end` reads the same again."""
-    if not end.origin:
+    if end.origin in {"", NATIVE}:
         return end.signature or None
     return wrapped(end.origin, (_REDACTED if end.is_redacted else "") + end.signature)
 

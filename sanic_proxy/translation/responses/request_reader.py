@@ -39,7 +39,7 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.responses import compaction
 from sanic_proxy.translation.responses.checked import Checked, given, wrong
-from sanic_proxy.translation.responses.items import ENCRYPTED_REASONING, reasoning_parts
+from sanic_proxy.translation.responses.items import ENCRYPTED_REASONING, NATIVE, reasoning_parts
 from sanic_proxy.translation.responses.tools import TOOL_SEARCH, Tools, echoed_tools
 
 Json = dict[str, Any]
@@ -231,7 +231,7 @@ class _Items:
             case "message":
                 self._read_message(item)
             case "reasoning":
-                self._of_model().parts += reasoning_parts(_reasoning(item))
+                self._of_model().parts += reasoning_parts(_reasoning(item), NATIVE)
             case "tool_search_call" if item.fields.get("execution") == "client":
                 arguments = item.fields.get("arguments")
                 text = arguments if isinstance(arguments, str) else _json(arguments)
@@ -247,7 +247,7 @@ class _Items:
             case "item_reference":
                 self._read_reference(item)
             case _:
-                self._of_model().parts.append(Other(f"input.{kind}", item.fields))
+                self._of_model().parts.append(Other(kind, item.fields))
 
     def _read_message(self, item: Checked) -> None:
         role = _MESSAGE_ROLES.get(item.text("role"))
@@ -259,9 +259,10 @@ class _Items:
             return
         turn, phase = self._of_model(), item.optional_text("phase")
         if self._has_message and phase != turn.phase and not _has_call(turn):
-            turn = Turn("assistant", [])
+            turn = Turn("assistant", [], phase=phase)
             self.turns.append(turn)
-        turn.phase = phase if not self._has_message else turn.phase
+        elif not self._has_message:
+            turn.phase = phase
         turn.parts += parts
         self._has_message = True
 
@@ -294,7 +295,7 @@ class _Items:
         """The output of a tool search: the tools in it can be called from now on."""
         self.tools.read(item.children("tools"))
         if (call_id := item.optional_text("call_id")) is None:
-            self._of_model().parts.append(Other("input.tool_search_output", item.fields))
+            self._of_model().parts.append(Other("tool_search_output", item.fields))
             return
         found = Text(_json(item.fields.get("tools") or []))
         self._add_result(ToolResult(call_id, [found], kind="tool_search"))
@@ -358,7 +359,7 @@ def _part(part: Checked) -> Part:
             audio = Checked(part.fields.get("input_audio"), f"{part.path}input_audio.")
             return Audio(audio.text("data"), audio.text("format"))
         case kind:
-            return Other(f"input.{kind}", part.fields)
+            return Other(kind, part.fields)
 
 
 def _image(part: Checked) -> Image:

@@ -53,6 +53,8 @@ def write_request(conversation: Conversation, target: TargetTraits) -> WrittenRe
     turns = list(conversation.turns)
     instructions = _instructions(turns)
     items = _Items(target.provider)
+    if any(tool.cache_control is not None for tool in conversation.tools):
+        items.dropped["tools.cache_control"] = True
     for turn in turns:
         items.write(turn)
     fields: Json = {
@@ -151,7 +153,7 @@ class _Items:
     def write(self, turn: Turn) -> None:
         """Add one turn."""
         if turn.name:
-            self.dropped["name"] = True
+            self.dropped["messages.name"] = True
         for kind, group in groupby(turn.parts, _kind_of_item):
             parts = list(group)
             if kind == "message":
@@ -176,8 +178,11 @@ class _Items:
             "role": "user" if turn.role == "tool" else turn.role,
             "content": content,
         }
-        if is_model and turn.phase is not None:
-            item["phase"] = turn.phase
+        if is_model:
+            # The specification demands an id and a status of the model's own messages.
+            item |= {"id": f"msg_{len(self.written)}", "status": "completed"}
+            if turn.phase is not None:
+                item["phase"] = turn.phase
         self.written.append(item)
 
     def _write_reasoning(self, parts: Sequence[Reasoning]) -> None:
@@ -193,7 +198,7 @@ class _Items:
     def _write_reasoning_item(self, pieces: Sequence[Reasoning]) -> None:
         last = pieces[-1]
         if not last.signature or last.origin != self._provider:
-            self.dropped["reasoning"] = True
+            self.dropped["messages.reasoning"] = True
             return
         summary = [{"type": "summary_text", "text": part.text} for part in pieces if part.is_summary]
         content = [
@@ -201,9 +206,8 @@ class _Items:
             for part in pieces
             if part.text and not part.is_summary
         ]
+        # Without its id, which need not be the one that the provider gave it: Codex leaves it out as well.
         item: Json = {"type": "reasoning", "summary": summary, "encrypted_content": last.signature}
-        if last.id is not None:
-            item["id"] = last.id
         if content:
             item["content"] = content
         self.written.append(item)
@@ -249,12 +253,12 @@ class _Items:
                 return _image(part)
             case Document():
                 if part.citations:
-                    self.dropped["citations"] = True
+                    self.dropped["messages.citations"] = True
                 return _document(part)
             case Audio(data, format_):
                 return {"type": "input_audio", "input_audio": {"data": data, "format": format_}}
             case Other():
-                self.dropped[part.type] = True
+                self.dropped[f"messages.{part.type}"] = True
         return None
 
     def _model_part(self, part: Part) -> Json | None:
@@ -263,20 +267,20 @@ class _Items:
         match part:
             case Text(text):
                 if part.citations:
-                    self.dropped["citations"] = True
+                    self.dropped["messages.citations"] = True
                 annotations = flat_annotations(part.annotations)
                 return {"type": "output_text", "text": text, "annotations": annotations} if text else None
             case Refusal(text):
                 return {"type": "refusal", "refusal": text}
             case Other():
-                self.dropped[part.type] = True
+                self.dropped[f"messages.{part.type}"] = True
             case _:
-                self.dropped[type(part).__name__.lower()] = True
+                self.dropped[f"messages.{type(part).__name__.lower()}"] = True
         return None
 
     def _note_cache_control(self, part: Part) -> None:
         if getattr(part, "cache_control", None) is not None:
-            self.dropped["cache_control"] = True
+            self.dropped["messages.cache_control"] = True
 
 
 def _kind_of_item(part: Part) -> str:

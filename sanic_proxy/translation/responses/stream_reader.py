@@ -74,6 +74,7 @@ class ResponsesStreamReader(StreamReader):
         "_begun_calls",
         "_done_items",
         "_has_begun",
+        "_has_ended_thought",
         "_is_over",
         "_provider",
         "_read",
@@ -84,6 +85,8 @@ class ResponsesStreamReader(StreamReader):
         self._provider = provider
         self._has_begun = False
         self._is_over = False
+        # A part of reasoning has ended: `PartEnd` follows if there is another one, else `ReasoningEnd`.
+        self._has_ended_thought = False
         self._read: dict[_PartKey, bool] = {}  # whether the part has ended
         self._begun_calls: set[int] = set()
         self._with_arguments: set[int] = set()
@@ -146,6 +149,9 @@ class ResponsesStreamReader(StreamReader):
 
     def _read_text(self, kind: str, key: _PartKey, text: str) -> Iterator[Event]:
         if text and not self._read.get(key):
+            if self._has_ended_thought:
+                self._has_ended_thought = False
+                yield PartEnd()
             self._read[key] = False
             yield _delta(kind, text)
 
@@ -155,7 +161,10 @@ class ResponsesStreamReader(StreamReader):
             yield from self._read_text(kind, key, text)
         if not self._read.get(key, True):
             self._read[key] = True
-            yield PartEnd()
+            if kind.startswith("response.reasoning"):
+                self._has_ended_thought = True
+            else:
+                yield PartEnd()
 
     def _read_arguments(self, index: int, arguments: str) -> Iterator[Event]:
         if arguments and index in self._begun_calls and index not in self._done_items:
@@ -192,7 +201,8 @@ class ResponsesStreamReader(StreamReader):
                 if isinstance(part, dict):
                     kind, field = _kind_of(part, where, is_reasoning=is_reasoning)
                     yield from self._read_whole(kind, (index, where, at), text_of(part, field))
-        if is_reasoning:
+        if is_reasoning and item.get("status") != "incomplete":
+            self._has_ended_thought = False
             yield reasoning_end(item, self._provider)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from typing_extensions import override
@@ -66,9 +66,8 @@ def whole_response(answer: Answer, asked: Conversation, now: Callable[[], int]) 
     """A whole answer as a response: the one that a stream of its parts would end with."""
     builder = ResponseBuilder(asked, now)
     builder.apply(Begin(answer.id, answer.model, answer.created))
-    keys = count()
-    for part, following in _with_following(answer.parts):
-        for event in _events_of(part, following, next(keys)):
+    for key, (part, following) in enumerate(pairwise([*answer.parts, None])):
+        for event in _events_of(part, following, key):
             builder.apply(event)
         if isinstance(part, Text) and part.text and part.annotations:
             builder.annotate(part.annotations)
@@ -80,11 +79,7 @@ def whole_response(answer: Answer, asked: Conversation, now: Callable[[], int]) 
     return response
 
 
-def _with_following(parts: list[Part]) -> Iterable[tuple[Part, Part | None]]:
-    return zip(parts, [*parts[1:], None], strict=True)
-
-
-def _events_of(part: Part, following: Part | None, key: int) -> Iterator[Event]:
+def _events_of(part: Part | None, following: Part | None, key: int) -> Iterator[Event]:
     """The deltas of one part. Kinds that an answer of Responses cannot have give none."""
     match part:
         case Text(text):
