@@ -1,0 +1,77 @@
+"""OpenAI's Responses: https://platform.openai.com/docs/api-reference/responses.
+
+A provider that speaks it gets the client's bytes, but for items that the proxy itself made of another
+provider's answers (`translation.responses.native`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import override
+
+from sanic_proxy import errors
+from sanic_proxy.dialects.base import Dialect, ParsedRequest, register
+from sanic_proxy.dialects.chat import error_object
+from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.codec import Span
+from sanic_proxy.openai.fields import flag_field, text_field
+from sanic_proxy.openai.responses import failed_frames, new_response_id, read_usage, response_object
+from sanic_proxy.streams import sse
+from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.responses_filter import ResponsesStreamFilter
+from sanic_proxy.translation.responses import ResponsesFormat
+from sanic_proxy.translation.responses.answer_reader import raise_if_failed
+from sanic_proxy.translation.responses.native import may_need_change, with_own_items
+from sanic_proxy.upstream import answers
+
+
+class ResponsesDialect(Dialect):
+    """See the module. A stream reports its usage always."""
+
+    name = "responses"
+    path = "/responses"
+    format = ResponsesFormat()
+    ping = sse.PING
+
+    @override
+    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+        model = text_field(fields, "model")
+        is_streaming = flag_field(fields, "stream")
+        if not isinstance(fields.get("input"), str | list | None):
+            raise InvalidRequest("The parameter `input` must be a string or a list", param="input")
+        return ParsedRequest(body, fields, model, is_streaming, include_usage=True, model_span=model_span)
+
+    @override
+    def error_body(self, error: ProxyError) -> bytes:
+        return codec.dumps({"error": error_object(error)})
+
+    @override
+    def error_event(self, error: ProxyError) -> bytes:
+        """For a stream that has sent nothing but pings: its only events."""
+        return failed_frames(response_object(new_response_id(), "", codec.now(), {}), 0, error)
+
+    @override
+    def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
+        return ResponsesStreamFilter()
+
+    @override
+    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Mapping[str, Any] | None:
+        if not may_need_change(body):
+            return None
+        prepared = with_own_items(fields, provider)
+        return None if prepared is fields else prepared
+
+    @override
+    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+        response = answers.checked(body)
+        if not isinstance(response, dict) or not isinstance(response.get("output"), list):
+            raise errors.UpstreamBadResponse("The provider's answer is not a response")
+        raise_if_failed(response)
+        usage = response.get("usage")
+        return read_usage(usage).as_chat() if isinstance(usage, dict) else None
+
+
+RESPONSES = register(ResponsesDialect(), "/v1/responses", "/responses")
