@@ -72,6 +72,7 @@ ROWS: tuple[Row, ...] = (
         "OPENAI_API_KEY",
         forward_headers=("openai-organization", "openai-project", "openai-beta"),
         has_openai_fields=True,
+        dialects=("chat", "responses"),
         docs="platform.openai.com/docs/api-reference/introduction",
     ),
     Row(
@@ -125,10 +126,17 @@ ROWS: tuple[Row, ...] = (
         "openrouter",
         "https://openrouter.ai/api/v1",
         "OPENROUTER_API_KEY",
+        dialects=("chat", "messages"),
         forward_headers=("http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"),
         docs="openrouter.ai/docs/quickstart",
     ),
-    Row("xai", "https://api.x.ai/v1", "XAI_API_KEY", docs="docs.x.ai/docs/api-reference"),
+    Row(
+        "xai",
+        "https://api.x.ai/v1",
+        "XAI_API_KEY",
+        dialects=("chat", "responses"),
+        docs="docs.x.ai/docs/api-reference",
+    ),
     Row(
         "perplexity",
         "https://api.perplexity.ai",

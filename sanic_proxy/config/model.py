@@ -30,6 +30,7 @@ from sanic_proxy.config.variables import (
 )
 
 Switch = Literal["auto", "on", "off"]
+Thinking = Literal["adaptive", "budget"]
 
 HEARTBEATS: Mapping[str, str] = {
     "": "",
@@ -142,13 +143,17 @@ class RequestOptions:
     """What the proxy changes in the requests to one target, in the names of the target's own API.
 
     `default_params` are set where the request has none of that name, `set_params` always; `remove_params` are
-    removed. `is_strict`: a request of which a translation would lose something is rejected.
+    removed. `is_strict`: a request of which a translation would lose something is rejected. `thinking` and
+    `sampling` describe a model of the Messages API: how it is made to think, and whether it takes
+    `temperature`, `top_p` and `top_k`; None: as the current models of that API.
     """
 
     default_params: Mapping[str, Any] = field(default_factory=dict)
     set_params: Mapping[str, Any] = field(default_factory=dict)
     remove_params: tuple[str, ...] = ()
     is_strict: bool = False
+    thinking: Thinking | None = None
+    sampling: bool | None = None
 
     def merged(self, model: RequestOptions) -> RequestOptions:
         """These, of a provider, with those of a model, which win."""
@@ -161,6 +166,8 @@ class RequestOptions:
             set_params={**self.set_params, **model.set_params},
             remove_params=(*self.remove_params, *model.remove_params),
             is_strict=self.is_strict or model.is_strict,
+            thinking=model.thinking or self.thinking,
+            sampling=self.sampling if model.sampling is None else model.sampling,
         )
 
     @property
@@ -317,6 +324,12 @@ class Settings:
         HostList(),
         frozenset(),
         "comma-separated host names accepted besides loopback while there are no keys",
+    )
+    responses_done: bool = setting(
+        "RESPONSES_DONE",
+        Flag(),
+        False,
+        "`on`: translated streams of the Responses API end with `data: [DONE]`, as Open Responses demands",
     )
     log_level: str = setting(
         "LOG_LEVEL",

@@ -28,6 +28,7 @@ from sanic_proxy.config.model import (
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import (
     PREFIX,
+    Choice,
     Duration,
     Flag,
     Headers,
@@ -133,6 +134,14 @@ PARAMETER_KEYS: Table = {
     "default_params": Key(Params(), "parameters for requests that have none of that name"),
     "set_params": Key(Params(), "parameters that replace those of the request"),
     "remove_params": Key(TextList("a list of parameter names"), "parameters that are removed"),
+    "thinking": Key(
+        Choice(("adaptive", "budget")),
+        "how translated Messages ask for reasoning: `adaptive`, or `budget` for Claude models before 4.6",
+    ),
+    "sampling": Key(
+        Flag(),
+        "`true`: translated Messages keep temperature, top_p and top_k, which current Claude models reject",
+    ),
 }
 PROVIDER_KEYS: Table = {
     "base_url": Key(Text("a URL"), "the URL that `/chat/completions` follows"),
@@ -373,6 +382,8 @@ def _options(values: Mapping[str, Any]) -> RequestOptions:
         set_params=values.get("set_params", {}),
         remove_params=values.get("remove_params", ()),
         is_strict=values.get("strict", False),
+        thinking=values.get("thinking"),
+        sampling=values.get("sampling"),
     )
 
 

@@ -53,7 +53,7 @@ class Dialect(ABC):
     path: ClassVar[str]
     forward_headers: ClassVar[tuple[str, ...]] = ()
     headers: ClassVar[Mapping[str, str]] = {}
-    format: ClassVar[Format]
+    format: Format
 
     # Towards clients
 

@@ -97,30 +97,12 @@ class MessagesDialect(Dialect):
 
     @override
     def collector(self) -> Collector:
-        return _MessageCollector()
+        return MessageAccumulator()
 
     @override
     def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
-        message = answers.checked(body)
-        if not isinstance(message, dict) or not isinstance(message.get("content"), list):
-            raise errors.UpstreamBadResponse("The provider's answer is not a message")
-        if not (message["content"] or message.get("stop_reason")):
-            raise answers.empty_answer()
-        usage = message.get("usage")
+        usage = answers.checked_message(body).get("usage")
         return usage_of(usage).as_chat() if isinstance(usage, dict) else None
-
-
-class _MessageCollector(Collector):
-    def __init__(self) -> None:
-        self._message = MessageAccumulator()
-
-    @override
-    def feed(self, frames: bytes) -> None:
-        self._message.feed(frames)
-
-    @override
-    def body(self) -> bytes:
-        return codec.dumps(self._message.message())
 
 
 def _type_of(error: ProxyError) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from sanic_proxy.dialects.base import Dialect, dialect_of
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.messages import MESSAGES
+from sanic_proxy.dialects.responses import RESPONSES
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, MESSAGES)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, MESSAGES, RESPONSES)}
 
 
 def dialect_for(path: str) -> Dialect:

@@ -29,12 +29,18 @@ from sanic_proxy.upstream import answers
 
 
 class ResponsesDialect(Dialect):
-    """See the module. A stream reports its usage always."""
+    """See the module. A stream always reports its usage.
+
+    `has_done_marker`: translated streams end with `data: [DONE]`, which Open Responses demands and OpenAI
+    does not send.
+    """
 
     name = "responses"
     path = "/responses"
-    format = ResponsesFormat()
     ping = sse.PING
+
+    def __init__(self, *, has_done_marker: bool = False) -> None:
+        self.format = ResponsesFormat(has_done_marker=has_done_marker)
 
     @override
     def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
@@ -74,4 +80,8 @@ class ResponsesDialect(Dialect):
         return read_usage(usage).as_chat() if isinstance(usage, dict) else None
 
 
-RESPONSES = register(ResponsesDialect(), "/v1/responses", "/responses")
+RESPONSES = register(
+    ResponsesDialect(),
+    *(f"{base}/responses{path}" for base in ("/v1", "") for path in ("", "/compact", "/input_tokens")),
+)
+RESPONSES_WITH_DONE = ResponsesDialect(has_done_marker=True)

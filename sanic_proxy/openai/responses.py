@@ -52,10 +52,10 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def response_object(id_: str, model: str, created_at: int, echo: Mapping[str, Any]) -> Json:
-    """A response in progress, with all keys. `echo` has the request's fields in the form that it repeats."""
+def response_object(id_: str, model: str, created_at: int, repeated: Mapping[str, Any]) -> Json:
+    """A response in progress, with all keys. `repeated`: the request's fields, in the form that it repeats."""
     head = {"id": id_, "object": "response", "created_at": created_at, "status": "in_progress"}
-    return {**head, "model": model, **_DEFAULTS, **echo}
+    return {**head, "model": model, **_DEFAULTS, **repeated}
 
 
 def new_response_id() -> str:

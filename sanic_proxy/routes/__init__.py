@@ -1,5 +1,7 @@
 """The routes, one module per resource."""
 
-from sanic_proxy.routes import admin, chat, health, messages, models, pages, passthrough
+from sanic_proxy.routes import admin, chat, health, messages, models, pages, passthrough, responses
 
-BLUEPRINTS = tuple(module.blueprint for module in (chat, messages, passthrough, models, health, pages, admin))
+BLUEPRINTS = tuple(
+    module.blueprint for module in (chat, messages, responses, passthrough, models, health, pages, admin)
+)

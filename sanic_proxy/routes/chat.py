@@ -7,7 +7,7 @@ from typing import Any
 
 from sanic import Blueprint
 
-from sanic_proxy.dialects.base import Dialect
+from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routes import openapi
@@ -30,8 +30,15 @@ def chat_completions(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]
 
 async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
     """Answer a conversation in `dialect`."""
+    fields = bodies.json_object(request)
+    body, request.body = request.body, b""
+    return await answer_to(request, dialect, dialect.parse(body, fields, request.model_span))
+
+
+async def answer_to(request: ProxyRequest, dialect: Dialect, asked: ParsedRequest) -> Reply | None:
+    """Answer `asked`, the conversation in `request` or one that was made of it."""
     state = state_of(request.app)
-    targets, chat = _targets_and_request(request, dialect, state.router)
+    targets, chat = _targets_and_request(request, dialect, asked, state.router)
     limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
@@ -55,12 +62,9 @@ async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
 
 
 def _targets_and_request(
-    request: ProxyRequest, dialect: Dialect, router: Router[ChatProvider]
+    request: ProxyRequest, dialect: Dialect, asked: ParsedRequest, router: Router[ChatProvider]
 ) -> tuple[attempts.Targets, ChatRequest]:
     """Where the request may go and what it asks. From here on the conversation is the latter's alone."""
-    fields = bodies.json_object(request)
-    body, request.body = request.body, b""
-    asked = dialect.parse(body, fields, request.model_span)
     model = asked.model
     record = request.record
     record.dialect = dialect.name

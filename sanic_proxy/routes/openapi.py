@@ -190,6 +190,46 @@ count_tokens = _documented(
     is_call=True,
     errors=_CALL_ERRORS,
 )
+_RESPONSE_REQUEST: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "input"],
+    "properties": {
+        "model": {"type": "string", "description": "provider/model", "example": EMBEDDED_MODEL},
+        "input": {"description": "a text, or a list of items", "example": "Hello"},
+        "stream": {"type": "boolean", "default": False},
+    },
+    "additionalProperties": True,
+}
+responses = _documented(
+    "Create a response (OpenAI's Responses API)",
+    "responses",
+    (
+        "The response; with `stream: true` its events as server-sent events, ended by `response.completed`",
+        {**_json({"type": "object"}), "text/event-stream": {"schema": {"type": "string"}}},
+    ),
+    body=_json(_RESPONSE_REQUEST),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
+compact = _documented(
+    "Compact a conversation",
+    "responses",
+    ("An item that stands for the conversation", _json({"type": "object"})),
+    body=_json(_RESPONSE_REQUEST),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
+input_tokens = _documented(
+    "Count the tokens of a response's input",
+    "responses",
+    (
+        "The number; with the header `x-sanic-proxy-estimated` where the provider does not count",
+        _json({"type": "object", "properties": {"input_tokens": {"type": "integer"}}}),
+    ),
+    body=_json(_RESPONSE_REQUEST),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
 hello = _documented("Answer an agent's probe", "messages", ("The proxy answers", _json(_STATUS)), errors={})
 
 

@@ -67,7 +67,7 @@ def _prepare(request: ChatRequest, target: Target[ChatProvider]) -> None:
 
 
 def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translation:
-    provider = target.provider
+    provider, options = target.provider, target.options
     settings = provider.settings
     if request.collect_s is not None and provider.provider_kind != "native":
         request.is_streaming = False  # it has the whole answer at once
@@ -76,13 +76,15 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
         request.model,
         stream_usage=settings.stream_usage,
         hoists_system=settings.hoists_system,
+        thinking=options.thinking or "adaptive",
+        takes_sampling=bool(options.sampling),
     )
     if settings.has_openai_fields:
         traits = replace(traits, limit_field="max_completion_tokens", omitted_fields=frozenset())
     fields = {**request.fields, "stream": request.is_streaming}
     translation = translated(request.dialect.format, fields, request.wire.format, traits)
     request.drop(translation.dropped)
-    _replace(request, with_options(translation.fields, target.options))
+    _replace(request, with_options(translation.fields, options))
     return translation
 
 

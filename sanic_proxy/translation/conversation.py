@@ -194,8 +194,8 @@ class OutputFormat:
 class Conversation:
     """A request. None or empty: not set. `extras`: request fields without a place here, by name.
 
-    A name may have a suffix: `tools.web_search` stands for the hosted tools of that type. `echo` holds the
-    request fields that the client's API repeats in its answer, in the form in which it does.
+    A name may have a suffix: `tools.web_search` stands for the hosted tools of that type. `repeated` holds
+    the request fields that the client's API repeats in its answer, in the form in which it does.
     """
 
     model: str
@@ -222,7 +222,7 @@ class Conversation:
     prompt_cache_key: str | None = None
     metadata: Json | None = None
     extras: Json = field(default_factory=dict)
-    echo: Json = field(default_factory=dict)
+    repeated: Json = field(default_factory=dict)
 
 
 FinishReason = Literal[

@@ -133,7 +133,7 @@ class ResponseBuilder:
     def interrupted(self) -> Json:
         """The response as far as it is known, in progress, with the items that are done."""
         if self.response is None:
-            return response_object(response_id(""), self._asked.model, self._now(), self._asked.echo)
+            return response_object(response_id(""), self._asked.model, self._now(), self._asked.repeated)
         return self._current()
 
     def _current(self) -> Json:
@@ -146,7 +146,7 @@ class ResponseBuilder:
             response_id(begin.id),
             begin.model or self._asked.model,
             begin.created or self._now(),
-            self._asked.echo,
+            self._asked.repeated,
         )
         self.response["output"] = []
         events = [

@@ -6,12 +6,10 @@ whose `encrypted_content` is the text under a prefix of our own. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sanic_proxy import errors
-from sanic_proxy.translation.conversation import Answer, Conversation, Text, ToolChoice, Turn
 from sanic_proxy.translation.signatures import unwrapped, wrapped
 
 Json = dict[str, Any]
@@ -23,6 +21,8 @@ _PROMPT = (
     "were written, results of tools that are still needed, the state of the work, and what remains to be "
     "done. Leave out greetings and repetitions. Answer with the summary only."
 )
+# What of the client's request the summary is asked for with.
+_KEPT = frozenset({"model", "instructions", "tools", "reasoning", "prompt_cache_key", "safety_identifier"})
 _HEADING = "Summary of the conversation so far:\n\n"
 
 
@@ -32,31 +32,30 @@ def summary_of(encrypted_content: str) -> str | None:
     return _HEADING + found[1] if found is not None and found[0] == _ORIGIN else None
 
 
-def compaction_request(conversation: Conversation) -> Conversation:
-    """The request for the summary of a conversation: its turns, and the task as the last one.
+def compaction_request(fields: Mapping[str, Any]) -> Json:
+    """The request for the summary of the conversation in `fields`: its items, and the task as the last one.
 
     Tools stay declared, as some providers reject calls in the history of a request without them; none may
     be called.
     """
-    return replace(
-        conversation,
-        turns=[*conversation.turns, Turn("user", [Text(_PROMPT)])],
-        is_streaming=False,
-        tool_choice=ToolChoice("none") if conversation.tools else None,
-        output=None,
-        stop=[],
-    )
+    items = fields.get("input")
+    history = items if isinstance(items, list) else [{"role": "user", "content": items}] if items else []
+    kept = {name: value for name, value in fields.items() if name in _KEPT}
+    if kept.get("tools"):
+        kept["tool_choice"] = "none"
+    task = {"role": "user", "content": _PROMPT}
+    return {**kept, "input": [*history, task], "stream": False, "store": False}
 
 
-def compacted(answer: Answer, usage: Json, id_: str) -> Json:
-    """The answer of the endpoint, made of the answer to `compaction_request`.
+def compacted(response: Mapping[str, Any]) -> Json:
+    """The answer of the endpoint, made of the response to `compaction_request`.
 
-    `usage` is that of the answer in the form of Responses, `id_` the id of the compaction. Raises
-    UpstreamBadResponse if the answer has no text.
+    Raises UpstreamBadResponse if the response has no text.
     """
-    summary = "".join(part.text for part in answer.parts if isinstance(part, Text)).strip()
+    summary = "".join(_texts(response.get("output"))).strip()
     if not summary:
         raise errors.UpstreamBadResponse("The provider's summary of the conversation is empty")
+    id_ = str(response.get("id"))
     item = {
         "id": f"cmp_{id_.removeprefix('resp_')}",
         "type": "compaction",
@@ -65,13 +64,15 @@ def compacted(answer: Answer, usage: Json, id_: str) -> Json:
     return {
         "id": id_,
         "object": "response.compaction",
-        "created_at": answer.created,
+        "created_at": response.get("created_at"),
         "output": [item],
-        "usage": usage,
+        "usage": response.get("usage"),
     }
 
 
-def is_ours(item: Mapping[str, Any]) -> bool:
-    """Whether `item` is a compaction item that `compacted` made."""
-    content = item.get("encrypted_content")
-    return item.get("type") == "compaction" and isinstance(content, str) and summary_of(content) is not None
+def _texts(output: object) -> Iterator[str]:
+    for item in output if isinstance(output, list) else ():
+        if isinstance(item, dict) and item.get("type") == "message":
+            for part in item.get("content") or ():
+                if isinstance(part, dict) and isinstance(text := part.get("text"), str):
+                    yield text

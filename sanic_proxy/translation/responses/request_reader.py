@@ -128,7 +128,7 @@ def read_request(fields: Mapping[str, Any]) -> Conversation:
     _read_text(request, conversation)
     conversation.extras |= {f"tools.{kind}": tool for kind, tool in items.tools.hosted.items()}
     conversation.extras |= items.tools.dropped | items.dropped
-    conversation.echo = _echo(request.fields)
+    conversation.repeated = _repeated(request.fields)
     return conversation
 
 
@@ -184,14 +184,14 @@ def _read_text(request: Checked, conversation: Conversation) -> None:
             raise wrong("text.format.type", '"text", "json_object" or "json_schema"')
 
 
-def _echo(fields: Json) -> Json:
-    echo = {name: fields[name] for name in _ECHOED if fields.get(name) is not None}
-    if echo.get("service_tier") == "auto":
-        del echo["service_tier"]  # a response names the tier that was used
-    echo["tools"] = echoed_tools(fields.get("tools"))
-    echo["reasoning"] = {"effort": None, "summary": None, **(fields.get("reasoning") or {})}
-    echo["text"] = {"format": {"type": "text"}, **dict(given(fields.get("text") or {}))}
-    return echo
+def _repeated(fields: Json) -> Json:
+    repeated = {name: fields[name] for name in _ECHOED if fields.get(name) is not None}
+    if repeated.get("service_tier") == "auto":
+        del repeated["service_tier"]  # a response names the tier that was used
+    repeated["tools"] = echoed_tools(fields.get("tools"))
+    repeated["reasoning"] = {"effort": None, "summary": None, **(fields.get("reasoning") or {})}
+    repeated["text"] = {"format": {"type": "text"}, **dict(given(fields.get("text") or {}))}
+    return repeated
 
 
 def _read_input(request: Checked, items: _Items) -> None:

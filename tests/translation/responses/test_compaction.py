@@ -8,41 +8,51 @@ import pytest
 from openai.types.responses import CompactedResponse
 
 from sanic_proxy import errors
-from sanic_proxy.openai.responses import write_usage
-from sanic_proxy.translation.conversation import (
-    Answer,
-    Conversation,
-    Other,
-    Text,
-    Tool,
-    ToolChoice,
-    Turn,
-    Usage,
-)
+from sanic_proxy.openai.usage import Usage
+from sanic_proxy.translation.conversation import Answer, Other, Text
 from sanic_proxy.translation.responses import ResponsesFormat
-from sanic_proxy.translation.responses.compaction import compacted, compaction_request, is_ours
+from sanic_proxy.translation.responses.compaction import compacted, compaction_request
 from sanic_proxy.translation.responses.tokens import estimate_tokens
 
 FORMAT = ResponsesFormat()
 
 
-def test_the_task_is_the_last_turn_and_no_tool_may_be_called() -> None:
-    conversation = Conversation("m", [Turn("user", [Text("x")])], is_streaming=True, tools=[Tool("f")])
-    request = compaction_request(conversation)
-    assert request.turns[:-1] == conversation.turns
-    assert request.turns[-1].role == "user"
-    assert not request.is_streaming
-    assert request.tools == conversation.tools
-    assert request.tool_choice == ToolChoice("none")
-    assert len(conversation.turns) == 1
+def test_the_task_is_the_last_item_and_no_tool_may_be_called() -> None:
+    items = [{"role": "user", "content": "x"}]
+    request = compaction_request(
+        {
+            "model": "m",
+            "input": items,
+            "tools": [{"type": "function", "name": "f"}],
+            "text": {},
+            "stream": True,
+        }
+    )
+    assert request["input"][:-1] == items
+    assert request["input"][-1]["role"] == "user"
+    assert (request["stream"], request["store"], request["tool_choice"]) == (False, False, "none")
+    assert "text" not in request
+    assert len(items) == 1
+    FORMAT.read_request(request)
+
+
+@pytest.mark.parametrize(("items", "count"), [("x", 2), (None, 1), ([], 1)])
+def test_any_input_can_be_compacted(items: object, count: int) -> None:
+    request = compaction_request({"model": "m", "input": items})
+    assert len(request["input"]) == count
+    assert "tool_choice" not in request
+
+
+def response(*texts: str) -> dict[str, Any]:
+    answer = Answer("chatcmpl-1", "m", 5, [Text(text) for text in texts], usage=Usage(9, 3))
+    return FORMAT.write_answer(answer, FORMAT.read_request({"model": "m", "input": "x"}))
 
 
 def test_a_summary_travels_as_an_item_and_is_read_back() -> None:
-    answer = Answer("chatcmpl-1", "m", 5, [Text("The user "), Text("wants x.")])
-    made = compacted(answer, write_usage(Usage(9, 3)), "resp_1")
+    made = compacted(response("The user ", "wants x."))
     CompactedResponse.model_validate(made, strict=True)
     (item,) = made["output"]
-    assert is_ours(item)
+    assert item["type"] == "compaction"
     assert "wants" not in item["encrypted_content"]
     conversation = FORMAT.read_request({"model": "m", "input": [item, {"role": "user", "content": "go on"}]})
     (summary,) = conversation.turns[0].parts
@@ -52,14 +62,13 @@ def test_a_summary_travels_as_an_item_and_is_read_back() -> None:
 
 def test_a_foreign_compaction_is_dropped_with_notice() -> None:
     item = {"type": "compaction", "encrypted_content": "gAAA"}
-    assert not is_ours(item)
     conversation = FORMAT.read_request({"model": "m", "input": [item, {"role": "user", "content": "x"}]})
     assert conversation.turns[0].parts == [Other("compaction", item)]
 
 
 def test_an_empty_summary_is_a_failure() -> None:
     with pytest.raises(errors.UpstreamBadResponse, match="empty"):
-        compacted(Answer("1", "m", 5, [Text(" ")]), {}, "resp_1")
+        compacted(response(" "))
 
 
 @pytest.mark.parametrize(

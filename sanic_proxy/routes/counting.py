@@ -1,0 +1,72 @@
+"""Endpoints beside a conversation: those of its provider where that has them, else the proxy's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sanic_proxy.dialects.base import Dialect
+from sanic_proxy.errors import ProxyError
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.fields import text_field
+from sanic_proxy.providers.base import Call
+from sanic_proxy.routing import attempts
+from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
+from sanic_proxy.server.selection import named_provider, route_headers
+from sanic_proxy.state import state_of
+from sanic_proxy.upstream.client import Response
+
+# Statuses of a provider that speaks the dialect, but lacks this endpoint of it.
+_MISSING = frozenset({404, 405, 501})
+# Beside a number that was not counted by the provider's own tokenizer.
+_ESTIMATED = ("x-sanic-proxy-estimated", "input_tokens")
+_JSON = ("content-type", "application/json")
+
+
+async def counted(
+    request: ProxyRequest,
+    dialect: Dialect,
+    path: str,
+    fields: Mapping[str, Any],
+    estimate: Callable[[], Mapping[str, Any]],
+) -> Reply:
+    """The provider's own count of tokens, else `estimate`, which is marked by a header."""
+    reply = await forwarded(request, dialect, path, fields)
+    if reply is not None:
+        return reply
+    headers = [_JSON, _ESTIMATED, *route_headers(request.record)]
+    return Reply(header_lines(headers), codec.dumps(estimate()))
+
+
+async def forwarded(
+    request: ProxyRequest, dialect: Dialect, path: str, fields: Mapping[str, Any]
+) -> Reply | None:
+    """The answer of the endpoint `path` of the model's provider; None where it has no such endpoint.
+
+    Raises what the provider refuses, and a ClientError for a model without a provider.
+    """
+    body = request.body
+    state, record = state_of(request.app), request.record
+    model = text_field(dict(fields), "model")
+    record.dialect, record.model = dialect.name, model[:256]
+    named, endpoint = named_provider(request), f"POST {path}"
+    router = state.router
+    targets = router.resolve(model, endpoint) if named is None else router.named(named, model, endpoint)
+    record.provider = targets[0].provider.name
+    if dialect.name not in targets[0].provider.dialects:
+        return None
+    call = Call("POST", path, request.fields, record, (body,), "application/json", model)
+    call.model_span, call.dialect = request.model_span, dialect
+    answers: list[bytes] = []
+
+    async def take(answer: Response) -> None:
+        answers.append(await answer.read_all())
+
+    try:
+        answer = await attempts.forwarded(targets[:1], state.limits, call, take=take)
+    except ProxyError as exc:
+        if exc.upstream_status in _MISSING:
+            return None
+        raise
+    answer.close()
+    return Reply(header_lines([_JSON, *route_headers(record)]), answers[-1])

@@ -1,0 +1,73 @@
+"""OpenAI's Responses API in front of every provider, with compaction and the count of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from sanic import Blueprint
+
+from sanic_proxy.dialects.responses import RESPONSES, RESPONSES_WITH_DONE
+from sanic_proxy.errors import NotFound
+from sanic_proxy.openai import codec
+from sanic_proxy.routes import chat, openapi
+from sanic_proxy.routes.counting import counted, forwarded
+from sanic_proxy.routes.methods import READ
+from sanic_proxy.server import bodies
+from sanic_proxy.server.request import ProxyRequest, Reply
+from sanic_proxy.state import state_of
+from sanic_proxy.translation.responses.compaction import compacted, compaction_request
+from sanic_proxy.translation.responses.tokens import estimate_tokens
+
+blueprint = Blueprint("responses")
+
+
+@openapi.responses
+def responses(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]:
+    """Create a response, whole or streamed."""
+    has_done = state_of(request.app).settings.responses_done
+    return chat.answer(request, RESPONSES_WITH_DONE if has_done else RESPONSES)
+
+
+@openapi.compact
+async def compact(request: ProxyRequest) -> Reply:
+    """Compact a conversation: by the provider where it can, else by its model's summary."""
+    fields = bodies.json_object(request)
+    reply = await forwarded(request, RESPONSES, f"{RESPONSES.path}/compact", fields)
+    if reply is not None:
+        return reply
+    asked = compaction_request(fields)
+    summary = await chat.answer_to(request, RESPONSES, RESPONSES.parse(codec.dumps(asked), asked, None))
+    if summary is None:  # pragma: no cover - only streams have no reply
+        raise TypeError
+    return Reply(summary.lines, codec.dumps(compacted(codec.loads_tolerant(summary.body or b""))))
+
+
+@openapi.input_tokens
+async def input_tokens(request: ProxyRequest) -> Reply:
+    """Count the tokens of a request: by the provider where it can, else an estimate."""
+    fields = bodies.json_object(request)
+    path = f"{RESPONSES.path}/input_tokens"
+    return await counted(
+        request,
+        RESPONSES,
+        path,
+        fields,
+        lambda: {"object": "response.input_tokens", "input_tokens": estimate_tokens(fields)},
+    )
+
+
+async def websocket(request: ProxyRequest) -> Reply:
+    """Tell a client that tries a websocket first, as Codex does, to use POST."""
+    raise NotFound("Responses are not served over a websocket here: use POST")
+
+
+for _path, _handler in (
+    ("/responses", responses),
+    ("/responses/compact", compact),
+    ("/responses/input_tokens", input_tokens),
+):
+    blueprint.add_route(_handler, f"/v1{_path}", methods=["POST"], name=_handler.__name__)
+    blueprint.add_route(openapi.alias(_handler), _path, methods=["POST"], name=f"{_handler.__name__}_bare")
+blueprint.add_route(websocket, "/v1/responses", methods=READ, name="websocket")
+blueprint.add_route(openapi.alias(websocket), "/responses", methods=READ, name="websocket_bare")
