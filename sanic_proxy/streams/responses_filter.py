@@ -37,6 +37,7 @@ from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.upstream import error_parser
 
 _EVENT = b"event: "
+_RESPONSE_EVENT = b"event: response."
 _FRAME_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _FRAME_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _SEQUENCE = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
@@ -88,6 +89,8 @@ class ResponsesStreamFilter(StreamFilter):
         if self.is_done or self.failure is not None:
             return b""
         tail = self._tail
+        if not tail and self._is_plain(data):
+            return data
         if not tail and data.endswith(_FRAME_ENDS):
             return self._passed(data)
         searched = max(0, len(tail) - 3)
@@ -129,6 +132,19 @@ class ResponsesStreamFilter(StreamFilter):
         if response is None:
             response = response_object(new_response_id(), self._model, codec.now(), {})
         return failed_frames(response, sequence, error)
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether `data` is one frame that passes by its name: what nearly every read brings."""
+        if not data.startswith(_RESPONSE_EVENT) or data.find(b"\n\n") != len(data) - 2 or b"\r" in data:
+            return False
+        kind = data[len(_EVENT) : data.find(b"\n")]
+        if kind in _PARSED:
+            return False
+        if not self._has_content:
+            self._has_content = _is_content(kind)
+        self._has_frames = True
+        self._last = data
+        return True
 
     def _passed(self, frames: bytes) -> bytes:
         """Those of `frames`, which are whole, that pass."""
