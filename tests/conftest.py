@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks here
     is_full_run,
@@ -19,6 +20,10 @@ from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks her
 from tests.support.proxy import STARTED, Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
+
+# On a busy machine examples take long for no reason of theirs.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.hookimpl(optionalhook=True)

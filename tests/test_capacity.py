@@ -75,21 +75,28 @@ def test_more_bytes_than_allowed_are_refused_when_they_come(small: Proxy) -> Non
     wait_until(lambda: small.chat("groq/whole", x="x" * 8000).status == 200)
 
 
+@pytest.fixture(scope="module")
+def roomy(shared_upstream: Upstream) -> Iterator[Proxy]:
+    """Two megabytes of bodies."""
+    settings = {**provider_settings(shared_upstream), "SANIC_PROXY_MAX_BYTES_IN_FLIGHT": "2000000"}
+    with running_proxy(settings) as proxy:
+        yield proxy
+
+
 @pytest.mark.row(43, 69)
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=x"])
 @pytest.mark.parametrize("framing", ["content-length: 33554432", "transfer-encoding: chunked"])
-def test_announced_bodies_take_no_room(upstream: Upstream, kind: str, framing: str) -> None:
+def test_announced_bodies_take_no_room(roomy: Proxy, upstream: Upstream, kind: str, framing: str) -> None:
     """70 connections that announce 32 MiB and send one byte, with room for 32 such bodies."""
     upstream.on("whole", lambda exchange: exchange.answer(completion()))
     head = f"POST /v1/images/edits HTTP/1.1\r\nhost: localhost\r\ncontent-type: {kind}\r\n{framing}\r\n\r\n"
     first_byte = b"1\r\n-\r\n" if "chunked" in framing else b"-"
-    settings = {**provider_settings(upstream), "SANIC_PROXY_MAX_BYTES_IN_FLIGHT": "2000000"}
-    with running_proxy(settings) as proxy, ExitStack() as stack:
+    with ExitStack() as stack:
         for _ in range(70):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", roomy.port), timeout=60))
             client.sendall(head.encode() + first_byte)
         for _ in range(10):
-            assert proxy.chat("groq/whole", x="x" * 1_000_000).status == 200
+            assert roomy.chat("groq/whole", x="x" * 1_000_000).status == 200
 
 
 def test_a_body_in_chunks_counts_what_it_is(small: Proxy) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.dialects.chat import error_object
@@ -21,7 +21,6 @@ from tests.support.odd import CONVERSATIONS, OBJECTS, VALUES
 
 
 @given(CONVERSATIONS, OBJECTS)
-@settings(deadline=None, max_examples=300)
 def test_no_request_breaks_the_echo(messages: list[Any], fields: dict[str, Any]) -> None:
     record = RequestRecord("id", "POST", "/")
     request = ChatRequest(b"", {**fields, "messages": messages}, "echo/echo", "echo", False, {}, record)
@@ -30,7 +29,6 @@ def test_no_request_breaks_the_echo(messages: list[Any], fields: dict[str, Any])
 
 
 @given(VALUES)
-@settings(deadline=None)
 def test_no_body_breaks_a_list_or_an_error(body: Any) -> None:
     for read in (model_list, error_parser.is_error, error_parser.message_of):
         with suppress(ProxyError):

@@ -183,7 +183,7 @@ def test_parsing_in_steps_finds_value_and_model(
 CHARACTERS = ["x", "\\", '"', "\n", "é", "中", "🎉", "\u0001", "/", "u", "d83d"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.sampled_from(CHARACTERS), min_size=1, max_size=12).map("".join),
     st.integers(0, 30),

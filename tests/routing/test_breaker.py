@@ -8,7 +8,7 @@ import math
 import weakref
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy import errors
@@ -219,7 +219,6 @@ def test_a_probe_that_fails_doubles_the_pause_up_to_twelve_seconds() -> None:
     assert pauses == [5, 10, 12, 12, 12, 12]
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1), st.integers(1, 10))
 def test_a_pause_is_at_most_twelve_seconds_jitter_included(jitter: float, probes: int) -> None:
     health = CircuitBreaker(jitter=lambda: jitter)
@@ -370,7 +369,6 @@ def test_an_odd_failure_beside_a_client_that_always_fails_does_not_open_it() -> 
     assert not is_open(health)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcdefg"), st.booleans()), max_size=60))
 def test_several_clients_fail_if_two_did_twice_or_three_once(events: list[tuple[str, bool]]) -> None:
     failing, runs = FailingClients(), dict[str, int]()
@@ -395,7 +393,6 @@ def test_the_failing_clients_that_are_remembered_are_bounded() -> None:
     assert failing.note("client 1", 100) == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=30), st.sampled_from("abc"))
 def test_two_slots_know_whether_another_client_was_there(notes: list[tuple[str, float]], asker: str) -> None:
     recent, now, last = RecentClients(), 0.0, {"": -math.inf}
@@ -414,7 +411,6 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(EVENTS, st.floats(0, 1))
 def test_no_sequence_of_events_closes_a_target_for_long(
     events: list[tuple[str, str, float]], jitter: float
@@ -521,7 +517,6 @@ def test_without_a_figure_it_backs_off_until_a_success() -> None:
     assert limit.until - now == FIRST_BACKOFF_S
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 100), st.none() | st.floats(0, 1e12)), min_size=1))
 def test_a_limit_is_never_shortened_and_never_absurd(limits: list[tuple[float, float | None]]) -> None:
     limit, now = RateLimit(), 0.0

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy import errors
@@ -447,7 +447,6 @@ def test_keys_of_one_failing_provider_share_its_budget(site: Site, clock: Clock)
     assert asked <= 1.2 * 200 + PROVIDER_RETRIES
 
 
-@settings(deadline=None)
 @given(st.floats(0, 4), st.integers(1, 4))
 def test_a_target_that_flaps_serves_again_soon_after_its_outage(offset_s: float, per_target: int) -> None:
     clock = Clock()

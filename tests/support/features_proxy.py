@@ -1,4 +1,4 @@
-"""Starts the application of `features` in real workers."""
+"""Starts the application of `features`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ ROOT = Path(__file__).parents[2]
 
 @contextmanager
 def running(
-    directory: Path, *on: str, settings: Mapping[str, str] | None = None, workers: int = 1
+    directory: Path, *on: str, settings: Mapping[str, str] | None = None, workers: int | None = None
 ) -> Iterator[Proxy]:
-    """The application with the features `on`."""
+    """The application with the features `on`, in one process unless it is to have `workers`."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = {"FEATURES": ",".join(on), "PYTHONPATH": path, "SANIC_PROXY_ECHO": "on", **(settings or {})}
-    proxy = start_proxy(directory, environment, "--workers", str(workers), module="tests.support.features")
+    processes = ("--single-process",) if workers is None else ("--workers", str(workers))
+    proxy = start_proxy(directory, environment, *processes, module="tests.support.features")
     try:
         wait_until_ready(proxy)
         yield proxy

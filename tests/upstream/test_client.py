@@ -268,15 +268,21 @@ def answers_together(count: int) -> Script:
     return script
 
 
-def test_idle_connections_past_the_limit_are_closed_oldest_first(upstream: Upstream) -> None:
-    async def ask(client: UpstreamClient) -> None:
-        await asyncio.gather(*(body_of(client, get(f"{upstream.url}/pool")) for _ in range(6)))
-        await asyncio.to_thread(
-            wait_until, lambda: upstream.open_connections == before + LIMITS.idle_per_host
-        )
+@pytest.fixture
+def new_upstream() -> Iterator[Upstream]:
+    """One to which nothing but the test is connected."""
+    upstream = Upstream()
+    upstream.start()
+    yield upstream
+    upstream.stop()
 
-    upstream.on("GET /pool", answers_together(6))
-    before = upstream.open_connections
+
+def test_idle_connections_past_the_limit_are_closed_oldest_first(new_upstream: Upstream) -> None:
+    async def ask(client: UpstreamClient) -> None:
+        await asyncio.gather(*(body_of(client, get(f"{new_upstream.url}/pool")) for _ in range(6)))
+        await asyncio.to_thread(wait_until, lambda: new_upstream.open_connections == LIMITS.idle_per_host)
+
+    new_upstream.on("GET /pool", answers_together(6))
     run(ask)
 
 

@@ -201,12 +201,12 @@ def test_fields_of_the_error_object_are_details() -> None:
 
 NESTED = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=30,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
 )
 
 
-@given(st.dictionaries(st.text(), NESTED))
+@given(st.dictionaries(st.text(), NESTED, max_size=6))
 def test_details_are_bounded_and_can_be_written(fields: dict[str, Any]) -> None:
     details = report_of({"error": {"message": "m", **fields}}).details
     assert len(codec.dumps(details)) < 8 * error_body.MAX_DETAIL_CHARS

@@ -19,7 +19,7 @@ from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
 
 
 @given(CONVERSATIONS | st.lists(VALUES, max_size=3), OBJECTS)
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=100)
 def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         fields["messages"] = messages
@@ -50,7 +50,7 @@ REPLIES = VALUES | st.builds(
 
 
 @given(REPLIES, ASKED)
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=200)
 def test_no_reply_breaks_the_validation(parsed: Any, fields: dict[str, Any]) -> None:
     plan = build_plan({"messages": [], **fields}, "openai/gpt-4o")
     try:
@@ -75,7 +75,7 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(SCHEMA_KEYS, SCHEMAS, max_size=4), VALUES)
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=200)
 def test_no_schema_breaks_the_validator(schema: dict[str, Any], value: Any) -> None:
     with suppress(InvalidSchema):
         assert compile_schema(schema).violation(value) != ""

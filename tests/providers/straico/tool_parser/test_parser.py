@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.providers.straico.families import PastCall, label_for, render_calls
@@ -403,7 +403,6 @@ ANY = Tool("any", "", {"type": "object", "properties": {"text": {"type": "string
 
 
 @given(st.sampled_from(FAMILIES), st.lists(st.tuples(TEXTS, JSON), min_size=1, max_size=3))
-@settings(deadline=None)
 def test_rendered_calls_are_parsed_back(family: Family, given_arguments: list[tuple[str, Any]]) -> None:
     wanted = [{"text": text, "list": [value]} for text, value in given_arguments]
     past = [
@@ -416,7 +415,6 @@ def test_rendered_calls_are_parsed_back(family: Family, given_arguments: list[tu
 
 
 @given(TEXTS | st.text(), st.booleans())
-@settings(deadline=None)
 def test_no_text_raises(text: str, is_truncated: bool) -> None:
     parse(text, tools=TOOLS, is_truncated=is_truncated, accepts_unknown=True)
 
@@ -449,8 +447,8 @@ def test_text_without_markup_stays_as_it_is(text: str) -> None:
         "<tool_call>get_time<arg_key>tz</arg_key><arg_value></arg_value>x",
     ],
 )
-def test_a_megabyte_of_markup_is_parsed_in_linear_time(unit: str) -> None:
+def test_half_a_megabyte_of_markup_is_parsed_in_linear_time(unit: str) -> None:
     started = time.process_time()
-    parse("x " + unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
-    parse(unit * (1_000_000 // len(unit)), tools=[], is_truncated=False)
-    assert time.process_time() - started < 3 * slowness()
+    parse("x " + unit * (500_000 // len(unit)), tools=TOOLS, is_truncated=False)
+    parse(unit * (500_000 // len(unit)), tools=[], is_truncated=False)
+    assert time.process_time() - started < 1.5 * slowness()

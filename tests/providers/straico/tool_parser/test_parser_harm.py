@@ -124,7 +124,7 @@ def test_no_depth_of_nesting_raises() -> None:
         '<tool_call>{"name":"get_time","arguments":{"tz":"a"},}</tool_call>',
     ],
 )
-def test_a_megabyte_of_unfinished_calls_is_parsed_in_linear_time(unit: str) -> None:
+def test_half_a_megabyte_of_unfinished_calls_is_parsed_in_linear_time(unit: str) -> None:
     started = time.process_time()
-    parse(unit * (1_000_000 // len(unit)), tools=TOOLS, is_truncated=False)
-    assert time.process_time() - started < 2 * slowness()
+    parse(unit * (500_000 // len(unit)), tools=TOOLS, is_truncated=False)
+    assert time.process_time() - started < slowness()

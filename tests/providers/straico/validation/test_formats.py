@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest
@@ -155,7 +155,6 @@ WRAPPINGS = st.sampled_from(
 
 
 @given(OBJECTS, INDENTS, st.booleans(), WRAPPINGS, PROSE, PROSE)
-@settings(deadline=None)
 def test_json_is_extracted_from_any_wrapping(
     value: dict[str, Any], indent: int | None, is_ascii: bool, wrapping: str, before: str, after: str
 ) -> None:
@@ -173,7 +172,6 @@ def test_json_is_extracted_from_any_wrapping(
 @given(
     st.text() | st.lists(st.sampled_from(['{"', '":', "}", "[", "]", "```", '\\"', ",", "1"])).map("".join)
 )
-@settings(deadline=None)
 def test_extracted_json_is_always_valid(text: str) -> None:
     found = extract_json(text, text, OBJECT)
     if found.text is not None:
