@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -21,18 +23,22 @@ from tests.support.proxy import STARTED, Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
 
+# The suite starts some hundred interpreters: without cached bytecode, each would compile the package again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # On a busy machine examples take long for no reason of theirs.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """The number of processes for `-n auto`: xdist's default, one per core, for the whole suite only.
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The number of processes for `-n auto`: one more than there are cores, as half of a run is waiting.
 
-    A few tests start sooner, and are easier to debug, in pytest's own process.
+    Only the whole suite is distributed: a few tests start sooner, and are easier to debug, in one process.
     """
-    return None if is_full_run(config) else 0
+    return len(os.sched_getaffinity(0)) + 1 if is_full_run(config) else 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,7 +28,7 @@ from tests.support.upstream import Exchange, Script, Upstream, straico_completio
 from tests.support.upstream_client import LIMITS, body_of, failure, get, opened, run
 
 # Without a time of packing: the ids of tests are the same in all processes of xdist.
-gzipped = functools.partial(gzip.compress, mtime=0)
+gzipped = functools.partial(gzip.compress, compresslevel=1, mtime=0)
 
 
 @pytest.mark.row(1)
