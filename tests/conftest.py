@@ -43,7 +43,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_log_holds_a_key() -> Iterator[None]:
-    """Whatever the tests did to all proxies that they started."""
+    """Check the logs of all proxies that the tests started."""
     yield
     for started in STARTED:
         if started.last_log or started.log_path.exists():
@@ -52,7 +52,7 @@ def no_log_holds_a_key() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_task_is_lost() -> Iterator[None]:
-    """asyncio logs a task that was destroyed while it waited, and an exception that nobody retrieved.
+    """asyncio logs a task that was destroyed while it waited, and an exception that was never retrieved.
 
     It does so when the garbage is collected, which may be much later than the test that caused it.
     """

@@ -88,7 +88,7 @@ def test_dotenv_of_the_directory_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(64)
-def test_a_stream_under_way_is_finished_when_the_proxy_is_told_to_stop(upstream: Upstream) -> None:
+def test_a_stream_in_flight_is_finished_when_the_proxy_stops(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.stream(text_stream(*"abcdefgh"), pause_s=0.1)
 
@@ -173,7 +173,7 @@ def connected_until(port: int, data: bytes, until: bytes) -> socket.socket:
     return client
 
 
-def test_observers_see_every_request_end_once_whatever_the_end(upstream: Upstream, tmp_path: Path) -> None:
+def test_observers_see_every_request_end_exactly_once(upstream: Upstream, tmp_path: Path) -> None:
     script_ends(upstream)
     (tmp_path / "observed.py").write_text(OBSERVED_APP)
     settings = {
@@ -265,7 +265,7 @@ async def test_a_worker_holds_one_state(
     assert list(state_of(app).providers) == ["echo"]
 
 
-async def test_readiness_says_what_is_not_ready(
+async def test_readiness_lists_what_is_not_ready(
     app: ProxyApp, sanic_client: Any, loop: asyncio.AbstractEventLoop
 ) -> None:
     client = await started(app, sanic_client)

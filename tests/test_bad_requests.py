@@ -21,7 +21,7 @@ from tests.support.proxy import Proxy, Reply, running_proxy
 from tests.support.settings import GROQ_KEY, ONCE, STRAICO_KEY
 from tests.support.upstream import Exchange, Upstream, completion
 
-# In units of `reference_s`, of which the dearest body takes about five: a tenth of a second of a fast core.
+# In units of `reference_s`, about a tenth of a second of a fast core; the most expensive body takes five.
 LONGEST_COST = 8.0
 MESSAGES = '"messages":[{"role":"user","content":"x"}]'
 
@@ -44,13 +44,13 @@ def roomy() -> Iterator[tuple[FaultyUpstream, Proxy]]:
         assert "Traceback" not in proxy.log
 
 
-# What is dear
+# Expensive bodies
 
 
 HEAD = f'{{"model":"MODEL",{MESSAGES},"x":'.encode()
 MILLION = 1_000_000
 # Bodies that cost much to parse or to search, for the model MODEL.
-DEAR: dict[str, Callable[[], bytes]] = {
+EXPENSIVE: dict[str, Callable[[], bytes]] = {
     "depth 1025": lambda: HEAD + b"[" * 1025 + b"]" * 1025 + b"}",
     "depth 100k": lambda: HEAD + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "open brackets": lambda: b"[" * MILLION,
@@ -99,9 +99,9 @@ TAKEN = (
 
 
 @functools.lru_cache(maxsize=1)
-def dear(what: str) -> bytes:
+def expensive_body(what: str) -> bytes:
     """The tests with the three models follow each other: each body is made once."""
-    return DEAR[what]()
+    return EXPENSIVE[what]()
 
 
 @pytest.mark.row(47, 48, 49, 70)
@@ -112,14 +112,14 @@ def test_no_body_takes_a_tenth_of_a_second(
 ) -> None:
     """Of CPU: a worker does nothing else meanwhile."""
     _, proxy = roomy
-    body = dear(what).replace(b"MODEL", model.encode())
+    body = expensive_body(what).replace(b"MODEL", model.encode())
     replies: list[Reply] = []
 
-    def ask() -> None:
+    def send_body() -> None:
         replies.append(proxy.request("POST", "/v1/chat/completions", body))
 
     proxy.request("GET", "/health")
-    assert least_cost(ask, enough=LONGEST_COST, clock=lambda: cpu_s(proxy.process.pid)) < LONGEST_COST
+    assert least_cost(send_body, enough=LONGEST_COST, clock=lambda: cpu_s(proxy.process.pid)) < LONGEST_COST
     reply = replies[-1]
     if what in REFUSED:
         assert (reply.status, reply.error["type"]) == (400, "invalid_request_error")
@@ -236,7 +236,7 @@ def test_a_name_goes_up_as_a_value_and_nowhere_else(proxy: Proxy, upstream: Upst
 @pytest.mark.row(52)
 @pytest.mark.parametrize("field", ["temperature", "max_tokens", "tools", "stop", "tool_choice"])
 @pytest.mark.parametrize("value", ["1" * 40, "1e300", '"1"', "[]", "[[]]", "{}", '{"a":1}', "true", "-1"])
-def test_what_straico_cannot_be_told_is_named(
+def test_parameters_that_straico_does_not_support_are_named(
     proxy: Proxy, upstream: Upstream, field: str, value: str
 ) -> None:
     async def script(exchange: Exchange) -> None:
@@ -258,7 +258,7 @@ def test_what_straico_cannot_be_told_is_named(
 def test_a_client_that_closes_its_half_has_left(
     roomy: tuple[FaultyUpstream, Proxy], model: str, is_streaming: bool
 ) -> None:
-    """As nginx has it, too: from a FIN nobody can tell whether somebody still reads."""
+    """As nginx does: a FIN does not show whether the client still reads."""
     upstream, proxy = roomy
     request_id = f"half.{is_streaming}.{len(model)}"
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
@@ -334,7 +334,7 @@ def test_headers_of_one_hop_stay_there(proxy: Proxy, upstream: Upstream, lines: 
 
 @pytest.mark.row(59)
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "HEAD"])
-def test_a_route_says_which_methods_it_has(proxy: Proxy, method: str) -> None:
+def test_a_405_lists_the_allowed_methods(proxy: Proxy, method: str) -> None:
     reply = proxy.request(method, "/v1/chat/completions")
     assert (reply.status, reply.headers["allow"]) == (405, "POST")
 

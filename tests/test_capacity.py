@@ -45,7 +45,7 @@ def small(upstream: Upstream) -> Iterator[Proxy]:
 
 
 @pytest.mark.row(60)
-def test_more_requests_than_allowed_are_asked_to_come_again(small: Proxy) -> None:
+def test_more_requests_than_allowed_get_a_503_with_retry_after(small: Proxy) -> None:
     with small.open_stream("groq/held") as first, small.open_stream("groq/held") as second:
         first.recv(65536)
         second.recv(65536)
@@ -219,7 +219,7 @@ def test_a_clock_that_jumps_moves_no_deadline(upstream: Upstream, tmp_path: Path
 
 
 @pytest.mark.row(71)
-def test_only_what_tells_the_time_reads_the_clock_that_people_set() -> None:
+def test_only_timestamps_use_the_wall_clock() -> None:
     package = Path(__file__).parents[1] / "sanic_proxy"
     readers = {
         str(path.relative_to(package))

@@ -1,4 +1,4 @@
-"""Each failure of the catalogue is shown by a test, or somebody owns it."""
+"""Each failure of the catalogue is shown by a test, or has an owner."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def test_a_row_is_shown_or_owned(row: Row, shown: set[int]) -> None:
     assert row.number in shown or row.owner
 
 
-def test_no_test_shows_a_row_that_is_none(shown: set[int]) -> None:
+def test_no_test_names_an_unknown_row(shown: set[int]) -> None:
     assert {row.number for row in ROWS} >= shown
 
 
-def test_the_table_names_the_test_and_says_when_it_failed() -> None:
+def test_the_table_names_the_test_and_marks_failures() -> None:
     nodes = {8: ["tests/test_a.py::test_b_c[1]", "tests/test_a.py::test_b_c[2]", "tests/test_d.py::test_e"]}
     lines = table(nodes, {"tests/test_d.py::test_e"})
     assert lines[7].split("  ")[-1].strip() == "FAILED a: b c +1"

@@ -16,7 +16,7 @@ STEPS = ["packages", "check", "test", "trace", "instructions"]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A checkout whose scripts only say that they ran, and a folder of programs with nothing to install."""
+    """A checkout whose scripts only print that they ran, and a folder of programs with nothing to install."""
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "scripts").mkdir()
@@ -64,7 +64,7 @@ def test_a_failing_step_ends_the_run_with_its_exit_code(tree: Path, script: str,
 
 
 @pytest.mark.parametrize("tool", ["valgrind", "cc"])
-def test_without_the_tools_the_count_is_skipped_and_said_to_be(tree: Path, tool: str) -> None:
+def test_without_the_tools_the_count_is_skipped_with_a_message(tree: Path, tool: str) -> None:
     (tree / "bin" / tool).unlink()
     done = run(tree)
     assert done.returncode == 0, done.stderr

@@ -71,7 +71,7 @@ def route(headers: str) -> str:
 # Rate limits
 
 
-def test_a_rate_limited_target_is_asked_once_and_clients_learn_for_how_long(
+def test_a_rate_limited_target_gets_one_request_and_clients_a_retry_after(
     proxy: Proxy, upstream: Upstream
 ) -> None:
     upstream.on("m", fails(429, ("retry-after", "30")))
@@ -148,10 +148,10 @@ def test_endpoints_do_not_share_health(proxy: Proxy, upstream: Upstream) -> None
 
     upstream.on("GET /v1/files/f/content", fails(302))
     upstream.on("m", embeds)
-    ask = {"x-provider": "groq"}
-    replies = [proxy.request("GET", "/v1/files/f/content", headers=ask) for _ in range(7)]
+    to_groq = {"x-provider": "groq"}
+    replies = [proxy.request("GET", "/v1/files/f/content", headers=to_groq) for _ in range(7)]
     assert replies[-1].headers["x-sanic-proxy-route"] == "groq circuit_open"
-    assert proxy.request("POST", "/v1/embeddings", {"model": "m"}, ask).status == 200
+    assert proxy.request("POST", "/v1/embeddings", {"model": "m"}, to_groq).status == 200
 
 
 def test_models_of_a_provider_that_is_named_by_a_header_do_not_share_health(
@@ -162,13 +162,13 @@ def test_models_of_a_provider_that_is_named_by_a_header_do_not_share_health(
 
     upstream.on("m", fails(429, ("retry-after", "30")))
     upstream.on("other", embeds)
-    ask = {"x-provider": "groq"}
-    replies = [proxy.request("POST", "/v1/embeddings", {"model": "m"}, ask) for _ in range(2)]
+    to_groq = {"x-provider": "groq"}
+    replies = [proxy.request("POST", "/v1/embeddings", {"model": "m"}, to_groq) for _ in range(2)]
     assert route(replies[1].headers["x-sanic-proxy-route"]) == "groq/m rate_limited"
-    assert proxy.request("POST", "/v1/embeddings", {"model": "other"}, ask).status == 200
+    assert proxy.request("POST", "/v1/embeddings", {"model": "other"}, to_groq).status == 200
 
 
-def test_an_upload_at_a_trickle_keeps_nobody_from_probing(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_slow_upload_does_not_block_probes(proxy: Proxy, upstream: Upstream) -> None:
     async def made(exchange: Exchange) -> None:
         await exchange.answer({"object": "file", "id": "f"})
 

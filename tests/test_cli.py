@@ -98,7 +98,7 @@ def test_a_wrong_flag_is_named_as_the_flag(tmp_path: Path) -> None:
     assert run(tmp_path, "check", "--prot", "1").returncode == 2
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_the_version_is_printed(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout.strip() == f"sanic-proxy {__version__}"
     assert run(tmp_path).returncode == 2
 
@@ -146,7 +146,7 @@ _FROM_TOML = {
     ],
     ids=["flags", "dotenv", "sanic", "toml"],
 )
-def test_every_way_to_start_takes_the_address_from_the_settings(
+def test_every_start_command_takes_the_address_from_the_settings(
     tmp_path: Path, arguments: tuple[str, ...], files: dict[str, str]
 ) -> None:
     port = free_port()
@@ -165,7 +165,7 @@ _STARTS = [
 
 
 @pytest.mark.parametrize("arguments", _STARTS)
-def test_it_says_once_where_it_is_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_it_logs_its_address_once_when_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     port = free_port()
     workers = 2 if "2" in arguments else 1
     log = serve_once(tmp_path, port, *arguments, workers=workers, SANIC_PROXY_PORT=str(port))
@@ -174,7 +174,7 @@ def test_it_says_once_where_it_is_ready(tmp_path: Path, arguments: tuple[str, ..
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "2"), ("--single-process",)])
-def test_it_says_that_a_unix_socket_is_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_it_logs_its_unix_socket_when_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:  # a socket's path has to be short
         path = f"{folder}/proxy.sock"
         proxy = start_proxy(tmp_path, {}, "--unix", path, *arguments)
@@ -208,7 +208,7 @@ def test_a_port_in_use_is_one_line_and_a_failure(tmp_path: Path, arguments: tupl
 
 
 @pytest.mark.parametrize(("flags", "expected"), [((), 2), (("--workers", "1"), 1)])
-def test_the_number_of_workers_comes_from_the_settings_unless_a_flag_says(
+def test_a_flag_overrides_the_number_of_workers_in_the_settings(
     tmp_path: Path, flags: tuple[str, ...], expected: int
 ) -> None:
     port = free_port()

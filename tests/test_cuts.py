@@ -1,4 +1,4 @@
-"""A provider's connection cut at every byte of its answer: the client gets all of it, or is told."""
+"""A provider's connection cut at every byte of its answer: the client gets all of it, or an error."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def cutting() -> Iterator[tuple[FaultyUpstream, Proxy]]:
 
 
 def verdict(got: Ended, *, is_streaming: bool) -> str:
-    """`whole`, `told` (an error) or `broken` (HTTP says so). Anything else would look like an answer."""
+    """`whole`, `error` or `broken` (visible in the framing). Anything else would look like an answer."""
     if not got.is_clean:
         assert b"[DONE]" not in got.body
         return "broken"
     if got.status != 200:
         assert got.status in {502, 503, 504}
         assert set(json.loads(got.body)["error"]) == {"message", "type", "param", "code"}
-        return "told"
+        return "error"
     if got.body == (STREAM if is_streaming else WHOLE):
         return "whole"
     assert is_streaming, got
@@ -50,7 +50,7 @@ def verdict(got: Ended, *, is_streaming: bool) -> str:
     assert set(json.loads(frames.pop()[6:])["error"]) == {"message", "type", "param", "code"}
     assert STREAM.startswith(b"".join(frame + b"\n\n" for frame in frames))
     assert b"[DONE]" not in got.body
-    return "told"
+    return "error"
 
 
 async def verdicts(proxy: Proxy, fault: str, offsets: range, *, is_streaming: bool) -> list[str]:
@@ -81,8 +81,8 @@ def test_no_byte_is_a_place_for_a_quiet_end(
     # The finish reason is the end of a stream's content, and the last byte that of a whole answer.
     finish = wire.find(b'"finish_reason":"stop"')
     last = finish if is_streaming and finish > 0 else len(wire) - 20
-    assert set(seen[:last]) == {"told"}
-    # A reset without a length may be the end, or not: then it is told, too.
+    assert set(seen[:last]) == {"error"}
+    # A reset without a length may be the end or not: an error, too.
     assert seen[-1] == "whole" or (play == "until-close" and how == "rst")
     check_that_nothing_is_left(upstream, proxy, f"{fault.translate(PLAIN)}.{is_streaming}.", len(seen))
 

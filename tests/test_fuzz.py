@@ -1,4 +1,4 @@
-"""Bodies that nobody would write: an error of ours, or an answer, and never anything else."""
+"""Invalid and unusual bodies: an error of ours or an answer, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that nobody would send, through a real proxy: answered or refused, and never a 5xx."""
+"""Invalid and unusual requests through a real proxy: answered or refused, and never a 5xx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hundreds of clients that leave at once: each takes its upstream along, and nothing of them stays."""
+"""Hundreds of clients that disconnect at once: upstream requests are cancelled, and nothing leaks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Storm:
     lag_s: float = 0.0  # of this process: what it measures comes so much too late
 
     async def gather(self, count: int, *, is_streaming: bool) -> None:
-        """Let `count` clients ask, and wait until each has what it gets of its answer."""
+        """Start `count` requests, and wait until each client has received what it will get."""
         gate = asyncio.Semaphore(OPENED_AT_ONCE)
         asked = sum(self.upstream.asked.values())
 
@@ -69,7 +69,7 @@ class Storm:
         async with self._watched():
             for writer in self.writers:
                 reset(writer) if how == "rst" else writer.close()
-            await asyncio.sleep(0)  # what was asked of the loop is done now
+            await asyncio.sleep(0)  # the loop runs the scheduled callbacks
             left = time.monotonic()
             await until(lambda: len(self.upstream.left_at) == count)
         self.writers.clear()
@@ -122,7 +122,7 @@ def test_clients_that_leave_at_once_leave_nothing_behind(
     upstream, proxy = stormy
     pid = proxy.process.pid
     before = descriptors(pid)
-    # The suite runs beside whatever else a machine does; scripts/test-slow wants the bounds themselves.
+    # The suite runs on busy machines; scripts/test-slow checks the bounds themselves.
     slack_s = 0.0 if count == 1000 else 2.0
 
     async def storm(round_: int) -> Storm:
@@ -134,7 +134,7 @@ def test_clients_that_leave_at_once_leave_nothing_behind(
         assert closed_s < CLOSED_WITHIN_S + slack_s + 2 * one.lag_s
         assert one.health_s < HEALTHY_WITHIN_S + slack_s + 2 * one.lag_s
         await until(lambda: descriptors(pid) <= before and not upstream.open_connections)
-        await until(lambda: told_as_left(proxy, one.name) == count)
+        await until(lambda: logged_as_left(proxy, one.name) == count)
         return one
 
     asyncio.run(storm(1))
@@ -143,6 +143,6 @@ def test_clients_that_leave_at_once_leave_nothing_behind(
     assert rss_kib(pid) - first_kib < GROWTH_KIB
 
 
-def told_as_left(proxy: Proxy, name: str) -> int:
+def logged_as_left(proxy: Proxy, name: str) -> int:
     lines = [line for line in proxy.log.splitlines() if f"id={name}." in line]
     return sum(" status=499 " in line and "ended=client_left" in line for line in lines)

@@ -154,7 +154,7 @@ def test_a_pause_longer_than_nginx_would_wait_is_filled(upstream: Upstream, tmp_
     assert DONE in answer
 
 
-def test_a_client_that_leaves_takes_the_upstream_along(nginx: Nginx, upstream: Upstream) -> None:
+def test_a_client_that_disconnects_cancels_the_upstream_request(nginx: Nginx, upstream: Upstream) -> None:
     left = threading.Event()
 
     async def script(exchange: Exchange) -> None:
@@ -190,7 +190,7 @@ def test_errors_of_nginx_are_openai_json(nginx: Nginx) -> None:
 
 
 @pytest.mark.row(43)
-def test_slow_clients_are_let_go(nginx: Nginx) -> None:
+def test_slow_clients_are_disconnected(nginx: Nginx) -> None:
     whole = request(body=b"x" * 100)
     for slow in (whole[:-50], whole[:30]):
         started = time.monotonic()
@@ -198,11 +198,11 @@ def test_slow_clients_are_let_go(nginx: Nginx) -> None:
         assert time.monotonic() - started < 30
 
 
-def test_no_client_can_ask_for_an_error(nginx: Nginx) -> None:
+def test_no_client_can_request_an_error_page(nginx: Nginx) -> None:
     assert error_of(nginx.raw(request("/_error", method="GET"))) == (404, "not_found")
 
 
-def test_plain_http_on_the_port_for_tls_is_told(nginx: Nginx) -> None:
+def test_plain_http_on_the_tls_port_gets_an_error(nginx: Nginx) -> None:
     with socket.create_connection(("127.0.0.1", nginx.port), timeout=60) as client:
         client.sendall(request("/"))
         received = b""
@@ -244,7 +244,7 @@ def test_an_instance_that_is_down_is_passed_over_by_a_post(
             assert parsed(nginx.raw(request(body=chat("groq/whole"))))[0] == 200
 
 
-def test_too_many_connections_of_one_client_are_told(
+def test_too_many_connections_of_one_client_get_an_error(
     instance: Proxy, upstream: Upstream, tmp_path: Path
 ) -> None:
     async def waits(exchange: Exchange) -> None:
@@ -368,13 +368,13 @@ def hostile_requests() -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.row(56)
-def test_what_two_servers_could_read_differently_dies_in_front_or_is_made_plain(tmp_path: Path) -> None:
+def test_ambiguous_requests_are_rejected_or_normalized_by_nginx(tmp_path: Path) -> None:
     with recorder() as (port, seen), running_nginx(tmp_path, [port, free_port()], SMALL) as nginx:
         for name, data in hostile_requests():
             seen.clear()
             answer = nginx.raw(data, 1.5)
             for passed in seen:
-                # nginx takes some of it; then what it says itself is plain: one head, one length, all of it.
+                # What nginx accepts, it forwards unambiguously: one head, one length, all of it.
                 first, _, body = passed.partition(b"\r\n\r\n")
                 assert b"transfer-encoding" not in first.lower(), name
                 lines = first.lower().split(b"\r\n")

@@ -41,7 +41,7 @@ def client(workers: Proxy) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(params=["groq/gpt", "straico/openai/gpt", "echo/echo"])
 def model(request: pytest.FixtureRequest, upstream: Upstream) -> str:
-    """A model that says Hello, of each kind of provider."""
+    """A model that answers Hello, of each kind of provider."""
 
     async def native(exchange: Exchange) -> None:
         if not exchange.seen.json.get("stream"):
@@ -86,8 +86,8 @@ def test_a_parsed_stream(client: openai.OpenAI, model: str) -> None:
 
 def test_a_tool_round_trip_through_straico(client: openai.OpenAI, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
-        asked = "/etc" in exchange.seen.body.decode()
-        await exchange.answer(straico_completion("It has passwd." if asked else CALL))
+        is_second = "/etc" in exchange.seen.body.decode()
+        await exchange.answer(straico_completion("It has passwd." if is_second else CALL))
 
     upstream.on("tools", script)
     with client.chat.completions.stream(model="straico/tools", messages=HELLO, tools=TOOLS) as stream:

@@ -1,4 +1,4 @@
-"""The README says what is."""
+"""The README agrees with the code."""
 
 from __future__ import annotations
 

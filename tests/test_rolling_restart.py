@@ -53,7 +53,7 @@ def test_both_instances_are_restarted_and_no_request_or_stream_is_lost(
     assert "Traceback" not in log
 
 
-def test_an_instance_that_does_not_come_up_stays_down_and_the_other_is_left_alone(tmp_path: Path) -> None:
+def test_an_instance_that_does_not_start_stays_down_and_the_other_is_not_restarted(tmp_path: Path) -> None:
     with running_proxy({}) as proxy:
         include = tmp_path / "list.conf"
         include.write_text(upstream_list([free_port(), proxy.port]))
@@ -75,7 +75,7 @@ def test_an_instance_that_does_not_come_up_stays_down_and_the_other_is_left_alon
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ([], "scripts/rolling-restart"),
         (["8001"], "cannot be written"),
@@ -83,13 +83,13 @@ def test_an_instance_that_does_not_come_up_stays_down_and_the_other_is_left_alon
         (["--wrong"], "--help"),
     ],
 )
-def test_wrong_arguments_change_nothing(arguments: list[str], said: str, tmp_path: Path) -> None:
+def test_wrong_arguments_change_nothing(arguments: list[str], message: str, tmp_path: Path) -> None:
     done = run(*(["--include", tmp_path / "none", *arguments] if arguments == ["8001"] else arguments))
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_a_port_that_is_not_listed_is_told(tmp_path: Path) -> None:
+def test_a_port_that_is_not_listed_is_an_error(tmp_path: Path) -> None:
     include = tmp_path / "list.conf"
     include.write_text(upstream_list([8001, 8002]))
     done = run("--include", include, "8003")

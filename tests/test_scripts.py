@@ -102,7 +102,7 @@ def test_an_installation_shows_a_line_per_step_with_its_time(checkout: Path) -> 
     assert (again.returncode, again.stderr) == (0, "")
 
 
-def test_a_step_that_fails_says_so_and_is_repeated_the_next_time(checkout: Path) -> None:
+def test_a_failed_step_is_reported_and_repeated_the_next_time(checkout: Path) -> None:
     failed = installed(checkout, fails="build.txt")
     assert failed.returncode != 0
     assert failed.stdout == ""
@@ -110,7 +110,7 @@ def test_a_step_that_fails_says_so_and_is_repeated_the_next_time(checkout: Path)
     assert installed(checkout).returncode == 0
 
 
-def test_without_a_python_that_is_new_enough_the_message_says_which(checkout: Path) -> None:
+def test_without_a_recent_python_the_message_names_the_version(checkout: Path) -> None:
     empty = checkout / "empty"
     empty.mkdir()
     for tool in ("bash", "dirname", "cat", "cksum", "env"):

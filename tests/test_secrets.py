@@ -1,4 +1,4 @@
-"""Keys stay inside, whoever asks and whatever a provider says. The suite looks for them in all it sees."""
+"""No key leaves the proxy, whatever clients and providers send. All tests search all output for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.proxy import MIN_SECRET_CHARS, Proxy, running_proxy, secrets_
 from tests.support.settings import ONCE
 from tests.support.upstream import Exchange, Upstream, completion, frame
 
-# None of them looks like a key to whoever knows only the large vendors'.
+# None of them looks like a key of the large vendors.
 KEYS = {
     "MISTRAL_API_KEY": "Canary1mistral0123456789",
     "STRAICO_API_KEY": "Canary2straico0123456789",
@@ -52,11 +52,11 @@ def guarded(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory)
         yield proxy
 
 
-MODELS = ("mistral/tells", "straico/tells", "lab/tells")
+MODELS = ("mistral/leaks", "straico/leaks", "lab/leaks")
 
 
 def keys_of(exchange: Exchange) -> str:
-    """All that the provider has been told in confidence."""
+    """All secrets that the provider has received."""
     key = (exchange.seen.header("authorization") or "").removeprefix("Bearer ")
     return " and ".join(filter(None, [key, exchange.seen.header("x-team")]))
 
@@ -69,11 +69,11 @@ def test_a_provider_that_repeats_our_key_is_not_quoted(
     guarded: Proxy, upstream: Upstream, model: str, is_streaming: bool, status: int
 ) -> None:
     async def script(exchange: Exchange) -> None:
-        said = keys_of(exchange)
-        error = {"message": f"no good: {said}", "type": said, "param": said, "code": said}
+        leaked = keys_of(exchange)
+        error = {"message": f"no good: {leaked}", "type": leaked, "param": leaked, "code": leaked}
         await exchange.answer({"error": error}, status)
 
-    upstream.on("tells", script)
+    upstream.on("leaks", script)
     reply = guarded.chat(model, stream=is_streaming, headers=CLIENT)  # which looks for the keys
     assert reply.status >= 400
     assert "Canary" not in reply.body.decode()
@@ -84,11 +84,11 @@ def test_a_provider_that_repeats_our_key_is_not_quoted(
 @pytest.mark.parametrize("kind", ["text/plain", "text/html", "application/json"])
 def test_no_spelling_of_a_refusal_repeats_it(guarded: Proxy, upstream: Upstream, kind: str) -> None:
     async def script(exchange: Exchange) -> None:
-        said = keys_of(exchange)
-        body = json.dumps({"detail": said}) if "json" in kind else f"<b>{said}</b>"
+        leaked = keys_of(exchange)
+        body = json.dumps({"detail": leaked}) if "json" in kind else f"<b>{leaked}</b>"
         await exchange.answer(body.encode(), 400, kind=kind)
 
-    upstream.on("tells", script)
+    upstream.on("leaks", script)
     for model in MODELS:
         assert b"Canary" not in guarded.chat(model, headers=CLIENT).body
 
@@ -96,12 +96,12 @@ def test_no_spelling_of_a_refusal_repeats_it(guarded: Proxy, upstream: Upstream,
 @pytest.mark.row(76)
 def test_a_stream_that_fails_late_repeats_it_neither(guarded: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
-        said = keys_of(exchange)
-        error = b"data: " + json.dumps({"error": {"message": said, "code": said}}).encode() + b"\n\n"
+        leaked = keys_of(exchange)
+        error = b"data: " + json.dumps({"error": {"message": leaked, "code": leaked}}).encode() + b"\n\n"
         await exchange.stream([frame({"content": "a"}), error])
 
-    upstream.on("tells", script)
-    for model in ("mistral/tells", "lab/tells"):
+    upstream.on("leaks", script)
+    for model in ("mistral/leaks", "lab/leaks"):
         reply, frames = guarded.stream(model, headers=CLIENT)
         assert b"error" in frames[-1]
         assert b"Canary" not in reply.body
@@ -126,7 +126,7 @@ def test_no_page_holds_a_key(guarded: Proxy, upstream: Upstream, path: str) -> N
     ],
 )
 def test_a_key_in_the_wrong_place_is_not_repeated(guarded: Proxy, headers: dict[str, str]) -> None:
-    guarded.chat("lab/tells", headers=headers)
+    guarded.chat("lab/leaks", headers=headers)
     guarded.request("GET", "/v1/models?key=Canary3client0123456789", headers=headers)
     assert "Canary" not in guarded.log
 
@@ -157,7 +157,7 @@ def test_the_suite_sees_a_key_that_leaves(guarded: Proxy, upstream: Upstream) ->
     async def script(exchange: Exchange) -> None:
         await exchange.answer(completion(keys_of(exchange)))
 
-    # What a model says passes as it is: whoever gives it a key will find it there.
-    upstream.on("says", script)
+    # A model's answer passes unchanged: a key in a prompt may be in it.
+    upstream.on("repeats", script)
     with pytest.raises(AssertionError, match="left the proxy"):
-        guarded.chat("mistral/says", headers=CLIENT)
+        guarded.chat("mistral/repeats", headers=CLIENT)

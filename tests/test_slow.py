@@ -65,11 +65,13 @@ def test_workers_killed_one_after_the_other_for_a_minute(upstream: Upstream) -> 
         assert descriptors(proxy.process.pid) <= before + 4
 
 
-@pytest.mark.parametrize("way", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
+@pytest.mark.parametrize("mode", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_at_each_moment_of_the_start(tmp_path: Path, way: list[str], number: signal.Signals) -> None:
+def test_a_signal_at_each_moment_of_the_start(
+    tmp_path: Path, mode: list[str], number: signal.Signals
+) -> None:
     for step in range(20):
-        proxy = start_proxy(tmp_path, {}, *way)
+        proxy = start_proxy(tmp_path, {}, *mode)
         time.sleep(0.3 + step * 0.06)
         others = [pid for pid, _ in children(proxy.process.pid)]
         proxy.process.send_signal(number)
@@ -86,10 +88,10 @@ def test_a_signal_at_each_moment_of_the_start(tmp_path: Path, way: list[str], nu
         assert not can_connect(proxy.port)
 
 
-@pytest.mark.parametrize("way", [["--workers", "1"], ["--single-process"]], ids=["workers", "single"])
-def test_a_signal_at_the_moment_of_the_first_answer(tmp_path: Path, way: list[str]) -> None:
+@pytest.mark.parametrize("mode", [["--workers", "1"], ["--single-process"]], ids=["workers", "single"])
+def test_a_signal_at_the_moment_of_the_first_answer(tmp_path: Path, mode: list[str]) -> None:
     for step in range(30):
-        proxy = start_proxy(tmp_path, {}, *way)
+        proxy = start_proxy(tmp_path, {}, *mode)
         wait_until(partial(is_healthy, proxy), step_s=0)
         time.sleep(step % 8 * 0.0003)
         proxy.process.send_signal(signal.SIGINT if step % 2 else signal.SIGTERM)

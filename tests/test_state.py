@@ -114,7 +114,7 @@ def test_a_state_that_is_replaced_is_closed_when_the_last_request_that_knows_it_
     asyncio.run(lifetime())
 
 
-def test_with_the_router_off_only_straico_is_asked_for_its_models(tmp_path: Path, upstream: Upstream) -> None:
+def test_with_the_router_off_only_straico_lists_its_models(tmp_path: Path, upstream: Upstream) -> None:
     async def list_models() -> None:
         state = AppState(load({**provider_settings(upstream), "SANIC_PROXY_ROUTER": "off"}, tmp_path))
         await state.models.all()

@@ -1,6 +1,6 @@
-"""What a client sees of each way a provider can fail, through a real proxy: the catalogue, row by row.
+"""What a client sees of each failure of a provider, through a real proxy: the catalogue, row by row.
 
-Each case says what a whole answer and what a stream come to:
+Each case has the result of a whole answer and of a stream:
 
     whole               all of the answer, and its proper end
     502 some_code       an error with that status
@@ -96,7 +96,7 @@ def outcome(reply: Reply) -> str:
 
 
 @pytest.mark.parametrize(("case", "is_streaming"), PARAMETERS)
-def test_a_fault_is_told_as_what_it_is(
+def test_each_fault_gives_the_expected_result(
     faulty: tuple[FaultyUpstream, Proxy], case: Case, is_streaming: bool
 ) -> None:
     _, proxy = faulty
@@ -113,7 +113,7 @@ def test_a_fault_is_told_as_what_it_is(
 
 @pytest.mark.row(6)
 def test_nothing_of_all_that_is_left_behind(faulty: tuple[FaultyUpstream, Proxy]) -> None:
-    """What has been cut or given up is closed by the proxy too, and never asked again."""
+    """What has been cut or given up is closed by the proxy too, and never used again."""
     upstream, proxy = faulty
     for how in ("fin", "rst"):
         proxy.chat(f"groq/good;cut=300;by={how}", stream=True)

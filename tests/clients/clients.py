@@ -61,7 +61,7 @@ CLIENTS: tuple[Client, ...] = (
             "tools-stream": _NO_TOOLS,
             "parallel": _NO_TOOLS,
             "interleaved": _NO_TOOLS,
-            "structured": "the client asks for no schema",
+            "structured": "the client sends no schema",
             "429-raised": _ALWAYS_REPEATS,
             "embeddings": "the client has none",
         },

@@ -1,6 +1,6 @@
 """A client's driver as a process: a line of JSON goes in for each feature, and one comes back.
 
-The next feature is asked for only once the last is judged, so a driver is alive, with its connections
+The next feature is requested only once the last is judged, so a driver is alive, with its connections
 as they are, while the upstream is looked at.
 """
 
@@ -21,16 +21,16 @@ from tests.support.proxy import clean_environment
 
 START_TIMEOUT_S = 180.0
 FEATURE_TIMEOUT_S = 90.0
-# A port that nobody listens on: what a client would like to tell its maker ends there.
+# Nothing listens on this port: a client's telemetry ends there.
 NOWHERE = "http://127.0.0.1:9"
 
 
 class DriverError(Exception):
-    """A driver ended or said nothing in time; says why."""
+    """A driver ended or sent no result in time; the message has the reason."""
 
 
 def environment(facts: Mapping[str, Any], home: Path) -> dict[str, str]:
-    """What every driver runs with: nobody's keys, nobody's settings, no way out but the loopback."""
+    """The environment of every driver: no keys, no settings, no network but the loopback interface."""
     settings = {
         "FACTS": json.dumps(facts),
         "HOME": str(home),
@@ -68,11 +68,11 @@ class Driver:
         """Until its imports are done. Raises DriverError."""
         self._line(START_TIMEOUT_S)
 
-    def ask(self, feature: str, provider: str, model: str) -> dict[str, Any]:
-        """What it says of one feature. Raises DriverError."""
+    def run_feature(self, feature: str, provider: str, model: str) -> dict[str, Any]:
+        """The driver's result for one feature. Raises DriverError."""
         question = {"feature": feature, "provider": provider, "model": model}
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended, which the reading tells
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which the read below reports
             self._process.stdin.write(json.dumps(question).encode() + b"\n")
         return self._line(FEATURE_TIMEOUT_S)
 
@@ -86,8 +86,8 @@ class Driver:
             if not (piece := os.read(self._process.stdout.fileno(), 65536)):
                 raise DriverError(f"the driver ended: {self._last_words()}")
             line += piece
-        said: dict[str, Any] = json.loads(line)
-        return said
+        report: dict[str, Any] = json.loads(line)
+        return report
 
     def _last_words(self) -> str:
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()

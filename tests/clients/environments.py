@@ -21,7 +21,7 @@ INSTALL_TIMEOUT_S = 900
 
 
 class InstallError(Exception):
-    """A client could not be installed; says why."""
+    """A client could not be installed; the message has the reason."""
 
 
 def pins(client: Client) -> Path:
@@ -86,4 +86,4 @@ def _run(arguments: list[str], folder: Path) -> None:
         raise InstallError(f"not installed: {exc}") from exc
     if done.returncode:
         lines = done.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-        raise InstallError(f"not installed: {Path(arguments[0]).name} said: {' / '.join(lines[-3:])[:400]}")
+        raise InstallError(f"not installed: {Path(arguments[0]).name}: {' / '.join(lines[-3:])[:400]}")

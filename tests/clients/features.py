@@ -1,7 +1,7 @@
-"""What is asked of each client, and what the upstream must have seen of it. Pure.
+"""The features that each client is tested for, and what the upstream must have received. Pure.
 
 A driver judges what its client returned; the rest is judged here: whether a tool's result came back
-under its call's id, how often and when was asked, and whether an upstream request outlived its client.
+under its call's id, the number and times of requests, and whether an upstream request outlived its client.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ FINAL = "It is mild there."
 CITIES = ("Oslo", "Lima")
 TRIP: Mapping[str, Any] = {"city": "Oslo", "days": 3}
 VECTORS = ((0.25, -0.5, 1.0), (0.5, 0.125, -2.0))
-# Longer than any client waits of its own accord before it asks again for the first time.
+# Longer than any client's own delay before its first retry.
 RETRY_AFTER_S = 3
-# What the proxy says of a stream that broke off.
+# The proxy's message for a stream that broke off.
 BROKEN = "was lost before"
 FACTS: Mapping[str, Any] = {
     "text": TEXT,
@@ -71,42 +71,42 @@ class Feature:
     providers: Sequence[str] = ("groq", "straico")
 
 
-def _asked(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
-    return "" if noticed.seen else "the upstream was never asked"
+def _requested(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
+    return "" if noticed.seen else "the upstream received no request"
 
 
-def _not_asked(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
-    return f"the upstream was asked {len(noticed.seen)} times" if noticed.seen else ""
+def _not_requested(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
+    return f"the upstream received {len(noticed.seen)} requests" if noticed.seen else ""
 
 
-def _asked_once(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
+def _requested_once(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
     count = len(noticed.seen)
-    return "" if count == 1 else f"the upstream was asked {count} times instead of once"
+    return "" if count == 1 else f"the upstream received {count} requests instead of 1"
 
 
 def _streamed(noticed: Noticed, provider: str, _left_at: float | None) -> str:
     if not noticed.seen:
-        return "the upstream was never asked"
+        return "the upstream received no request"
     if provider == "groq" and not noticed.seen[-1].json.get("stream"):
-        return "the client did not ask for a stream"
+        return "the client did not request a stream"
     return ""
 
 
 def _waited(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
     if len(noticed.arrived_at) != 2:
-        return f"the upstream was asked {len(noticed.arrived_at)} times instead of twice"
+        return f"the upstream received {len(noticed.arrived_at)} requests instead of 2"
     gap = noticed.arrived_at[1] - noticed.arrived_at[0]
     # A client's timer may be a little early, and some add to the wait so that not all come back at once.
     if not 0.95 * RETRY_AFTER_S <= gap <= 2 * RETRY_AFTER_S:
-        return f"repeated after {gap:.2f} s, told {RETRY_AFTER_S}"
+        return f"repeated after {gap:.2f} s, Retry-After was {RETRY_AFTER_S}"
     return ""
 
 
 def _left(noticed: Noticed, _provider: str, left_at: float | None) -> str:
     if not noticed.seen:
-        return "the upstream was never asked"
+        return "the upstream received no request"
     if left_at is None:
-        return "the driver did not say when the client left"
+        return "the driver did not report when the client left"
     if noticed.closed_at is None:
         return f"the upstream connection is still open {LEAVE_WITHIN_S:.0f} s later"
     late = noticed.closed_at - left_at
@@ -114,9 +114,9 @@ def _left(noticed: Noticed, _provider: str, left_at: float | None) -> str:
 
 
 def _schema_passed(noticed: Noticed, provider: str, _left_at: float | None) -> str:
-    """The pass-through upstream must get the schema; what Straico is told instead is the proxy's affair."""
+    """The pass-through upstream must get the schema; the instructions for Straico are up to the proxy."""
     if not noticed.seen:
-        return "the upstream was never asked"
+        return "the upstream received no request"
     wanted = noticed.seen[-1].json.get("response_format") or {}
     if provider == "groq" and wanted.get("type") != "json_schema":
         return f"response_format is {wanted or 'missing'}"
@@ -129,9 +129,9 @@ def _schema_passed(noticed: Noticed, provider: str, _left_at: float | None) -> s
 def _results(cities: Sequence[str], *, streaming: bool = True) -> Judge:
     def judge(noticed: Noticed, provider: str, _left_at: float | None) -> str:
         if provider == "groq" and any(bool(seen.json.get("stream")) != streaming for seen in noticed.seen):
-            return f"the client asked for {'a whole answer' if streaming else 'a stream'}"
+            return f"the client requested {'a whole answer' if streaming else 'a stream'}"
         if len(noticed.seen) != 2:
-            return f"the upstream was asked {len(noticed.seen)} times instead of twice"
+            return f"the upstream received {len(noticed.seen)} requests instead of 2"
         last = noticed.seen[-1].json["messages"]
         found = straico_results(last) if provider == "straico" else native_results(last)
         wanted = straico_calls(last) if provider == "straico" else dict(zip(CALL_IDS, cities, strict=False))
@@ -157,22 +157,22 @@ def _text(content: object) -> str:
 
 
 def straico_results(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Call id -> result, as the proxy tells them to Straico in words."""
-    told = "\n".join(message["content"] for message in messages if message["role"] == "user")
+    """Call id -> result, as the proxy writes them into prompts for Straico."""
+    prompt = "\n".join(message["content"] for message in messages if message["role"] == "user")
     pattern = r'(?s)<tool_response id="([^"]+)"[^>]*>\n(.*?)\n</tool_response>'
-    return dict(re.findall(pattern, told))
+    return dict(re.findall(pattern, prompt))
 
 
 def straico_calls(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Call id -> the city it asks for, as the proxy tells the calls to Straico in words."""
-    told = "\n".join(message["content"] for message in messages if message["role"] == "assistant")
-    called = re.search(r"(?s)<tool_calls>\n(.*?)\n</tool_calls>", told)
+    """Call id -> its city, as the proxy writes calls into prompts for Straico."""
+    prompt = "\n".join(message["content"] for message in messages if message["role"] == "assistant")
+    called = re.search(r"(?s)<tool_calls>\n(.*?)\n</tool_calls>", prompt)
     calls = json.loads(called[1]) if called else []
     return {call["id"]: call["arguments"]["city"] for call in calls}
 
 
 FEATURES: tuple[Feature, ...] = (
-    Feature("text", "a whole answer: text, usage, finish reason", _asked),
+    Feature("text", "a whole answer: text, usage, finish reason", _requested),
     Feature("stream", "a streamed answer: text, usage, finish reason", _streamed),
     Feature("slow", "a streamed answer with heartbeats before it and within", _streamed),
     Feature(
@@ -182,12 +182,12 @@ FEATURES: tuple[Feature, ...] = (
     Feature("parallel", "two calls in one streamed answer", _results(CITIES)),
     Feature("interleaved", "the same, in pieces that take turns", _results(CITIES), ("groq",)),
     Feature("structured", "an answer as an object of the client's own type", _schema_passed),
-    Feature("wrong-key", "401 at the proxy's own door: the client's error for it", _not_asked, ("groq",)),
-    Feature("429-retried", "429 with Retry-After: asked again after the wait, and answered", _waited),
-    Feature("429-raised", "429 with the client's repeats off: its error for it", _asked_once),
-    Feature("500", "500: the client's error for it", _asked),
-    Feature("cut", "a stream that breaks off: an error, never a complete answer", _asked),
+    Feature("wrong-key", "401 at the proxy: the client's error for it", _not_requested, ("groq",)),
+    Feature("429-retried", "429 with Retry-After: retried after the wait, and answered", _waited),
+    Feature("429-raised", "429 with the client's repeats off: its error for it", _requested_once),
+    Feature("500", "500: the client's error for it", _requested),
+    Feature("cut", "a stream that breaks off: an error, never a complete answer", _requested),
     Feature("cancel", f"the client leaves: upstream closed within {LEAVE_WITHIN_S:.0f} s", _left),
-    Feature("embeddings", "two vectors", _asked, ("groq",)),
+    Feature("embeddings", "two vectors", _requested, ("groq",)),
     Feature("models", "the list of models", lambda *_: ""),
 )

@@ -8,23 +8,23 @@ from typing import Literal
 
 from loadtest.bench.report import table
 
-Kind = Literal["pass", "FAIL", "gap", "mended", "-"]
+Kind = Literal["pass", "FAIL", "gap", "fixed", "-"]
 # A client, a feature, a provider.
 Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One cell: `why` is empty only where there is nothing to say."""
+    """One cell: `why` is empty only if all is well."""
 
     kind: Kind
     why: str = ""
 
 
 def verdict(fault: str, gap: str | None) -> Outcome:
-    """What a cell says; `fault` is what went wrong, `gap` why it was expected to."""
+    """The content of a cell; `fault` is what went wrong, `gap` why it was expected to."""
     if not fault:
-        return Outcome("pass") if gap is None else Outcome("mended", f"passes, but is listed as a gap: {gap}")
+        return Outcome("pass") if gap is None else Outcome("fixed", f"passes, but is listed as a gap: {gap}")
     return Outcome("FAIL", fault) if gap is None else Outcome("gap", f"{gap} [{fault}]")
 
 
@@ -42,8 +42,8 @@ def rendered(outcomes: Mapping[Key, Outcome]) -> str:
         for feature, provider in rows
     ]
     heading = ["feature", "through", *clients]
-    told = [f"{number}. {note}" for note, number in notes.items()]
-    return "\n".join([table(heading, lines, left=len(heading)), *([""] if told else []), *told])
+    footnotes = [f"{number}. {note}" for note, number in notes.items()]
+    return "\n".join([table(heading, lines, left=len(heading)), *([""] if footnotes else []), *footnotes])
 
 
 def _cell(outcome: Outcome | None, notes: dict[str, int]) -> str:
@@ -56,6 +56,6 @@ def _cell(outcome: Outcome | None, notes: dict[str, int]) -> str:
 
 def counted(outcomes: Mapping[Key, Outcome]) -> str:
     """How many cells passed, failed and so on, in a line."""
-    kinds: Sequence[Kind] = ("pass", "FAIL", "gap", "mended")
+    kinds: Sequence[Kind] = ("pass", "FAIL", "gap", "fixed")
     counts = {kind: sum(outcome.kind == kind for outcome in outcomes.values()) for kind in kinds}
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count or kind == "pass")

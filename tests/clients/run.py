@@ -44,18 +44,18 @@ class LastingDriver:
     """One client's driver, started anew when it has ended or hangs."""
 
     def __init__(self, command: Sequence[str], facts: Mapping[str, Any], home: Path, log: Path) -> None:
-        self.asked_file = home / "asked"
+        self.requested_file = home / "requested"
         self._command = command
-        self._settings = environment({**facts, "asked_file": str(self.asked_file)}, home)
+        self._settings = environment({**facts, "requested_file": str(self.requested_file)}, home)
         self._log = log
         self._driver: Driver | None = None
 
-    def ask(self, feature: str, provider: str, model: str) -> dict[str, Any]:
+    def run_feature(self, feature: str, provider: str, model: str) -> dict[str, Any]:
         try:
             if self._driver is None:
                 self._driver = Driver(self._command, self._settings, self._log)
                 self._driver.wait_until_ready()
-            return self._driver.ask(feature, provider, model)
+            return self._driver.run_feature(feature, provider, model)
         except DriverError:
             self.close()
             raise
@@ -67,16 +67,16 @@ class LastingDriver:
 
 
 def fault(driver: LastingDriver, upstream: Upstream, feature: Feature, provider: str) -> str:
-    """Ask for one feature: what is wrong with it, by the driver or by what the upstream saw."""
-    noticed = upstream_scripts.prepare(upstream, feature.name, provider, driver.asked_file)
+    """Run one feature: what is wrong with it, by the driver or by what the upstream saw."""
+    noticed = upstream_scripts.prepare(upstream, feature.name, provider, driver.requested_file)
     model = f"{provider}/{upstream_scripts.upstream_model(feature.name, provider)}"
     try:
-        said = driver.ask(feature.name, provider, model)
+        report = driver.run_feature(feature.name, provider, model)
     except DriverError as exc:
         return str(exc)
-    if not said["ok"]:
-        return str(said["why"])
-    left_at = said.get("left_at")
+    if not report["ok"]:
+        return str(report["why"])
+    left_at = report.get("left_at")
     if left_at is not None:
         _wait_for_the_end(noticed)
     return "; ".join(upstream.problems) or feature.judge(noticed, provider, left_at)
@@ -113,16 +113,16 @@ def drive(
                     gap = reason(client.gaps, feature.name, provider)
                     outcome = verdict(fault(driver, upstream, feature, provider), gap)
                 outcomes[client.name, feature.name, provider] = outcome
-                _tell(client, feature, provider, outcome)
+                _print_outcome(client, feature, provider, outcome)
         finally:
             driver.close()
     return outcomes
 
 
-def _tell(client: Client, feature: Feature, provider: str, outcome: Outcome) -> None:
+def _print_outcome(client: Client, feature: Feature, provider: str, outcome: Outcome) -> None:
     if outcome.kind != "-":
-        told = f"{client.name} {feature.name} {provider}: {outcome.kind} {outcome.why}"
-        print(told.rstrip(), file=sys.stderr, flush=True)
+        line = f"{client.name} {feature.name} {provider}: {outcome.kind} {outcome.why}"
+        print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 def heartbeat_fault(proxy: Proxy, upstream: Upstream) -> str:
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/test-clients",
         description="Drive real clients against running workers in front of a scripted upstream, and print "
-        "a table: pass, FAIL, gap (known, with its reason), mended (a gap that passes), - (does not apply). "
+        "a table: pass, FAIL, gap (known, with its reason), fixed (a gap that passes), - (does not apply). "
         "Each client is installed into an environment of its own under .clients/ the first time.",
         epilog="Exit code: 1 if a cell is FAIL. What a driver wrote is in .clients/<client>.log.",
     )

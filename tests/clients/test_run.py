@@ -31,7 +31,7 @@ def judged(name: str, noticed: Noticed, provider: str = "groq", left_at: float |
         ("", None, "pass", ""),
         ("broken", None, "FAIL", "broken"),
         ("broken", "a known bug", "gap", "a known bug [broken]"),
-        ("", "a known bug", "mended", "passes, but is listed as a gap: a known bug"),
+        ("", "a known bug", "fixed", "passes, but is listed as a gap: a known bug"),
     ],
 )
 def test_a_verdict_knows_gaps(fault: str, gap: str | None, kind: str, why: str) -> None:
@@ -43,12 +43,12 @@ def test_only_a_fault_that_is_no_gap_fails() -> None:
     outcomes: dict[Key, Outcome] = {
         ("a", "text", "groq"): Outcome("pass"),
         ("a", "text", "straico"): Outcome("gap", "known"),
-        ("a", "cut", "groq"): Outcome("mended", "known"),
+        ("a", "cut", "groq"): Outcome("fixed", "known"),
         ("a", "models", "groq"): Outcome("-", "has none"),
     }
     assert not has_failed(outcomes)
     assert has_failed({**outcomes, ("a", "cut", "straico"): Outcome("FAIL", "why")})
-    assert counted(outcomes) == "1 pass, 1 gap, 1 mended"
+    assert counted(outcomes) == "1 pass, 1 gap, 1 fixed"
 
 
 def test_the_table_has_a_column_per_client_and_each_reason_once() -> None:
@@ -103,28 +103,31 @@ def test_each_client_is_pinned_and_driven(client: Client) -> None:
 
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 def test_each_row_has_its_script(feature: Feature, tmp_path: Path) -> None:
-    asked_file = tmp_path / "asked"
-    asked_file.touch()
+    requested_file = tmp_path / "requested"
+    requested_file.touch()
     upstream = Upstream()
     for provider in feature.providers:
-        upstream_scripts.prepare(upstream, feature.name, provider, asked_file)
-    assert not asked_file.exists()
+        upstream_scripts.prepare(upstream, feature.name, provider, requested_file)
+    assert not requested_file.exists()
 
 
 @pytest.mark.parametrize(
     ("gap_s", "fault"),
-    [(0.2, "repeated after 0.20 s, told 3"), (2.97, ""), (30, "repeated after 30.00 s, told 3")],
+    [
+        (0.2, "repeated after 0.20 s, Retry-After was 3"),
+        (2.97, ""),
+        (30, "repeated after 30.00 s, Retry-After was 3"),
+    ],
 )
 def test_a_repeat_has_to_wait(gap_s: float, fault: str) -> None:
     assert judged("429-retried", Noticed(arrived_at=[100.0, 100.0 + gap_s])) == fault
 
 
-def test_a_missing_repeat_and_one_too_many_are_told() -> None:
+def test_too_few_and_too_many_retries_are_reported() -> None:
     assert (
-        judged("429-retried", Noticed(arrived_at=[100.0]))
-        == "the upstream was asked 1 times instead of twice"
+        judged("429-retried", Noticed(arrived_at=[100.0])) == "the upstream received 1 requests instead of 2"
     )
-    assert judged("429-raised", Noticed([seen(), seen()])) == "the upstream was asked 2 times instead of once"
+    assert judged("429-raised", Noticed([seen(), seen()])) == "the upstream received 2 requests instead of 1"
 
 
 @pytest.mark.parametrize(
@@ -139,19 +142,19 @@ def test_an_upstream_connection_must_not_outlive_its_client(closed_at: float | N
     assert judged("cancel", Noticed([seen()], closed_at=closed_at), left_at=100.0) == fault
 
 
-def test_a_client_that_never_asked_has_not_left() -> None:
-    assert judged("cancel", Noticed(), left_at=100.0) == "the upstream was never asked"
-    assert judged("cancel", Noticed([seen()])) == "the driver did not say when the client left"
+def test_a_client_that_sent_no_request_has_not_disconnected() -> None:
+    assert judged("cancel", Noticed(), left_at=100.0) == "the upstream received no request"
+    assert judged("cancel", Noticed([seen()])) == "the driver did not report when the client left"
 
 
 def test_a_refused_key_reaches_no_upstream() -> None:
     assert not judged("wrong-key", Noticed())
-    assert judged("wrong-key", Noticed([seen()])) == "the upstream was asked 1 times"
+    assert judged("wrong-key", Noticed([seen()])) == "the upstream received 1 requests"
 
 
-def test_a_stream_has_to_be_asked_for() -> None:
+def test_a_stream_must_be_requested() -> None:
     assert not judged("stream", Noticed([seen(stream=True)]))
-    assert judged("stream", Noticed([seen()])) == "the client did not ask for a stream"
+    assert judged("stream", Noticed([seen()])) == "the client did not request a stream"
     assert not judged("stream", Noticed([seen()]), "straico")
 
 
@@ -164,7 +167,7 @@ def test_results_have_to_come_back_under_their_ids() -> None:
     oslo, lima = f"{RESULT}Oslo", [{"type": "text", "text": f"{RESULT}Lima"}]
     whole = native((CALL_IDS[0], oslo), streaming=False)
     assert not judged("tools", whole)
-    assert judged("tools-stream", whole) == "the client asked for a whole answer"
+    assert judged("tools-stream", whole) == "the client requested a whole answer"
     assert not judged("parallel", native((CALL_IDS[1], str(lima)), (CALL_IDS[0], oslo)))
     swapped = native((CALL_IDS[1], oslo), (CALL_IDS[0], str(lima)))
     assert judged("parallel", swapped) == "the second request lacks the result for Oslo, Lima"
@@ -183,7 +186,7 @@ def straico(call_id: str, result_id: str) -> Noticed:
     return Noticed([seen(), seen(messages=messages)])
 
 
-def test_results_told_to_straico_are_matched_by_the_ids_the_proxy_made() -> None:
+def test_results_sent_to_straico_are_matched_by_the_ids_the_proxy_made() -> None:
     assert not judged("tools", straico("call_a", "call_a"), "straico")
     fault = "the second request lacks the result for Oslo"
     assert judged("tools", straico("call_a", "call_b"), "straico") == fault

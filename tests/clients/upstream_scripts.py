@@ -1,6 +1,6 @@
-"""What the upstream does in each feature. One script per provider's way of speaking.
+"""What the upstream does in each feature. One script per kind of provider.
 
-The pass-through upstream ("native") streams if it is asked to; Straico ("emulated") answers whole.
+The pass-through upstream ("native") streams on request; Straico ("emulated") answers whole.
 A slow answer is silent for longer than the proxy's commit delay and several of its heartbeats.
 """
 
@@ -36,14 +36,14 @@ Begin = Callable[[Exchange], Awaitable[None]]
 
 
 def upstream_model(feature: str, provider: str) -> str:
-    """The name under which the upstream is asked; behind Straico's prefix it has a vendor of its own."""
+    """The model name that the upstream receives; behind Straico's prefix it has a vendor of its own."""
     return f"openai/{feature}" if provider == "straico" else feature
 
 
-def prepare(upstream: Upstream, feature: str, provider: str, asked_file: Path | None = None) -> Noticed:
+def prepare(upstream: Upstream, feature: str, provider: str, requested_file: Path | None = None) -> Noticed:
     """Script `upstream` for one feature, and nothing else. What it then sees is in the answer.
 
-    `asked_file` is there as soon as the upstream has been asked, for drivers that have to know.
+    `requested_file` exists once the upstream has received the request, for drivers that wait for it.
     """
     noticed = Noticed()
     script = (_EMULATED if provider == "straico" else _NATIVE)[feature](noticed)
@@ -51,15 +51,15 @@ def prepare(upstream: Upstream, feature: str, provider: str, asked_file: Path | 
     def notice(seen: Seen) -> None:
         noticed.seen.append(seen)
         noticed.arrived_at.append(time.time())
-        if asked_file is not None:
-            asked_file.touch()
+        if requested_file is not None:
+            requested_file.touch()
 
     async def noticing(exchange: Exchange) -> None:
         notice(exchange.seen)
         await script(exchange)
 
-    if asked_file is not None:
-        asked_file.unlink(missing_ok=True)
+    if requested_file is not None:
+        requested_file.unlink(missing_ok=True)
     upstream.requests.clear()
     upstream.problems.clear()
     upstream.forget_scripts()
@@ -193,7 +193,7 @@ async def _until_left(exchange: Exchange, noticed: Noticed) -> None:
 
 def _native_embeddings(_noticed: Noticed) -> Script:
     async def script(exchange: Exchange) -> None:
-        # The official clients ask for base64 of their own accord, and decode it.
+        # The official clients request base64 by default, and decode it.
         is_packed = exchange.seen.json.get("encoding_format") == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": _packed(vector) if is_packed else vector}
@@ -238,7 +238,7 @@ def _emulated_tools(cities: Sequence[str]) -> Callable[[Noticed], Script]:
 
 
 def _emulated_cut(_noticed: Noticed) -> Script:
-    """The body breaks off after heartbeats have gone to the client, so that no status can tell it."""
+    """The body breaks off after heartbeats have gone to the client, so that no status can report it."""
 
     async def script(exchange: Exchange) -> None:
         body = json.dumps(straico_completion("".join(WORDS))).encode()
@@ -313,7 +313,7 @@ _EMULATED: Mapping[str, Callable[[Noticed], Script]] = {
     "tools": _emulated_tools(CITIES[:1]),
     "tools-stream": _emulated_tools(CITIES[:1]),
     "parallel": _emulated_tools(CITIES),
-    # Models like to fence what they were asked to send bare.
+    # Models often fence what they were instructed to send bare.
     "structured": _emulated_text(_FENCED),
     "429-retried": _busy_once(_emulated_text()),
     "429-raised": _BUSY,

@@ -61,7 +61,7 @@ def test_a_blank_variable_switches_a_dotenv_entry_off(tmp_path: Path) -> None:
     assert names(load({"GROQ_API_KEY": ""}, tmp_path)) == ["echo"]
 
 
-def test_every_problem_is_told_at_once_and_no_key(tmp_path: Path) -> None:
+def test_all_problems_are_reported_together_without_keys(tmp_path: Path) -> None:
     environ = {
         "SANIC_PROXY_PORT": "x",
         "SANIC_PROXY_TIMEOUT_TOTAL": "0",
@@ -194,7 +194,7 @@ def test_an_outbound_proxy_is_used_unless_excepted(tmp_path: Path) -> None:
     assert proxies == {"groq": "http://user:pw@proxy:3128", "ollama": "http://proxy:3128", "vllm": None}
 
 
-def test_a_variable_nobody_reads_is_pointed_out(tmp_path: Path) -> None:
+def test_an_unknown_variable_is_reported(tmp_path: Path) -> None:
     settings = load({"SANIC_PROXY_TIMEOUT_IDEL": "1"}, tmp_path)
     assert settings.warnings == (
         "SANIC_PROXY_TIMEOUT_IDEL is not a setting of this proxy; did you mean 'SANIC_PROXY_TIMEOUT_IDLE'?",

@@ -40,13 +40,13 @@ def test_a_base_url_that_cannot_work_is_refused(tmp_path: Path, url: str) -> Non
 
 
 def test_a_password_in_a_base_url_is_not_shown(tmp_path: Path) -> None:
-    said = problems(tmp_path, {"GROQ_API_KEY": KEY, "GROQ_BASE_URL": f"http://me:{KEY}@x"})
-    assert KEY not in said
-    assert "***" in said
+    message = problems(tmp_path, {"GROQ_API_KEY": KEY, "GROQ_BASE_URL": f"http://me:{KEY}@x"})
+    assert KEY not in message
+    assert "***" in message
 
 
 @pytest.mark.parametrize("name", ["OLLAMA", "VLLM", "LMSTUDIO", "LLAMACPP"])
-def test_a_local_server_without_a_path_gets_v1_and_a_line_that_says_so(tmp_path: Path, name: str) -> None:
+def test_a_local_server_without_a_path_gets_v1_and_a_log_line(tmp_path: Path, name: str) -> None:
     settings = load({f"{name}_BASE_URL": "http://host:11434/"}, tmp_path)
     assert settings.providers[0].base_url == "http://host:11434/v1"
     assert settings.warnings == (f"{name}_BASE_URL has no path: http://host:11434/v1 is used",)
@@ -61,7 +61,7 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("toml", "said"),
+    ("toml", "message"),
     [
         ("[providers.gorq]\n", "did you mean 'groq'?"),
         ("[providers.gemini]\nbase_url = 'http://x'", "use [providers.google]"),
@@ -77,8 +77,8 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
         ('[models."a b"]\ntargets = ["echo/x"]', "without spaces"),
     ],
 )
-def test_a_wrong_table_is_explained(tmp_path: Path, toml: str, said: str) -> None:
-    assert said in problems(tmp_path, {}, toml)
+def test_a_wrong_table_is_explained(tmp_path: Path, toml: str, message: str) -> None:
+    assert message in problems(tmp_path, {}, toml)
 
 
 def test_with_the_router_off_a_provider_that_no_name_reaches_is_a_warning(tmp_path: Path) -> None:
@@ -89,5 +89,5 @@ def test_with_the_router_off_a_provider_that_no_name_reaches_is_a_warning(tmp_pa
 
 
 def test_with_the_router_off_and_nothing_to_reach_it_does_not_start(tmp_path: Path) -> None:
-    said = problems(tmp_path, {"GROQ_API_KEY": KEY, "SANIC_PROXY_ROUTER": "off"})
-    assert "no model name reaches a provider" in said
+    message = problems(tmp_path, {"GROQ_API_KEY": KEY, "SANIC_PROXY_ROUTER": "off"})
+    assert "no model name reaches a provider" in message

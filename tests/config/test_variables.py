@@ -1,4 +1,4 @@
-"""Kinds of values: what they accept, and what they say of the rest."""
+"""Kinds of values: what they accept, and their messages for the rest."""
 
 from __future__ import annotations
 

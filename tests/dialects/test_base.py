@@ -15,7 +15,7 @@ from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion, frame, straico_completion, text_stream
 
 PATH = "/v1/tiny"
-BEAT, OPENING, END = (b"event: %b\ndata: null\n\n" % name for name in (b"beat", b"opening", b"end"))
+PING, OPENING, END = (b"event: %b\ndata: null\n\n" % name for name in (b"ping", b"opening", b"end"))
 A, B = (b'event: word\ndata: "%b"\n\n' % word for word in (b"a", b"b"))
 
 
@@ -37,8 +37,8 @@ def tiny_proxy(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFacto
     assert "Traceback" not in proxy.log
 
 
-def say(proxy: Proxy, to: str, *, live: bool = False) -> Reply:
-    return proxy.request("POST", PATH, {"to": to, "say": "Hi", "live": live})
+def send(proxy: Proxy, to: str, *, live: bool = False) -> Reply:
+    return proxy.request("POST", PATH, {"to": to, "text": "Hi", "live": live})
 
 
 def test_a_whole_answer_and_the_request_are_translated(tiny_proxy: Proxy, upstream: Upstream) -> None:
@@ -46,12 +46,12 @@ def test_a_whole_answer_and_the_request_are_translated(tiny_proxy: Proxy, upstre
         await exchange.answer(completion("Hello"))
 
     upstream.on("tiny", script)
-    assert say(tiny_proxy, "groq/tiny").json == {"said": "Hello"}
+    assert send(tiny_proxy, "groq/tiny").json == {"reply": "Hello"}
     assert upstream.seen("tiny")[0].json["messages"] == [{"role": "user", "content": "Hi"}]
 
 
 def test_errors_before_an_answer_have_the_dialects_shape(tiny_proxy: Proxy) -> None:
-    unknown = say(tiny_proxy, "nobody/model", live=True)
+    unknown = send(tiny_proxy, "nobody/model", live=True)
     assert (unknown.status, unknown.json) == (404, {"failed": "model_not_found"})
     assert tiny_proxy.request("POST", PATH, b"no json").json == {"failed": "invalid_request_error"}
     elsewhere = tiny_proxy.request("POST", "/v1/chat/completions", b"no json")
@@ -63,7 +63,7 @@ def test_a_stream_is_translated_frame_by_frame(tiny_proxy: Proxy, upstream: Upst
         await exchange.stream(text_stream("a", "b"))
 
     upstream.on("tiny", script)
-    assert say(tiny_proxy, "groq/tiny", live=True).body == OPENING + A + B + END
+    assert send(tiny_proxy, "groq/tiny", live=True).body == OPENING + A + B + END
 
 
 def test_pings_have_the_dialects_shape_before_and_after_the_first_content(
@@ -80,10 +80,10 @@ def test_pings_have_the_dialects_shape_before_and_after_the_first_content(
         await exchange.end_stream()
 
     upstream.on("tiny", script)
-    before, _, after = say(tiny_proxy, "groq/tiny", live=True).body.partition(OPENING + A)
-    assert before == BEAT * before.count(BEAT) != b""
-    assert after.replace(BEAT, b"") == B + END
-    assert after.startswith(BEAT)
+    before, _, after = send(tiny_proxy, "groq/tiny", live=True).body.partition(OPENING + A)
+    assert before == PING * before.count(PING) != b""
+    assert after.replace(PING, b"") == B + END
+    assert after.startswith(PING)
 
 
 def test_an_emulated_stream_is_translated_behind_its_heartbeats(
@@ -94,9 +94,9 @@ def test_an_emulated_stream_is_translated_behind_its_heartbeats(
         await exchange.answer(straico_completion("a"))
 
     upstream.on("tiny", script)
-    body = say(tiny_proxy, "straico/tiny", live=True).body
-    assert body.startswith(BEAT)
-    assert body.replace(BEAT, b"") == OPENING + A + END
+    body = send(tiny_proxy, "straico/tiny", live=True).body
+    assert body.startswith(PING)
+    assert body.replace(PING, b"") == OPENING + A + END
 
 
 def test_a_failure_behind_the_first_content_is_the_dialects_event(
@@ -108,7 +108,7 @@ def test_a_failure_behind_the_first_content_is_the_dialects_event(
         exchange.close()
 
     upstream.on("tiny", script)
-    body = say(tiny_proxy, "groq/tiny", live=True).body
+    body = send(tiny_proxy, "groq/tiny", live=True).body
     assert body == OPENING + A + b'event: failed\ndata: "upstream_disconnected"\n\n'
 
 

@@ -31,7 +31,7 @@ def test_a_request_passes_as_it_is() -> None:
         (False, {"include_usage": True}, False),
     ],
 )
-def test_usage_is_for_streams_that_ask_for_it(stream: bool, options: object, *, expected: bool) -> None:
+def test_usage_is_for_streams_that_request_it(stream: bool, options: object, *, expected: bool) -> None:
     fields = {"model": "m", "messages": MESSAGES, "stream": stream, "stream_options": options}
     assert CHAT.parse(b"", fields, None).include_usage is expected
 

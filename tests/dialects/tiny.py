@@ -1,7 +1,7 @@
 """A further dialect, as small as one can be: other requests, answers, events, errors and pings than a chat's.
 
-It is served at /v1/tiny by the proxy's app, in front of every provider. `{"to": MODEL, "say": TEXT, "live":
-BOOLEAN}` is answered with `{"said": TEXT}`, or with the events `opening`, `word`, `end`, `beat` and `failed`.
+It is served at /v1/tiny by the proxy's app, in front of every provider. `{"to": MODEL, "text": TEXT, "live":
+BOOLEAN}` is answered with `{"reply": TEXT}`, or with the events `opening`, `word`, `end`, `ping` and `failed`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class TinyFormat(Format):
 
     @override
     def read_request(self, fields: Mapping[str, Any]) -> Conversation:
-        return Conversation(fields["to"], [Turn("user", [Text(fields["say"])])], fields.get("stream", False))
+        return Conversation(fields["to"], [Turn("user", [Text(fields["text"])])], fields.get("stream", False))
 
     @override
     def write_answer(self, answer: Answer, asked: Conversation) -> dict[str, Any]:
-        return {"said": "".join(part.text for part in answer.parts if isinstance(part, Text))}
+        return {"reply": "".join(part.text for part in answer.parts if isinstance(part, Text))}
 
     @override
     def writer(self, asked: Conversation) -> StreamWriter:
@@ -75,12 +75,12 @@ class TinyDialect(Dialect):
     name = "tiny"
     path = "/tiny"
     format = TinyFormat()
-    ping = frame("beat")
+    ping = frame("ping")
 
     @override
     def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
-        if not isinstance(fields.get("say"), str):
-            raise InvalidRequest("Say something", param="say")
+        if not isinstance(fields.get("text"), str):
+            raise InvalidRequest("`text` must be a string", param="text")
         return ParsedRequest(body, fields, fields["to"], fields.get("live") is True)
 
     @override

@@ -1,4 +1,4 @@
-"""Forms on their way through: the field is found, no byte is lost, and nothing can be read two ways."""
+"""Forms that pass through: the field is found, no byte is lost, and ambiguous forms are refused."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ MODEL = b'Content-Disposition: form-data; name="model"'
 
 
 def form(*parts: tuple[bytes, bytes], boundary: bytes = b"XX", end: bytes = b"--\r\n") -> bytes:
-    told = b"".join(b"--" + boundary + b"\r\n" + head + b"\r\n\r\n" + body + b"\r\n" for head, body in parts)
-    return told + b"--" + boundary + end
+    pieces = b"".join(
+        b"--" + boundary + b"\r\n" + head + b"\r\n\r\n" + body + b"\r\n" for head, body in parts
+    )
+    return pieces + b"--" + boundary + end
 
 
 def found(data: bytes, *cuts: int, boundary: bytes = b"XX") -> list[bytes | Value]:
     finder = FieldFinder(boundary, "model")
-    told: list[bytes | Value] = []
+    pieces: list[bytes | Value] = []
     edges = [0, *sorted(cuts), len(data)]
     for start, stop in pairwise(edges):
-        told += finder.feed(data[start:stop])
+        pieces += finder.feed(data[start:stop])
     finder.end()
-    assert finder.is_found == any(isinstance(piece, Value) for piece in told)
-    return told
+    assert finder.is_found == any(isinstance(piece, Value) for piece in pieces)
+    return pieces
 
 
-def joined(told: list[bytes | Value]) -> bytes:
-    return b"".join(piece.raw if isinstance(piece, Value) else piece for piece in told)
+def joined(pieces: list[bytes | Value]) -> bytes:
+    return b"".join(piece.raw if isinstance(piece, Value) else piece for piece in pieces)
 
 
-def values(told: list[bytes | Value]) -> list[bytes]:
-    return [piece.raw for piece in told if isinstance(piece, Value)]
+def values(pieces: list[bytes | Value]) -> list[bytes]:
+    return [piece.raw for piece in pieces if isinstance(piece, Value)]
 
 
 BODY = b"RIFF\r\n--X\r\n-\r\r\n--\n--XY\n\x00\xff"
@@ -48,18 +50,18 @@ WHOLE = form((FILE, BODY), (MODEL, b"groq/whisper"), (b'Content-Disposition: for
 
 
 def test_the_value_is_found_and_every_byte_kept() -> None:
-    told = found(WHOLE)
-    assert values(told) == [b"groq/whisper"]
-    assert joined(told) == WHOLE
+    pieces = found(WHOLE)
+    assert values(pieces) == [b"groq/whisper"]
+    assert joined(pieces) == WHOLE
 
 
 def test_it_is_found_however_the_bytes_are_split() -> None:
     for cut in range(len(WHOLE)):
-        told = found(WHOLE, cut)
-        assert values(told) == [b"groq/whisper"], cut
-        assert joined(told) == WHOLE
-    told = found(WHOLE, *range(len(WHOLE)))
-    assert (values(told), joined(told)) == ([b"groq/whisper"], WHOLE)
+        pieces = found(WHOLE, cut)
+        assert values(pieces) == [b"groq/whisper"], cut
+        assert joined(pieces) == WHOLE
+    pieces = found(WHOLE, *range(len(WHOLE)))
+    assert (values(pieces), joined(pieces)) == ([b"groq/whisper"], WHOLE)
 
 
 @given(
@@ -73,11 +75,11 @@ def test_no_content_is_taken_for_a_boundary(body: bytes, cuts: list[int], value:
     data = form((FILE, body), (MODEL, value))
     if b"\n--XX" in body or body.startswith(b"--XX"):
         return
-    told = found(data, *(cut for cut in cuts if cut < len(data)))
-    assert (values(told), joined(told)) == ([value], data)
+    pieces = found(data, *(cut for cut in cuts if cut < len(data)))
+    assert (values(pieces), joined(pieces)) == ([value], data)
 
 
-def test_content_is_told_as_it_comes() -> None:
+def test_content_is_returned_as_it_arrives() -> None:
     finder = FieldFinder(b"XX", "model")
     list(finder.feed(b"--XX\r\n" + FILE + b"\r\n\r\n"))
     assert list(finder.feed(b"a" * 1000)) == [b"a" * 1000]
@@ -86,8 +88,8 @@ def test_content_is_told_as_it_comes() -> None:
 
 
 def test_a_form_without_the_field_has_none() -> None:
-    told = found(form((FILE, b"x")))
-    assert values(told) == []
+    pieces = found(form((FILE, b"x")))
+    assert values(pieces) == []
 
 
 def test_an_empty_form_is_one() -> None:
@@ -139,7 +141,7 @@ def test_the_spellings_of_clients_are_understood(head: bytes) -> None:
     ],
     ids=range(21),
 )
-def test_what_can_be_read_two_ways_or_not_at_all_is_refused(data: bytes) -> None:
+def test_ambiguous_or_unreadable_forms_are_refused(data: bytes) -> None:
     with pytest.raises(InvalidRequest):
         found(data)
     with pytest.raises(InvalidRequest):

@@ -27,7 +27,7 @@ def closed(tmp_path: Path) -> Iterator[Fixture]:
 
 
 @pytest.mark.parametrize(
-    ("argv", "says"),
+    ("argv", "message"),
     [
         (("sh", "-c", "echo no such setting; exit 1"), "has ended; the end of its log:\nno such setting"),
         (("/nowhere/gateway",), "cannot be started: No such file or directory: /nowhere/gateway"),
@@ -35,8 +35,10 @@ def closed(tmp_path: Path) -> Iterator[Fixture]:
     ],
     ids=["ends", "is absent", "is silent"],
 )
-def test_a_gateway_that_does_not_start_says_why(closed: Fixture, argv: tuple[str, ...], says: str) -> None:
-    with pytest.raises(StartError, match=says):
+def test_the_error_of_a_gateway_that_does_not_start_has_the_reason(
+    closed: Fixture, argv: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(StartError, match=message):
         closed.launched("gateway", Launch(argv, Endpoint(1), start_timeout_s=0.2))
 
 

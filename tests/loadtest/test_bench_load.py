@@ -19,7 +19,7 @@ def test_a_large_request_is_of_exactly_its_size_and_still_json() -> None:
     assert json.loads(body)["model"] == "bench-model"
 
 
-def test_a_stream_is_asked_for_with_usage() -> None:
+def test_a_stream_is_requested_with_usage() -> None:
     fields = json.loads(Endpoint(1).body(is_stream=True))
     assert fields["stream"] is True
     assert fields["stream_options"] == {"include_usage": True}
@@ -42,19 +42,19 @@ def test_the_report_is_the_last_line_of_json() -> None:
     assert parsed_report(text, "") == {"requests": 12.0, "p50_ms": 0.5}
 
 
-def test_what_was_lost_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lost_requests_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert parsed_report('{"streams":3,"lost":1,"first_error":"closed"}', "")["lost"] == 1
     assert "closed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("output", "complaint", "says"),
+    ("output", "error_output", "message"),
     [
         ("", "unable to connect", "unable to connect"),
         ('{"requests":0,"errors":9}', "", "no answer at all"),
         ('{"streams":0,"lost":9,"first_error":"status 500"}', "", "status 500"),
     ],
 )
-def test_a_client_that_measured_nothing_has_failed(output: str, complaint: str, says: str) -> None:
-    with pytest.raises(LoadError, match=says):
-        parsed_report(output, complaint)
+def test_a_client_that_measured_nothing_has_failed(output: str, error_output: str, message: str) -> None:
+    with pytest.raises(LoadError, match=message):
+        parsed_report(output, error_output)

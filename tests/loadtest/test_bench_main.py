@@ -17,7 +17,7 @@ MEASURED = {"proxy": {"whole": 1.5}}
 
 
 @pytest.mark.parametrize(
-    ("limit", "is_quick", "code", "says"),
+    ("limit", "is_quick", "code", "message"),
     [
         (1.5, False, 0, "No ratio exceeds the baseline's by more than 3 %."),
         (1.4, False, 1, "EXCEEDED: whole answer: 1.500 x the stock Sanic app, the baseline is 1.400"),
@@ -26,12 +26,12 @@ MEASURED = {"proxy": {"whole": 1.5}}
         (None, False, 0, "No verdict: the baseline has no instructions."),
     ],
 )
-def test_the_exit_code_tells_whether_a_ratio_exceeds_the_baseline(
-    limit: float | None, is_quick: bool, code: int, says: str, capsys: pytest.CaptureFixture[str]
+def test_the_exit_code_shows_whether_a_ratio_exceeds_the_baseline(
+    limit: float | None, is_quick: bool, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     committed = {} if limit is None else {"proxy": {"whole": limit}}
     assert bench.judge_counts(MEASURED, committed, is_quick=is_quick) == code
-    assert says in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_a_section_of_the_baseline_is_replaced_and_the_other_kept(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_tls_is_held_to_nginx_with_the_same_upstream() -> None:
     assert checks[0].measured == "0.3 against 0.1; without TLS 2.00"
 
 
-def test_a_row_without_its_figures_says_why() -> None:
+def test_a_row_without_figures_has_the_reason() -> None:
     (check,) = checks_of(3, {}, {"single": "needs wrk"})
     assert (check.measured, check.is_met) == ("skipped: proxy: needs wrk", None)
 

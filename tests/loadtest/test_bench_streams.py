@@ -40,7 +40,7 @@ def upstream(started: Fixture) -> Endpoint:
     return Endpoint(started.paths.upstream_port)
 
 
-def asked(endpoint: Endpoint, body: bytes, path: str = "/v1/chat/completions") -> bytes:
+def response_to(endpoint: Endpoint, body: bytes, path: str = "/v1/chat/completions") -> bytes:
     """The whole answer to `body`, head included, as it came over the wire."""
     with socket.create_connection(("127.0.0.1", endpoint.port), timeout=60) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -55,22 +55,22 @@ def test_a_whole_answer_is_of_the_size_that_the_rows_name(upstream: Endpoint) ->
 
 
 def test_straico_answers_have_a_price(upstream: Endpoint) -> None:
-    assert b'"price":' in asked(upstream, b"{}", "/v2/chat/completions")
+    assert b'"price":' in response_to(upstream, b"{}", "/v2/chat/completions")
 
 
 def test_a_body_may_be_written_with_spaces(upstream: Endpoint) -> None:
-    assert b"data: [DONE]" in asked(upstream, b'{ "stream" : true }')
-    assert b"data: " not in asked(upstream, b'{ "stream" : false }')
+    assert b"data: [DONE]" in response_to(upstream, b'{ "stream" : true }')
+    assert b"data: " not in response_to(upstream, b'{ "stream" : false }')
 
 
-def test_usage_comes_only_if_it_is_asked_for(upstream: Endpoint) -> None:
-    assert b'"total_tokens"' not in asked(upstream, b'{"stream":true}')
+def test_usage_is_sent_only_if_requested(upstream: Endpoint) -> None:
+    assert b'"total_tokens"' not in response_to(upstream, b'{"stream":true}')
     body = b'{"stream":true,"stream_options":{"include_usage":true}}'
-    assert b'"total_tokens"' in asked(upstream, body)
+    assert b'"total_tokens"' in response_to(upstream, body)
 
 
 def test_each_frame_is_a_chunk_of_about_260_bytes(upstream: Endpoint) -> None:
-    body = asked(upstream, upstream.body(is_stream=True)).partition(b"\r\n\r\n")[2]
+    body = response_to(upstream, upstream.body(is_stream=True)).partition(b"\r\n\r\n")[2]
     sizes = [int(line, 16) for line in body.split(b"\r\n")[0:-2:2]]
     assert len(sizes) == FRAMES + 3  # usage, [DONE] and the end
     assert all(230 <= size <= 300 for size in sizes[:FRAMES])
@@ -137,7 +137,7 @@ def test_streams_in_bursts_are_still_whole(started: Fixture, upstream: Endpoint)
 
 
 def served(answer: bytes, endpoint: Endpoint, loader: Loader) -> dict[str, float]:
-    """What the client says of one stream that is answered with these bytes and then closed."""
+    """The client's report of one stream that consists of these bytes and is then closed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)
 

@@ -29,8 +29,8 @@ def with_wall(work: Callable[[Wall], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def asked(*models: str, is_streaming: bool) -> tuple[list[Outcome], list[Entry]]:
-    """The outcomes of asking the wall itself, and its log."""
+def outcomes_of(*models: str, is_streaming: bool) -> tuple[list[Outcome], list[Entry]]:
+    """The outcomes of requests to the wall itself, and its log."""
 
     async def work(wall: Wall) -> tuple[list[Outcome], list[Entry]]:
         outcomes = [
@@ -44,7 +44,7 @@ def asked(*models: str, is_streaming: bool) -> tuple[list[Outcome], list[Entry]]
 @KINDS
 @pytest.mark.parametrize("model", ["fb-ok", "FB-OK", "any/fb-ok", "fb-ok-noprefill", "fb-s07", "fb-s11-x"])
 def test_the_wall_answers_with_its_words(model: str, is_streaming: bool) -> None:
-    (outcome,), (entry,) = asked(model, is_streaming=is_streaming)
+    (outcome,), (entry,) = outcomes_of(model, is_streaming=is_streaming)
     assert (outcome.error, outcome.text, outcome.model) == (None, ANSWER, model)
     assert outcome.usage is not None
     assert outcome.usage["completion_tokens"] == 60
@@ -54,7 +54,7 @@ def test_the_wall_answers_with_its_words(model: str, is_streaming: bool) -> None
 @KINDS
 @pytest.mark.parametrize("name", ["s01", "s03", "s05"])
 def test_a_fault_of_the_first_attempt_is_over_with_the_second(name: str, is_streaming: bool) -> None:
-    (first, second), log = asked(f"fb-{name}", f"fb-{name}", is_streaming=is_streaming)
+    (first, second), log = outcomes_of(f"fb-{name}", f"fb-{name}", is_streaming=is_streaming)
     assert first.error is not None
     assert (second.error, second.text) == (None, ANSWER)
     assert [entry.attempt for entry in log] == [1, 2]
@@ -63,7 +63,7 @@ def test_a_fault_of_the_first_attempt_is_over_with_the_second(name: str, is_stre
 @KINDS
 @pytest.mark.parametrize("name", sorted(FAULTS.keys() - {"s01", "s03", "s05", "s07", "s11"}))
 def test_every_other_fault_is_an_error_for_a_client_without_a_gateway(name: str, is_streaming: bool) -> None:
-    (outcome,), _ = asked(f"fb-{name}", is_streaming=is_streaming)
+    (outcome,), _ = outcomes_of(f"fb-{name}", is_streaming=is_streaming)
     if name == "s10" and is_streaming:
         assert outcome.text == ANSWER  # clients skip a malformed event
     else:
@@ -73,7 +73,7 @@ def test_every_other_fault_is_an_error_for_a_client_without_a_gateway(name: str,
 
 
 def test_an_unknown_model_is_a_404() -> None:
-    (outcome,), _ = asked("gpt-5", is_streaming=False)
+    (outcome,), _ = outcomes_of("gpt-5", is_streaming=False)
     assert outcome.error == "404 model_not_found"
 
 

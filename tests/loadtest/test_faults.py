@@ -1,4 +1,4 @@
-"""The faulty upstream: what it can do, and that it does what is asked of it."""
+"""The faulty upstream: its faults, and that each occurs as requested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def status(port: int, model: str, **fields: object) -> int:
         connection.close()
 
 
-def test_a_name_says_what_is_wrong() -> None:
+def test_a_name_selects_the_fault() -> None:
     assert parse("good") == Fault()
     assert parse("status;code=503;retry-after=7;first=1") == Fault(
         "status", code=503, retry_after="7", first=1
@@ -43,7 +43,7 @@ def test_a_name_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "nothing", "good;cut", "good;cut=x", "good;who=me", "good;by=sword"])
-def test_a_name_that_says_nothing_is_refused(name: str) -> None:
+def test_an_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"no such|invalid literal"):
         parse(name)
 
@@ -59,7 +59,7 @@ def test_every_scenario_has_bytes_and_can_be_cut_anywhere(scenario: str, is_stre
     assert b"".join(pieces(Fault(scenario, step=1 + middle), is_streaming=is_streaming)) == whole
 
 
-def test_a_fault_comes_as_often_as_asked(served: tuple[FaultyUpstream, int]) -> None:
+def test_a_fault_occurs_as_often_as_configured(served: tuple[FaultyUpstream, int]) -> None:
     _, port = served
     assert [status(port, "status;code=503;first=2") for _ in range(4)] == [503, 503, 200, 200]
     assert [status(port, "status;code=500;rate=0.5") for _ in range(6)].count(500) == 3
@@ -109,7 +109,7 @@ def received(port: int, model: str) -> bytes:
         return data
 
 
-def test_a_cut_ends_the_connection_as_asked(served: tuple[FaultyUpstream, int]) -> None:
+def test_a_cut_ends_the_connection_as_configured(served: tuple[FaultyUpstream, int]) -> None:
     _, port = served
     assert len(received(port, "good;cut=40")) == 40
     with pytest.raises(ConnectionResetError):
@@ -134,7 +134,7 @@ def test_an_early_answer_waits_for_no_body(served: tuple[FaultyUpstream, int]) -
         assert client.recv(4096).startswith(b"HTTP/1.1 413")
 
 
-def test_a_stream_is_one_only_where_it_is_asked_for(served: tuple[FaultyUpstream, int]) -> None:
+def test_an_answer_is_streamed_only_if_requested(served: tuple[FaultyUpstream, int]) -> None:
     _, port = served
     assert status(port, "good") == status(port, "good", stream=True) == 200
     assert DONE in b"".join(pieces(Fault(), is_streaming=True))

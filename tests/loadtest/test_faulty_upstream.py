@@ -24,12 +24,12 @@ class Running:
     process: subprocess.Popen[str]
     port: int
 
-    def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+    def send_request(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         with contextlib.closing(connection):
-            return self.ask_on(connection, method, path, body)
+            return self.request_on(connection, method, path, body)
 
-    def ask_on(
+    def request_on(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: object = None
     ) -> tuple[int, bytes]:
         connection.request(method, path, None if body is None else json.dumps(body))
@@ -37,7 +37,9 @@ class Running:
         return answer.status, answer.read()
 
     def stream_fault(self) -> str:
-        status, body = self.ask("POST", "/v1/chat/completions", {"model": "scripted", "stream": True})
+        status, body = self.send_request(
+            "POST", "/v1/chat/completions", {"model": "scripted", "stream": True}
+        )
         assert status == 200
         meter = StreamMeter()
         for line in body.splitlines(keepends=True):
@@ -45,7 +47,7 @@ class Running:
         return meter.report().fault
 
     def stop(self) -> str:
-        """What it said at its end."""
+        """Its last line of output."""
         self.process.send_signal(signal.SIGTERM)
         output, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0
@@ -70,7 +72,7 @@ def plain() -> Iterator[Running]:
 
 
 def test_a_whole_answer_has_its_tokens(plain: Running) -> None:
-    status, body = plain.ask("POST", "/v1/chat/completions", {"model": "scripted"})
+    status, body = plain.send_request("POST", "/v1/chat/completions", {"model": "scripted"})
     assert status == 200
     assert json.loads(body)["usage"]["completion_tokens"] == 5
 
@@ -83,7 +85,7 @@ def test_a_connection_carries_one_answer_after_another(plain: Running) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", plain.port, timeout=60)
     with contextlib.closing(connection):
         for is_stream in (True, False, True):
-            status, body = plain.ask_on(
+            status, body = plain.request_on(
                 connection, "POST", "/v1/chat/completions", {"model": "scripted", "stream": is_stream}
             )
             assert status == 200
@@ -91,18 +93,18 @@ def test_a_connection_carries_one_answer_after_another(plain: Running) -> None:
 
 
 def test_it_lists_its_model(plain: Running) -> None:
-    status, body = plain.ask("GET", "/v1/models")
+    status, body = plain.send_request("GET", "/v1/models")
     assert status == 200
     assert [model["id"] for model in json.loads(body)["data"]] == ["good", "scripted"]
 
 
-def test_faults_come_by_count_and_are_told_at_the_end() -> None:
+def test_faults_are_counted_and_reported_at_the_end() -> None:
     with running("--frames=4", "--pace=0", "--cut-share=0.5", "--error-share=0.25") as upstream:
         faults = [upstream.stream_fault() for _ in range(8)]
-        told = upstream.stop()
+        summary = upstream.stop()
     cut, error = "ended without [DONE]", "error frame: scripted"
     assert faults == ["", cut, "", cut, "", cut, error, cut]
-    assert told == "connections=8 left=0 answered={'good': 3, 'no-end': 4, 'error-frame': 1}"
+    assert summary == "connections=8 left=0 answered={'good': 3, 'no-end': 4, 'error-frame': 1}"
 
 
 def test_a_stream_may_end_in_an_error_frame() -> None:
@@ -112,4 +114,4 @@ def test_a_stream_may_end_in_an_error_frame() -> None:
 
 def test_requests_may_be_refused() -> None:
     with running("--refuse-share=1") as upstream:
-        assert upstream.ask("POST", "/v1/chat/completions", {"model": "scripted"})[0] == 503
+        assert upstream.send_request("POST", "/v1/chat/completions", {"model": "scripted"})[0] == 503

@@ -10,7 +10,7 @@ from loadtest.large_bodies import BODIES, described, measure
 
 
 @pytest.mark.parametrize("kind", BODIES)
-def test_its_bodies_are_chats_of_the_size_that_was_asked_for(kind: str) -> None:
+def test_its_bodies_are_chats_of_the_requested_size(kind: str) -> None:
     body = BODIES[kind](100_000)
     assert 95_000 < len(body) < 115_000
     assert json.loads(body)["model"] == "groq/m"

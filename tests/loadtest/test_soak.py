@@ -120,12 +120,12 @@ def test_a_request_is_unanswered_by_the_proxy_or_for_want_of_time_to_read_it(
     assert bool(seen.wrong) is (not is_busy)
 
 
-def test_too_few_samples_say_nothing() -> None:
+def test_too_few_samples_give_no_result() -> None:
     assert all(line.is_flat for line in trends(samples(99, 0)[:2]))
 
 
 @pytest.mark.parametrize(
-    ("got", "said"),
+    ("got", "expected"),
     [
         (Ended(200, json.dumps(faults.completion()).encode(), True), "whole"),
         (Ended(200, STREAM, True), "whole"),
@@ -140,11 +140,11 @@ def test_too_few_samples_say_nothing() -> None:
         (Ended(0, b"", False), "broken"),
     ],
 )
-def test_an_answer_is_whole_or_told_or_broken(got: Ended, said: str) -> None:
-    assert outcome(got) == said
+def test_an_answer_is_whole_or_an_error_or_broken(got: Ended, expected: str) -> None:
+    assert outcome(got) == expected
 
 
-def test_http_says_where_an_answer_ends() -> None:
+def test_http_framing_shows_where_an_answer_ends() -> None:
     head = b"HTTP/1.1 200 OK\r\n"
     assert ended(head + b"content-length: 2\r\n\r\nok") == Ended(200, b"ok", True)
     assert not ended(head + b"content-length: 3\r\n\r\nok").is_clean

@@ -67,7 +67,7 @@ def test_a_stream_that_reaches_its_end_is_whole(stream: bytes) -> None:
         (TOKEN + b"data: []\n\n" + DONE, "a frame is not an object"),
     ],
 )
-def test_whatever_else_happens_is_a_fault_with_a_name(stream: bytes, fault: str) -> None:
+def test_every_other_outcome_is_a_named_fault(stream: bytes, fault: str) -> None:
     report = judged(stream)
     assert report.fault == fault
     assert not report.is_whole
@@ -99,7 +99,7 @@ def test_the_first_fault_is_the_one_that_counts() -> None:
     ],
     ids=lambda delta: next(iter(delta)),
 )
-def test_whatever_the_model_has_made_is_a_token(delta: dict[str, object]) -> None:
+def test_all_generated_content_counts_as_tokens(delta: dict[str, object]) -> None:
     assert len(judged(frame(delta) + DONE).token_times_s) == 1
 
 

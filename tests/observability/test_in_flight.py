@@ -1,4 +1,4 @@
-"""What a worker has under way."""
+"""The requests in flight of a worker."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_draining_makes_each_answer_the_last_of_its_connection() -> None:
     assert ended.events == []
 
 
-def test_what_is_under_way_can_be_cut_and_broken_off() -> None:
+def test_requests_in_flight_can_be_cut_and_aborted() -> None:
     traffic, request, client = Traffic(), Request(), Client()
     traffic.begin(request)
     traffic.connections = {client}

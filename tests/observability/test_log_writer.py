@@ -56,7 +56,7 @@ def test_lines_keep_their_order_and_their_ends() -> None:
 @pytest.mark.parametrize(
     ("max_lines", "max_bytes", "kept"), [(10, 10**6, 10), (10**6, 5000, 4)], ids=["lines", "bytes"]
 )
-def test_a_pipe_that_nobody_reads_costs_lines_and_no_time(max_lines: int, max_bytes: int, kept: int) -> None:
+def test_a_pipe_without_a_reader_costs_lines_and_no_time(max_lines: int, max_bytes: int, kept: int) -> None:
     with pipe() as (reader, fd):
         os.write(fd, b"f" * 4095 + b"\n")  # full from the start
         writer = LogWriter(fd, max_lines=max_lines, max_bytes=max_bytes)
@@ -164,7 +164,7 @@ def test_the_end_of_a_process_waits_a_second_for_its_lines_and_no_longer() -> No
     )
     reader, fd = os.pipe()
     began = time.monotonic()
-    assert run(code, fd) == 1  # with nobody who reads
+    assert run(code, fd) == 1  # without a reader
     assert time.monotonic() - began < 30
     os.close(reader)
     os.close(fd)

@@ -103,7 +103,7 @@ def test_failed_requests_are_warnings_and_health_probes_are_not_logged(
     assert text.split(" ")[1:2] == ([level] if level else [])
 
 
-def test_a_line_that_nobody_wants_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_below_the_level_is_not_formatted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RequestRecord, "as_fields", lambda _: pytest.fail("made all the same"))
     logs.configure("warning", "text")
     logs.log_request(finished())
@@ -159,7 +159,7 @@ def test_closed_standard_streams_are_filled() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# A log that nobody reads
+# A log without a reader
 
 
 class Reader:
@@ -180,10 +180,10 @@ class Reader:
 
 
 @contextmanager
-def proxy_on_a_pipe(directory: Path, *way: str) -> Iterator[tuple[Proxy, Reader]]:
+def proxy_on_a_pipe(directory: Path, *mode: str) -> Iterator[tuple[Proxy, Reader]]:
     pipe, log = os.pipe()
     fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
-    proxy = start_proxy(directory, {"SANIC_PROXY_ECHO": "on"}, *way, log_to=log)
+    proxy = start_proxy(directory, {"SANIC_PROXY_ECHO": "on"}, *mode, log_to=log)
     os.close(log)
     reader = Reader(pipe, proxy.log_path)
     try:
@@ -207,9 +207,9 @@ def send_many(proxy: Proxy, count: int, *, path_chars: int = 6000) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("way", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
-def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path, way: list[str]) -> None:
-    with proxy_on_a_pipe(tmp_path, *way) as (proxy, reader):
+@pytest.mark.parametrize("mode", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
+def test_a_log_without_a_reader_blocks_nothing(tmp_path: Path, mode: list[str]) -> None:
+    with proxy_on_a_pipe(tmp_path, *mode) as (proxy, reader):
         reader.may_read.clear()
         send_many(proxy, 600)
         assert proxy.request("GET", "/health").status == 200

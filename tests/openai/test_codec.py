@@ -109,7 +109,7 @@ def test_what_a_provider_sends_is_parsed_tolerantly(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100_000])
-def test_what_is_no_json_at_all_is_none(body: bytes) -> None:
+def test_text_that_is_not_json_gives_none(body: bytes) -> None:
     assert codec.loads_tolerant(body) is None
 
 

@@ -19,7 +19,7 @@ BLOCK = re.compile(r"```python\n# (sanic_proxy/\S+?\.py)(: in ROWS)?\n(.*?)```",
 
 
 def follow_recipe(directory: Path) -> None:
-    """Copy the package into `directory`, and add to it what CONTRIBUTING says."""
+    """Copy the package into `directory`, and add the example of CONTRIBUTING."""
     shutil.copytree(ROOT / "sanic_proxy", directory / "sanic_proxy")
     blocks = BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
     assert [bool(is_row) for _, is_row, _ in blocks] == [False, True]

@@ -55,7 +55,7 @@ def test_it_calls_a_tool_when_it_must(proxy: Proxy) -> None:
     assert message(proxy, tools=TOOLS)["content"] == "Hi"
 
 
-def test_it_answers_json_when_asked(proxy: Proxy) -> None:
+def test_it_answers_json_on_request(proxy: Proxy) -> None:
     assert message(proxy, response_format={"type": "json_object"})["content"] == '{"echo":"Hi"}'
     schema = {
         "type": "object",
@@ -69,7 +69,7 @@ def test_it_answers_json_when_asked(proxy: Proxy) -> None:
     ("model", "status"), [("echo/error-429", 429), ("echo/error-500", 500), ("echo/nope", 404)]
 )
 @pytest.mark.parametrize("streaming", [False, True])
-def test_it_fails_as_asked(proxy: Proxy, model: str, status: int, streaming: bool) -> None:
+def test_it_fails_on_request(proxy: Proxy, model: str, status: int, streaming: bool) -> None:
     reply = proxy.chat(model, stream=streaming)
     assert reply.status == status
     assert reply.error["message"]
@@ -86,7 +86,7 @@ def test_a_model_of_another_provider_is_answered_with_one_that_works(streaming: 
         assert "OPENAI_API_KEY" in reply.error["message"]
 
 
-def test_it_breaks_off_as_asked(proxy: Proxy) -> None:
+def test_it_breaks_off_on_request(proxy: Proxy) -> None:
     turns = [{"role": "user", "content": "one two three four"}]
     reply, frames = proxy.stream("echo/cut", messages=turns)
     assert b"one" in reply.body
@@ -95,7 +95,7 @@ def test_it_breaks_off_as_asked(proxy: Proxy) -> None:
     assert proxy.chat("echo/cut").status == 502
 
 
-def test_it_takes_its_time_as_asked(proxy: Proxy) -> None:
+def test_it_is_slow_on_request(proxy: Proxy) -> None:
     started = time.monotonic()
     reply, _ = proxy.stream("echo/slow", messages=[{"role": "user", "content": "a b"}])
     assert time.monotonic() - started > 1.4

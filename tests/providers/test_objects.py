@@ -56,7 +56,7 @@ REPLIES: list[Any] = [
 
 
 @pytest.fixture(params=[*REPLIES, "echo"], ids=[*(name for name, *_ in REPLIES), "echo"])
-def asked(request: pytest.FixtureRequest, upstream: Upstream) -> tuple[str, dict[str, Any]]:
+def chat_request(request: pytest.FixtureRequest, upstream: Upstream) -> tuple[str, dict[str, Any]]:
     """A model and the fields of a request to it."""
     if request.param == "echo":
         return "echo/echo", {}
@@ -69,8 +69,8 @@ def asked(request: pytest.FixtureRequest, upstream: Upstream) -> tuple[str, dict
     return "straico/m", fields
 
 
-def test_a_whole_answer_has_all_its_fields(proxy: Proxy, asked: tuple[str, dict[str, Any]]) -> None:
-    model, fields = asked
+def test_a_whole_answer_has_all_its_fields(proxy: Proxy, chat_request: tuple[str, dict[str, Any]]) -> None:
+    model, fields = chat_request
     reply = proxy.chat(model, **fields)
     assert reply.status == 200
     WHOLE.validate(reply.json)
@@ -79,9 +79,9 @@ def test_a_whole_answer_has_all_its_fields(proxy: Proxy, asked: tuple[str, dict[
 
 @pytest.mark.parametrize("include_usage", [False, True])
 def test_every_chunk_has_all_its_fields(
-    proxy: Proxy, asked: tuple[str, dict[str, Any]], include_usage: bool
+    proxy: Proxy, chat_request: tuple[str, dict[str, Any]], include_usage: bool
 ) -> None:
-    model, fields = asked
+    model, fields = chat_request
     options = {"stream_options": {"include_usage": True}} if include_usage else {}
     _, frames = proxy.stream(model, **fields, **options)
     initial = None if "tools" in fields or "functions" in fields else ""
@@ -91,7 +91,9 @@ def test_every_chunk_has_all_its_fields(
 @pytest.mark.parametrize(
     "fields", [{**TOOLS, "tool_choice": "required"}, {"response_format": FORMAT}], ids=["call", "json"]
 )
-def test_the_echo_calls_and_writes_json_the_same_way(proxy: Proxy, fields: dict[str, Any]) -> None:
+def test_the_echo_provider_makes_calls_and_json_of_the_same_shape(
+    proxy: Proxy, fields: dict[str, Any]
+) -> None:
     WHOLE.validate(proxy.chat("echo/echo", **fields).json)
     initial = None if "tools" in fields else ""
     judge_stream(proxy.stream("echo/echo", **fields)[1], include_usage=False, initial=initial)
@@ -99,9 +101,9 @@ def test_the_echo_calls_and_writes_json_the_same_way(proxy: Proxy, fields: dict[
 
 def judge_stream(frames: list[bytes], *, include_usage: bool, initial: str | None = "") -> None:
     """One stream from its first frame to `[DONE]`."""
-    *told, done = [frame for frame in frames if frame.startswith(b"data: ")]
+    *sent, done = [frame for frame in frames if frame.startswith(b"data: ")]
     assert done == DONE
-    chunks = [json.loads(frame.removeprefix(b"data: ")) for frame in told]
+    chunks = [json.loads(frame.removeprefix(b"data: ")) for frame in sent]
     for chunk in chunks:
         CHUNK.validate(chunk)
     assert len({(chunk["id"], chunk["created"], chunk["model"]) for chunk in chunks}) == 1
@@ -140,7 +142,7 @@ MESSAGES = st.fixed_dictionaries(
     st.booleans(),
     st.none() | st.just({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
 )
-def test_any_message_told_as_a_stream_is_openais(
+def test_any_message_replayed_as_a_stream_is_valid(
     message: dict[str, Any], include_usage: bool, usage: dict[str, int] | None
 ) -> None:
     head = codec.ChunkHead(id="i", model="m", created=1, include_usage=include_usage)
@@ -149,8 +151,8 @@ def test_any_message_told_as_a_stream_is_openais(
     judge_stream(frames, include_usage=include_usage)
     deltas = [json.loads(frame[6:])["choices"] for frame in frames if frame != DONE]
     for key in ("content", "refusal", "reasoning_content"):
-        told = "".join(choices[0]["delta"].get(key) or "" for choices in deltas if choices)
-        assert told == (message.get(key) or "")
+        sent = "".join(choices[0]["delta"].get(key) or "" for choices in deltas if choices)
+        assert sent == (message.get(key) or "")
 
 
 @pytest.mark.parametrize("name", ["id", "object", "created", "model", "choices"])

@@ -40,7 +40,7 @@ def test_a_whole_answer_passes_byte_for_byte(proxy: Proxy, upstream: Upstream) -
 
 
 @pytest.mark.row(48, 58)
-def test_only_the_models_value_changes_on_the_way_up(proxy: Proxy, upstream: Upstream) -> None:
+def test_only_the_models_value_changes_upstream(proxy: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(completion())
 
@@ -252,7 +252,7 @@ def test_what_comes_after_done_is_dropped(proxy: Proxy, upstream: Upstream) -> N
 
 
 @pytest.mark.row(13, 18)
-def test_frames_that_break_clients_are_mended_or_dropped(proxy: Proxy, upstream: Upstream) -> None:
+def test_frames_that_break_clients_are_repaired_or_dropped(proxy: Proxy, upstream: Upstream) -> None:
     first, *rest = text_stream("a")
     odd = [
         b"\xef\xbb\xbf: hello\n\n",
@@ -273,7 +273,9 @@ def test_frames_that_break_clients_are_mended_or_dropped(proxy: Proxy, upstream:
 
 
 @pytest.mark.row(21)
-def test_a_whole_answer_to_a_streaming_request_is_told_as_a_stream(proxy: Proxy, upstream: Upstream) -> None:
+def test_a_whole_answer_to_a_streaming_request_is_replayed_as_a_stream(
+    proxy: Proxy, upstream: Upstream
+) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(completion("one two"))
 
@@ -300,7 +302,7 @@ def test_a_stream_labelled_as_json_is_relayed(proxy: Proxy, upstream: Upstream) 
 
 
 @pytest.mark.row(7)
-def test_a_whole_answer_that_comes_slowly_is_waited_for_with_beats(proxy: Proxy, upstream: Upstream) -> None:
+def test_heartbeats_are_sent_while_a_whole_answer_is_slow(proxy: Proxy, upstream: Upstream) -> None:
     body = json.dumps(completion("late")).encode()
 
     async def script(exchange: Exchange) -> None:
@@ -357,11 +359,11 @@ def test_silence_before_the_status_is_a_504(proxy: Proxy, upstream: Upstream) ->
 
     upstream.on("silent", script)
 
-    def ask() -> None:
+    def send_chat() -> None:
         reply = proxy.chat("groq/silent")
         assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
 
-    assert 1.8 < quickest_s(ask, 3.5) < 3.5
+    assert 1.8 < quickest_s(send_chat, 3.5) < 3.5
 
 
 @pytest.mark.row(5, 74)
@@ -387,12 +389,12 @@ def test_silence_inside_a_stream_ends_it_with_an_error(proxy: Proxy, upstream: U
 
     upstream.on("hangs", script)
 
-    def ask() -> None:
+    def send_chat() -> None:
         reply, _ = proxy.stream("groq/hangs")
         assert b": ping\n" in reply.body
         assert b'"upstream_timeout"' in reply.body
 
-    assert 0.9 < quickest_s(ask, 2) < 2
+    assert 0.9 < quickest_s(send_chat, 2) < 2
 
 
 @pytest.mark.row(7)
@@ -433,7 +435,9 @@ def test_heartbeats_never_reset_the_total_clock(proxy: Proxy, upstream: Upstream
 
 @pytest.mark.row(40)
 @pytest.mark.parametrize("how", ["fin", "rst"])
-def test_a_client_that_leaves_takes_its_upstream_along(proxy: Proxy, upstream: Upstream, how: str) -> None:
+def test_a_client_that_disconnects_cancels_its_upstream_request(
+    proxy: Proxy, upstream: Upstream, how: str
+) -> None:
     gone = threading.Event()
 
     async def script(exchange: Exchange) -> None:
@@ -458,8 +462,10 @@ def test_a_client_that_leaves_takes_its_upstream_along(proxy: Proxy, upstream: U
 @pytest.mark.row(39)
 @pytest.mark.parametrize("model", ["groq/waits", "straico/waits"])
 @pytest.mark.parametrize("streaming", [True, False], ids=["streamed", "whole"])
-@pytest.mark.parametrize("after_s", [0.05, 0.3, 0.6], ids=["at once", "after a beat", "after the commit"])
-def test_a_client_that_leaves_before_the_answer_takes_its_upstream_along(
+@pytest.mark.parametrize(
+    "after_s", [0.05, 0.3, 0.6], ids=["at once", "after a heartbeat", "after the commit"]
+)
+def test_a_client_that_disconnects_before_the_answer_cancels_its_upstream_request(
     proxy: Proxy, upstream: Upstream, model: str, streaming: bool, after_s: float
 ) -> None:
     gone = threading.Event()
@@ -482,11 +488,11 @@ def test_a_client_that_leaves_before_the_answer_takes_its_upstream_along(
 def test_an_idle_connection_that_died_costs_an_attempt_and_is_not_used_again(
     proxy: Proxy, upstream: Upstream
 ) -> None:
-    asked: list[int] = []
+    connections: list[int] = []
 
     async def script(exchange: Exchange) -> None:
-        asked.append(exchange.seen.connection)
-        if len(asked) == 2:
+        connections.append(exchange.seen.connection)
+        if len(connections) == 2:
             exchange.close()
             return
         await exchange.answer(completion())
@@ -494,8 +500,8 @@ def test_an_idle_connection_that_died_costs_an_attempt_and_is_not_used_again(
     upstream.on("stale", script)
     statuses = [proxy.chat("groq/stale").status for _ in range(3)]
     assert statuses == [200, 502, 200]  # the proxy of these tests makes one attempt
-    assert len(asked) == 3
-    assert asked[0] == asked[1] != asked[2]
+    assert len(connections) == 3
+    assert connections[0] == connections[1] != connections[2]
 
 
 def test_a_finished_stream_gives_its_connection_back(proxy: Proxy, upstream: Upstream) -> None:
@@ -532,7 +538,7 @@ def test_a_finished_stream_gives_its_connection_back(proxy: Proxy, upstream: Ups
         (b'{"model":"groq/a","model":"groq/b","messages":[{"role":"user","content":"x"}]}', "model"),
     ],
 )
-def test_a_bad_body_is_a_400_that_says_why(proxy: Proxy, body: bytes, param: str | None) -> None:
+def test_a_bad_body_is_a_400_with_the_reason(proxy: Proxy, body: bytes, param: str | None) -> None:
     reply = proxy.request("POST", "/v1/chat/completions", body)
     assert (reply.status, reply.error["type"], reply.error["param"]) == (400, "invalid_request_error", param)
 

@@ -14,13 +14,13 @@ from tests.support.proxy import Proxy
 
 
 def reasons(directory: Path, environ: dict[str, str], *, is_draining: bool = False) -> list[str]:
-    async def asked() -> list[str]:
+    async def listed() -> list[str]:
         state = AppState(load(environ, directory))
         state.traffic.is_draining = is_draining
         await state.aclose()
         return not_ready(state)
 
-    return asyncio.run(asked())
+    return asyncio.run(listed())
 
 
 def test_readiness_names_each_reason(tmp_path: Path) -> None:
@@ -30,6 +30,6 @@ def test_readiness_names_each_reason(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/healthz", "/health/liveliness", "/health/readiness"])
-def test_load_balancers_may_ask_with_head(proxy: Proxy, path: str) -> None:
+def test_load_balancers_may_use_head(proxy: Proxy, path: str) -> None:
     reply = proxy.request("HEAD", path)
     assert (reply.status, reply.body) == (200, b"")

@@ -17,7 +17,7 @@ def test_pages_load_nothing_from_elsewhere(proxy: Proxy, path: str) -> None:
     assert "default-src 'none'" in reply.headers["content-security-policy"]
 
 
-def test_the_front_page_says_which_providers_are_on(proxy: Proxy) -> None:
+def test_the_front_page_lists_the_providers_that_are_on(proxy: Proxy) -> None:
     page = proxy.request("GET", "/", headers={"host": "localhost:1"}).body.decode()
     assert "<code>groq</code>" in page
     assert "<b>" not in page

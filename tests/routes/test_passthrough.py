@@ -1,4 +1,4 @@
-"""The endpoints that pass through: bytes up, bytes down, whoever names the provider."""
+"""The endpoints that pass through: bytes up, bytes down, however the provider is selected."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def form(**fields: str | bytes) -> bytes:
     return parts + f"--{BOUNDARY}--\r\n".encode()
 
 
-def says(upstream: Upstream, path: str, answer: Any, *headers: tuple[str, str], kind: str = "") -> None:
+def script_answer(
+    upstream: Upstream, path: str, answer: Any, *headers: tuple[str, str], kind: str = ""
+) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(answer, 200, *headers, **({"kind": kind} if kind else {}))
 
@@ -57,7 +59,7 @@ def says(upstream: Upstream, path: str, answer: Any, *headers: tuple[str, str], 
 def test_the_model_names_the_provider_and_no_other_byte_changes(
     proxy: Proxy, upstream: Upstream, prefix: str
 ) -> None:
-    says(upstream, "embed", EMBEDDINGS, ("x-ratelimit-limit-requests", "9"))
+    script_answer(upstream, "embed", EMBEDDINGS, ("x-ratelimit-limit-requests", "9"))
     body = b'{ "input":["a",  "\\u00e4"],"model" : "groq/embed", "n": 12345678901234567890123 }'
     reply = proxy.request("POST", f"{prefix}/embeddings", body)
     assert (reply.status, reply.json) == (200, EMBEDDINGS)
@@ -89,7 +91,7 @@ def test_the_model_names_the_provider_and_no_other_byte_changes(
 )
 def test_every_endpoint_that_takes_json_passes(proxy: Proxy, upstream: Upstream, path: str) -> None:
     answer = {"object": "x", "choices": [{"text": "a"}]}
-    says(upstream, f"POST {BASE}{path}", answer)
+    script_answer(upstream, f"POST {BASE}{path}", answer)
     reply = proxy.request("POST", f"/v1{path}", {"model": "groq/m"}, {"accept": "application/json"})
     assert (reply.status, reply.json) == (200, answer)
     assert upstream.requests[-1].json == {"model": "m"}
@@ -107,7 +109,7 @@ def test_every_endpoint_that_takes_json_passes(proxy: Proxy, upstream: Upstream,
 def test_a_provider_that_is_named_gets_the_bytes_as_they_are(
     proxy: Proxy, upstream: Upstream, path: str, headers: dict[str, str]
 ) -> None:
-    says(upstream, f"POST {BASE}/embeddings", EMBEDDINGS)
+    script_answer(upstream, f"POST {BASE}/embeddings", EMBEDDINGS)
     body = b'{"model":"openai/text-embedding","input":"x"}'
     assert proxy.request("POST", f"/v1{path}", body, headers).status == 200
     seen = upstream.requests[-1]
@@ -115,7 +117,7 @@ def test_a_provider_that_is_named_gets_the_bytes_as_they_are(
 
 
 def test_what_else_stands_in_the_query_goes_up(proxy: Proxy, upstream: Upstream) -> None:
-    says(upstream, f"GET {BASE}/files?after=f%201&limit=2", {"object": "list", "data": []})
+    script_answer(upstream, f"GET {BASE}/files?after=f%201&limit=2", {"object": "list", "data": []})
     reply = proxy.request("GET", "/v1/files?after=f%201&provider=groq&limit=2")
     assert reply.json == {"object": "list", "data": []}
 
@@ -132,7 +134,7 @@ def test_what_else_stands_in_the_query_goes_up(proxy: Proxy, upstream: Upstream)
 def test_resources_are_reached_by_their_id(
     proxy: Proxy, upstream: Upstream, method: str, path: str, up: str
 ) -> None:
-    says(upstream, f"{method} {BASE}{up}", {"id": "x"})
+    script_answer(upstream, f"{method} {BASE}{up}", {"id": "x"})
     assert proxy.request(method, f"/v1{path}", headers={"x-provider": "groq"}).json == {"id": "x"}
     assert upstream.requests[-1].body == b""
 
@@ -174,7 +176,7 @@ def test_an_id_cannot_lead_elsewhere(proxy: Proxy, upstream: Upstream, resource:
         ("GET /v1/files?a=%22&provider=groq&b=\x22", None, {}, (400, None)),
     ],
 )
-def test_what_cannot_be_passed_on_is_said(
+def test_a_request_that_cannot_be_forwarded_is_a_clear_error(
     proxy: Proxy,
     upstream: Upstream,
     route: str,
@@ -213,10 +215,10 @@ def test_a_provider_without_the_endpoint_is_a_404(proxy: Proxy, upstream: Upstre
     ],
 )
 @pytest.mark.parametrize("path", ["/embeddings", "/rerank", "/images/generations", "/audio/speech"])
-def test_a_success_that_is_none_is_a_502(
+def test_an_invalid_success_is_a_502(
     proxy: Proxy, upstream: Upstream, path: str, body: bytes, kind: str
 ) -> None:
-    says(upstream, f"POST {BASE}{path}", body, kind=kind)
+    script_answer(upstream, f"POST {BASE}{path}", body, kind=kind)
     reply = proxy.request("POST", f"/v1{path}", {"model": "groq/m"})
     assert reply.status == 502
     assert "log in" not in reply.error["message"]
@@ -233,7 +235,7 @@ def test_a_status_other_than_200_stays(proxy: Proxy, upstream: Upstream) -> None
 
 def test_a_chat_may_name_its_provider_too(proxy: Proxy, upstream: Upstream) -> None:
     reply = proxy.chat("openai/anything", headers={"x-provider": "echo"})
-    assert reply.status == 404  # the echo has no such model, and it was the echo that was asked
+    assert reply.status == 404  # the echo provider got the request, and has no such model
     assert reply.error["code"] == "model_not_found"
     assert not upstream.requests
 
@@ -285,7 +287,7 @@ def test_a_stream_of_completions_that_is_cut_ends_with_an_error(proxy: Proxy, up
 def test_a_stream_of_completions_without_content_is_an_error(
     proxy: Proxy, upstream: Upstream, body: bytes, kind: str, code: str
 ) -> None:
-    says(upstream, "m", body, kind=kind)
+    script_answer(upstream, "m", body, kind=kind)
     reply = proxy.request("POST", "/v1/completions", {"model": "groq/m", "prompt": "x", "stream": True})
     assert reply.status >= 400
     assert reply.error["code"] == code
@@ -297,7 +299,7 @@ def test_a_whole_text_completion_to_a_streaming_request_becomes_a_stream(
     proxy: Proxy, upstream: Upstream, kind: str
 ) -> None:
     answer = json.loads(chunk("a b", "stop")[6:])
-    says(upstream, "m", json.dumps(answer, indent=1).encode(), kind=kind)
+    script_answer(upstream, "m", json.dumps(answer, indent=1).encode(), kind=kind)
     reply = proxy.request("POST", "/v1/completions", {"model": "groq/m", "prompt": "x", "stream": True})
     frame, done = reply.body.split(b"\n\n", 1)
     assert json.loads(frame[6:]) == answer
@@ -305,7 +307,7 @@ def test_a_whole_text_completion_to_a_streaming_request_becomes_a_stream(
 
 
 def test_json_labelled_as_an_event_stream_is_json(proxy: Proxy, upstream: Upstream) -> None:
-    says(upstream, "embed", EMBEDDINGS, kind="text/event-stream")
+    script_answer(upstream, "embed", EMBEDDINGS, kind="text/event-stream")
     reply = proxy.request("POST", "/v1/embeddings", {"model": "groq/embed", "input": "x"})
     assert (reply.status, reply.json) == (200, EMBEDDINGS)
     assert reply.headers["content-type"] == "application/json"
@@ -340,7 +342,7 @@ def test_a_stream_of_another_kind_passes_byte_for_byte(proxy: Proxy, upstream: U
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
-def test_a_stream_of_another_kind_that_is_cut_says_so(proxy: Proxy, upstream: Upstream, end: str) -> None:
+def test_a_cut_stream_of_another_kind_ends_with_an_error(proxy: Proxy, upstream: Upstream, end: str) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
         await exchange.chunk(EVENTS[0] + b"data: half a fra")
@@ -366,8 +368,8 @@ def test_a_stream_without_length_needs_an_event_that_ends_it(
         await exchange.send(b'data: {"type":"speech.audio.delta"}\n\n' + last)
         exchange.close()
 
-    upstream.on("say", script)
-    reply = proxy.request("POST", "/v1/audio/speech", {"model": "groq/say", "stream_format": "sse"})
+    upstream.on("speak", script)
+    reply = proxy.request("POST", "/v1/audio/speech", {"model": "groq/speak", "stream_format": "sse"})
     assert (b"upstream_disconnected" not in reply.body) == is_good
     assert last in reply.body
 
@@ -377,7 +379,9 @@ def test_a_stream_without_length_needs_an_event_that_ends_it(
 
 def test_what_is_spoken_comes_as_it_is(proxy: Proxy, upstream: Upstream) -> None:
     sound = bytes(range(256)) * 4000
-    says(upstream, "tts", sound, ("content-disposition", "attachment; filename=a.mp3"), kind="audio/mpeg")
+    script_answer(
+        upstream, "tts", sound, ("content-disposition", "attachment; filename=a.mp3"), kind="audio/mpeg"
+    )
     reply = proxy.request("POST", "/v1/audio/speech", {"model": "groq/tts", "input": "x", "voice": "y"})
     assert reply.body == sound
     assert reply.headers["content-type"] == "audio/mpeg"
@@ -385,8 +389,8 @@ def test_what_is_spoken_comes_as_it_is(proxy: Proxy, upstream: Upstream) -> None
     assert reply.headers["content-disposition"] == "attachment; filename=a.mp3"
 
 
-def test_a_file_comes_as_it_is_whatever_it_holds(proxy: Proxy, upstream: Upstream) -> None:
-    says(upstream, f"GET {BASE}/files/f/content", b'{"error": 1}\nnot json', kind="application/json")
+def test_a_file_is_passed_unchanged_whatever_its_content(proxy: Proxy, upstream: Upstream) -> None:
+    script_answer(upstream, f"GET {BASE}/files/f/content", b'{"error": 1}\nnot json', kind="application/json")
     reply = proxy.request("GET", "/v1/files/f/content?provider=groq")
     assert reply.body == b'{"error": 1}\nnot json'
 
@@ -463,7 +467,7 @@ def peak_kib(proxy: Proxy) -> int:
 def test_a_form_passes_with_its_model_changed(
     proxy: Proxy, upstream: Upstream, path: str, order: str
 ) -> None:
-    says(upstream, f"POST {BASE}{path}", {"text": "hello"})
+    script_answer(upstream, f"POST {BASE}{path}", {"text": "hello"})
     fields: dict[str, str | bytes] = {
         "file": bytes(range(256)) * 40,
         "model": "groq/whisper-1",
@@ -480,7 +484,9 @@ def test_a_form_passes_with_its_model_changed(
 
 
 def test_a_form_in_chunks_passes_in_chunks(proxy: Proxy, upstream: Upstream) -> None:
-    says(upstream, f"POST {BASE}/audio/transcriptions", b"1\n00:00 --> 00:01\nhello", kind="text/plain")
+    script_answer(
+        upstream, f"POST {BASE}/audio/transcriptions", b"1\n00:00 --> 00:01\nhello", kind="text/plain"
+    )
     body = form(file=b"x" * 1000, model="groq/whisper-1")
     pieces = [body[start : start + 7] for start in range(0, len(body), 7)]
     with connected(proxy) as connection:
@@ -493,7 +499,7 @@ def test_a_form_in_chunks_passes_in_chunks(proxy: Proxy, upstream: Upstream) -> 
 
 
 def test_a_form_whose_provider_is_named_passes_unread(proxy: Proxy, upstream: Upstream) -> None:
-    says(upstream, f"POST {BASE}/files", {"id": "file-1", "object": "file"})
+    script_answer(upstream, f"POST {BASE}/files", {"id": "file-1", "object": "file"})
     body = form(purpose="batch", model="openai/x", file=b"{}\n")
     reply = proxy.request("POST", "/v1/files?provider=groq", body, FORM)
     assert reply.json["id"] == "file-1"
@@ -532,10 +538,10 @@ def test_a_transcription_may_be_streamed(proxy: Proxy, upstream: Upstream) -> No
         (b"not a form", 400),
     ],
 )
-def test_a_form_that_cannot_be_passed_on_is_said(
+def test_a_form_that_cannot_be_forwarded_is_a_clear_error(
     proxy: Proxy, upstream: Upstream, body: bytes, status: int
 ) -> None:
-    says(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
+    script_answer(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
     reply = proxy.request("POST", "/v1/audio/transcriptions", body, FORM)
     assert (reply.status, reply.error["type"]) == (status, "invalid_request_error")
     assert proxy.request("GET", "/health").status == 200
@@ -559,7 +565,7 @@ def small(shared_upstream: Upstream) -> Iterator[Proxy]:
 def test_a_large_upload_is_held_neither_in_memory_nor_at_all(
     small: Proxy, upstream: Upstream, named: bool
 ) -> None:
-    says(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
+    script_answer(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
     body = form(file=b"\r\n-" * 12_000_000, model="groq/w")
     before = peak_kib(small)
     reply = small.request(
@@ -585,7 +591,7 @@ def open_files(proxy: Proxy) -> list[str]:
 def test_an_upload_past_the_limit_is_a_413(
     small: Proxy, upstream: Upstream, named: bool, chunked: bool
 ) -> None:
-    says(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
+    script_answer(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
     body = form(file=b"x" * 40_000_000, model="groq/w")
     headers = {**FORM, **({"x-provider": "groq"} if named else {})}
     if not chunked:
@@ -642,7 +648,7 @@ def test_a_provider_that_never_answers_an_upload_is_given_up(small: Proxy, upstr
 
 
 @pytest.mark.row(40)
-def test_a_client_that_leaves_in_the_middle_takes_its_upload_along(small: Proxy, upstream: Upstream) -> None:
+def test_a_client_that_disconnects_cancels_its_upload(small: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
         upstream.left.append("upload")
@@ -658,7 +664,7 @@ def test_a_client_that_leaves_in_the_middle_takes_its_upload_along(small: Proxy,
 
 
 def test_a_client_that_waits_for_leave_gets_it(small: Proxy, upstream: Upstream) -> None:
-    says(upstream, f"POST {BASE}/files", {"id": "f"})
+    script_answer(upstream, f"POST {BASE}/files", {"id": "f"})
     body = form(file=b"x")
     with socket.create_connection(("127.0.0.1", small.port), timeout=60) as client:
         lines = ("expect: 100-continue", f"content-length: {len(body)}")
@@ -684,10 +690,10 @@ def test_a_content_type_that_could_not_go_up_is_refused(small: Proxy, more: byte
     assert small.raw(b"\r\n".join(lines)).startswith(b"HTTP/1.1 400")
 
 
-def test_a_client_that_sends_its_form_too_slowly_is_told_so(
+def test_a_client_that_sends_its_form_too_slowly_gets_an_error(
     shared_upstream: Upstream, upstream: Upstream
 ) -> None:
-    says(upstream, f"POST {BASE}/files", {"id": "f"})
+    script_answer(upstream, f"POST {BASE}/files", {"id": "f"})
     settings = {**provider_settings(shared_upstream), "SANIC_PROXY_TIMEOUT_TOTAL": "0.5"}
     with running_proxy(settings) as proxy:
         body = form(file=b"x" * 1000)
@@ -720,7 +726,7 @@ def test_an_answer_without_content_has_nothing_behind_its_head(proxy: Proxy, ups
 @pytest.mark.slow
 def test_a_client_that_reads_on_gets_all_of_its_last_answer(proxy: Proxy, upstream: Upstream) -> None:
     size = 14_000_000
-    says(upstream, "img", b'{"data": "' + b"A" * size + b'"}')
+    script_answer(upstream, "img", b'{"data": "' + b"A" * size + b'"}')
     body = b'{"model":"groq/img"}'
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -746,21 +752,21 @@ def client(proxy: Proxy) -> Iterator[openai.OpenAI]:
 
 
 def test_the_official_client_embeds_speaks_and_listens(client: openai.OpenAI, upstream: Upstream) -> None:
-    says(upstream, "embed", EMBEDDINGS)
+    script_answer(upstream, "embed", EMBEDDINGS)
     assert client.embeddings.create(model="groq/embed", input="x", encoding_format="float").data[
         0
     ].embedding == [0.25]
-    says(upstream, "tts", b"ID3sound", kind="audio/mpeg")
+    script_answer(upstream, "tts", b"ID3sound", kind="audio/mpeg")
     assert client.audio.speech.create(model="groq/tts", voice="alloy", input="x").content == b"ID3sound"
-    says(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
+    script_answer(upstream, f"POST {BASE}/audio/transcriptions", {"text": "hello"})
     assert client.audio.transcriptions.create(model="groq/w", file=("a.wav", b"RIFF")).text == "hello"
 
 
 def test_the_official_client_keeps_files_and_batches(client: openai.OpenAI, upstream: Upstream) -> None:
     file = {"id": "f", "object": "file", "bytes": 3, "created_at": 1, "filename": "a", "purpose": "batch"}
-    says(upstream, f"POST {BASE}/files", {**file, "status": "processed"})
-    says(upstream, f"GET {BASE}/files/f/content", b"{}\n", kind="application/octet-stream")
-    says(upstream, f"POST {BASE}/batches", {"id": "b", "object": "batch", "status": "validating"})
+    script_answer(upstream, f"POST {BASE}/files", {**file, "status": "processed"})
+    script_answer(upstream, f"GET {BASE}/files/f/content", b"{}\n", kind="application/octet-stream")
+    script_answer(upstream, f"POST {BASE}/batches", {"id": "b", "object": "batch", "status": "validating"})
     at_groq = client.with_options(default_headers={"x-provider": "groq"})
     assert at_groq.files.create(file=("a.jsonl", b"{}\n"), purpose="batch").id == "f"
     assert at_groq.files.content("f").content == b"{}\n"

@@ -110,19 +110,19 @@ def route(reply: Reply) -> str:
     return plain(reply.headers["x-sanic-proxy-route"])
 
 
-def plain(told: str) -> str:
-    """What is told of a way, without numbers that differ from test to test."""
-    return re.sub(r" \d+ms", "", re.sub(r"\b(a|b|dead)\d+\b", r"\1", told))
+def plain(text: str) -> str:
+    """A route or log line, without numbers that differ between tests."""
+    return re.sub(r" \d+ms", "", re.sub(r"\b(a|b|dead)\d+\b", r"\1", text))
 
 
-Ask = Callable[..., tuple[Reply, str]]
+Send = Callable[..., tuple[Reply, str]]
 
 
 @pytest.fixture(params=["whole", "streamed"])
-def ask(request: pytest.FixtureRequest, fallback: Proxy) -> Ask:
-    """Ask for an answer, whole or streamed; the reply and its text."""
+def send(request: pytest.FixtureRequest, fallback: Proxy) -> Send:
+    """Send a chat request, whole or streamed; the reply and its text."""
 
-    def asked(model: str, **fields: Any) -> tuple[Reply, str]:
+    def send_chat(model: str, **fields: Any) -> tuple[Reply, str]:
         if request.param == "whole":
             reply = fallback.chat(model, **fields)
             return reply, reply.json["choices"][0]["message"]["content"] if reply.status == 200 else ""
@@ -133,14 +133,14 @@ def ask(request: pytest.FixtureRequest, fallback: Proxy) -> Ask:
         chunks = [json.loads(frame.partition(b"data: ")[2]) for frame in frames[:-1]]
         return reply, "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks)
 
-    return asked
+    return send_chat
 
 
 @pytest.mark.row(28)
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 504, 529])
-def test_one_failure_is_repeated_silently(ask: Ask, upstream: Upstream, n: int, status: int) -> None:
+def test_one_failure_is_repeated_silently(send: Send, upstream: Upstream, n: int, status: int) -> None:
     upstream.on("m", in_turn(fails(status), answers))
-    reply, text = ask(f"a{n}/m")
+    reply, text = send(f"a{n}/m")
     assert (reply.status, text) == (200, "Hello")
     assert route(reply) == f"a/m {status}, a/m ok"
     first, second = upstream.seen("m")
@@ -149,19 +149,17 @@ def test_one_failure_is_repeated_silently(ask: Ask, upstream: Upstream, n: int, 
 
 @pytest.mark.row(30)
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
-def test_what_the_client_has_to_mend_is_not_repeated(
-    ask: Ask, upstream: Upstream, n: int, status: int
-) -> None:
+def test_a_client_error_is_not_retried(send: Send, upstream: Upstream, n: int, status: int) -> None:
     upstream.on("m", fails(status))
-    reply, _ = ask(f"a{n}/m")
+    reply, _ = send(f"a{n}/m")
     assert reply.status == status
     assert route(reply) == f"a/m {status}"
     assert len(upstream.seen("m")) == 1
 
 
-def test_an_answer_that_broke_off_is_not_repeated(ask: Ask, upstream: Upstream, n: int) -> None:
+def test_an_answer_that_broke_off_is_not_repeated(send: Send, upstream: Upstream, n: int) -> None:
     upstream.on("cut", cut_behind_the_head)
-    assert ask(f"a{n}/cut")[0].status == 502
+    assert send(f"a{n}/cut")[0].status == 502
     assert len(upstream.seen("cut")) == 1
 
 
@@ -209,14 +207,14 @@ async def garbage(exchange: Exchange) -> None:
     ],
 )
 def test_a_fault_before_anything_was_shown_moves_to_the_next_target(
-    ask: Ask, fallback: Proxy, upstream: Upstream, n: int, fault: Script, reason: str
+    send: Send, fallback: Proxy, upstream: Upstream, n: int, fault: Script, reason: str
 ) -> None:
     upstream.on("first", fault)
     upstream.on("second", answers)
-    reply, text = ask(f"fast{n}")
+    reply, text = send(f"fast{n}")
     assert (reply.status, text) == (200, "Hello")
-    asked = plain(fallback.log_line(reply.headers["x-request-id"]))
-    assert re.search(rf'route="(a/first {reason}, )+b/second ok"', asked)
+    line = plain(fallback.log_line(reply.headers["x-request-id"]))
+    assert re.search(rf'route="(a/first {reason}, )+b/second ok"', line)
 
 
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["whole", "streamed"])
@@ -322,10 +320,12 @@ def test_the_answer_after_a_wait_has_its_own_status(
 
 @pytest.mark.row(1, 28)
 @pytest.mark.parametrize("status", [401, 402, 403, 429, 500, 503])
-def test_the_next_target_answers(ask: Ask, fallback: Proxy, upstream: Upstream, n: int, status: int) -> None:
+def test_the_next_target_answers(
+    send: Send, fallback: Proxy, upstream: Upstream, n: int, status: int
+) -> None:
     upstream.on("first", fails(status, ("retry-after", "30")))
     upstream.on("second", answers)
-    reply, text = ask(f"fast{n}")
+    reply, text = send(f"fast{n}")
     assert (reply.status, text) == (200, "Hello")
     assert route(reply).endswith(", b/second ok")
     assert reply.headers["x-sanic-proxy-provider"] == f"b{n}"
@@ -335,36 +335,38 @@ def test_the_next_target_answers(ask: Ask, fallback: Proxy, upstream: Upstream, 
     assert "provider=b " in line
 
 
-def test_a_target_that_cannot_be_reached_is_passed_over(ask: Ask, upstream: Upstream, n: int) -> None:
+def test_a_target_that_cannot_be_reached_is_passed_over(send: Send, upstream: Upstream, n: int) -> None:
     upstream.on("second", answers)
-    reply, text = ask(f"away{n}")
+    reply, text = send(f"away{n}")
     assert text == "Hello"
     assert route(reply) == "dead/first upstream_connect_error, dead/first upstream_connect_error, b/second ok"
 
 
-def test_the_second_key_is_used_when_the_first_is_refused(ask: Ask, upstream: Upstream, n: int) -> None:
+def test_the_second_key_is_used_when_the_first_is_refused(send: Send, upstream: Upstream, n: int) -> None:
     async def by_key(exchange: Exchange) -> None:
         script = answers if exchange.seen.header("authorization") == "Bearer b-two" else fails(401)
         await script(exchange)
 
     upstream.on("m", by_key)
-    reply, text = ask(f"b{n}/m")
+    reply, text = send(f"b{n}/m")
     assert text == "Hello"
     assert route(reply) == "b/m 401, b#2/m ok"
 
 
 @pytest.mark.row(29)
-def test_when_all_fail_the_last_failure_is_told(ask: Ask, upstream: Upstream, n: int) -> None:
+def test_when_all_targets_fail_the_client_gets_the_last_failure(
+    send: Send, upstream: Upstream, n: int
+) -> None:
     upstream.on("first", fails(500))
     upstream.on("second", fails(503, ("retry-after", "7")))
-    reply, _ = ask(f"fast{n}")
+    reply, _ = send(f"fast{n}")
     assert (reply.status, reply.error["code"]) == (503, "upstream_unavailable")
     assert reply.headers["retry-after"] == "7"
     assert route(reply) == "a/first 500, a/first 500, b/second 503, b#2/second 503"
 
 
 def test_an_error_inside_a_success_is_a_failure_while_nothing_was_seen(
-    ask: Ask, upstream: Upstream, n: int
+    send: Send, upstream: Upstream, n: int
 ) -> None:
     async def in_band(exchange: Exchange) -> None:
         error = {"error": {"message": "overloaded", "code": 503}}
@@ -374,7 +376,7 @@ def test_an_error_inside_a_success_is_a_failure_while_nothing_was_seen(
             await exchange.answer(error)
 
     upstream.on("m", in_turn(in_band, answers))
-    reply, text = ask(f"a{n}/m")
+    reply, text = send(f"a{n}/m")
     assert text == "Hello"
     assert route(reply) == "a/m 503, a/m ok"
 
@@ -486,9 +488,9 @@ def test_what_must_not_be_done_twice_goes_out_on_a_new_connection(
         await exchange.answer({"id": "b", "object": "batch"})
 
     upstream.on("POST /a/v1/batches", in_turn(made, dies))
-    ask = {"x-provider": f"a{n}"}
-    assert fallback.request("POST", "/v1/batches", {}, ask).status == 200
-    assert fallback.request("POST", "/v1/batches", {}, ask).error["code"] == "upstream_disconnected"
+    selects = {"x-provider": f"a{n}"}
+    assert fallback.request("POST", "/v1/batches", {}, selects).status == 200
+    assert fallback.request("POST", "/v1/batches", {}, selects).error["code"] == "upstream_disconnected"
     assert len(upstream.requests) == 2
 
 
@@ -518,7 +520,7 @@ class Accounts:
     def __init__(self, upstream: Upstream, **files: str) -> None:
         self.owners = files
         self.limited: set[str] = set()
-        self.asked: list[str] = []
+        self.calls: list[str] = []
         for file in ("f", "out", "unknown"):
             for call in (f"GET /b/v1/files/{file}", f"DELETE /b/v1/files/{file}"):
                 upstream.on(call, self._script(file))
@@ -533,7 +535,7 @@ class Accounts:
             seen = exchange.seen
             key = (seen.header("authorization") or "").removeprefix("Bearer b-")
             path = seen.path.removeprefix("/b/v1")
-            self.asked.append(f"{key} {seen.method} {path}")
+            self.calls.append(f"{key} {seen.method} {path}")
             if key in self.limited:
                 await fails(429, ("retry-after", "30"))(exchange)
             elif file is not None and self.owners.get(file) != key:
@@ -547,7 +549,7 @@ class Accounts:
         return script
 
 
-def send(proxy: Proxy, n: int, call: str) -> Reply:
+def send_call(proxy: Proxy, n: int, call: str) -> Reply:
     method, path = call.split()
     body = {"input_file_id": "f"} if call == "POST /batches" else None
     return proxy.request(method, f"/v1{path}", body, {"x-provider": f"b{n}"})
@@ -561,34 +563,34 @@ def test_a_rate_limit_of_the_first_key_is_not_evaded_with_another_account(
 ) -> None:
     accounts = Accounts(upstream, f="one")
     accounts.limited.add("one")
-    reply = send(fallback, n, call)
+    reply = send_call(fallback, n, call)
     assert (reply.status, reply.headers["retry-after"]) == (429, "30")
-    assert {asked.split()[0] for asked in accounts.asked} == {"one"}
+    assert {call.split()[0] for call in accounts.calls} == {"one"}
 
 
 def test_a_missing_resource_is_looked_for_with_all_keys_and_the_owner_remembered(
     fallback: Proxy, upstream: Upstream, n: int
 ) -> None:
     accounts = Accounts(upstream, f="two")
-    assert send(fallback, n, "GET /files/f").json["id"] == "f"
-    assert send(fallback, n, "GET /files/f/content").status == 200
+    assert send_call(fallback, n, "GET /files/f").json["id"] == "f"
+    assert send_call(fallback, n, "GET /files/f/content").status == 200
     get = "GET /files/f"
-    assert accounts.asked == [f"one {get}", f"two {get}", f"two {get}/content"]
+    assert accounts.calls == [f"one {get}", f"two {get}", f"two {get}/content"]
 
 
 def test_the_owners_rate_limit_is_the_answer(fallback: Proxy, upstream: Upstream, n: int) -> None:
     accounts = Accounts(upstream, f="two")
-    assert send(fallback, n, "GET /files/f").status == 200
+    assert send_call(fallback, n, "GET /files/f").status == 200
     accounts.limited.add("two")
-    accounts.asked.clear()
-    assert send(fallback, n, "GET /files/f").status == 429
-    assert accounts.asked == ["two GET /files/f"]
+    accounts.calls.clear()
+    assert send_call(fallback, n, "GET /files/f").status == 429
+    assert accounts.calls == ["two GET /files/f"]
 
 
 def test_a_resource_that_no_key_has_is_a_404(fallback: Proxy, upstream: Upstream, n: int) -> None:
     accounts = Accounts(upstream)
-    assert send(fallback, n, "GET /files/unknown").status == 404
-    assert accounts.asked == ["one GET /files/unknown", "two GET /files/unknown"]
+    assert send_call(fallback, n, "GET /files/unknown").status == 404
+    assert accounts.calls == ["one GET /files/unknown", "two GET /files/unknown"]
 
 
 @pytest.mark.parametrize("owner", ["one", "two"])
@@ -600,30 +602,30 @@ def test_a_resource_that_no_key_has_is_a_404(fallback: Proxy, upstream: Upstream
         ("POST /batches/batch/cancel", "GET /batches/batch"),
     ],
 )
-def test_only_the_owner_is_asked_to_change_anything(
+def test_only_the_owner_gets_write_requests(
     fallback: Proxy, upstream: Upstream, n: int, owner: str, call: str, look: str
 ) -> None:
     accounts = Accounts(upstream, f=owner)
-    assert send(fallback, n, call).status == 200
+    assert send_call(fallback, n, call).status == 200
     looks = [f"one {look}"] if owner == "one" else [f"one {look}", f"two {look}"]
-    assert accounts.asked == [*looks, f"{owner} {call}"]
+    assert accounts.calls == [*looks, f"{owner} {call}"]
 
 
 def test_a_write_whose_owner_no_key_knows_goes_to_the_first(
     fallback: Proxy, upstream: Upstream, n: int
 ) -> None:
     accounts = Accounts(upstream)
-    assert send(fallback, n, "DELETE /files/unknown").status == 404
-    assert [asked for asked in accounts.asked if "DELETE" in asked] == ["one DELETE /files/unknown"]
+    assert send_call(fallback, n, "DELETE /files/unknown").status == 404
+    assert [call for call in accounts.calls if "DELETE" in call] == ["one DELETE /files/unknown"]
 
 
 def test_what_an_answer_names_belongs_to_the_same_key(fallback: Proxy, upstream: Upstream, n: int) -> None:
     accounts = Accounts(upstream, f="two", out="two")
-    assert send(fallback, n, "POST /batches").status == 200
-    accounts.asked.clear()
+    assert send_call(fallback, n, "POST /batches").status == 200
+    accounts.calls.clear()
     for call in ("GET /batches/batch", "GET /files/out/content"):
-        assert send(fallback, n, call).status == 200
-    assert accounts.asked == ["two GET /batches/batch", "two GET /files/out/content"]
+        assert send_call(fallback, n, call).status == 200
+    assert accounts.calls == ["two GET /batches/batch", "two GET /files/out/content"]
 
 
 @pytest.mark.parametrize(
@@ -647,7 +649,7 @@ def breaking(shared_upstream: Upstream) -> Iterator[Proxy]:
 
 
 @pytest.mark.row(29)
-def test_a_target_that_fails_on_and_on_is_left_alone(breaking: Proxy, upstream: Upstream) -> None:
+def test_repeated_failures_open_the_circuit_of_a_target(breaking: Proxy, upstream: Upstream) -> None:
     upstream.on("m", fails(500))
     upstream.on("other", answers)
     replies = [breaking.chat("groq/m") for _ in range(8)]
@@ -659,7 +661,7 @@ def test_a_target_that_fails_on_and_on_is_left_alone(breaking: Proxy, upstream: 
     assert breaking.chat("groq/other").status == 200
 
 
-def test_a_refused_key_is_left_alone_for_every_model(breaking: Proxy, upstream: Upstream) -> None:
+def test_a_refused_key_opens_its_circuit_for_every_model(breaking: Proxy, upstream: Upstream) -> None:
     upstream.on("m", fails(401))
     upstream.on("other", answers)
     assert breaking.chat("groq/m").error["code"] == "upstream_auth_error"
@@ -693,7 +695,7 @@ def test_what_a_client_demands_in_vain_is_not_held_against_the_model(
     assert breaking.chat("straico/m").status == 200
 
 
-def test_a_second_ask_that_fails_is_not_begun_again(shared_upstream: Upstream, upstream: Upstream) -> None:
+def test_a_failed_retry_prompt_is_not_sent_again(shared_upstream: Upstream, upstream: Upstream) -> None:
     async def no_json(exchange: Exchange) -> None:
         await exchange.answer(straico_completion("no json"))
 

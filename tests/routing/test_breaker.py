@@ -177,14 +177,14 @@ def test_the_error_that_opened_it_keeps_no_request_alive() -> None:
     class Request:
         pass
 
-    def ask(request: Request) -> None:
+    def send(request: Request) -> None:
         raise errors.UpstreamAuthFailed("refused")
 
     health, request = breaker(), Request()
     alive = weakref.ref(request)
     assert health.admit(100) is None
     try:
-        ask(request)
+        send(request)
     except errors.UpstreamAuthFailed as exc:
         health.record_failure(exc, "key", 100, health.generation)
     del request
@@ -328,9 +328,9 @@ def test_a_second_client_that_fails_closes_the_target_to_all() -> None:
     fail(health, 5, client="a")
     for _ in range(20):
         assert health.admit(100, "b") is None
-    under_way = health.generation
+    in_flight = health.generation
     for _ in range(20):
-        health.record_failure(DOWN, "target", 101, under_way, "b")
+        health.record_failure(DOWN, "target", 101, in_flight, "b")
     for client in "abc":
         assert health.admit(101 + OPEN_S - 0.1, client) is not None
     assert health.admit(101 + OPEN_S, "c") is None
@@ -394,15 +394,17 @@ def test_the_failing_clients_that_are_remembered_are_bounded() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 5)), max_size=30), st.sampled_from("abc"))
-def test_two_slots_know_whether_another_client_was_there(notes: list[tuple[str, float]], asker: str) -> None:
+def test_two_slots_know_whether_another_client_was_there(
+    notes: list[tuple[str, float]], requester: str
+) -> None:
     recent, now, last = RecentClients(), 0.0, {"": -math.inf}
     for client, pause_s in notes:
         now += pause_s
         recent.note(client, now)
         last[client] = now
-    expected = max(at for client, at in last.items() if client != asker)
-    assert recent.has_other(asker, expected)
-    assert not recent.has_other(asker, math.nextafter(expected, math.inf))
+    expected = max(at for client, at in last.items() if client != requester)
+    assert recent.has_other(requester, expected)
+    assert not recent.has_other(requester, math.nextafter(expected, math.inf))
 
 
 EVENTS = st.lists(
@@ -417,16 +419,16 @@ def test_no_sequence_of_events_closes_a_target_for_long(
 ) -> None:
     health = CircuitBreaker(jitter=lambda: jitter)
     now = 0.0
-    under_way: list[tuple[int, str]] = []
+    in_flight: list[tuple[int, str]] = []
     for kind, client, pause_s in events:
         now += pause_s
         refusal = health.admit(now, client)
         if refusal is None:
-            under_way.append((health.generation, client))
+            in_flight.append((health.generation, client))
         else:
             assert 1 <= (refusal.retry_after_s or 0) <= MAX_OPEN_S
-        if under_way:
-            generation, sender = under_way.pop(len(under_way) // 2)
+        if in_flight:
+            generation, sender = in_flight.pop(len(in_flight) // 2)
             if kind == "fail":
                 health.record_failure(DOWN, "target", now, generation, sender)
             elif kind == "serve":
@@ -483,7 +485,7 @@ def test_each_transition_is_one_warning(
     assert texts[1] == closed
 
 
-def test_what_an_error_says_of_an_account_is_redacted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_account_details_in_an_error_are_redacted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     registry = BreakerRegistry(redact=lambda text: text.replace("sk-canary", "[redacted]"))
     health = registry.key("groq", 0, "groq")
     with caplog.at_level(logging.WARNING, logger="sanic_proxy"):
@@ -495,7 +497,7 @@ def test_what_an_error_says_of_an_account_is_redacted_in_the_log(caplog: pytest.
 # Rate limits
 
 
-def test_a_rate_limit_lasts_as_long_as_the_provider_says() -> None:
+def test_a_rate_limit_lasts_as_long_as_the_provider_states() -> None:
     limit = RateLimit()
     limit.limit(100, 432)
     assert limit.until == 532
@@ -508,7 +510,7 @@ def test_without_a_figure_it_backs_off_until_a_success() -> None:
     limit, now, waits = RateLimit(), 100.0, []
     for _ in range(6):
         limit.limit(now, None)
-        limit.limit(now + 0.1, None)  # one that was under way
+        limit.limit(now + 0.1, None)  # one that was in flight
         waits.append(limit.until - now)
         now = limit.until
     assert waits == pytest.approx([1.1, 2.1, 4.1, 8.1, 12.1, 12.1])

@@ -21,7 +21,7 @@ class Scripted(ChatProvider):
     def __init__(self, name: str, *answers: list[str] | ProxyError) -> None:
         self.name = name
         self.answers = list(answers)
-        self.asked = 0
+        self.calls = 0
 
     @property
     @override
@@ -30,7 +30,7 @@ class Scripted(ChatProvider):
 
     @override
     async def list_models(self) -> list[dict[str, Any]]:
-        self.asked += 1
+        self.calls += 1
         answer = self.answers.pop(0)
         if isinstance(answer, ProxyError):
             raise answer
@@ -66,7 +66,7 @@ def test_a_list_is_fetched_once_while_it_is_fresh() -> None:
         await asyncio.gather(*(models.all() for _ in range(5)))
 
     asyncio.run(several())
-    assert provider.asked == 1
+    assert provider.calls == 1
 
 
 def test_a_stale_list_is_better_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_stale_list_is_better_than_none(monkeypatch: pytest.MonkeyPatch) -> No
     assert ids(models) == ["x"]
     assert ids(models) == ["x"]
     assert ids(models) == ["x"]
-    assert provider.asked == 2
+    assert provider.calls == 2
 
 
 def test_a_single_provider_that_is_down_is_an_error() -> None:
@@ -97,7 +97,7 @@ def test_the_only_provider_may_have_no_list(status: int, caplog: pytest.LogCaptu
     listed = ModelList([scripted], prefixed=True)
     assert ids(listed) == []
     assert ids(listed) == []
-    assert scripted.asked == 1
+    assert scripted.calls == 1
     assert "a has no model list" in caplog.text
 
 

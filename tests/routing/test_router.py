@@ -65,7 +65,7 @@ def test_a_provider_with_an_alias_is_still_the_only_one() -> None:
     assert made.resolve("openai/gpt-oss")[0].upstream_model == "openai/gpt-oss"
 
 
-def test_without_any_provider_it_says_what_to_set() -> None:
+def test_without_any_provider_the_error_names_what_to_set() -> None:
     with pytest.raises(ProviderNotConfigured, match="OPENAI_API_KEY"):
         resolved("llama")
 
@@ -170,7 +170,7 @@ def test_a_provider_that_is_named_without_a_model_is_another_thing_than_its_key(
 
 
 @pytest.mark.parametrize("model", ["", "a\nb", "x" * 300])
-def test_a_model_is_checked_whoever_names_the_provider(model: str) -> None:
+def test_a_model_is_checked_however_the_provider_is_selected(model: str) -> None:
     with pytest.raises(ModelNotFound):
         router("groq").named("groq", model)
 

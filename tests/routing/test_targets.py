@@ -1,4 +1,4 @@
-"""One request's attempts: which target is next, what the route says, and what others then meet."""
+"""One request's attempts: the next target, the route header, and the effect on other requests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Site:
         record = RequestRecord("id", "POST", "/", client=Client(client, client))
         return RetryState(targets, limits or Limits(), record, clock=self.clock)
 
-    def ask(self, target: Target[str], error: errors.ProxyError | None, client: str = "") -> bool:
+    def attempt(self, target: Target[str], error: errors.ProxyError | None, client: str = "") -> bool:
         """Send one request to one target; whether it was admitted."""
         state = self.state(target, limits=ONCE, client=client)
         try:
@@ -129,13 +129,13 @@ def test_a_success_is_in_the_route() -> None:
 
 def test_a_failure_is_repeated_then_moved_then_final() -> None:
     state, record, _ = made("a", "b")
-    asked = []
+    tried = []
     for _ in range(4):
-        asked.append(state.next().provider)
-        if len(asked) < 4:
-            assert bool(state.record_failure(status(500))) == (len(asked) != 2)
+        tried.append(state.next().provider)
+        if len(tried) < 4:
+            assert bool(state.record_failure(status(500))) == (len(tried) != 2)
     assert state.record_failure(status(500)) is None
-    assert asked == ["a", "a", "b", "b"]
+    assert tried == ["a", "a", "b", "b"]
     assert route(record) == "a/m 500 Nms, a/m 500 Nms, b/m 500 Nms, b/m 500 Nms"
 
 
@@ -241,37 +241,37 @@ def test_a_long_wait_moves_on_and_a_short_one_is_waited_for(site: Site, clock: C
     assert state.next().provider == "b/m"
 
 
-def test_a_rate_limited_target_is_asked_once(site: Site, clock: Clock) -> None:
+def test_a_rate_limited_target_gets_one_request(site: Site, clock: Clock) -> None:
     target = site.target("a/m")
-    assert site.ask(target, status(429, "60", wait_s=3600))
+    assert site.attempt(target, status(429, "60", wait_s=3600))
     for number in range(10):
         clock.now += 1
         with pytest.raises(errors.RateLimited) as caught:
             site.state(target).next()
         assert caught.value.retry_after_s == 3599 - number
     clock.now += 3600
-    assert site.ask(target, None)
+    assert site.attempt(target, None)
 
 
 def test_while_it_is_limited_the_next_key_and_other_models_serve(site: Site, clock: Clock) -> None:
     first, second = site.target("a/m"), site.target("a/m", 1)
-    site.ask(first, status(429, wait_s=60))
+    site.attempt(first, status(429, wait_s=60))
     record = RequestRecord("id", "POST", "/")
     assert RetryState([first, second], Limits(), record, clock=clock).next() is second
     assert record.route == "a/m rate_limited"
-    assert not site.ask(site.target("a/m", endpoint="POST /embeddings"), None)
-    assert site.ask(site.target("a/other"), None)
+    assert not site.attempt(site.target("a/m", endpoint="POST /embeddings"), None)
+    assert site.attempt(site.target("a/other"), None)
 
 
 def test_a_rate_limit_is_no_failure_of_health(site: Site, clock: Clock) -> None:
     target = site.target("a/m")
     for _ in range(20):
-        assert site.ask(target, status(429, wait_s=1))
+        assert site.attempt(target, status(429, wait_s=1))
         clock.now += 1
     assert not target.health.is_open
 
 
-def test_the_request_that_met_a_limit_waits_for_it_and_others_do_not_ask(site: Site, clock: Clock) -> None:
+def test_only_the_request_that_met_a_limit_waits_for_it(site: Site, clock: Clock) -> None:
     target = site.target("a/m")
     waiting, later = site.state(target), site.state(target)
     waiting.next()
@@ -295,17 +295,17 @@ def test_a_limit_that_was_extended_meanwhile_ends_the_wait(site: Site, clock: Cl
         first.next()
 
 
-def test_a_request_that_is_too_large_for_the_limit_limits_nobody_else(site: Site, clock: Clock) -> None:
+def test_a_request_too_large_for_the_limit_does_not_limit_others(site: Site, clock: Clock) -> None:
     error = errors.RateLimited("too many tokens")
     error.upstream_status = 413
-    site.ask(site.target("a/m"), error)
-    assert site.ask(site.target("a/m"), None)
+    site.attempt(site.target("a/m"), error)
+    assert site.attempt(site.target("a/m"), None)
 
 
 def test_of_several_refusals_the_soonest_over_is_the_answer(site: Site, clock: Clock) -> None:
     first, second = site.target("a/m"), site.target("b/m")
-    site.ask(first, status(429, wait_s=50))
-    site.ask(second, status(429, wait_s=20))
+    site.attempt(first, status(429, wait_s=50))
+    site.attempt(second, status(429, wait_s=20))
     with pytest.raises(errors.RateLimited) as caught:
         site.state(first, second).next()
     assert caught.value.retry_after_s == 20
@@ -330,31 +330,31 @@ def test_denied_access_closes_one_model_at_one_endpoint(site: Site, error: error
     target = site.target("a/m")
     for _ in range(IN_A_ROW["access"]):
         assert not target.health.is_open
-        site.ask(target, error)
+        site.attempt(target, error)
     assert target.health.is_open
     assert not target.key_health.is_open
-    assert site.ask(site.target("a/m", endpoint="POST /embeddings"), None)
-    assert site.ask(site.target("a/other"), None)
+    assert site.attempt(site.target("a/m", endpoint="POST /embeddings"), None)
+    assert site.attempt(site.target("a/other"), None)
 
 
 def test_the_only_key_is_tried_one_request_at_a_time_although_it_was_rejected(
     site: Site, clock: Clock
 ) -> None:
     target = site.target("a/m")
-    site.ask(target, errors.UpstreamAuthFailed("x"))
-    assert not site.ask(target, None)
+    site.attempt(target, errors.UpstreamAuthFailed("x"))
+    assert not site.attempt(target, None)
     clock.now += LAST_RESORT_S
     probe = site.state(target)
     assert probe.next() is target
-    assert not site.ask(target, None)
+    assert not site.attempt(target, None)
     probe.record_success()
     assert not target.key_health.is_open
-    assert site.ask(target, None)
+    assert site.attempt(target, None)
 
 
 def test_a_rejected_key_is_tried_last(site: Site, clock: Clock) -> None:
     first, second = site.target("a/m"), site.target("b/m")
-    site.ask(first, errors.UpstreamAuthFailed("x"))
+    site.attempt(first, errors.UpstreamAuthFailed("x"))
     clock.now += LAST_RESORT_S
     state = site.state(first, second)
     assert state.next() is second
@@ -369,7 +369,7 @@ def test_a_rejected_key_is_tried_last(site: Site, clock: Clock) -> None:
 def test_where_all_circuits_are_open_the_client_learns_why(site: Site, clock: Clock) -> None:
     target = site.target("a/m")
     for _ in range(5):
-        site.ask(target, status(500))
+        site.attempt(target, status(500))
     with pytest.raises(errors.CircuitOpen, match="a/m failed 5 times in a row"):
         site.state(target).next()
 
@@ -377,7 +377,7 @@ def test_where_all_circuits_are_open_the_client_learns_why(site: Site, clock: Cl
 def test_a_target_whose_circuit_opens_is_not_waited_for(site: Site, clock: Clock) -> None:
     target, other = site.target("a/m"), site.target("b/m")
     for _ in range(4):
-        site.ask(target, status(500))
+        site.attempt(target, status(500))
     state = site.state(target, other)
     state.next()
     assert state.record_failure(status(500)) == 0
@@ -388,63 +388,63 @@ def test_one_clients_failures_leave_the_target_to_others(site: Site, clock: Cloc
     target = site.target("a/m")
     for _ in range(40):
         clock.now += 0.5
-        site.ask(target, status(500), client="poison")
-        assert site.ask(target, None, client="other")
+        site.attempt(target, status(500), client="poison")
+        assert site.attempt(target, None, client="other")
 
 
 def test_endpoints_do_not_share_health(site: Site, clock: Clock) -> None:
     for _ in range(5):
-        site.ask(site.target("a/", endpoint="GET /files/<id>"), status(302))
-    assert not site.ask(site.target("a/", endpoint="GET /files/<id>"), None)
-    assert site.ask(site.target("a/", endpoint="GET /files"), None)
-    assert site.ask(site.target("a/", endpoint="POST /embeddings"), None)
+        site.attempt(site.target("a/", endpoint="GET /files/<id>"), status(302))
+    assert not site.attempt(site.target("a/", endpoint="GET /files/<id>"), None)
+    assert site.attempt(site.target("a/", endpoint="GET /files"), None)
+    assert site.attempt(site.target("a/", endpoint="POST /embeddings"), None)
 
 
 def test_a_slow_probe_lets_others_in_after_five_seconds(site: Site, clock: Clock) -> None:
     target = site.target("a/m")
     for _ in range(5):
-        site.ask(target, status(500))
+        site.attempt(target, status(500))
     clock.now += OPEN_S
     slow = site.state(target)
     slow.next()
-    assert not site.ask(target, None)
+    assert not site.attempt(target, None)
     clock.now += PERMIT_S
-    assert site.ask(target, None)
+    assert site.attempt(target, None)
 
 
-def test_a_probe_whose_client_is_slow_keeps_nobody_out(site: Site, clock: Clock) -> None:
+def test_a_probe_with_a_slow_client_blocks_no_other_request(site: Site, clock: Clock) -> None:
     target = site.target("a/m")
     for _ in range(5):
-        site.ask(target, status(500))
+        site.attempt(target, status(500))
     clock.now += OPEN_S
     slow = site.state(target)
     slow.next()
     slow.release_probe()
-    assert site.ask(target, None)
+    assert site.attempt(target, None)
 
 
 def test_repeats_of_a_failing_request_stop_reaching_the_target(site: Site, clock: Clock) -> None:
-    target, asked = site.target("a/m"), 0
+    target, sent = site.target("a/m"), 0
     for _ in range(30):
         clock.now += 0.05
-        asked += send(site.state(target), status(500))
-    assert asked == IN_A_ROW["target"]
+        sent += send(site.state(target), status(500))
+    assert sent == IN_A_ROW["target"]
 
 
 def test_retries_are_bounded_for_a_provider_of_many_models(site: Site, clock: Clock) -> None:
-    asked = 0
+    sent = 0
     for number in range(1000):
         clock.now += 0.01
-        asked += send(site.state(site.target(f"a/m{number}")), status(500))
-    assert asked <= 1.2 * 1000 + PROVIDER_RETRIES
+        sent += send(site.state(site.target(f"a/m{number}")), status(500))
+    assert sent <= 1.2 * 1000 + PROVIDER_RETRIES
 
 
 def test_keys_of_one_failing_provider_share_its_budget(site: Site, clock: Clock) -> None:
-    asked = 0
+    sent = 0
     for number in range(200):
         state = site.state(*(site.target(f"a/m{number}", key) for key in range(4)), limits=Limits(1, 4))
-        asked += send(state, errors.UpstreamTimeout("x"))
-    assert asked <= 1.2 * 200 + PROVIDER_RETRIES
+        sent += send(state, errors.UpstreamTimeout("x"))
+    assert sent <= 1.2 * 200 + PROVIDER_RETRIES
 
 
 @given(st.floats(0, 4), st.integers(1, 4))
@@ -469,7 +469,7 @@ def test_a_target_that_flaps_serves_again_soon_after_its_outage(offset_s: float,
     assert back_after_s[0] <= 16
 
 
-def test_a_client_that_leaves_says_nothing_of_the_target() -> None:
+def test_a_disconnected_client_is_no_failure_of_the_target() -> None:
     state, record, (target,) = made("a")
     state.next()
     state.release()
@@ -487,10 +487,10 @@ def test_an_answer_that_breaks_counts_against_its_target(site: Site) -> None:
     assert target.health.is_open
 
 
-def test_the_answer_of_a_target_says_more_than_an_open_circuit(site: Site, clock: Clock) -> None:
+def test_the_answer_of_a_target_takes_precedence_over_an_open_circuit(site: Site, clock: Clock) -> None:
     first, second = site.target("a/m"), site.target("b/m")
     for _ in range(5):
-        site.ask(second, status(500))
+        site.attempt(second, status(500))
     state = site.state(first, second)
     assert state.next() is first
     state.record_failure(status(429, "40"))
@@ -535,12 +535,12 @@ def test_the_first_content_is_limited_while_another_target_could_take_over(
 
 
 @pytest.mark.parametrize("reason", ["circuit open", "rate limited"])
-def test_a_target_that_may_not_be_asked_cannot_take_over(site: Site, clock: Clock, reason: str) -> None:
+def test_a_target_that_may_not_be_tried_cannot_take_over(site: Site, clock: Clock, reason: str) -> None:
     first, second = site.target("a"), site.target("b")
     first = replace(first, first_content_s=LIMIT_S)
     if reason == "circuit open":
         while not second.health.is_open:
-            site.ask(second, errors.UpstreamTimeout("x"))
+            site.attempt(second, errors.UpstreamTimeout("x"))
     else:
         second.rate_limit.limit(clock(), 60)
     state = site.state(first, second)

@@ -22,7 +22,7 @@ def taken() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
-def test_a_port_in_use_is_a_problem_and_a_free_one_is_none(taken: int, host: str) -> None:
+def test_only_a_port_in_use_is_a_problem(taken: int, host: str) -> None:
     problem = listening_problem(host, taken)
     assert problem == (
         f"cannot listen on {host}:{taken}: the port is in use by another process. "

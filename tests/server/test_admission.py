@@ -47,7 +47,7 @@ def chat(proxy: Proxy, headers: dict[str, str]) -> Reply:
         {"api-key": KEYS[1]},
     ],
 )
-def test_a_key_opens_whatever_header_it_comes_in(locked: Proxy, headers: dict[str, str]) -> None:
+def test_a_key_is_accepted_in_every_supported_header(locked: Proxy, headers: dict[str, str]) -> None:
     assert chat(locked, headers).status == 200
 
 
@@ -67,14 +67,14 @@ def test_a_key_opens_whatever_header_it_comes_in(locked: Proxy, headers: dict[st
         {"x-api-key": "\xe4"},
     ],
 )
-def test_without_a_valid_key_the_door_stays_shut(locked: Proxy, headers: dict[str, str]) -> None:
+def test_without_a_valid_key_a_request_is_rejected(locked: Proxy, headers: dict[str, str]) -> None:
     reply = chat(locked, headers)
     assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
     assert reply.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.row(55)
-def test_two_authorization_headers_are_none(locked: Proxy) -> None:
+def test_two_authorization_headers_are_rejected(locked: Proxy) -> None:
     head = f"GET /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {KEYS[0]}\r\nconnection: close\r\n"
     assert locked.raw(f"{head}\r\n".encode()).startswith(b"HTTP/1.1 200")
     assert locked.raw(f"{head}authorization: Bearer x\r\n\r\n".encode()).startswith(b"HTTP/1.1 401")
@@ -251,29 +251,29 @@ def header(name: str, value: str) -> HeaderFields:
     return fields
 
 
-def test_a_key_is_the_same_client_whatever_header_it_comes_in(tmp_path: Path) -> None:
+def test_a_key_is_the_same_client_in_every_header(tmp_path: Path) -> None:
     settings = load({"SANIC_PROXY_API_KEYS": "a1,b2"}, tmp_path)
     keys = KeyRing(settings)
-    ways = [
+    header_pairs = [
         ("authorization", "Bearer a1"),
         ("authorization", "bearer   a1"),
         ("x-api-key", "a1"),
         ("api-key", "a1"),
     ]
-    ids = {admission.authenticate(keys, header(*way)).id for way in ways * 2}
-    ids |= {admission.admit(settings, keys, path="/v1/x", headers=header(*way)).id for way in ways}
+    ids = {admission.authenticate(keys, header(*pair)).id for pair in header_pairs * 2}
+    ids |= {admission.admit(settings, keys, path="/v1/x", headers=header(*pair)).id for pair in header_pairs}
     assert ids == {hashlib.sha256(b"a1").hexdigest()[:16]}
     assert admission.authenticate(keys, header("api-key", "b2")).id not in ids
 
 
-def test_nobody_is_known_where_no_key_is_needed(tmp_path: Path) -> None:
+def test_no_client_is_identified_where_no_key_is_needed(tmp_path: Path) -> None:
     settings = load({}, tmp_path)
     headers = header("host", "localhost")
     headers.add(b"x-api-key", b"a1")
     assert admission.admit(settings, KeyRing(settings), path="/v1/x", headers=headers).id == ""
 
 
-def test_a_wrong_key_is_nobody_on_open_paths(tmp_path: Path) -> None:
+def test_a_wrong_key_identifies_no_client_on_open_paths(tmp_path: Path) -> None:
     settings = load({"SANIC_PROXY_API_KEYS": "a1"}, tmp_path)
     keys = KeyRing(settings)
     assert admission.admit(settings, keys, path="/health", headers=header("api-key", "b2")).id == ""

@@ -20,7 +20,7 @@ ENOUGH = int(MIN_BYTES_PER_S * WINDOW_S)
         ([(1, 0)] * 29 + [(1, ENOUGH)], True),  # in bursts
         ([(30, 1000 * ENOUGH), (30, ENOUGH - 1)], False),  # no credit from an earlier window
         ([(0.001, ENOUGH)] * 1000, True),
-        ([(0, 0)] * 1000, True),  # time in which nobody waited
+        ([(0, 0)] * 1000, True),  # time in which nothing waited
     ],
 )
 def test_the_rate_is_judged_per_window_of_waiting(waits: list[tuple[float, int]], is_enough: bool) -> None:

@@ -80,9 +80,11 @@ def test_a_request_behind_a_stream_waits_for_its_end(proxy: Proxy) -> None:
 @pytest.mark.row(58)
 def test_a_request_that_asks_for_http_2_is_served_as_it_is(proxy: Proxy) -> None:
     # Java's client sends this in front of each body.
-    asks = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
-    asking = HEAD + asks + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-    received = proxy.raw(asking + asking + CLOSE)
+    upgrade_headers = (
+        b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n"
+    )
+    upgrade_request = HEAD + upgrade_headers + b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+    received = proxy.raw(upgrade_request + upgrade_request + CLOSE)
     assert statuses(received) == [200, 200, 200]
     assert received.count(b'"content":"Hello"') == 2
     websocket = HEALTH + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
@@ -224,10 +226,10 @@ def test_a_flood_of_upgrades_costs_little(proxy: Proxy) -> None:
 
 
 @pytest.mark.row(57, 58)
-def test_asking_for_an_upgrade_changes_nothing_else(proxy: Proxy) -> None:
-    asks = b"connection: close, upgrade\r\nupgrade: h2c\r\n"
-    assert b"connection: close\r\n" in proxy.raw(HEALTH + asks + b"\r\n")
-    assert statuses(proxy.raw(HEALTH + b"host: evil.example\r\n" + asks + b"\r\n")) == [400]
+def test_requesting_an_upgrade_changes_nothing_else(proxy: Proxy) -> None:
+    upgrade_headers = b"connection: close, upgrade\r\nupgrade: h2c\r\n"
+    assert b"connection: close\r\n" in proxy.raw(HEALTH + upgrade_headers + b"\r\n")
+    assert statuses(proxy.raw(HEALTH + b"host: evil.example\r\n" + upgrade_headers + b"\r\n")) == [400]
     assert statuses(proxy.raw(b"GET /health HTTP/1.1\r\nhost: localhost, evil\r\n\r\n" + CLOSE)) == [400]
 
 
@@ -312,7 +314,7 @@ def test_the_answer_to_head_has_no_body(proxy: Proxy) -> None:
     assert lengths[0] == lengths[1]
 
 
-def test_a_client_that_waits_is_told_to_go_on(proxy: Proxy) -> None:
+def test_a_client_that_expects_100_continue_gets_it(proxy: Proxy) -> None:
     with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as client:
         client.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: %d\r\n\r\n" % len(BODY))
         assert client.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -422,7 +424,7 @@ def test_lingering_is_bounded_in_time_and_number(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.row(44)
-def test_too_much_in_chunks_is_noticed_on_the_way(proxy: Proxy) -> None:
+def test_a_chunked_body_too_large_is_noticed_while_it_arrives(proxy: Proxy) -> None:
     chunk = b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000)
     received = proxy.raw(HEAD + b"transfer-encoding: chunked\r\n\r\n" + 30 * chunk + b"0\r\n\r\n")
     assert statuses(received) == [413]
@@ -451,7 +453,7 @@ def test_a_client_that_reads_slowly_holds_its_provider_back(proxy: Proxy, upstre
         )
         client.sendall(HEAD + b"content-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
         received = bytearray(client.recv(1000))
-        assert wait_until_still(lambda: len(written)) < count  # it waits, as nobody reads
+        assert wait_until_still(lambda: len(written)) < count  # it waits, as the client does not read
         while piece_read := client.recv(1 << 20):
             received += piece_read
     assert received.count(b"x" * 10_000) == count
@@ -631,7 +633,7 @@ def test_a_body_can_be_read_piece_by_piece() -> None:
     on_a_wire(work)
 
 
-def test_an_upload_that_nobody_reads_is_not_gathered() -> None:
+def test_an_upload_without_a_reader_is_not_buffered() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         form = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x")
         http.received(form + b"content-length: %d\r\n\r\n" % (4 * MAX_UNREAD_BYTES))
@@ -661,7 +663,7 @@ def test_a_body_in_tiny_chunks_takes_no_object_for_each() -> None:
     on_a_wire(work)
 
 
-def test_a_body_that_breaks_on_the_way_fails_its_reader() -> None:
+def test_a_body_that_breaks_off_fails_its_reader() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n")
         await http.next_request()
@@ -701,7 +703,7 @@ def test_what_stands_between_and_behind_the_pieces_of_a_body_is_limited(more: by
     on_a_wire(work)
 
 
-def test_a_header_behind_the_body_is_none_of_the_requests() -> None:
+def test_a_trailer_is_not_a_header_of_the_request() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         trailer = b"0\r\nauthorization: Bearer stolen\r\n\r\n"
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nab\r\n" + trailer)
@@ -712,7 +714,7 @@ def test_a_header_behind_the_body_is_none_of_the_requests() -> None:
     on_a_wire(work)
 
 
-def test_a_large_body_waits_outside_while_another_request_is_under_way() -> None:
+def test_a_large_body_is_not_read_while_another_request_is_in_flight() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         wire.request_max_size = 10**6
         http.init_for_request()  # type: ignore[no-untyped-call]
@@ -780,7 +782,7 @@ def test_what_a_client_sends_is_nothing_that_it_was_sent() -> None:
     on_a_wire(work)
 
 
-def test_an_answer_is_under_way_until_its_end_is_written() -> None:
+def test_an_answer_is_in_flight_until_its_end_is_written() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(HEALTH + b"\r\n")
         request = await http.next_request()

@@ -26,7 +26,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 async def watched(do: str) -> tuple[bool, int]:
-    """Whether a watch calls back after `do`, behind bytes that nobody reads; descriptors left over."""
+    """Whether a watch calls back after `do`, behind unread bytes; descriptors left over."""
     before = len(os.listdir("/proc/self/fd"))
     ours, peer = socket.socketpair()
     called = asyncio.Event()
@@ -45,7 +45,7 @@ async def watched(do: str) -> tuple[bool, int]:
 
 
 @pytest.mark.parametrize(("do", "is_called"), [("close", True), ("half-close", True), ("send", False)])
-def test_a_watch_tells_of_the_peers_end_and_of_nothing_else(do: str, is_called: bool) -> None:
+def test_a_watch_reports_the_peers_end_only(do: str, is_called: bool) -> None:
     assert asyncio.run(watched(do)) == (is_called, 0)
 
 
@@ -93,16 +93,16 @@ BEHIND = {
 @pytest.mark.parametrize("how", ["fin", "rst"])
 @pytest.mark.parametrize("is_streaming", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("behind", BEHIND)
-def test_leaving_is_seen_whatever_waits_behind_the_request(
+def test_a_disconnect_is_noticed_behind_unread_bytes(
     proxy: Proxy, waiting: Upstream, behind: str, is_streaming: bool, how: str
 ) -> None:
     flag = b"true" if is_streaming else b"false"
     body = b'{"model":"groq/held","stream":%b,"messages":[{"role":"user","content":"x"}]}' % flag
-    asked = len(waiting.requests)
+    earlier = len(waiting.requests)
     with ExitStack() as stack:
         client = stack.enter_context(socket.create_connection(("127.0.0.1", proxy.port), timeout=60))
         client.sendall(HEAD + b"content-length: %d\r\n\r\n%b" % (len(body), body))
-        wait_until(lambda: len(waiting.requests) > asked)
+        wait_until(lambda: len(waiting.requests) > earlier)
         client.sendall(BEHIND[behind])
         leave(client, how)
     # Without the watch: the time of the pings, or of the whole request.
@@ -123,7 +123,7 @@ def test_leaving_in_an_upload_that_its_provider_does_not_read_is_seen(upstream: 
         with running_proxy(settings) as proxy:
             client = socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
             client.sendall(head + FORM)
-            client.settimeout(1)  # until nobody takes any more
+            client.settimeout(1)  # until the buffers are full
             with pytest.raises(TimeoutError):
                 client.sendall(b"x" * 90_000_000)
             leave(client, "rst")  # a FIN would wait behind the bytes for which the window has no room

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request, the answer is OpenAI's error object with a request id."""
+"""Every error is OpenAI's error object with a request id."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ def test_what_sanic_raises_becomes_an_error_of_ours(exception: Exception, status
 
 
 @pytest.mark.row(61)
-def test_a_bug_tells_nothing_outward() -> None:
+def test_a_bug_reveals_nothing_to_the_client() -> None:
     error = as_proxy_error(ZeroDivisionError("secret"))
     assert type(error) is ProxyError
     assert (error.status, error.type, error.code) == (500, "server_error", None)
     assert "secret" not in error.message
 
 
-def test_waiting_is_asked_for_in_seconds() -> None:
+def test_retry_after_is_in_seconds() -> None:
     assert error_headers(RateLimited("x", retry_after_s=7)) == [("retry-after", "7")]
 
 

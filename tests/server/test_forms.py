@@ -1,4 +1,4 @@
-"""A form whose provider is found on the way: every byte goes on, whatever stood before the model."""
+"""A form whose provider is found while it streams: every byte is forwarded, whatever precedes the model."""
 
 from __future__ import annotations
 

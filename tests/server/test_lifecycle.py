@@ -124,7 +124,7 @@ def verdicts(
     return [(tick, verdict) for tick, verdict in enumerate(seen) if verdict is not Verdict.RUNNING]
 
 
-def test_a_silent_worker_is_asked_for_its_stack_and_then_killed() -> None:
+def test_a_silent_worker_dumps_its_stack_and_is_killed() -> None:
     assert verdicts([1] * 64)[:2] == [(60, Verdict.HUNG), (62, Verdict.KILL)]
 
 

@@ -86,7 +86,7 @@ class Scripted(Frames):
         self.closed += 1
 
 
-BEAT = Heartbeat(b"beat", opening=b"opening")
+HEARTBEAT = Heartbeat(b"heartbeat", opening=b"opening")
 
 
 async def pumped(
@@ -132,16 +132,16 @@ def test_the_commit_comes_when_the_delay_is_over() -> None:
 
 
 def test_an_opening_precedes_the_answer_once() -> None:
-    options: dict[str, Any] = {"heartbeat": BEAT, "opening": BEAT.opening}
+    options: dict[str, Any] = {"heartbeat": HEARTBEAT, "opening": HEARTBEAT.opening}
     assert events_of(b"a", **options) == ["head", b"openinga", "end"]
     assert events_of(0.1, b"a", **options) == ["head", b"opening", b"a", "end"]
 
 
 def test_heartbeats_follow_the_opening_until_the_stream_begins() -> None:
-    events = events_of(0.2, b"a", 0.2, b"b", ping_s=0.06, heartbeat=BEAT, opening=BEAT.opening)
-    assert events[:3] == ["head", b"opening", b"beat"]
+    events = events_of(0.2, b"a", 0.2, b"b", ping_s=0.06, heartbeat=HEARTBEAT, opening=HEARTBEAT.opening)
+    assert events[:3] == ["head", b"opening", b"heartbeat"]
     begun = events.index(b"a")
-    assert set(events[3:begun]) <= {b"beat"}
+    assert set(events[3:begun]) <= {b"heartbeat"}
     assert set(events[begun + 1 : -2]) == {PING}
     assert events[-2:] == [b"b", "end"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from sanic_proxy.server.supervisor import LONGEST_WAIT_S, RestartDelay, is_traced
-from tests.support.load import GENEROUS_S, Load, ask, can_connect, holder_of, wait_until
+from tests.support.load import GENEROUS_S, Load, can_connect, holder_of, send_chat, wait_until
 from tests.support.machine import wait_until_gone
 from tests.support.proxy import Proxy, children, running_proxy, start_proxy, wait_until_ready
 from tests.support.settings import provider_settings
@@ -95,7 +95,7 @@ def test_a_killed_worker_comes_back_and_the_streams_of_the_others_go_on(
     several.wait_for_log("Worker ready", WORKERS + 1)
     assert len(several.worker_pids()) == WORKERS
     assert "was killed by signal 9" in several.log
-    assert ask(several.port, "groq/answers", stream=True) is None
+    assert send_chat(several.port, "groq/answers", stream=True) is None
 
 
 @pytest.mark.slow
@@ -107,9 +107,9 @@ def test_all_workers_killed_at_once_come_back_and_nothing_but_their_requests_is_
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         wait_until_gone(pids)
-        assert ask(several.port, "groq/answers") is None
+        assert send_chat(several.port, "groq/answers") is None
         load.wait_for_some()
-    # Each thread had one under way, and may have lost another to a worker that was killed a moment later;
+    # Each thread had one in flight, and may have lost another to a worker that was killed a moment later;
     # what came after waited in the listener's queue.
     assert len(load.failures) <= 12, load.failures
     several.wait_for_log("Worker ready", 2 * WORKERS)
@@ -139,7 +139,7 @@ def test_the_main_process_killed_leaves_no_orphan_and_streams_finish(
 def test_there_is_no_process_but_the_main_one_and_the_workers() -> None:
     with running_proxy({}, "--workers", "2") as proxy:
         commands = [command for _, command in children(proxy.process.pid)]
-    # The third ends with the main process, whatever becomes of that.
+    # The third ends with the main process, however that ends.
     assert sorted("resource_tracker" in command for command in commands) == [False, False, True]
 
 
@@ -173,7 +173,7 @@ def test_a_proxy_whose_workers_cannot_start_ends_with_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_during_the_start_is_heeded(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_stop_during_the_start_ends_the_proxy(tmp_path: Path, number: signal.Signals) -> None:
     for delay_s in (0.0, 0.4):
         proxy = start_proxy(tmp_path, {}, "--workers", "2")
         proxy.wait_for_log("providers on")

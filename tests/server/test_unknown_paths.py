@@ -78,7 +78,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("path", "instead", "shape"), PATHS)
-def test_a_404_says_what_to_use_instead_in_the_shape_of_its_api(
+def test_a_404_suggests_what_to_use_in_the_shape_of_its_api(
     proxy: Proxy, path: str, instead: str | None, shape: str
 ) -> None:
     reply = proxy.request("POST", path, BODY, {"host": "localhost:8000"})

@@ -21,8 +21,8 @@ from tests.support.proxy import Proxy, running_proxy, start_proxy, wait_until_re
 from tests.support.settings import provider_settings
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame, text_stream
 
-BOTH_WAYS = pytest.mark.parametrize(
-    "way", [["--workers", "1"], ["--single-process"]], ids=["workers", "single"]
+BOTH_MODES = pytest.mark.parametrize(
+    "mode", [["--workers", "1"], ["--single-process"]], ids=["workers", "single"]
 )
 CUT = b'"code":"server_shutting_down"'
 
@@ -45,7 +45,7 @@ async def never(exchange: Exchange) -> None:
 
 @contextmanager
 def draining(
-    upstream: Upstream, way: list[str], *, lame_duck_s: float = 0, drain_s: float = 20
+    upstream: Upstream, mode: list[str], *, lame_duck_s: float = 0, drain_s: float = 20
 ) -> Iterator[Proxy]:
     upstream.on("answers", answer)
     upstream.on("never", never)
@@ -54,7 +54,7 @@ def draining(
         "SANIC_PROXY_LAME_DUCK_SECONDS": str(lame_duck_s),
         "SANIC_PROXY_DRAIN_SECONDS": str(drain_s),
     }
-    with running_proxy(settings, *way) as proxy:
+    with running_proxy(settings, *mode) as proxy:
         yield proxy
 
 
@@ -87,9 +87,9 @@ def read_answer(client: socket.socket) -> bytes:
 
 
 @pytest.mark.row(64)
-@pytest.mark.parametrize("way", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
-def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way: list[str]) -> None:
-    with draining(upstream, way, lame_duck_s=2.0) as proxy, proxy.open_stream("groq/answers") as client:
+@pytest.mark.parametrize("mode", [["--workers", "2"], ["--single-process"]], ids=["workers", "single"])
+def test_a_stop_serves_on_as_not_ready_and_then_drains(upstream: Upstream, mode: list[str]) -> None:
+    with draining(upstream, mode, lame_duck_s=2.0) as proxy, proxy.open_stream("groq/answers") as client:
         received = client.recv(65536)
         idle, used = (http.client.HTTPConnection("127.0.0.1", proxy.port) for _ in range(2))
         for connection in (idle, used):
@@ -116,15 +116,15 @@ def test_a_stop_says_no_more_serves_on_and_then_finishes(upstream: Upstream, way
 
 
 @pytest.mark.row(65)
-@BOTH_WAYS
-def test_what_is_left_when_the_time_is_over_is_told_and_ends(upstream: Upstream, way: list[str]) -> None:
+@BOTH_MODES
+def test_requests_left_after_the_drain_time_end_with_an_error(upstream: Upstream, mode: list[str]) -> None:
     async def file(exchange: Exchange) -> None:
         await exchange.head(200, ("content-length", "100"), kind="audio/mpeg")
         await exchange.send(b"half")
         await exchange.client_leaves()
 
     upstream.on("speech", file)
-    with draining(upstream, way, drain_s=0.6) as proxy:
+    with draining(upstream, mode, drain_s=0.6) as proxy:
         speech = b'{"model":"groq/speech"}'
         with (
             proxy.open_stream("groq/never") as stream,
@@ -132,18 +132,18 @@ def test_what_is_left_when_the_time_is_over_is_told_and_ends(upstream: Upstream,
             socket.create_connection(("127.0.0.1", proxy.port)) as download,
         ):
             head = b"host: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            asked = {"model": "groq/never", "messages": [{"role": "user", "content": "a"}]}
-            body = json.dumps(asked).encode()
+            fields = {"model": "groq/never", "messages": [{"role": "user", "content": "a"}]}
+            body = json.dumps(fields).encode()
             whole.sendall(b"POST /v1/chat/completions HTTP/1.1\r\n" + head % (len(body), body))
             download.sendall(b"POST /v1/audio/speech HTTP/1.1\r\n" + head % (len(speech), speech))
             assert b"200 OK" in stream.recv(65536)
             assert b"content-length: 100" in download.recv(65536)
             wait_until(lambda: len(upstream.seen("never")) == 2)
             proxy.terminate()
-            told = read_to_end(whole)
-            assert told.startswith(b"HTTP/1.1 503 ")
-            assert CUT in told
-            assert b"connection: close" in told
+            answered = read_to_end(whole)
+            assert answered.startswith(b"HTTP/1.1 503 ")
+            assert CUT in answered
+            assert b"connection: close" in answered
             cut = read_to_end(stream)
             assert CUT in cut
             assert DONE not in cut
@@ -155,9 +155,9 @@ def test_what_is_left_when_the_time_is_over_is_told_and_ends(upstream: Upstream,
     assert "Traceback" not in log
 
 
-@BOTH_WAYS
-def test_ctrl_c_has_no_lame_duck_but_lets_streams_finish(upstream: Upstream, way: list[str]) -> None:
-    with draining(upstream, way, lame_duck_s=60) as proxy, proxy.open_stream("groq/answers") as client:
+@BOTH_MODES
+def test_ctrl_c_has_no_lame_duck_but_lets_streams_finish(upstream: Upstream, mode: list[str]) -> None:
+    with draining(upstream, mode, lame_duck_s=60) as proxy, proxy.open_stream("groq/answers") as client:
         received = client.recv(65536)
         proxy.process.send_signal(signal.SIGINT)
         wait_until(lambda: is_refused(proxy), GENEROUS_S / 2)
@@ -165,10 +165,10 @@ def test_ctrl_c_has_no_lame_duck_but_lets_streams_finish(upstream: Upstream, way
         assert ended(proxy) == 0
 
 
-@BOTH_WAYS
-def test_a_second_signal_ends_it_at_once(upstream: Upstream, way: list[str]) -> None:
+@BOTH_MODES
+def test_a_second_signal_ends_it_at_once(upstream: Upstream, mode: list[str]) -> None:
     with (
-        draining(upstream, way, lame_duck_s=60, drain_s=60) as proxy,
+        draining(upstream, mode, lame_duck_s=60, drain_s=60) as proxy,
         proxy.open_stream("groq/never") as client,
     ):
         client.recv(65536)
@@ -179,9 +179,9 @@ def test_a_second_signal_ends_it_at_once(upstream: Upstream, way: list[str]) -> 
         assert ended(proxy) == 0
 
 
-@pytest.mark.parametrize(("way", "is_stream"), [(["--workers", "1"], True), (["--single-process"], False)])
+@pytest.mark.parametrize(("mode", "is_stream"), [(["--workers", "1"], True), (["--single-process"], False)])
 def test_a_client_that_does_not_read_cannot_hold_the_end_up(
-    upstream: Upstream, way: list[str], is_stream: bool
+    upstream: Upstream, mode: list[str], is_stream: bool
 ) -> None:
     async def flood(exchange: Exchange) -> None:
         if is_stream:
@@ -191,7 +191,7 @@ def test_a_client_that_does_not_read_cannot_hold_the_end_up(
 
     upstream.on("flood", flood)
     with (
-        draining(upstream, way, drain_s=60) as proxy,
+        draining(upstream, mode, drain_s=60) as proxy,
         proxy.open_stream("groq/flood", stream=is_stream) as client,
     ):
         client.recv(1000)
@@ -223,7 +223,7 @@ def test_settings_that_are_wrong_are_not_taken(
     assert "SANIC_PROXY_ALLOW_OPEN" in caplog.text
 
 
-def test_what_takes_a_restart_is_said(
+def test_a_setting_that_needs_a_restart_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -280,11 +280,11 @@ def test_settings_are_read_again_in_all_workers_and_no_request_suffers(upstream:
     assert proxy.log.count("Worker ready") == 4
 
 
-@BOTH_WAYS
-def test_a_reload_leaves_streams_and_reaches_open_connections(upstream: Upstream, way: list[str]) -> None:
+@BOTH_MODES
+def test_a_reload_leaves_streams_and_reaches_open_connections(upstream: Upstream, mode: list[str]) -> None:
     upstream.on("answers", answer)
     with (
-        running_proxy(provider_settings(upstream), *way) as proxy,
+        running_proxy(provider_settings(upstream), *mode) as proxy,
         proxy.open_stream("groq/answers") as client,
     ):
         received = client.recv(65536)
@@ -306,7 +306,7 @@ def test_a_reload_leaves_streams_and_reaches_open_connections(upstream: Upstream
     assert DONE in received
 
 
-def test_a_reload_during_the_start_is_heeded(tmp_path: Path) -> None:
+def test_a_reload_during_the_start_takes_effect(tmp_path: Path) -> None:
     proxy = start_proxy(tmp_path, {}, "--workers", "2")
     try:
         proxy.wait_for_log("providers on")

@@ -47,7 +47,7 @@ def with_store(
     return asyncio.run(work())
 
 
-def test_a_store_that_nobody_uses_opens_no_file(tmp_path: Path) -> None:
+def test_an_unused_store_opens_no_file(tmp_path: Path) -> None:
     directory = tmp_path / "state"
 
     async def use(store: SQLiteStore) -> bool:

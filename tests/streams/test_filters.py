@@ -92,7 +92,7 @@ def test_a_frame_that_clients_take_passes_unchanged(odd: bytes) -> None:
     "marker", [b"[DONE]", b"[DONE] ", b" [DONE]", b"  [DONE]  ", b"\t[DONE]", b'"[DONE]"']
 )
 @pytest.mark.parametrize("is_joined", [True, False])
-def test_a_done_marker_ends_the_stream_whatever_surrounds_it(marker: bytes, is_joined: bool) -> None:
+def test_a_done_marker_ends_the_stream_in_any_surroundings(marker: bytes, is_joined: bool) -> None:
     pieces = [A, STOP, event(marker), A]
     out, stream = fed(*([b"".join(pieces)] if is_joined else pieces))
     assert out == A + STOP + DONE
@@ -118,9 +118,9 @@ KEEP_ALIVES = [
 
 
 @pytest.mark.row(13)
-@pytest.mark.parametrize("beat", KEEP_ALIVES)
-def test_a_keep_alive_is_dropped_without_being_counted(beat: bytes) -> None:
-    out, stream = fed(beat + A, beat, beat + STOP, DONE)
+@pytest.mark.parametrize("keep_alive", KEEP_ALIVES)
+def test_a_keep_alive_is_dropped_without_being_counted(keep_alive: bytes) -> None:
+    out, stream = fed(keep_alive + A, keep_alive, keep_alive + STOP, DONE)
     assert out == A + STOP + DONE
     assert stream.dropped_frames == 0
 
@@ -288,8 +288,13 @@ def test_the_finish_reason_error_is_a_failure(reason: str) -> None:
     assert out == A
     assert isinstance(stream.failure, errors.UpstreamError)
     assert stream.failure.status >= 500
-    said = {"index": 0, "delta": {}, "finish_reason": reason, "error": {"code": 429, "message": "slow down"}}
-    assert isinstance(fed(A, frame(choices=[said]))[1].failure, errors.RateLimited)
+    choice_with_error = {
+        "index": 0,
+        "delta": {},
+        "finish_reason": reason,
+        "error": {"code": 429, "message": "slow down"},
+    }
+    assert isinstance(fed(A, frame(choices=[choice_with_error]))[1].failure, errors.RateLimited)
 
 
 @pytest.mark.parametrize(

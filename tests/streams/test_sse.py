@@ -78,7 +78,7 @@ def test_json_and_errors_without_data_are_read(block: bytes, expected: list[tupl
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
-def test_any_bytes_are_split_the_same_way_however_cut(data: bytes, cuts: list[int]) -> None:
+def test_any_bytes_are_split_the_same_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
     inside = [cut for cut in cuts if cut <= len(data)]
     assert frames_of(data, inside) == frames_of(data, [])
 

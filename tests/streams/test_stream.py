@@ -59,7 +59,7 @@ class Client:
 
 
 class Provider(Response):
-    """What a relay takes from: bytes that come by themselves, or have to be asked for."""
+    """The sources of a relay: bytes that are pushed, or have to be read."""
 
     stall_s = math.inf
 
@@ -214,7 +214,7 @@ def test_frames_that_were_taken_on_trust_count() -> None:
     assert relayed(work, Provider(stall_s=0.42)).has_ended
 
 
-def test_a_source_that_is_asked_can_stall_as_well() -> None:
+def test_a_polled_source_can_stall_as_well() -> None:
     class Chatty(Provider):
         @override
         async def read_some(self, wait_s: float | None = None) -> bytes | None:

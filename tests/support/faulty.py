@@ -1,4 +1,4 @@
-"""The faulty upstream in a thread of its own, so that tests may block; and further ways not to be reached."""
+"""The faulty upstream in a thread of its own, so that tests may block; and an unreachable address."""
 
 from __future__ import annotations
 

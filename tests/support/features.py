@@ -321,7 +321,7 @@ async def _never() -> None:
 
 
 def helper(name: str) -> None:
-    """A process that Sanic manages: it says that it runs, and ends when it is told to."""
+    """A process that Sanic manages: it logs that it runs, and ends on a signal."""
     print(f"{name} runs", flush=True)  # noqa: T201
     try:
         asyncio.run(_never())

@@ -26,12 +26,12 @@ def run(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProce
 class Instances:
     """Two instances that are started and stopped by commands, as a service manager would."""
 
-    def __init__(self, directory: Path, settings: dict[str, str], way: str = "--single-process") -> None:
+    def __init__(self, directory: Path, settings: dict[str, str], mode: str = "--single-process") -> None:
         self.directory = directory
         self.ports = [free_port(), free_port()]
         names = clean_environment({"SANIC_PROXY_LAME_DUCK_SECONDS": "0.5", **settings})
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in names.items())
-        serve = f"{sys.executable} -m sanic sanic_proxy.app {way} --port {{}}"
+        serve = f"{sys.executable} -m sanic sanic_proxy.app {mode} --port {{}}"
         self.start = (
             f"(cd {directory}; exec env -i {variables} {serve} >>{{}}.log 2>&1 </dev/null) & "
             f"echo $! >{directory}/{{}}.pid"
@@ -47,9 +47,9 @@ class Instances:
 
 @contextlib.contextmanager
 def two_instances(
-    directory: Path, settings: dict[str, str], way: str = "--single-process"
+    directory: Path, settings: dict[str, str], mode: str = "--single-process"
 ) -> Iterator[Instances]:
-    instances = Instances(directory, settings, way)
+    instances = Instances(directory, settings, mode)
     for port in instances.ports:
         subprocess.run(["bash", "-c", instances.start.replace("{}", str(port))], check=True)
     try:

@@ -24,10 +24,10 @@ GENEROUS_S = 60.0
 ATTEMPTS = 4
 
 
-def ask(
+def send_chat(
     port: int, model: str, *, stream: bool = False, tls: ssl.SSLContext | None = None, timeout_s: float = 60
 ) -> str | None:
-    """Ask once; None for a whole answer, else what was wrong with it."""
+    """Send one chat request; None for a whole answer, else what was wrong with it."""
     body = {"model": model, "stream": stream, "messages": [{"role": "user", "content": OUR_WORDS}]}
     connection = (
         http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
@@ -51,23 +51,29 @@ def ask(
 
 
 class Load:
-    """`askers` threads ask `model` for whole answers and `streamers` for streams, again and again."""
+    """`requesters` threads request whole answers of `model`, and `streamers` streams, in a loop."""
 
     def __init__(
-        self, port: int, model: str, *, askers: int = 3, streamers: int = 3, tls: ssl.SSLContext | None = None
+        self,
+        port: int,
+        model: str,
+        *,
+        requesters: int = 3,
+        streamers: int = 3,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.failures: list[str] = []
         self.whole = self.streams = 0
         self._port, self._model, self._tls = port, model, tls
         self._is_over = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(number >= askers,), daemon=True)
-            for number in range(askers + streamers)
+            threading.Thread(target=self._run, args=(number >= requesters,), daemon=True)
+            for number in range(requesters + streamers)
         ]
 
     def _run(self, stream: bool) -> None:
         while not self._is_over.is_set():
-            failure = ask(self._port, self._model, stream=stream, tls=self._tls)
+            failure = send_chat(self._port, self._model, stream=stream, tls=self._tls)
             if failure is not None:
                 self.failures.append(failure)
             elif stream:

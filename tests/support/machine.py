@@ -46,8 +46,8 @@ def least_cost(
 ) -> float:
     """CPU time of the cheapest attempt, in units of `reference_s`; the first below `enough` is the last.
 
-    `clock` gives the CPU seconds so far, those of this thread unless it says otherwise. Other load makes
-    work dearer, never cheaper: what costs too much by itself does so each time.
+    `clock` gives the CPU seconds so far, those of this thread by default. Other load makes work more
+    expensive, never cheaper: what costs too much by itself does so each time.
     """
     least = float("inf")
     for _ in range(ATTEMPTS):
@@ -70,7 +70,7 @@ def descriptors(pid: int) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    """Ended, or a zombie that nobody has waited for."""
+    """Ended, or a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""Bodies that nobody would write, in the words of those that somebody does."""
+"""Invalid and unusual bodies, made of the names and values of real ones."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def secrets_in(settings: Mapping[str, str]) -> tuple[str, ...]:
-    """What of a proxy's settings nobody may ever read again: keys, and passwords of outbound proxies."""
+    """The secrets in a proxy's settings: keys, and passwords of outbound proxies."""
     values = [value for name, value in settings.items() if _SECRET_NAMES.match(name)]
     parts = [part.strip() for value in values for part in re.split(r"[,@]|://", value)]
     return tuple(part for part in parts if len(part) >= MIN_SECRET_CHARS)
@@ -164,7 +164,7 @@ class Proxy:
         assert not leaked, f"{leaked} left the proxy"
 
     def open_stream(self, model: str, **fields: Any) -> socket.socket:
-        """Ask for a stream and leave the reading to the caller."""
+        """Request a stream and leave the reading to the caller."""
         body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}], **fields}
         data = json.dumps(body).encode()
         client = socket.create_connection(("127.0.0.1", self.port), timeout=GENEROUS_S)

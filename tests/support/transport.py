@@ -1,4 +1,4 @@
-"""A transport that notes what is asked of it, and an answer to feed a connection with."""
+"""A transport that records its calls, and an answer to feed a connection with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx: y\r\n\r\nhello"
 
 
 class Recorder(asyncio.Transport):
-    """A transport that notes what is asked of it."""
+    """A transport that records its calls."""
 
     def __init__(self) -> None:
         super().__init__()

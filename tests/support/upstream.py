@@ -1,7 +1,7 @@
 """A scripted upstream on a free port, strict about what it receives.
 
 Each model name has a script: a coroutine that reads the request it was given and writes bytes, in
-whatever order and with whatever faults it likes. It runs in a thread of its own, so that tests may
+any order and with any faults. It runs in a thread of its own, so that tests may
 block.
 """
 
@@ -109,7 +109,7 @@ class Exchange:
         self.writer.transport.abort()
 
     def close(self) -> None:
-        """End the connection with a FIN, whatever was promised."""
+        """End the connection with a FIN, even in the middle of an answer."""
         self.is_closing = True
         self.writer.close()
 
@@ -145,7 +145,7 @@ class Upstream:
     _loop: asyncio.AbstractEventLoop | None = None
     _stopping: asyncio.Event | None = None
     _thread: threading.Thread | None = None
-    # The event loop keeps only weak references to tasks: one that nobody else refers to may disappear.
+    # The event loop keeps only weak references to tasks: one without other references may disappear.
     _serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -273,7 +273,7 @@ class Upstream:
             problems.append("two lengths")
         problems += [f"header {name} is the proxy's own" for name in names if name == "x-provider"]
         if seen.header("accept-encoding") != "identity":
-            problems.append("asks for compression")
+            problems.append("requests compression")
         if seen.is_json:
             try:
                 json.loads(seen.body)

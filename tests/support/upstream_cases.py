@@ -1,4 +1,4 @@
-"""Faults of a provider, asked for by model name, and what a client gets of each."""
+"""Faults of a provider, selected by model name, and what a client gets of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REFUSED = "429 rate_limit_exceeded"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A row, a fault, and what comes of it for a whole answer and for a stream ("": not asked for)."""
+    """A row, a fault, and what comes of it for a whole answer and for a stream ("": not tested)."""
 
     row: int
     fault: str

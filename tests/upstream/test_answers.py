@@ -25,7 +25,7 @@ def with_choice(finish: Any, content: Any = None, **fields: Any) -> dict[str, An
 
 @pytest.mark.row(20)
 @pytest.mark.parametrize(
-    "said",
+    "parsed",
     [
         {"error": {"message": "no"}},
         {"error": "no"},
@@ -40,9 +40,9 @@ def with_choice(finish: Any, content: Any = None, **fields: Any) -> dict[str, An
     ],
 )
 @pytest.mark.parametrize("check", [checked, checked_completion])
-def test_an_error_with_a_good_status_is_an_error(check: Any, said: Any) -> None:
+def test_an_error_with_a_good_status_is_an_error(check: Any, parsed: Any) -> None:
     with pytest.raises(errors.ProxyError) as caught:
-        check(body(said))
+        check(body(parsed))
     assert not isinstance(caught.value, errors.UpstreamBadResponse)
 
 

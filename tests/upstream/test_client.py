@@ -49,18 +49,18 @@ def test_a_slow_resolver_takes_the_time_for_a_connection_and_blocks_nothing(
         time.sleep(1.3)
         raise socket.gaierror(socket.EAI_AGAIN, "silence")
 
-    async def ask(client: UpstreamClient) -> int:
-        asking = asyncio.ensure_future(client.send(get("http://slow.invalid/")))
+    async def send(client: UpstreamClient) -> int:
+        sending = asyncio.ensure_future(client.send(get("http://slow.invalid/")))
         turns = 0
-        while not asking.done():
+        while not sending.done():
             await asyncio.sleep(0.005)
             turns += 1
         with pytest.raises(errors.UpstreamTimeout):
-            asking.result()
+            sending.result()
         return turns
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    assert run(ask) > 5  # blocked by the resolver, the loop would turn once or twice
+    assert run(send) > 5  # blocked by the resolver, the loop would turn once or twice
 
 
 @pytest.mark.row(2)
@@ -83,12 +83,12 @@ def test_plain_http_behind_https_is_a_tls_error() -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async def ask() -> None:
+    async def send() -> None:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, opened() as client:
             await client.send(get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
 
     with pytest.raises(errors.UpstreamTlsFailed):
-        asyncio.run(ask())
+        asyncio.run(send())
 
 
 # A certificate for localhost that no authority vouches for, made for these tests.
@@ -113,21 +113,21 @@ async def served(work: Callable[[int], Awaitable[Any]]) -> Any:
 
 
 @pytest.mark.row(4)
-def test_a_certificate_nobody_vouches_for_is_refused() -> None:
-    async def ask(port: int) -> None:
+def test_an_untrusted_certificate_is_refused() -> None:
+    async def send(port: int) -> None:
         async with opened() as client:
             await client.send(get(f"https://localhost:{port}/"))
 
     with pytest.raises(errors.UpstreamTlsFailed):
-        asyncio.run(served(ask))
+        asyncio.run(served(send))
 
 
 def test_ssl_cert_file_vouches_for_its_own() -> None:
-    async def ask(port: int) -> bytes:
+    async def send(port: int) -> bytes:
         async with opened(cafile=str(CERTIFICATE)) as client:
             return await body_of(client, get(f"https://localhost:{port}/"))
 
-    assert asyncio.run(served(ask)) == b"ok"
+    assert asyncio.run(served(send)) == b"ok"
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_wait_without_bytes_gives_none_and_loses_none(upstream: Upstream) -> N
 
 
 def answers_together(count: int) -> Script:
-    """A script that answers once so many requests are under way at a time."""
+    """A script that answers once so many requests are in flight."""
     waiting = 0
 
     async def script(exchange: Exchange) -> None:
@@ -278,20 +278,20 @@ def new_upstream() -> Iterator[Upstream]:
 
 
 def test_idle_connections_past_the_limit_are_closed_oldest_first(new_upstream: Upstream) -> None:
-    async def ask(client: UpstreamClient) -> None:
+    async def send(client: UpstreamClient) -> None:
         await asyncio.gather(*(body_of(client, get(f"{new_upstream.url}/pool")) for _ in range(6)))
         await asyncio.to_thread(wait_until, lambda: new_upstream.open_connections == LIMITS.idle_per_host)
 
     new_upstream.on("GET /pool", answers_together(6))
-    run(ask)
+    run(send)
 
 
 def test_connections_in_use_are_not_limited(upstream: Upstream) -> None:
-    async def ask(client: UpstreamClient) -> list[bytes]:
+    async def send(client: UpstreamClient) -> list[bytes]:
         return await asyncio.gather(*(body_of(client, get(f"{upstream.url}/many")) for _ in range(150)))
 
     upstream.on("GET /many", answers_together(150))
-    assert run(ask) == [b"ok"] * 150
+    assert run(send) == [b"ok"] * 150
 
 
 # Uploads
@@ -335,7 +335,7 @@ def test_an_upload_goes_out_as_it_comes(upstream: Upstream, size_bytes: int | No
 
 
 @pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
-def test_an_upload_that_fails_on_our_side_says_why(upstream: Upstream, tunnelled: bool) -> None:
+def test_an_upload_that_fails_locally_raises_the_cause(upstream: Upstream, tunnelled: bool) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.client_leaves()
         upstream.left.append("failed")
@@ -414,7 +414,7 @@ def test_a_bomb_leaves_the_loop_to_others(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(gzipped(b"\0" * 15_000_000), 200, ("content-encoding", "gzip"))
 
-    async def ask(client: UpstreamClient) -> int:
+    async def send(client: UpstreamClient) -> int:
         reading = asyncio.ensure_future(body_of(client, get(f"{upstream.url}/bomb"), 20_000_000))
         turns = 0
         while not reading.done():
@@ -427,7 +427,7 @@ def test_a_bomb_leaves_the_loop_to_others(upstream: Upstream) -> None:
         return turns
 
     upstream.on("GET /bomb", script)
-    assert run(ask) >= 15_000_000 // (2 * 1024 * 1024)
+    assert run(send) >= 15_000_000 // (2 * 1024 * 1024)
 
 
 @pytest.mark.parametrize("tunnelled", [False, True], ids=["direct", "tunnelled"])
@@ -443,7 +443,7 @@ def test_a_bomb_leaves_the_loop_to_others(upstream: Upstream) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [429, 400])
-def test_a_failure_keeps_its_status_whatever_its_encoding(
+def test_a_failure_keeps_its_status_in_any_encoding(
     upstream: Upstream,
     status: int,
     encoding: str,
@@ -483,7 +483,7 @@ def once_good(then: Callable[[Exchange], Awaitable[None]]) -> Callable[[Exchange
 @pytest.mark.parametrize(
     ("work_s", "is_reused", "is_stale"), [(0, True, True), (0.3, True, False), (0, False, False)]
 )
-def test_a_request_is_sent_once_whatever_becomes_of_its_connection(
+def test_a_request_is_sent_once_however_its_connection_ends(
     upstream: Upstream, method: str, work_s: float, is_reused: bool, is_stale: bool, tunnelled: bool
 ) -> None:
     async def dies(exchange: Exchange) -> None:

@@ -108,13 +108,13 @@ def test_what_stands_between_the_pieces_of_an_answer_is_limited(more: bytes) -> 
         exchange(head, *(more[i : i + 1000] for i in range(0, len(more), 1000)))
 
 
-def test_a_header_behind_the_body_is_none_of_the_answers() -> None:
+def test_a_trailer_is_not_a_header_of_the_answer() -> None:
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nx: y\r\n\r\n2\r\nab\r\n"
     status, body, connection = exchange(head + b"0\r\nx: z\r\n\r\n")
     assert (status, body, connection.headers["x"]) == (200, b"ab", "y")
 
 
-def test_bytes_that_nobody_asked_for_close_the_connection() -> None:
+def test_unexpected_bytes_close_the_connection() -> None:
     connection = exchange(ANSWER)[2]
     connection.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
     assert connection.is_closed
@@ -267,7 +267,7 @@ def test_a_diverted_connection_is_read_from_again() -> None:
     on_a_wire(work)
 
 
-def test_an_interim_answer_says_nothing_of_the_last_ones_length() -> None:
+def test_an_interim_answer_does_not_set_the_length_of_the_final_one() -> None:
     interim = b"HTTP/1.1 103 Early\r\ncontent-length: 0\r\n\r\n"
     status, body, _ = exchange(interim + b"HTTP/1.1 200 OK\r\n\r\nhello", is_cut=True)
     assert (status, body) == (200, b"hello")

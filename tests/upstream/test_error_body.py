@@ -1,4 +1,4 @@
-"""What error bodies say, and what is an error at all."""
+"""The content of error bodies, and which bodies are errors."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_is_an_error(parsed: Any) -> None:
         {"object": "list", "data": [{"embedding": [0.1]}], "model": "m"},
         {"results": [{"index": 0}], "code": 7, "message": "m"},
         {"data": [{"url": "u"}], "detail": "high"},
-        {"text": "said", "detail": "d"},
+        {"text": "t", "detail": "d"},
         {"object": "batch", "status": "failed", "errors": {"object": "list", "data": [{"code": "c"}]}},
         {"object": "fine_tuning.job", "error": {"code": "c", "message": "m"}},
         {"object": "file", "status": "error", "message": "m"},

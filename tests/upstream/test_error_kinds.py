@@ -86,7 +86,7 @@ def test_words_decide_where_codes_do_not(status: int, words: str, kind: type[err
         (None, None, errors.UpstreamReportedError),
     ],
 )
-def test_an_inner_status_counts_where_the_outer_says_little(
+def test_an_inner_status_counts_where_the_outer_is_generic(
     status: int | None, named: int | None, kind: type[errors.ProxyError]
 ) -> None:
     assert kind_of(status, named=named) is kind

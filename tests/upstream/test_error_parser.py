@@ -204,7 +204,7 @@ def test_an_error_outside_of_frames_is_read(line: bytes, kind: type[errors.Proxy
 @pytest.mark.parametrize(
     "line", [b"", b"data: {}", b"{}", b'{"choices": [{}]}', b"errors are fine", b": ping", b"[1]"]
 )
-def test_what_is_no_error_is_none(line: bytes) -> None:
+def test_a_line_without_an_error_gives_none(line: bytes) -> None:
     assert error_in_line(line) is None
 
 
@@ -249,14 +249,14 @@ def test_the_text_of_a_page_is_for_the_log(status: int) -> None:
     assert "gw.internal" not in json.dumps(error_object(made))
 
 
-def test_what_a_provider_says_of_the_key_is_for_the_log() -> None:
+def test_details_of_the_key_go_to_the_log_only() -> None:
     made = error_of(401, openai("Incorrect API key provided: abc", None, "invalid_api_key"))
     assert "Incorrect" in made.log_text
     assert "Incorrect" not in made.message
     assert made.details == {}
 
 
-# A client chooses what its request says, and some errors repeat it.
+# A client chooses the text of its request, and some errors repeat it.
 @pytest.mark.parametrize(
     "text", ["Incorrect API key provided", "insufficient balance", "your credit balance is too low"]
 )

@@ -1,4 +1,4 @@
-"""The way to a provider through an outbound proxy."""
+"""Requests to a provider through an outbound proxy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.upstream import Exchange, Upstream
 from tests.support.upstream_client import body_of, failure, get, run
 
 
-def test_an_outbound_proxy_is_asked_for_the_address(upstream: Upstream) -> None:
+def test_an_outbound_proxy_gets_the_address(upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.answer(b"through")
 

@@ -229,7 +229,7 @@ def test_stale_addresses_serve_while_the_lookup_hangs() -> None:
     run(work)
 
 
-def test_a_lookup_that_ends_behind_its_loop_harms_nobody() -> None:
+def test_a_lookup_that_ends_after_its_loop_is_harmless() -> None:
     names = Names()
     event = names.hold("good")
     threads = threading.active_count()

@@ -1,4 +1,4 @@
-"""How long a provider asks to wait."""
+"""The wait that a provider states."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_duration_is_read(text: str, seconds: float | None) -> None:
         ("Limit 10s", None),
     ],
 )
-def test_a_sentence_tells_the_wait(text: str, seconds: float | None) -> None:
+def test_a_wait_is_parsed_from_a_sentence(text: str, seconds: float | None) -> None:
     assert wait_s({}, None, text) == (None if seconds is None else pytest.approx(seconds))
 
 
@@ -107,7 +107,7 @@ def test_a_retry_delay_is_found_in_the_details(delay: Any, seconds: float | None
     assert wait_s({"retry-after": "9"}, nested(delay)) == 9
 
 
-def test_a_limit_that_is_used_up_tells_when_it_is_reset() -> None:
+def test_an_exhausted_limit_gives_its_reset_time() -> None:
     headers = {
         "X-RateLimit-Remaining-Requests": "0",
         "X-RateLimit-Reset-Requests": "20s",

@@ -72,9 +72,9 @@ class Started:
     def wait_for_output(self, *texts: str) -> None:
         self._wait_until(lambda: all(text in self.output for text in texts), f"{texts} in its output")
 
-    def wait_until_asked(self) -> None:
+    def wait_until_requested(self) -> None:
         """Until the upstream has got its request."""
-        self._wait_until(Path(FACTS["asked_file"]).exists, "its request")
+        self._wait_until(Path(FACTS["requested_file"]).exists, "its request")
 
     def _wait_until(self, is_so: Callable[[], bool], what: str) -> None:
         until = time.monotonic() + LIMIT_S

@@ -1,4 +1,4 @@
-"""aider, one message at a time. It ends with 0 whatever happened, so what it prints is judged."""
+"""aider, one message at a time. It always exits with 0, so its output is judged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SETTINGS = {
     "AIDER_ANALYTICS_DISABLE": "true",
     "COLUMNS": "200",  # so that no message is broken into lines
 }
-# Nothing that asks, looks for news, colours, or looks at files.
+# No prompts, update checks, colours or access to files.
 QUIET = (
     "--yes-always",
     "--no-git",
@@ -25,7 +25,7 @@ QUIET = (
     "--map-tokens=0",
     "--chat-mode=ask",
 )
-# When it has seen a failure that it will try to mend: it goes on for a minute.
+# Printed for a failure that it retries: it does so for a minute.
 TRIES_AGAIN = "Retrying in"
 
 
@@ -47,8 +47,8 @@ def text(task: Task, *options: str) -> str:
 def whole(task: Task) -> None:
     # Of a streamed answer it counts the tokens itself.
     usage = FACTS["usage"]
-    told = f"Tokens: {usage['prompt_tokens']} sent, {usage['completion_tokens']} received."
-    check(told in text(task, "--no-stream"), True, told)
+    expected = f"Tokens: {usage['prompt_tokens']} sent, {usage['completion_tokens']} received."
+    check(expected in text(task, "--no-stream"), True, expected)
 
 
 def stream(task: Task) -> None:
@@ -67,7 +67,7 @@ def failed(task: Task, reason: str) -> None:
 
 def cancel(task: Task) -> float:
     with Started(command(task), SETTINGS) as started:
-        started.wait_until_asked()
+        started.wait_until_requested()
         if task.provider == "groq":
             started.wait_for_output(FACTS["text"][:5])
         return started.interrupt()

@@ -40,14 +40,14 @@ def check_answer(message: AIMessage) -> None:
     check_usage(message.usage_metadata["input_tokens"], message.usage_metadata["output_tokens"])
 
 
-def round_trip(task: Task, ask: Any, cities: list[str]) -> None:
+def round_trip(task: Task, call_model: Any, cities: list[str]) -> None:
     model = chat(task).bind_tools([weather])
     messages: list[Any] = [HumanMessage("Hello")]
-    calling = ask(model, messages)
+    calling = call_model(model, messages)
     check([call["args"] for call in calling.tool_calls], [{"city": city} for city in cities], "calls")
     check(calling.response_metadata["finish_reason"], "tool_calls", "finish reason")
     results = [weather.invoke(call) for call in calling.tool_calls]
-    answer = ask(model, [*messages, calling, *results])
+    answer = call_model(model, [*messages, calling, *results])
     check(answer.content, FACTS["final"], "final text")
 
 

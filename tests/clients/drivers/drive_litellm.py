@@ -56,17 +56,17 @@ def check_answer(answer: Any) -> None:
     check_usage(answer.usage.prompt_tokens, answer.usage.completion_tokens)
 
 
-def round_trip(task: Task, ask: Any, cities: list[str]) -> None:
-    choice = ask(task, HELLO, tools=[WEATHER_TOOL]).choices[0]
+def round_trip(task: Task, call_model: Any, cities: list[str]) -> None:
+    choice = call_model(task, HELLO, tools=[WEATHER_TOOL]).choices[0]
     check(choice.finish_reason, "tool_calls", "finish reason")
     calls = choice.message.tool_calls
-    asked = [json.loads(call.function.arguments)["city"] for call in calls]
-    check(asked, cities, "cities asked for")
+    requested = [json.loads(call.function.arguments)["city"] for call in calls]
+    check(requested, cities, "cities requested for")
     results = [
         {"role": "tool", "tool_call_id": call.id, "content": get_weather(city)}
-        for call, city in zip(calls, asked, strict=True)
+        for call, city in zip(calls, requested, strict=True)
     ]
-    answer = ask(task, [*HELLO, choice.message.model_dump(), *results], tools=[WEATHER_TOOL])
+    answer = call_model(task, [*HELLO, choice.message.model_dump(), *results], tools=[WEATHER_TOOL])
     check(answer.choices[0].message.content, FACTS["final"], "final text")
 
 

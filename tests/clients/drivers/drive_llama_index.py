@@ -66,9 +66,9 @@ def streamed(model: OpenAILike, history: list[ChatMessage]) -> Any:
     )[-1]
 
 
-def round_trip(task: Task, ask: Any, cities: list[str]) -> None:
+def round_trip(task: Task, call_model: Any, cities: list[str]) -> None:
     model = chat(task)
-    answer = ask(model, HELLO)
+    answer = call_model(model, HELLO)
     calls = model.get_tool_calls_from_response(answer, error_on_no_tool_call=False)
     check([call.tool_kwargs for call in calls], [{"city": city} for city in cities], "calls")
     results = [
@@ -79,7 +79,7 @@ def round_trip(task: Task, ask: Any, cities: list[str]) -> None:
         )
         for call in calls
     ]
-    answer = ask(model, [*HELLO, answer.message, *results])
+    answer = call_model(model, [*HELLO, answer.message, *results])
     check(answer.message.content, FACTS["final"], "final text")
 
 

@@ -56,8 +56,8 @@ def stream(task: Task) -> None:
     ended = prompt(task, "--usage")
     check((ended.code, ended.output), (0, FACTS["text"] + "\n"), "exit code and text")
     usage = FACTS["usage"]
-    told = f"Token usage: {usage['prompt_tokens']} input, {usage['completion_tokens']} output"
-    check(ended.errors.strip(), told, "usage")
+    expected = f"Token usage: {usage['prompt_tokens']} input, {usage['completion_tokens']} output"
+    check(ended.errors.strip(), expected, "usage")
 
 
 def round_trip(task: Task, cities: list[str], *options: str) -> None:
@@ -75,12 +75,12 @@ def structured(task: Task) -> None:
 def failed(ended: Ended, reason: str) -> None:
     check(ended.code, 1, "exit code")
     if reason not in ended.errors:
-        raise AssertionError(f"it says {ended.errors[-200:]!r}")
+        raise AssertionError(f"unexpected message {ended.errors[-200:]!r}")
 
 
 def cancel(task: Task) -> float:
     with Started(command(task), SETTINGS) as started:
-        started.wait_until_asked()
+        started.wait_until_requested()
         if task.provider == "groq":
             started.wait_for_output(FACTS["text"][:5])
         return started.interrupt()

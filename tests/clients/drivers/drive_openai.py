@@ -93,16 +93,16 @@ def joined(chunks: Any) -> Any:
     return {"role": "assistant", "content": content, **({"tool_calls": made} if made else {})}, finish
 
 
-def round_trip(task: Task, ask: Any, cities: list[str]) -> None:
-    message, finish = ask(task, HELLO)
+def round_trip(task: Task, call_model: Any, cities: list[str]) -> None:
+    message, finish = call_model(task, HELLO)
     check(finish, "tool_calls", "finish reason")
-    asked = [json.loads(call["function"]["arguments"])["city"] for call in message["tool_calls"]]
-    check(asked, cities, "cities asked for")
+    requested = [json.loads(call["function"]["arguments"])["city"] for call in message["tool_calls"]]
+    check(requested, cities, "cities requested for")
     results = [
         {"role": "tool", "tool_call_id": call["id"], "content": get_weather(city)}
-        for call, city in zip(message["tool_calls"], asked, strict=True)
+        for call, city in zip(message["tool_calls"], requested, strict=True)
     ]
-    message, finish = ask(task, [*HELLO, message, *results])
+    message, finish = call_model(task, [*HELLO, message, *results])
     check((message["content"], finish), (FACTS["final"], "stop"), "final text")
 
 

@@ -59,18 +59,18 @@ def text(task: Task, **options: Any) -> None:
 
 
 def round_trip(task: Task, cities: list[str], *, streaming: bool) -> None:
-    """The client runs the tool and asks again by itself."""
-    asked = []
+    """The client runs the tool and sends the second request by itself."""
+    requested = []
 
     def weather(city: str) -> str:
-        asked.append(city)
+        requested.append(city)
         return get_weather(city)
 
     weather.__name__ = FACTS["tool"]
     made = agent(task, tools=[weather])
     answer = streamed(made)[0] if streaming else whole(made).output
     check(answer, FACTS["final"], "final text")
-    check(sorted(asked), sorted(cities), "cities asked for")
+    check(sorted(requested), sorted(cities), "cities requested for")
 
 
 def structured(task: Task) -> None:
@@ -82,13 +82,13 @@ def status(expected: int, act: Any) -> None:
 
 
 def failed(task: Task) -> None:
-    for ask in (whole, streamed):
-        error = raised(ModelHTTPError, lambda ask=ask: ask(agent(task)))
+    for run_agent in (whole, streamed):
+        error = raised(ModelHTTPError, lambda run_agent=run_agent: run_agent(agent(task)))
         check(error.status_code >= 500, True, f"status {error.status_code}")
 
 
 def cancel(task: Task) -> float:
-    """Whoever waits for an agent's answer gives up."""
+    """The task that awaits an agent's answer is cancelled."""
 
     async def give_up() -> float:
         waiting = asyncio.create_task(read(agent(task)))

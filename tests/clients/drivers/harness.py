@@ -48,10 +48,10 @@ def raised(kinds: Kinds, act: Callable[[], object]) -> Any:
 
 
 def raised_as_broken(kinds: Kinds, read: Callable[[], object]) -> None:
-    """`read` has to raise, with what the proxy says of a stream that broke off."""
+    """`read` has to raise, with the proxy's message for a stream that broke off."""
     message = str(raised(kinds, read))
     if FACTS["broken"] not in message:
-        raise AssertionError(f"it says {message[-200:]!r}")
+        raise AssertionError(f"unexpected message {message[-200:]!r}")
 
 
 def now() -> float:
@@ -92,18 +92,18 @@ def serve(features: Mapping[str, Feature]) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def answer(said: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(said) + "\n")
+    def answer(report: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(report) + "\n")
         answers.flush()
 
     answer({"ready": True})
     for line in sys.stdin:
         task = Task(**json.loads(line))
-        said: dict[str, Any] = {"feature": task.feature, "provider": task.provider, "ok": True, "why": ""}
+        report: dict[str, Any] = {"feature": task.feature, "provider": task.provider, "ok": True, "why": ""}
         try:
             result = features[task.feature](task)
             if isinstance(result, float):
-                said["left_at"] = result
-        except Exception as exc:  # noqa: BLE001 - whatever a client raises is its answer
-            said |= {"ok": False, "why": f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"}
-        answer(said)
+                report["left_at"] = result
+        except Exception as exc:  # noqa: BLE001 - every exception of a client is a result
+            report |= {"ok": False, "why": f"{type(exc).__name__}: {' '.join(str(exc).split())[:300]}"}
+        answer(report)

@@ -53,7 +53,7 @@ def history(model: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o", "qwen/qwen3", "z-ai/glm-4.6"])
-def test_results_can_be_matched_to_their_calls_whatever_their_order(model: str) -> None:
+def test_results_are_matched_to_their_calls_in_any_order(model: str) -> None:
     _user, calls, results = history(model)
     assert calls["content"].startswith("Looking.\n\n<tool_call")
     assert "call_a" in calls["content"]
@@ -84,8 +84,8 @@ def test_calls_without_unique_ids_get_distinct_labels(call_id: str | None) -> No
 
 
 def test_an_id_may_be_repeated_in_a_later_turn() -> None:
-    asked = {"role": "assistant", "tool_calls": [call("c", "ls")]}
-    *_, last = convert(HELLO, asked, result("c", "A"), asked, result("c", "B"))
+    calling = {"role": "assistant", "tool_calls": [call("c", "ls")]}
+    *_, last = convert(HELLO, calling, result("c", "A"), calling, result("c", "B"))
     assert last["content"] == '<tool_response id="c-2" name="ls">\nB\n</tool_response>'
 
 
@@ -95,8 +95,8 @@ def test_a_result_without_its_call_is_kept() -> None:
 
 
 def test_a_legacy_function_call_is_identified_by_its_name() -> None:
-    asked = {"role": "assistant", "content": None, "function_call": {"name": "ls", "arguments": "{}"}}
-    *_, last = convert(HELLO, asked, {"role": "function", "name": "ls", "content": "etc"})
+    calling = {"role": "assistant", "content": None, "function_call": {"name": "ls", "arguments": "{}"}}
+    *_, last = convert(HELLO, calling, {"role": "function", "name": "ls", "content": "etc"})
     assert last["content"] == '<tool_response id="ls" name="ls">\netc\n</tool_response>'
 
 

@@ -36,7 +36,7 @@ def test_the_example_shows_values_of_the_right_types(family: Family) -> None:
     assert json.loads(call.arguments) == {"days": 1, "hourly": True, "ids": ["..."]}
 
 
-def test_the_instructions_say_what_must_be_called() -> None:
+def test_the_instructions_name_the_required_tool() -> None:
     assert "must call at least one" in instructions(ToolUse((LS,), "required"), family="json")
     assert "must call the function ls" in instructions(ToolUse((LS,), LS), family="json")
     assert "at most one call" in instructions(ToolUse((LS,), parallel=False), family="json")

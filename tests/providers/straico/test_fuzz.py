@@ -30,7 +30,7 @@ def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any])
 
 
 LS = {"name": "ls", "parameters": {"type": "object", "properties": {"p": {"type": "integer"}}}}
-ASKED = st.sampled_from(
+REQUESTS = st.sampled_from(
     [
         {},
         {"tools": [{"function": LS}]},
@@ -49,7 +49,7 @@ REPLIES = VALUES | st.builds(
 )
 
 
-@given(REPLIES, ASKED)
+@given(REPLIES, REQUESTS)
 @settings(max_examples=200)
 def test_no_reply_breaks_the_validation(parsed: Any, fields: dict[str, Any]) -> None:
     plan = build_plan({"messages": [], **fields}, "openai/gpt-4o")

@@ -55,7 +55,7 @@ def test_a_named_tool_must_be_called() -> None:
     assert "must call the function rm" in made["messages"][0]["content"]
 
 
-def test_the_instructions_say_one_call_at_a_time() -> None:
+def test_the_instructions_demand_one_call_at_a_time() -> None:
     assert "at most one call" in body(tools=TOOLS, parallel_tool_calls=False)["messages"][0]["content"]
 
 

@@ -70,12 +70,12 @@ def test_a_stream_is_emulated_with_heartbeats(proxy: Proxy, upstream: Upstream) 
         (chunks[0]["id"], chunks[0]["created"], "straico/slow", "chat.completion.chunk")
     }
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
-    beats = [
+    heartbeats = [
         c
         for c in chunks
         if c["choices"] and c["choices"][0]["delta"] == {} and not c["choices"][0]["finish_reason"]
     ]
-    assert 3 <= len(beats) <= 6
+    assert 3 <= len(heartbeats) <= 6
     assert all(len(c["choices"][0]["delta"].get("content") or "") <= 20 for c in chunks if c["choices"])
     assert [c["usage"] for c in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1]["usage"]["total_tokens"] == 11
@@ -379,14 +379,14 @@ def test_an_invalid_schema_is_rejected_before_anything_is_sent(
 
 def test_a_disconnecting_client_cancels_the_retry(proxy: Proxy, upstream: Upstream) -> None:
     async def second(exchange: Exchange) -> None:
-        upstream.left.append("second asked")
+        upstream.left.append("second requested")
         await exchange.client_leaves()
         upstream.left.append("second left")
 
     upstream.left.clear()
     upstream.on("m", in_turn("No.", second))
     client = proxy.open_stream("straico/m", **MUST)
-    wait_until(lambda: "second asked" in upstream.left)
+    wait_until(lambda: "second requested" in upstream.left)
     client.close()
     wait_until(lambda: "second left" in upstream.left)
 
@@ -399,12 +399,12 @@ def hurried(shared_upstream: Upstream) -> Iterator[Proxy]:
 
 
 def test_both_answers_share_the_time_of_one_request(hurried: Proxy, upstream: Upstream) -> None:
-    def ask() -> None:
+    def send() -> None:
         upstream.on("m", in_turn("No.", never, after_s=0.7))
         reply = hurried.chat("straico/m", **MUST)
         assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
 
-    assert quickest_s(ask, 1.6) < 1.6
+    assert quickest_s(send, 1.6) < 1.6
 
 
 @pytest.fixture(scope="module")

@@ -67,13 +67,13 @@ def user(*parts: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, *parts]}]
 
 
-def ask(gateway: Proxy, *parts: Any, **fields: Any) -> Reply:
+def send(gateway: Proxy, *parts: Any, **fields: Any) -> Reply:
     return gateway.chat("straico/openai/gpt-4o", **{"messages": user(*parts), **fields})
 
 
 def test_an_image_is_uploaded_and_answered(gateway: Proxy, upstream: StraicoUpstream) -> None:
     content = bytes(range(256)) + b"\r\n--\r\n\n"
-    reply = ask(gateway, image(content, "image/jpeg"), temperature=0.1, max_tokens=5)
+    reply = send(gateway, image(content, "image/jpeg"), temperature=0.1, max_tokens=5)
     assert reply.json["choices"][0]["message"]["content"] == "A cat."
     assert reply.json["model"] == "straico/openai/gpt-4o"
     assert reply.headers["x-straico-price-total"] == "0.05"
@@ -93,7 +93,7 @@ def test_an_image_is_uploaded_and_answered(gateway: Proxy, upstream: StraicoUpst
 
 def test_an_https_url_is_passed_on_and_never_fetched(gateway: Proxy, upstream: StraicoUpstream) -> None:
     url = f"https://127.0.0.1:{upstream.port}/cat.png"
-    assert ask(gateway, link(url)).status == 200
+    assert send(gateway, link(url)).status == 200
     assert upstream.prompts()[0]["images"] == [url]
     assert [seen.path for seen in upstream.requests] == [PROMPT]
 
@@ -106,7 +106,7 @@ def test_a_stream_is_emulated_with_images_too(gateway: Proxy, upstream: StraicoU
 
 
 def test_the_same_image_is_uploaded_once(gateway: Proxy, upstream: StraicoUpstream) -> None:
-    assert ask(gateway, image(b"same"), image(b"other"), image(b"same")).status == 200
+    assert send(gateway, image(b"same"), image(b"other"), image(b"same")).status == 200
     assert sorted(file.content for file in upstream.files) == [b"other", b"same"]
     first, second, third = upstream.prompts()[0]["images"]
     assert first == third != second
@@ -122,7 +122,7 @@ def test_the_same_image_is_uploaded_once(gateway: Proxy, upstream: StraicoUpstre
 def test_at_most_four_are_uploaded_at_once(gateway: Proxy, upstream: StraicoUpstream) -> None:
     upstream.upload_pause_s = 0.05
     images = [image(b"many %d" % number) for number in range(9)]
-    assert ask(gateway, *images).status == 200
+    assert send(gateway, *images).status == 200
     assert (len(upstream.files), upstream.busiest) == (9, 4)
     connections = [seen.connection for seen in upstream.requests if seen.path == UPLOAD]
     assert len(set(connections)) == 9  # new ones, as an upload is not repeated
@@ -134,7 +134,7 @@ def test_at_most_four_are_uploaded_at_once(gateway: Proxy, upstream: StraicoUpst
 
 def test_tools_and_formats_work_with_images(gateway: Proxy, upstream: StraicoUpstream) -> None:
     upstream.on(f"POST {PROMPT}", in_turn(v1_reply("A cat."), v1_reply('{"animal":"cat"}')))
-    reply = ask(gateway, image(b"json"), response_format={"type": "json_object"})
+    reply = send(gateway, image(b"json"), response_format={"type": "json_object"})
     assert reply.json["choices"][0]["message"]["content"] == '{"animal":"cat"}'
     assert reply.json["usage"]["total_tokens"] == 22
     first, second = upstream.prompts()
@@ -145,12 +145,12 @@ def test_tools_and_formats_work_with_images(gateway: Proxy, upstream: StraicoUps
     tools = [{"type": "function", "function": {"name": "ls"}}]
     call = '<tool_calls>[{"name":"ls","arguments":{}}]</tool_calls>'
     upstream.on(f"POST {PROMPT}", in_turn(v1_reply(call)))
-    assert ask(gateway, link("https://a/b"), tools=tools).json["choices"][0]["finish_reason"] == "tool_calls"
+    assert send(gateway, link("https://a/b"), tools=tools).json["choices"][0]["finish_reason"] == "tool_calls"
 
 
 def test_without_images_the_other_endpoint_is_used(gateway: Proxy, upstream: StraicoUpstream) -> None:
     upstream.on("openai/gpt-4o", in_turn(straico_completion("Hi")))
-    assert ask(gateway).status == 200
+    assert send(gateway).status == 200
     assert [seen.path for seen in upstream.requests] == ["/v2/chat/completions"]
 
 
@@ -172,7 +172,7 @@ def test_an_upload_that_fails_is_the_answers_error(
     gateway: Proxy, upstream: StraicoUpstream, upload: Any, expected: tuple[int, str], streaming: bool
 ) -> None:
     upstream.upload = upload
-    reply = ask(gateway, image(b"fails"), image(b"fails too"), stream=streaming)
+    reply = send(gateway, image(b"fails"), image(b"fails too"), stream=streaming)
     assert (reply.status, reply.error["code"]) == expected
     assert upstream.prompts() == []
 
@@ -180,7 +180,7 @@ def test_an_upload_that_fails_is_the_answers_error(
 def test_uploads_are_inside_the_time_of_the_request(hurried: Proxy, upstream: StraicoUpstream) -> None:
     upstream.upload_pause_s = 30.0
     started = time.monotonic()
-    reply = ask(hurried, *[image(b"slow %d" % number) for number in range(20)])
+    reply = send(hurried, *[image(b"slow %d" % number) for number in range(20)])
     assert (reply.status, reply.error["code"]) == (504, "upstream_timeout")
     assert time.monotonic() - started < upstream.upload_pause_s
 
@@ -203,12 +203,12 @@ def test_a_disconnecting_client_cancels_its_uploads(gateway: Proxy, upstream: St
 def test_other_urls_are_rejected_before_anything_is_sent(
     gateway: Proxy, upstream: StraicoUpstream, url: str
 ) -> None:
-    reply = ask(gateway, image(b"good"), link(url))
+    reply = send(gateway, image(b"good"), link(url))
     assert (reply.status, reply.error["param"]) == (400, "messages.0.content.2.image_url")
     assert upstream.requests == []
 
 
 def test_a_large_image_arrives_whole(gateway: Proxy, upstream: StraicoUpstream) -> None:
     content = bytes(range(256)) * 40_000
-    assert ask(gateway, image(content)).status == 200
+    assert send(gateway, image(content)).status == 200
     assert upstream.files[0].content == content

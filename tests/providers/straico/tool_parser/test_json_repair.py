@@ -53,5 +53,5 @@ def test_complete_elements_of_a_damaged_array_are_decoded() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "{", '{"a":NaN}', "[" * 100_000])
-def test_text_without_a_value_is_none(text: str) -> None:
+def test_text_without_a_value_gives_none(text: str) -> None:
     assert decode_values(text, 0, repair=True) is None

@@ -13,9 +13,7 @@ from sanic_proxy.providers.straico.tool_parser.scanner import Scanner
 @given(
     st.text("ab<", max_size=30), st.lists(st.tuples(st.sampled_from(["a", "b<", "aa"]), st.integers(0, 30)))
 )
-def test_a_search_finds_what_find_finds_whatever_was_searched_before(
-    text: str, searches: list[tuple[str, int]]
-) -> None:
+def test_a_search_equals_find_after_any_earlier_search(text: str, searches: list[tuple[str, int]]) -> None:
     scanner = Scanner(text)
     for mark, start in searches:
         assert scanner.find(mark, start) == text.find(mark, start)
