@@ -1,6 +1,6 @@
 """What can be wrong with a provider's answer, as bytes: a fault is written as a model's name. No I/O.
 
-    good                                a whole answer, or a stream where one was asked for
+    good                                a whole answer, or a stream if one was requested
     good;cut=120;by=rst                 the same, broken off behind byte 120 of all that goes over the wire
     status;code=503;retry-after=7;first=1   a 503 for the first request, good answers from then on
     bad-json                            a stream with a frame in its middle that is no JSON
@@ -13,6 +13,7 @@ plain good answer if none does. Faults come by count and not by chance, so that 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import zlib
@@ -31,7 +32,7 @@ BOMB_BYTES = 80 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way to answer. Offsets are bytes of all that goes over the wire, times are seconds."""
+    """One kind of answer. Offsets are bytes of all that goes over the wire, times are seconds."""
 
     scenario: str = "good"
     words: int = 4  # tokens of the answer
@@ -48,7 +49,7 @@ class Fault:
     first: int = 0  # only so many requests by this name get it; 0: all
     only: str = ""  # of those only the streams (`stream`) or the others (`whole`)
     rate: float = 1.0  # of those only this share
-    tag: str = ""  # tells requests apart; changes nothing
+    tag: str = ""  # distinguishes requests; changes nothing
 
 
 GOOD = Fault()
@@ -83,15 +84,15 @@ class Turns:
     """Selects the fault of each request by count: `rate=0.1` takes each tenth request that reaches it."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.requested: Counter[str] = Counter()
         self._shares: dict[tuple[str, int], float] = {}
 
     def select(self, name: str, *, is_streaming: bool) -> Fault:
         """The fault for the next request by this name. Raises ValueError if there is no such fault."""
         faults = alternatives(name)
-        self.asked[name] += 1
+        self.requested[name] += 1
         for position, fault in enumerate(faults):
-            if fault.first and self.asked[name] > fault.first:
+            if fault.first and self.requested[name] > fault.first:
                 continue
             if fault.only and fault.only != ("stream" if is_streaming else "whole"):
                 continue
@@ -120,7 +121,7 @@ def pieces(fault: Fault, *, is_streaming: bool) -> tuple[bytes, ...]:
 
 
 def completion(words: int = GOOD.words) -> dict[str, Any]:
-    """A chat completion as OpenAI's specification has it; Straico's price and words are more than it asks."""
+    """A chat completion as OpenAI's specification has it; Straico's price and words are additions."""
     message = {"role": "assistant", "content": _text(words), "refusal": None}
     return {
         "id": "chatcmpl-fault",
@@ -141,8 +142,8 @@ def frame(delta: Mapping[str, Any] | None = None, finish: str | None = None, **m
 
 def stream(words: int = GOOD.words) -> list[bytes]:
     """The frames of a whole stream."""
-    told = [frame({"content": f"wörd{number} "}) for number in range(words)]
-    return [frame({"role": "assistant", "content": ""}), *told, frame(finish="stop"), DONE]
+    words_frames = [frame({"content": f"wörd{number} "}) for number in range(words)]
+    return [frame({"role": "assistant", "content": ""}), *words_frames, frame(finish="stop"), DONE]
 
 
 def _text(words: int) -> str:
@@ -325,7 +326,10 @@ _OF_WHOLE: Mapping[str, Scenario] = {
 }
 
 
-# Compression that nobody asked for
+# Unrequested compression
+
+# Without the time of compression: the same bytes in every answer.
+_gzipped = functools.partial(gzip.compress, mtime=0)
 
 
 def _packed(pack: Callable[[bytes], bytes], encoding: str) -> Scenario:
@@ -344,7 +348,7 @@ def _packed(pack: Callable[[bytes], bytes], encoding: str) -> Scenario:
 def _bomb_body() -> bytes:
     """`BOMB_BYTES` in members of 1 MiB each, of which one is compressed: that takes no time."""
     block = b" " * (1024 * 1024)
-    return gzip.compress(block) * (BOMB_BYTES // len(block))
+    return _gzipped(block) * (BOMB_BYTES // len(block))
 
 
 def _bomb(_fault: Fault, is_streaming: bool) -> list[bytes]:
@@ -353,10 +357,10 @@ def _bomb(_fault: Fault, is_streaming: bool) -> list[bytes]:
 
 
 _PACKED: Mapping[str, Scenario] = {
-    "gzip": _packed(gzip.compress, "gzip"),
+    "gzip": _packed(_gzipped, "gzip"),
     "deflate": _packed(zlib.compress, "deflate"),
     "raw-deflate": _packed(lambda plain: zlib.compress(plain, wbits=-zlib.MAX_WBITS), "deflate"),
-    "gzip-cut": _packed(lambda plain: gzip.compress(plain)[:-12], "gzip"),
+    "gzip-cut": _packed(lambda plain: _gzipped(plain)[:-12], "gzip"),
     "gzip-lie": _packed(lambda plain: plain, "gzip"),
     "br": _packed(lambda plain: plain, "br"),
     "bomb": _bomb,
@@ -372,7 +376,7 @@ def _behind(wire: bytes) -> Scenario:
 
 
 def _until_close(fault: Fault, is_streaming: bool) -> list[bytes]:
-    """An answer that ends with its connection: only what is in it tells whether it is whole."""
+    """An answer that ends with its connection: only its content shows whether it is whole."""
     if is_streaming:
         return [head("connection: close", kind="text/event-stream"), *stream(fault.words)]
     return [head("connection: close"), json.dumps(completion(fault.words)).encode()]

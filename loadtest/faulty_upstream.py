@@ -1,4 +1,4 @@
-"""An OpenAI-compatible upstream whose faults are asked for by the model's name (see `faults`).
+"""An OpenAI-compatible upstream whose faults are selected by the model's name (see `faults`).
 
     python -m loadtest.faulty_upstream --port 9000
     curl localhost:9000/v1/chat/completions -d '{"model": "good;cut=200;by=rst", "stream": true}'
@@ -86,9 +86,9 @@ class FaultyUpstream:
         self.server.on("*", self._answer)
 
     @property
-    def asked(self) -> Counter[str]:
+    def requested(self) -> Counter[str]:
         """Requests by fault."""
-        return self._turns.asked
+        return self._turns.requested
 
     @property
     def connections(self) -> int:
@@ -150,7 +150,7 @@ class FaultyUpstream:
             # Read the rest of the request: a close with unread bytes is a reset, and loses the answer.
             await exchange.reader.read()
         elif not await _gone(exchange):
-            self.asked["(on a closed connection)"] += 1
+            self.requested["(on a closed connection)"] += 1
         self.half_closed -= 1
         exchange.close()
 
@@ -247,7 +247,7 @@ def _share(text: str) -> float:
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(
-        description="An upstream whose faults are asked for by the model's name. The options other than"
+        description="An upstream whose faults are selected by the model's name. The options other than"
         f" --port describe the answers of the model `{SCRIPTED}`."
     )
     parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")

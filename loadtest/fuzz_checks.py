@@ -1,4 +1,4 @@
-"""What Schemathesis holds each answer of the proxy to, and what it asks with. `scripts/fuzz` runs it.
+"""The checks of Schemathesis for each answer of the proxy, and its requests. `scripts/fuzz` runs it.
 
 The proxy's process is PROXY_PID: what a request costs is its CPU time, from /proc.
 """

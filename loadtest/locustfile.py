@@ -8,7 +8,7 @@ from SANIC_PROXY_KEY.
 `POST whole`, `POST stream` and `GET models` are requests; their numbers are milliseconds to the end of the
 answer, of a stream too. Streams are judged frame by frame (`sse_meter`), and one that is not whole is a
 failure named for what was wrong. What is measured inside streams has lines of its own, of type SSE. Locust
-takes every number for milliseconds, so their names say what they are:
+takes every number for milliseconds, so their names contain the unit:
 
     first token [ms]         from the request to the first token, of whole streams
     token gap [ms]           between tokens, every gap of whole streams; 0 if both came in one read
@@ -18,7 +18,7 @@ takes every number for milliseconds, so their names say what they are:
     unfinished [ms]          how long a stream had lasted that was still going when the run ended
 
 They are left out of `Aggregated`, which so counts requests and failures alone. The run's exit code is 1 if
-any request failed, a stream was cut, or nothing was asked at all.
+any request failed, a stream was cut, or no request was sent.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CutStream(Exception):
 class ProxyUser(FastHttpUser):
     """A client of the proxy, with a connection of its own. Its tasks are weighted when Locust has started."""
 
-    insecure = False  # the key is not for whoever answers
+    insecure = False  # the key is sent to verified hosts only
 
     def __init__(self, environment: Environment) -> None:
         self._options = options_of(environment)
@@ -70,7 +70,7 @@ class ProxyUser(FastHttpUser):
         shortest, longest = self._options.think_time
         return random.uniform(shortest, longest)
 
-    def ask(self, name: str, *, is_stream: bool) -> ResponseContextManager:
+    def send(self, name: str, *, is_stream: bool) -> ResponseContextManager:
         body = {
             "model": self._options.model,
             "messages": [{"role": "user", "content": self._options.prompt}],
@@ -88,7 +88,7 @@ class ProxyUser(FastHttpUser):
         )
 
     def whole(self) -> None:
-        with self.ask("whole", is_stream=False) as reply:
+        with self.send("whole", is_stream=False) as reply:
             if (problem := refusal(reply)) or (problem := flaw(reply, "choices")):
                 reply.failure(problem)
 
@@ -99,7 +99,7 @@ class ProxyUser(FastHttpUser):
 
     def stream(self) -> None:
         started_s = time.perf_counter()
-        with self.ask("stream", is_stream=True) as reply:
+        with self.send("stream", is_stream=True) as reply:
             if problem := refusal(reply):
                 reply.failure(problem)
                 return
@@ -182,7 +182,7 @@ def lines_of(reply: ResponseContextManager) -> Iterator[bytes]:
 
 
 def options_of(environment: Environment) -> Namespace:
-    """What the command line says, in Locust's options and ours."""
+    """The command line: Locust's options and ours."""
     options: Namespace | None = environment.parsed_options
     assert options is not None
     return options
@@ -199,8 +199,8 @@ def not_negative(text: str) -> int:
 def add_options(parser: LocustArgumentParser) -> None:
     group = parser.add_argument_group("sanic-proxy options")
     add = group.add_argument
-    add("--model", default="echo/echo", help="the model to ask")
-    add("--prompt", default="The quick brown fox jumps over the lazy dog. " * 5, help="what to ask")
+    add("--model", default="echo/echo", help="the model of the requests")
+    add("--prompt", default="The quick brown fox jumps over the lazy dog. " * 5, help="the prompt")
     add("--whole-weight", type=not_negative, default=10, help="share of whole answers among the requests")
     add("--stream-weight", type=not_negative, default=30, help="share of streams")
     add("--models-weight", type=not_negative, default=1, help="share of model lists")
@@ -231,7 +231,7 @@ def weigh_tasks(environment: Environment, **_others: object) -> None:
 
 @events.quitting.add_listener
 def judge(environment: Environment, **_others: object) -> None:
-    """Tell the outcome in a few lines on stdout (Locust's own go to stderr), and set the exit code by it."""
+    """Print the outcome in a few lines on stdout (Locust's own go to stderr), and set the exit code by it."""
     if environment.runner is None or isinstance(environment.runner, WorkerRunner):
         return
     if options_of(environment).csv_prefix:

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """An answer up to its end; `is_clean` says whether HTTP calls it whole."""
+    """An answer up to its end; `is_clean`: its HTTP framing is complete."""
 
     status: int
     body: bytes

@@ -1,6 +1,6 @@
 """Lines of a chat stream, each with the time it was read -> when its tokens came, and whether it is whole.
 
-No I/O and no clock: the caller reads the lines and tells the time. Frames end at a blank line, as in the HTML
+No I/O and no clock: the caller reads the lines and the clock. Frames end at a blank line, as in the HTML
 standard, chapter 9.2. A stream is whole only if the frame `[DONE]` was seen and nothing came after it.
 """
 
@@ -17,7 +17,7 @@ _MADE_BY_MODEL = ("content", "reasoning_content", "reasoning", "refusal", "tool_
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """One stream. `fault` says why it is not whole, and is empty if it is."""
+    """One stream. `fault` is the reason why it is not whole, or empty."""
 
     fault: str
     token_times_s: tuple[float, ...]
@@ -34,14 +34,14 @@ class StreamReport:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """The rate after the first token. None where there is none: below two tokens, or all in one read."""
+        """The rate after the first token. None below two tokens, or if all came in one read."""
         if len(self.token_times_s) < 2 or self.token_times_s[-1] <= self.token_times_s[0]:
             return None
         return (len(self.token_times_s) - 1) / (self.token_times_s[-1] - self.token_times_s[0])
 
 
 class StreamMeter:
-    """Fed with every line of one stream, in order; then asked once for its report.
+    """Gets every line of one stream, in order, and then makes one report.
 
     A token is a frame whose delta carries something of the model's. Providers may put several tokens of their
     own into one frame, and what they count cannot be seen from here.

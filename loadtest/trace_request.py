@@ -153,8 +153,8 @@ def scripted_upstream() -> Iterator[int]:
             process.kill()
 
 
-def ask(connection: KeptConnection, endpoint: Endpoint, *, is_stream: bool) -> None:
-    """Ask once and read the answer. Raises RuntimeError if it is not a good one."""
+def exchange(connection: KeptConnection, endpoint: Endpoint, *, is_stream: bool) -> None:
+    """Send one request and read the answer. Raises RuntimeError for an error."""
     response = connection.send(endpoint.request(endpoint.body(is_stream=is_stream)))
     body = response.read()
     if response.status != 200 or (is_stream and not body.endswith(b"data: [DONE]\n\n")):
@@ -168,10 +168,10 @@ def trace(recorder: Recorder, port: int) -> dict[str, list[Call]]:
     endpoint = Endpoint(port, MODEL, (("Authorization", f"Bearer {CLIENT_KEY}"),))
     for title, is_stream in (("whole request", False), ("streamed request", True)):
         for _ in range(WARM_UP_REQUESTS):
-            ask(connection, endpoint, is_stream=is_stream)
+            exchange(connection, endpoint, is_stream=is_stream)
         time.sleep(REST_S)
         with recorder.recording():
-            ask(connection, endpoint, is_stream=is_stream)
+            exchange(connection, endpoint, is_stream=is_stream)
             time.sleep(REST_S)
         traced[title] = recorder.calls
     connection.close()
@@ -192,7 +192,7 @@ def clean_environment(upstream_port: int) -> None:
 
 
 def serve_and_trace(upstream_port: int) -> dict[str, list[Call]]:
-    """Run the proxy in this thread, ask it from another one, stop it."""
+    """Run the proxy in this thread, send requests from another one, stop it."""
     clean_environment(upstream_port)
     from sanic import Sanic  # noqa: PLC0415 - after the settings
 

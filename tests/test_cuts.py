@@ -100,4 +100,4 @@ def check_that_nothing_is_left(upstream: FaultyUpstream, proxy: Proxy, prefix: s
     assert len(ids) == count
     assert set(ids.values()) == {1}
     assert not upstream.open_connections
-    assert not upstream.asked["(on a closed connection)"]
+    assert not upstream.requested["(on a closed connection)"]

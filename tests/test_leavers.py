@@ -47,7 +47,7 @@ class Storm:
     async def gather(self, count: int, *, is_streaming: bool) -> None:
         """Start `count` requests, and wait until each client has received what it will get."""
         gate = asyncio.Semaphore(OPENED_AT_ONCE)
-        asked = sum(self.upstream.asked.values())
+        earlier = sum(self.upstream.requested.values())
 
         async def one(number: int) -> None:
             async with gate:
@@ -60,7 +60,7 @@ class Storm:
                 self.writers.append(writer)
 
         await asyncio.gather(*map(one, range(count)))
-        await until(lambda: sum(self.upstream.asked.values()) == asked + count)
+        await until(lambda: sum(self.upstream.requested.values()) == earlier + count)
 
     async def leave(self, how: str) -> float:
         """Close all at once; the longest that an upstream connection outlived the last client."""

@@ -119,7 +119,7 @@ def test_nothing_of_all_that_is_left_behind(faulty: tuple[FaultyUpstream, Proxy]
         proxy.chat(f"groq/good;cut=300;by={how}", stream=True)
     wait_until(lambda: upstream.open_connections <= 1)  # the one that the good answers come on
     assert upstream.half_closed == 0
-    assert not upstream.asked["(on a closed connection)"]
+    assert not upstream.requested["(on a closed connection)"]
 
 
 @pytest.mark.row(12)
@@ -221,7 +221,7 @@ def test_a_redirect_leads_nowhere(faulty: tuple[FaultyUpstream, Proxy]) -> None:
     with faulty_upstream() as (elsewhere, port):
         proxy.chat(f"groq/redirect;to=http://127.0.0.1:{port}/v1/chat/completions")
         assert elsewhere.connections == 0
-    assert upstream.asked
+    assert upstream.requested
 
 
 @pytest.mark.row(4)

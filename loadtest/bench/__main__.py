@@ -36,7 +36,7 @@ class Run:
     def __init__(self, options: Options, fixture: Fixture) -> None:
         self._options = options
         self._fixture = fixture
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self.samples: Samples = {}
 
     @property
@@ -108,8 +108,8 @@ class Run:
         note(f"  {what}: {exc}")
 
     def _report_absence(self, name: str) -> None:
-        if name in self._fixture.reasons and name not in self._told:
-            self._told.add(name)
+        if name in self._fixture.reasons and name not in self._reported:
+            self._reported.add(name)
             note(f"  {name}: {self._fixture.reasons[name]}")
 
 

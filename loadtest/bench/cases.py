@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Case:
     """One load that gateways are put under.
 
-    Without `frames` the answers are whole and wrk asks; with them they are streams. `interval_ms` is the
-    upstream's wait before each frame, `stagger_ms` what the first requests are spread over, `total` the
-    number of streams where it is not for `seconds` that they are asked for.
+    Without `frames` the answers are whole and wrk is the client; with them they are streams. `interval_ms` is
+    the upstream's wait before each frame, `stagger_ms` the time over which the first requests are spread,
+    `total` the number of streams, if they are not limited by `seconds`.
     """
 
     name: str
@@ -52,5 +52,5 @@ PROCEDURES: tuple[str, ...] = ("memory", "large_memory", "imports", "starts")
 
 
 def case(name: str) -> Case:
-    """The case of that name; KeyError if there is none."""
+    """The case of that name. Raises KeyError."""
     return {each.name: each for each in CASES}[name]

@@ -75,7 +75,7 @@ def await_answer(endpoint: Endpoint, session: Session, timeout_s: float) -> byte
     body, seen = endpoint.body(is_stream=False), "nothing listens"
     while time.monotonic() < until and session.is_running:
         try:
-            status, answer = endpoint.ask(body)
+            status, answer = endpoint.send(body)
         except (OSError, http.client.HTTPException) as exc:
             seen = str(exc)
         else:
@@ -103,7 +103,7 @@ def await_health(port: int, session: Session, timeout_s: float) -> None:
 
 
 class Fixture:
-    """Starts gateways when they are first asked for, and remembers why one could not be started."""
+    """Starts gateways on their first use, and remembers why one could not be started."""
 
     def __init__(self, paths: Paths, cores: Cores, loader: Loader) -> None:
         self.paths = paths

@@ -1,4 +1,4 @@
-"""The gateways: how each is started, and how it wants to be asked. A row of the table each."""
+"""The gateways: how each is started, and the form of its requests. A row of the table each."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Launcher = Callable[[Paths, int], Launch]
 
 
 def free_port() -> int:
-    """A port nobody listens on just now."""
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -77,7 +77,7 @@ def free_port() -> int:
 
 
 def found(tool: str) -> str:
-    """The path of a program. Raises StartError that says how to get it."""
+    """The path of a program. Raises StartError with how to install it."""
     path = shutil.which(tool) or (shutil.which(f"/usr/sbin/{tool}") if tool == "nginx" else None)
     if path is None:
         raise StartError(f"needs {PACKAGES.get(tool, tool)}")
@@ -203,7 +203,7 @@ def proxy_two_workers(paths: Paths, port: int) -> Launch:
 
 
 def proxy_unchecked(paths: Paths, port: int) -> Launch:
-    """The proxy without its checks of each frame, to tell what they cost."""
+    """The proxy without its checks of each frame, to measure their cost."""
     if not (paths.proxy_root / "loadtest/bench/unchecked.py").exists():
         raise StartError("there is no loadtest/bench/unchecked.py")
     return _proxy(paths, port, _provider(paths.upstream), app="loadtest.bench.unchecked")

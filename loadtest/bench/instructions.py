@@ -12,7 +12,7 @@ the start of the process, cancel out.
 Under callgrind a gateway is about fifty times slower, so an upstream that sends at its own pace would fill
 the socket buffers, and the gateway would read many frames at once: the count would depend on timing. So
 streams advance in lock-step: the upstream sends a burst as one send(), the client waits until it has
-received those frames, and only then asks the upstream for the next burst. A paced frame is a burst of one;
+received those frames, and only then requests the next burst of the upstream. A paced frame is a burst of one;
 frames back to back come in bursts of BURST. The stock Sanic app has no upstream: it streams as many frames,
 paced ones with a sleep after each.
 """
@@ -112,7 +112,7 @@ class CallgrindCounter:
 
 
 def parsed_total(output: str) -> int:
-    """The sum over the threads that `callgrind_control -e` lists. Raises LoadError if there are none."""
+    """The sum over the threads that `callgrind_control -e` lists. Raises LoadError without one."""
     threads = re.findall(r"^ *Th *\d+ +([\d,]+)", output, re.MULTILINE)
     if not threads:
         raise LoadError(f"callgrind_control printed no totals: {output.strip()[-300:]}")
@@ -120,7 +120,7 @@ def parsed_total(output: str) -> int:
 
 
 class LockStepClient:
-    """Asks one gateway for whole answers and streams, and advances the streams of the upstream."""
+    """Requests whole answers and streams of one gateway, and advances the streams of the upstream."""
 
     def __init__(self, fixture: Fixture, endpoint: Endpoint, *, has_upstream: bool) -> None:
         self._fixture = fixture
@@ -137,17 +137,17 @@ class LockStepClient:
         """`amount` whole answers if `burst` is 0, else one stream with that many frames. Raises LoadError."""
         if not burst:
             for _ in range(amount):
-                self._ask(self._endpoint.path, is_stream=False).read()
+                self._send(self._endpoint.path, is_stream=False).read()
         elif self._has_upstream:
             self._relayed_stream(burst, amount)
         else:
             interval_ms = STOCK_INTERVAL_MS if burst == 1 else 0
-            response = self._ask(f"/frames/{amount}/{interval_ms}", is_stream=True)
+            response = self._send(f"/frames/{amount}/{interval_ms}", is_stream=True)
             _expect(response.read().count(b"\n\n"), amount)
 
     def _relayed_stream(self, burst: int, amount: int) -> None:
         self._fixture.script(frames=amount, burst=burst, step=1)
-        response = self._ask(self._endpoint.path, is_stream=True)
+        response = self._send(self._endpoint.path, is_stream=True)
         frames = FrameCounter()
         total = amount + CLOSING_FRAMES
         wanted = min(burst, total)
@@ -161,7 +161,7 @@ class LockStepClient:
             self._upstream.send(STEP).read()
         response.read()
 
-    def _ask(self, path: str, *, is_stream: bool) -> HTTPResponse:
+    def _send(self, path: str, *, is_stream: bool) -> HTTPResponse:
         endpoint = dataclasses.replace(self._endpoint, path=path)
         response = self._connection.send(endpoint.request(endpoint.body(is_stream=is_stream)))
         if response.status != 200:

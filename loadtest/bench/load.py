@@ -29,7 +29,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a gateway answers, and how it wants to be asked.
+    """The address of a gateway, and the form of its requests.
 
     `is_exact`: its streams are the upstream's, byte for byte; else only the content is compared.
     """
@@ -49,7 +49,7 @@ class Endpoint:
 
     def body(self, *, is_stream: bool, size_bytes: int = 0) -> bytes:
         """A request of about 250 bytes; padded to `size_bytes` with a long system message if that is more."""
-        question = "How do I tell a gateway that is slow from a provider that is? Answer in two sentences."
+        question = "How do I distinguish a slow gateway from a slow provider? Answer in two sentences."
         system = "You are a patient engineer."
         fields: dict[str, object] = {"model": self.model, "stream": is_stream}
         if is_stream:
@@ -71,8 +71,8 @@ class Endpoint:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"POST {self.path} HTTP/1.1\r\n{lines}\r\n".encode() + body
 
-    def ask(self, body: bytes, timeout_s: float = 10.0) -> tuple[int, bytes]:
-        """Ask once over a connection of its own: status and body. Raises OSError or HTTPException."""
+    def send(self, body: bytes, timeout_s: float = 10.0) -> tuple[int, bytes]:
+        """Send one request over a connection of its own: status and body. Raises OSError or HTTPException."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
         try:
             connection.request("POST", self.path, body, self.all_headers())
@@ -174,11 +174,11 @@ class Loader:
                 client.kill()
 
 
-def parsed_report(output: str, complaint: str) -> Metrics:
-    """The numbers of the last line of JSON. Raises LoadError if there is none, or nothing was answered."""
+def parsed_report(output: str, error_output: str) -> Metrics:
+    """The numbers of the last line of JSON. Raises LoadError without one, or without answers."""
     lines = [line for line in output.splitlines() if line.startswith("{")]
     if not lines:
-        raise LoadError(f"no report: {(output + complaint).strip()[-300:]}")
+        raise LoadError(f"no report: {(output + error_output).strip()[-300:]}")
     report = json.loads(lines[-1])
     first_error = report.pop("first_error", "")
     if not (report.get("requests") or report.get("streams") or report.get("held")):

@@ -46,7 +46,7 @@ def _package_versions(python: Path) -> dict[str, str]:
 
 
 def _version(tool: str, flag: str) -> str:
-    """The first number with dots that the tool says of itself."""
+    """The first number with dots in the tool's output."""
     path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin")
     if path is None:
         return "absent"

@@ -17,7 +17,7 @@ BASELINE = ROOT / "loadtest/baseline.json"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What was asked for."""
+    """The options of a run."""
 
     rows: list[Row]
     runs: int

@@ -108,7 +108,7 @@ def large_memory(fixture: Fixture, _: bool) -> Results:
 
 def _status(endpoint: Endpoint, body: bytes) -> str:
     try:
-        return str(endpoint.ask(body, timeout_s=20)[0])
+        return str(endpoint.send(body, timeout_s=20)[0])
     except (OSError, HTTPException) as exc:
         return str(exc)
 

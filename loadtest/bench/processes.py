@@ -16,7 +16,7 @@ from typing import TextIO
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# What a child sees of our environment; keys, proxies and settings of whoever runs this are not among it.
+# What a child inherits of the environment: no keys, proxies and settings of the user.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 LOCK_WAIT_S = 600.0
 TERM_WAIT_S = 5.0
@@ -112,7 +112,7 @@ class Session:
         return sorted(pid for pid in found if _is_of(pid, self._process.pid))
 
     def workers(self) -> list[int]:
-        """Sanic's workers, which it gives a name; all processes if there are none."""
+        """Sanic's workers, by their names; all processes if there are no workers."""
         pids = self.pids()
         return [pid for pid in pids if "SANIC_WORKER_NAME=" in _environment(pid)] or pids
 
@@ -136,7 +136,7 @@ class Session:
             before = now
 
     def stop(self) -> None:
-        """Ask the first process to end, then all, then make them; returns when none is left.
+        """Signal the first process to end, then all, then kill them; returns when all have ended.
 
         It takes a moment if the first one ends its children, and at most twelve seconds.
         """
@@ -154,7 +154,7 @@ class Session:
                 time.sleep(0.02)
 
     def _is_left(self, *, of_all: bool) -> bool:
-        is_running = self.is_running  # asks, and so buries the first process if it has ended
+        is_running = self.is_running  # which reaps the first process if it has ended
         return bool(self.pids()) if of_all else is_running
 
 

@@ -12,7 +12,7 @@ Samples = Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]
 Medians = dict[str, dict[str, dict[str, float]]]
 # Faults are not averaged away.
 WORST = frozenset({"errors", "lost"})
-# Counts that say only how long was measured, and extremes, which no two runs share.
+# Counts that depend on the length of the run only, and extremes, which differ between runs.
 PASSING = frozenset(
     {
         "comments",

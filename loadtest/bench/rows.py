@@ -13,7 +13,7 @@ VLLM = "vllm-router"
 
 
 class Unmeasured(Exception):
-    """A figure that a judgement needs is not there; the text says why."""
+    """A figure that a judgement needs is missing; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line of the verdict. `is_met` is None for what is only reported, or could not be measured."""
+    """One line of the verdict. `is_met` is None for figures that are only reported or missing."""
 
     row: int
     what: str
@@ -263,7 +263,7 @@ ROWS: tuple[Row, ...] = (
     Row(8, "Request bodies of 1 MiB", {"large": ("nginx", "proxy"), "large_memory": ("proxy",)}, _large),
     Row(9, "Import and start", {"imports": ("proxy",), "starts": ("proxy",)}, _start),
     Row(10, "Two workers", {"whole": ("proxy", "proxy-2-workers")}, _workers),
-    Row(11, "Straico, converted both ways", {"whole": ("proxy", "proxy-straico")}, _straico),
+    Row(11, "Straico, request and answer converted", {"whole": ("proxy", "proxy-straico")}, _straico),
     Row(
         12,
         "Rows 1, 4, 5 with TLS to the upstream",
@@ -274,7 +274,7 @@ ROWS: tuple[Row, ...] = (
 
 
 def chosen(text: str) -> list[Row]:
-    """The rows of a list like `1,4,5`; all if it is empty. Raises ValueError that says what is allowed."""
+    """The rows of a list like `1,4,5`; all if it is empty. Raises ValueError with the allowed ones."""
     numbers = [part.strip() for part in text.split(",") if part.strip()]
     known = {str(row.number): row for row in ROWS}
     if unknown := [each for each in numbers if each not in known]:
@@ -294,7 +294,7 @@ def plan(rows: list[Row], peers: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def judged(rows: list[Row], figures: Figures) -> list[Check]:
-    """The verdict on each row; a row that could not be measured says why."""
+    """The verdict on each row; a row that could not be measured has the reason."""
     checks: list[Check] = []
     for row in rows:
         try:

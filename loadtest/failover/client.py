@@ -34,7 +34,7 @@ class _Failed(Exception):
     """The call is an error."""
 
 
-async def ask(port: int, model: str, *, is_streaming: bool, limit_s: float) -> Outcome:
+async def send_chat(port: int, model: str, *, is_streaming: bool, limit_s: float) -> Outcome:
     """One call, which has hung if nothing has come of it a second after `limit_s`."""
     outcome = Outcome()
     began = time.monotonic()

@@ -82,11 +82,11 @@ async def measure(cell: Cell) -> Result:
         with ExitStack() as stack:
             port = await asyncio.to_thread(stack.enter_context, _proxy(cell, wall.port))
             for _ in range(4 * cell.workers if cell.is_warm else 0):
-                await client.ask(port, "wall/fb-ok", is_streaming=cell.is_streaming, limit_s=ALIVE_S)
+                await client.send_chat(port, "wall/fb-ok", is_streaming=cell.is_streaming, limit_s=ALIVE_S)
             wall.reset()
             outcomes = await _calls(cell, port)
             log = list(wall.log)
-            alive = await client.ask(port, "wall/fb-ok", is_streaming=False, limit_s=ALIVE_S)
+            alive = await client.send_chat(port, "wall/fb-ok", is_streaming=False, limit_s=ALIVE_S)
             await asyncio.to_thread(stack.close)
     run = Run(outcomes, log, scenario.model, cell.times, alive.error is None)
     required, wished = problems(scenario, run)
@@ -107,7 +107,7 @@ async def _calls(cell: Cell, port: int) -> list[client.Outcome]:
     for _ in range(scenario.calls[cell.is_fast]):
         next_at = time.monotonic() + scenario.interval_s[cell.is_fast]
         outcomes.append(
-            await client.ask(port, MODEL, is_streaming=cell.is_streaming, limit_s=scenario.limit_s)
+            await client.send_chat(port, MODEL, is_streaming=cell.is_streaming, limit_s=scenario.limit_s)
         )
         await asyncio.sleep(max(0.0, next_at - time.monotonic()))
     return outcomes

@@ -1,4 +1,4 @@
-"""The scenarios: what is asked, and what is required of the calls and of the wall's log. Pure."""
+"""The scenarios: the requests, and what is required of the calls and of the wall's log. Pure."""
 
 from __future__ import annotations
 

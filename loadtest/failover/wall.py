@@ -43,7 +43,7 @@ FAST = Times(first_token=3, stall=4, no_response=15, outage=6, word=0.005)
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong. Waits are names of `Times`; word counts say behind which word it happens."""
+    """What is wrong. Waits are names of `Times`; word counts are the word after which it happens."""
 
     attempts: int | None = None  # only the first so many have the fault; None: all of them
     during: str = ""  # only for so long after a reset
@@ -227,7 +227,7 @@ async def _read(reader: asyncio.StreamReader) -> dict[str, Any] | None:
 
 
 class _Answering:
-    """One answer on its way."""
+    """One answer that is being sent."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-request-id: probe\r\ncon
 
 @dataclass
 class Soak:
-    """A proxy under way, and what has been seen of it."""
+    """A running proxy, and its measurements."""
 
     proxy: Session
     log: Path
@@ -45,7 +45,7 @@ class Soak:
     _read_bytes: int = 0
 
     async def run(self, minutes: float) -> None:
-        """Traffic for so long, then quiet until nothing is under way and idle connections are closed."""
+        """Traffic for so long, then quiet until nothing is in flight and idle connections are closed."""
         before = self.descriptors()
         visitors = asyncio.ensure_future(self.traffic.run())
         next_at = time.monotonic()
@@ -137,9 +137,9 @@ def settings(upstream: str) -> dict[str, str]:
 def _wait_for(session: Session, log: Path, text: str, times: int) -> str:
     until = time.monotonic() + START_S
     while time.monotonic() < until and session.is_running:
-        said = log.read_text(errors="replace")
-        if said.count(text) >= times:
-            return said
+        content = log.read_text(errors="replace")
+        if content.count(text) >= times:
+            return content
         time.sleep(0.05)
     raise StartError(session.log_tail())
 
@@ -147,38 +147,38 @@ def _wait_for(session: Session, log: Path, text: str, times: int) -> str:
 def problems(soak: Soak, found: list[Trend]) -> list[str]:
     """Why the soak has failed; none if it has not."""
     wrong = soak.traffic.wrong
-    said = [f"{trend.bound.field} grows" for trend in found if not trend.is_flat]
+    found_problems = [f"{trend.bound.field} grows" for trend in found if not trend.is_flat]
     if soak.in_flight():
-        said.append(f"{soak.in_flight()} requests are still under way")
+        found_problems.append(f"{soak.in_flight()} requests are still in flight")
     if soak.left_open > SPARE_DESCRIPTORS:
-        said.append(f"{soak.left_open} descriptors are left open")
+        found_problems.append(f"{soak.left_open} descriptors are left open")
     if wrong:
-        said.append(f"{len(wrong)} requests came to what they may not: {'; '.join(wrong[:5])}")
+        found_problems.append(f"{len(wrong)} requests had an unexpected outcome: {'; '.join(wrong[:5])}")
     if not soak.proxy.is_running:
-        said.append("the proxy has died")
+        found_problems.append("the proxy has died")
     if b"Traceback" in soak.log.read_bytes():
-        said.append("there is a traceback in the log")
-    return said
+        found_problems.append("there is a traceback in the log")
+    return found_problems
 
 
 def doubts(samples: Sequence[Sample], outcomes: Mapping[str, int]) -> list[str]:
     """Why the soak proves little: it was itself starved of CPU time."""
     share = starved_share(samples)
     unanswered = sum(count for name, count in outcomes.items() if name.endswith(STARVED))
-    said = []
+    reasons = []
     if share > MOST_STARVED_SAMPLES:
-        said.append(
+        reasons.append(
             f"{share:.0%} of the samples came while the soak's own event loop was over {STARVED_MS:g} ms late"
         )
     if unanswered:
-        said.append(f"{unanswered} requests were unanswered as the soak did not get to read their answers")
-    return said
+        reasons.append(f"{unanswered} requests were unanswered as the soak did not get to read their answers")
+    return reasons
 
 
 def report(soak: Soak, minutes: float) -> tuple[list[str], list[str]]:
     """Print the verdict and write what it rests on. Returns the problems and the doubts."""
     found = trends(soak.samples)
-    said = problems(soak, found)
+    failures = problems(soak, found)
     doubtful = doubts(soak.samples, soak.traffic.outcomes)
     RESULTS.mkdir(parents=True, exist_ok=True)
     base = RESULTS / f"{datetime.now():%Y%m%d-%H%M%S}-soak"
@@ -189,19 +189,19 @@ def report(soak: Soak, minutes: float) -> tuple[list[str], list[str]]:
         print(one)
     result = {
         "minutes": minutes,
-        "problems": said,
+        "problems": failures,
         "doubts": doubtful,
         "outcomes": soak.traffic.outcomes,
     }
     lines = {"trends": list(map(str, found)), "samples": list(map(asdict, soak.samples))}
     base.with_suffix(".json").write_text(json.dumps({**result, **lines}, indent=1))
-    # Here, so that whoever has no matplotlib still has the verdict above.
+    # Imported here, so that the verdict above does not need matplotlib.
     from loadtest.soak.plot import draw  # noqa: PLC0415
 
-    verdict = "; ".join([*said, *doubtful]) or "all flat"
+    verdict = "; ".join([*failures, *doubtful]) or "all flat"
     draw(soak.samples, base.with_suffix(".png"), f"{minutes:g} minutes: {verdict}")
     print(f"results: {base.relative_to(ROOT)}.json and .png")
-    return said, doubtful
+    return failures, doubtful
 
 
 def options() -> argparse.Namespace:
@@ -209,7 +209,7 @@ def options() -> argparse.Namespace:
         prog="scripts/soak",
         description=__doc__,
         epilog="Exit code: 0 nothing stays and every request was answered or got an error; 1 not so; "
-        "2 it could not run; 3 the machine was too busy to tell.",
+        "2 it could not run; 3 the machine was too busy for a verdict.",
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10); may be a fraction")
     parser.add_argument("--clients", type=int, default=30, help="visitors at a time (30)")
@@ -218,7 +218,7 @@ def options() -> argparse.Namespace:
 
 
 def stop_cleanly(number: int, frame: object) -> NoReturn:
-    """Leave by the front door, so that what has been started is stopped."""
+    """Exit through the context managers, which stop what has been started."""
     sys.exit(2)
 
 
@@ -231,12 +231,12 @@ def main() -> int:
             with started(Path(directory), given.workers) as (proxy, log, ports):
                 soak = Soak(proxy, log, Traffic(*ports, given.clients))
                 asyncio.run(soak.run(given.minutes))
-                said, doubtful = report(soak, given.minutes)
+                failures, doubtful = report(soak, given.minutes)
         except StartError as exc:
             print(f"it did not start:\n{exc}", file=sys.stderr)
             return 2
-    if said:
-        print("FAILED: " + "; ".join([*said, *doubtful]))
+    if failures:
+        print("FAILED: " + "; ".join([*failures, *doubtful]))
         return 1
     if doubtful:
         print("NOT MEASURED: " + "; ".join(doubtful) + "; run it again on a quieter machine")

@@ -41,7 +41,7 @@ class Kind:
 
 
 def outcome(got: Ended) -> str:
-    """`whole`, `error` (told as one), `broken` (by HTTP), or `quiet`: what looks whole and is not."""
+    """`whole`, `error` (for the client), `broken` (HTTP framing), or `quiet`: looks whole and is not."""
     if not got.is_clean:
         return "broken"
     if got.body.startswith((b"data:", b":")):
@@ -74,7 +74,7 @@ async def _cut(port: int, request_id: str, dice: random.Random) -> str:
 
 
 async def _leave(port: int, request_id: str, dice: random.Random) -> str:
-    """Ask, wait for some of the answer or none, and go."""
+    """Send a request, wait for part of the answer or none of it, and disconnect."""
     hush = dice.choice((0, BEHIND_CONTENT))
     request = chat_request(f"{GOOD}/good;hush={hush}", request_id, is_streaming=True)
     async with sent(port, request) as (reader, writer):
@@ -200,7 +200,7 @@ class Traffic:
         await asyncio.gather(self.lag.watch(self.stop), self._go_around(), *visitors)
 
     async def _go_around(self) -> None:
-        """Ask the upstream itself, for comparison."""
+        """Send requests to the upstream itself, for comparison."""
         request = chat_request("good", "around", is_streaming=False)
         while not self.stop.is_set():
             began = time.monotonic()

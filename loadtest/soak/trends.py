@@ -85,10 +85,10 @@ class Trend:
 
     @override
     def __str__(self) -> str:
-        said = "flat" if self.is_flat else "GROWS"
+        shape = "flat" if self.is_flat else "GROWS"
         bound = self.bound
         return (
-            f"{bound.field:12} {said:6}{self.per_minute:+9.3f} {bound.unit}/min (error {self.error:.3f}, "
+            f"{bound.field:12} {shape:6}{self.per_minute:+9.3f} {bound.unit}/min (error {self.error:.3f}, "
             f"may {bound.per_minute:g}), mean {self.mean:.1f}, largest {self.largest:.1f}"
         )
 

@@ -37,7 +37,7 @@ class Document(OpenAPIExtension):  # type: ignore[no-untyped-call]
     name = "document"
 
     def label(self) -> str:  # type: ignore[explicit-override]
-        """Nothing to say at the start."""
+        """No line at the start."""
         return ""
 
 

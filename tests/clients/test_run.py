@@ -171,7 +171,7 @@ def test_results_have_to_come_back_under_their_ids() -> None:
     assert not judged("parallel", native((CALL_IDS[1], str(lima)), (CALL_IDS[0], oslo)))
     swapped = native((CALL_IDS[1], oslo), (CALL_IDS[0], str(lima)))
     assert judged("parallel", swapped) == "the second request lacks the result for Oslo, Lima"
-    assert judged("tools-stream", Noticed([seen(stream=True)])).endswith("1 times instead of twice")
+    assert judged("tools-stream", Noticed([seen(stream=True)])).endswith("1 requests instead of 2")
 
 
 def straico(call_id: str, result_id: str) -> Noticed:

@@ -49,7 +49,7 @@ def response_to(endpoint: Endpoint, body: bytes, path: str = "/v1/chat/completio
 
 
 def test_a_whole_answer_is_of_the_size_that_the_rows_name(upstream: Endpoint) -> None:
-    status, body = upstream.ask(upstream.body(is_stream=False))
+    status, body = upstream.send(upstream.body(is_stream=False))
     assert status == 200
     assert 500 <= len(body) <= 700
 
@@ -77,7 +77,7 @@ def test_each_frame_is_a_chunk_of_about_260_bytes(upstream: Endpoint) -> None:
 
 
 def test_a_large_request_is_taken_whole(upstream: Endpoint) -> None:
-    assert upstream.ask(upstream.body(is_stream=False, size_bytes=2**20))[0] == 200
+    assert upstream.send(upstream.body(is_stream=False, size_bytes=2**20))[0] == 200
 
 
 def test_whole_streams_are_counted_with_their_frames(started: Fixture, upstream: Endpoint) -> None:

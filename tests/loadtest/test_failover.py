@@ -34,7 +34,8 @@ def outcomes_of(*models: str, is_streaming: bool) -> tuple[list[Outcome], list[E
 
     async def work(wall: Wall) -> tuple[list[Outcome], list[Entry]]:
         outcomes = [
-            await client.ask(wall.port, model, is_streaming=is_streaming, limit_s=10) for model in models
+            await client.send_chat(wall.port, model, is_streaming=is_streaming, limit_s=10)
+            for model in models
         ]
         return outcomes, wall.log
 
@@ -79,9 +80,9 @@ def test_an_unknown_model_is_a_404() -> None:
 
 def test_an_outage_ends_with_its_time() -> None:
     async def work(wall: Wall) -> list[str | None]:
-        during = await client.ask(wall.port, "fb-s15", is_streaming=False, limit_s=10)
+        during = await client.send_chat(wall.port, "fb-s15", is_streaming=False, limit_s=10)
         await asyncio.sleep(SHORT.outage - wall.now() + 0.01)
-        after = await client.ask(wall.port, "fb-s15", is_streaming=False, limit_s=10)
+        after = await client.send_chat(wall.port, "fb-s15", is_streaming=False, limit_s=10)
         return [during.error, after.error]
 
     assert with_wall(work) == ["503 overloaded", None]
@@ -89,7 +90,7 @@ def test_an_outage_ends_with_its_time() -> None:
 
 def test_a_call_without_an_end_has_hung() -> None:
     async def work(wall: Wall) -> Outcome:
-        return await client.ask(wall.port, "fb-s06", is_streaming=True, limit_s=-0.9)
+        return await client.send_chat(wall.port, "fb-s06", is_streaming=True, limit_s=-0.9)
 
     assert with_wall(work).has_hung
 
