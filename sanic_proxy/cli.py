@@ -133,7 +133,7 @@ def _apply_flags(options: argparse.Namespace) -> dict[str, str]:
 
 
 def serve_proxy(settings: Settings, further: Sequence[str] = ()) -> int:
-    """Replace this process with Sanic's own command, so that there is one way to start.
+    """Replace this process with Sanic's own command, so that there is one start procedure.
 
     `further` are arguments of Sanic's, such as `--dev`.
     """

@@ -30,7 +30,7 @@
     │   │   └── UpstreamRedirect     502 upstream_redirect
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
     │   │   └── UpstreamAccessDenied 502 upstream_access_denied: the key is valid, but not for this
-    │   ├── UpstreamRejected         4xx that concerns the target (a retired model, say), status kept
+    │   ├── UpstreamRejected         4xx that concerns the target (for example a retired model), status kept
     │   │   └── UpstreamBusy         4xx for a passing state of the target (408, 424, 498), status kept
     │   ├── UpstreamUnavailable      503 upstream_unavailable
     │   │   └── CircuitOpen          503 upstream_circuit_open
@@ -39,10 +39,10 @@
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
     └── ShuttingDown                 503 server_shutting_down
 
-An error is complete when it is constructed, and not modified afterwards: whoever needs it without keys
+An error is complete when it is constructed, and not modified afterwards: code that needs it without keys
 (the renderer of responses, the log) takes the copy that `redacted` returns.
 
-`retryable` tells whether a repeat by the client can succeed. Where it is false, the response carries
+`retryable`: a retry by the client can succeed. Where it is false, the response carries
 `x-should-retry: false`, which the OpenAI SDKs obey.
 """
 
@@ -76,7 +76,7 @@ class Facts(TypedDict, total=False):
     answer that began as a success, would have answered with. `details` are further fields of the provider's
     error object, bounded; `headers` are those of its response headers that are returned with the error.
     `blames_target` overrides the class: whether the failure counts against the target. `log_text` is for
-    the log alone: an HTML page's text, or what a provider says about the proxy's key. `body` is the
+    the log alone: an HTML page's text, or a provider's message about the proxy's key. `body` is the
     provider's whole body, where a client of the same dialect gets it unmodified, with `upstream_status`.
     """
 
@@ -93,7 +93,7 @@ class Facts(TypedDict, total=False):
 class ProxyError(Exception):
     """The base: catch it to catch everything this proxy raises on purpose.
 
-    `message` is read by the client: it says what happened and what to do, and never holds a key, a prompt
+    `message` is read by the client: it has the cause and the remedy, and never contains a key, a prompt
     or a stack trace. In place of a text it may be a provider's whole error object, whose type, param and
     code are kept. `Facts` describes the other keywords.
     """
@@ -102,7 +102,7 @@ class ProxyError(Exception):
     type: str = "server_error"
     code: str | None = None
     retryable: ClassVar[bool] = True
-    # Whether the failure counts against the target that was asked, and whether it ends all attempts.
+    # Whether the failure counts against the target that was tried, and whether it ends all attempts.
     blames_target: bool = True
     is_final: bool = False
 
@@ -366,7 +366,7 @@ class UpstreamDisconnected(UpstreamError):
 
 
 class UpstreamBadResponse(UpstreamError):
-    """The provider's answer cannot be read, or is not what was asked for."""
+    """The provider's answer cannot be read, or has another form than requested."""
 
     code = "upstream_bad_response"
 
@@ -401,14 +401,14 @@ class UpstreamAuthFailed(UpstreamError):
 class UpstreamAccessDenied(UpstreamAuthFailed):
     """The provider accepts the key, but not for this model, endpoint or region.
 
-    The provider's sentence reaches the client, as only it says what to do (verify the organization, say).
+    The provider's message is passed on, as only it has the remedy (to verify the organization, for example).
     """
 
     code = "upstream_access_denied"
 
 
 class UpstreamUnavailable(UpstreamError):
-    """The provider says that it is overloaded or down."""
+    """The provider reports that it is overloaded or down."""
 
     status = 503
     code = "upstream_unavailable"

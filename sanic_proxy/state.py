@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 # How long the last handlers, cancelled when the drain time was over, have for their `finally`.
 LAST_HANDLERS_S = 5.0
-# How often a state that has been replaced looks whether somebody still uses it.
+# How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
 MAX_REMEMBERED = 4096
 # The schema of the shared state, in the order in which it grew.

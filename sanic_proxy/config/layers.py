@@ -25,7 +25,7 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 @dataclass(slots=True)
 class Layers:
-    """The merged values. `sources` says where each came from; `toml` has the tables besides `[proxy]`."""
+    """The merged values. `sources` has the origin of each; `toml` has the tables besides `[proxy]`."""
 
     values: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Flags, environment, `.env`, TOML file and defaults -> `Settings`. Opens nothing else.
 
 Every problem is collected before one `SettingsError` is raised, so that an operator sees all of them at once.
-Values are parsed by environs, with one parser that asks the declared `Kind` of each variable.
+Values are parsed by environs, with one parser that uses the declared `Kind` of each variable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sanic_proxy.config import layers
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import MIN_HANG_TIMEOUT_S, Settings, SettingsError
 from sanic_proxy.config.providers import ProviderReader
-from sanic_proxy.config.variables import PREFIX, Kind, Variable, complaint, declared
+from sanic_proxy.config.variables import PREFIX, Kind, Variable, declared, value_problem
 
 D = TypeVar("D")
 
@@ -103,7 +103,7 @@ def _parsed(text: str, *, kind: Kind[Any]) -> Any:
     try:
         return kind.parse(text)
     except ValueError as exc:
-        raise EnvError(complaint(text, kind, exc)) from None
+        raise EnvError(value_problem(text, kind, exc)) from None
 
 
 def _ssl_cert_file(found: Layers) -> str | None:

@@ -61,7 +61,7 @@ def default_workers() -> int:
 class Timeouts:
     """Independent clocks of one request, in seconds. The proxy's own heartbeats reset none of them.
 
-    `idle_s` is silence; `stall_s` is a stream without progress, whatever else it brings.
+    `idle_s`: no bytes; `stall_s`: bytes (comments, empty frames), but no progress of the stream.
     """
 
     connect_s: float = setting("TIMEOUT_CONNECT", Duration(), 5.0, "time to connect to a provider")
@@ -183,7 +183,7 @@ NO_OPTIONS = RequestOptions()
 class ProviderSettings:
     """One provider that is on. `protocol` names the class that speaks to it; `dialects` as in the catalog.
 
-    `stream_usage`: a translated stream asks for its usage. `hoists_system`: a translated request has all
+    `stream_usage`: a translated stream requests its usage. `hoists_system`: a translated request has all
     system messages in the first one.
     """
 
@@ -302,7 +302,7 @@ class Settings:
         "comma-separated keys that clients must present; empty: open to all who can connect",
     )
     admin_key: Secret | None = setting(
-        "ADMIN_KEY", OneKey(), None, "key that opens the routes below `/admin`; empty: there are none"
+        "ADMIN_KEY", OneKey(), None, "key for the routes below `/admin`; empty: no such routes"
     )
     admin_address: tuple[str, int] | None = setting(
         "ADMIN_ADDRESS",

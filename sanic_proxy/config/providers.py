@@ -38,8 +38,8 @@ from sanic_proxy.config.variables import (
     Schema,
     Text,
     TextList,
-    complaint,
     suggestion,
+    value_problem,
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -149,7 +149,7 @@ PROVIDER_KEYS: Table = {
         Text("the name of a variable"), "the variable that holds the key; none: no key is sent"
     ),
     "headers": Key(Headers(), "further headers of each request"),
-    "models": Key(TextList("a list of model names"), "the models, instead of asking for the list"),
+    "models": Key(TextList("a list of model names"), "the models, instead of requesting the provider's list"),
     "commit_delay": Key(Duration(zero=True), f"in place of {PREFIX}STREAM_COMMIT_DELAY"),
     "timeouts": Key(
         {
@@ -168,7 +168,7 @@ PROVIDER_KEYS: Table = {
     "key_header": Key(
         Text("the name of a header"), "the header of the key; `authorization` holds it as a Bearer token"
     ),
-    "stream_usage": Key(Flag(), "`false`: translated streams do not ask for their usage"),
+    "stream_usage": Key(Flag(), "`false`: translated streams do not request their usage"),
     "hoist_system": Key(
         Flag(), "`false`: translated requests keep system messages where they stand; else all come first"
     ),
@@ -275,7 +275,7 @@ class ProviderReader:
                     self._problems.append(f"{where} {name}: expected a table with {', '.join(kind)}")
             except ValueError as exc:
                 if isinstance(kind, Kind):
-                    self._problems.append(f"{where} {name}: {complaint(value, kind, exc)}")
+                    self._problems.append(f"{where} {name}: {value_problem(value, kind, exc)}")
         return values
 
     def _tables(self) -> dict[str, dict[str, Any]]:

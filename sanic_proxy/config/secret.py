@@ -23,7 +23,7 @@ class Secret:
 
     @property
     def hint(self) -> str:
-        """Enough to tell keys apart: the last four characters of a long one, nothing of a short one."""
+        """Enough to distinguish keys: the last four characters of a long one, nothing of a short one."""
         shown = self._value[-4:] if len(self._value) >= 2 * MIN_SECRET_CHARS else ""
         return f"...{shown}" if shown else "****"
 

@@ -72,7 +72,7 @@ class Text(Kind[str]):
     @override
     def from_toml(self, value: object) -> str:
         if not isinstance(value, str):
-            raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, whatever its type
+            raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, also if its type is wrong
         return value
 
     @override
@@ -467,7 +467,7 @@ class Headers(Kind[tuple[tuple[str, str], ...]]):
 MAX_SHOWN_CHARS = 80
 
 
-def complaint(value: object, kind: Kind[Any], exc: ValueError) -> str:
+def value_problem(value: object, kind: Kind[Any], exc: ValueError) -> str:
     """What is wrong with `value`, for which `kind` raised `exc`. A secret is not shown."""
     if exc.args:
         return str(exc)

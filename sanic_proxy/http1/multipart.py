@@ -1,8 +1,8 @@
 """Finds the value of one field in a streamed multipart form, and changes no other byte. Pure.
 
 Strategy: the form is not parsed and written again. Its bytes arrive in pieces and are returned unchanged,
-except that the value of the wanted field is returned apart, so that the sender can replace it. Whatever two
-parsers could read differently is refused (RFC 7578, RFC 2046 5.1.1).
+except that the value of the wanted field is returned apart, so that the sender can replace it. Forms
+that two parsers could read differently are refused (RFC 7578, RFC 2046 5.1.1).
 
 Theory: the finder is a state machine whose state is the method that reads next:
 

@@ -181,13 +181,13 @@ class Traffic:
         request.held_bytes = size_bytes
 
     def drain(self) -> None:
-        """From now on each answer is its connection's last, those under way included."""
+        """From now on each answer is its connection's last, those in flight included."""
         self.is_draining = True
         for request in self.requests:
             request.end_connection()
 
     def cut(self, error: ProxyError) -> None:
-        """End what is under way, and tell its clients `error`."""
+        """End the requests in flight with `error`."""
         for request in list(self.requests):
             request.cut(error)
 
@@ -197,7 +197,7 @@ class Traffic:
             connection.abort()
 
     async def emptied(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no request is in flight."""
         if self.requests:
             self._emptied = asyncio.Event()
             await self._emptied.wait()

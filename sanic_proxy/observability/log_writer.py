@@ -1,7 +1,7 @@
-"""Log lines on their way to standard error: a bounded queue, and one thread that writes.
+"""The writer of log lines to standard error: a bounded queue, and one thread that writes.
 
 Why a thread: standard error may be a pipe whose reader pauses, a journal that is busy, or a disk that is
-slow, and `write` then blocks for as long as that lasts. A non-blocking descriptor is no way out, because
+slow, and `write` then blocks for as long as that lasts. A non-blocking descriptor is no solution, because
 O_NONBLOCK belongs to the open file and would change it for every process that shares it; and a look with
 `poll` before each write is no guarantee, because the workers share the pipe and another one may fill it in
 between.
@@ -51,7 +51,7 @@ def _report(dropped: int) -> bytes:
 class LogWriter:
     """Writes lines to the descriptor `fd` from a thread, which is started by the first line.
 
-    `report` makes the line that tells how many lines were dropped.
+    `report` makes the line with the number of dropped lines.
     """
 
     def __init__(self, fd: int, *, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES) -> None:

@@ -27,7 +27,7 @@ access_logger = logging.getLogger("sanic_proxy.access")
 
 # The ends of a request that need no attention.
 _NOT_FAILED = frozenset({"complete", "client_left", "cancelled"})
-# Asks a process to write the Python stacks of its threads to its log.
+# Makes a process write the Python stacks of its threads to its log.
 DUMP_SIGNAL = signal.SIGUSR2
 _NAMES = ("sanic.root", "sanic.error", "sanic.server", "sanic.websockets", "sanic_proxy")
 
@@ -160,7 +160,7 @@ class LogHandler(logging.Handler):
         self._writer.write(line)
 
     def report_line(self, dropped: int) -> bytes:
-        """The line that tells how many lines were dropped."""
+        """The line with the number of dropped lines."""
         text = "%d log lines could not be written"
         record = logging.LogRecord(__name__, logging.WARNING, "", 0, text, (dropped,), None)
         return _encoded(self.format(record))

@@ -1,6 +1,6 @@
 """What is known of one request, from its head to its end, and the observers that read it there.
 
-A record is filled in while its request is processed. When the request has ended, in whatever way (complete,
+A record is filled in while its request is processed. When the request has ended (complete,
 failed, cancelled, cut by the proxy, abandoned by its client), `finish` hands it to every observer, once. An
 observer is a function of the record; it is called on the event loop and must not block. The access log is
 one; metrics and usage accounts are others.
@@ -35,7 +35,7 @@ ANONYMOUS = Client(id="", name="")
 
 
 class Attempt(NamedTuple):
-    """One target that was asked, or passed over.
+    """One target that was tried, or skipped.
 
     `target` is its label. `outcome` is "ok", "client_left", an error's code, or why the target was passed
     over ("circuit_open", "rate_limited"). `status` is the provider's status where it answered with an error.
@@ -63,8 +63,8 @@ class RequestRecord:
 
     `dialect` is the API of a conversation ("chat"); empty for other requests.
     `waited_s` is what the proxy itself waited between its attempts, the current wait included.
-    `ended` says why the request ended: "complete", an error's code, or "client_left". `attempts` are the
-    targets in the order in which they were asked. `dropped_frames` counts the frames of the provider's stream
+    `ended` is how the request ended: "complete", an error's code, or "client_left". `attempts` are the
+    targets in the order in which they were tried. `dropped_frames` counts the frames of the provider's stream
     that were neither passed on nor a keep-alive. `is_finished`: no observer is to be called any more.
     """
 
@@ -95,7 +95,7 @@ class RequestRecord:
         return str(attempts[0]) if len(attempts) == 1 else ", ".join(map(str, attempts))
 
     def sent(self, size_bytes: int) -> None:
-        """Note bytes of the body on their way to the client."""
+        """Count bytes of the body that are sent to the client."""
         if self.first_byte is None:
             self.first_byte = time.monotonic()
         self.sent_bytes += size_bytes

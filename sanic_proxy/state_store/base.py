@@ -19,7 +19,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 
 class StoreError(Exception):
-    """The store cannot be used; the message says why, and what to do."""
+    """The store cannot be used; the message has the reason and the remedy."""
 
 
 class StoreTooNew(StoreError):

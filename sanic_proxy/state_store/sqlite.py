@@ -200,7 +200,7 @@ def _in_savepoint(connection: sqlite3.Connection, job: _Job) -> tuple[object, Ba
     try:
         result = job.work(connection)
     except sqlite3.OperationalError:
-        raise  # a full disk, say: it concerns the whole transaction
+        raise  # for example a full disk: it concerns the whole transaction
     except Exception as exc:  # noqa: BLE001 - raised where the job was submitted
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")

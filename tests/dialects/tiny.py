@@ -1,7 +1,7 @@
 """A further dialect, as small as one can be: other requests, answers, events, errors and pings than a chat's.
 
-It is served at /v1/tiny by the proxy's app, in front of every provider. `{"to": MODEL, "text": TEXT, "live":
-BOOLEAN}` is answered with `{"reply": TEXT}`, or with the events `opening`, `word`, `end`, `ping` and `failed`.
+It is served at /v1/tiny by the proxy's app, for every provider. `{"to": MODEL, "text": TEXT, "live":
+BOOLEAN}` is answered with `{"reply": TEXT}`, or with the events `opening`, `word`, `end`, `ping`, `failed`.
 """
 
 from __future__ import annotations
