@@ -48,9 +48,7 @@ class GenericProvider(ChatProvider):
     def __init__(self, provider: ProviderSettings, settings: Settings, client: UpstreamClient) -> None:
         super().__init__(provider, settings, client)
         fixed = fixed_headers(provider)
-        self._forwarded = tuple(
-            name for name in (*_FORWARDED, *provider.forward_headers) if name not in fixed
-        )
+        self._forwarded = frozenset((*_FORWARDED, *provider.forward_headers)).difference(fixed)
         self._own_headers = frozenset(provider.forward_headers)
         self._conversations = {name: Conversations(provider, DIALECTS[name]) for name in provider.dialects}
         self._models = endpoint(provider, "GET", provider.models_path or "", {**fixed, **AS_JSON})
@@ -144,6 +142,8 @@ class GenericProvider(ChatProvider):
         return endpoint(self.settings, method, path, fixed)
 
     def _headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
+        if self._forwarded.isdisjoint(client):
+            return {}
         return {
             name: value
             for name in self._forwarded
@@ -285,6 +285,8 @@ def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
 def json_type(headers: Mapping[str, str]) -> str:
     """A provider's content type for JSON; `application/json` where it labels JSON as something else."""
     named = headers.get("content-type", "application/json")
+    if named == "application/json":
+        return named
     is_json = named.lower().startswith("application/json") and is_header_value(named)
     return named if is_json else "application/json"
 

@@ -15,7 +15,7 @@ from sanic_proxy.routing import attempts
 from sanic_proxy.routing.router import Router
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.server.selection import dropped_headers, named_provider, route_headers
+from sanic_proxy.server.selection import dropped_headers, named_provider, route_headers, route_lines
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import state_of
 
@@ -42,8 +42,8 @@ async def answer_to(request: ProxyRequest, dialect: Dialect, asked: ParsedReques
     limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
-        headers = [*route_headers(request.record), *whole.headers, *chat.answer_headers]
-        return Reply(header_lines(headers + dropped_headers(chat.dropped)), whole.body)
+        headers = [*whole.headers, *chat.answer_headers, *dropped_headers(chat.dropped)]
+        return Reply(route_lines(request.record) + header_lines(headers), whole.body)
     first = targets[0].provider
     await pump(
         request,

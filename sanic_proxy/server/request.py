@@ -15,7 +15,7 @@ import logging
 import random
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -48,7 +48,7 @@ _random_bits = random.Random().getrandbits  # noqa: S311
 
 def new_request_id() -> str:
     """32 hexadecimal digits."""
-    return f"{_random_bits(128):032x}"
+    return _random_bits(128).to_bytes(16).hex()
 
 
 _NONE: Mapping[str, list[str]] = MappingProxyType({})
@@ -171,13 +171,14 @@ def _first(values: str) -> str:
     return values.partition(",")[0].strip()
 
 
-def header_lines(headers: Iterable[tuple[str, str]]) -> str:
+def header_lines(headers: Collection[tuple[str, str]]) -> str:
     """Headers as in an answer's head. Line breaks and NULs are removed."""
-    lines = [f"{name}: {value}\r\n" for name, value in headers]
-    text = "".join(lines)
-    if text.count("\n") == text.count("\r") == len(lines) and "\0" not in text:
+    text = ""
+    for name, value in headers:
+        text += f"{name}: {value}\r\n"
+    if text.count("\n") == text.count("\r") == len(headers) and "\0" not in text:
         return text
-    return "".join([_UNSAFE.sub("", line) + "\r\n" for line in lines])
+    return "".join([_UNSAFE.sub("", f"{name}: {value}") + "\r\n" for name, value in headers])
 
 
 def parsed_lines(lines: str) -> list[tuple[str, str]]:

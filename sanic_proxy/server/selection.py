@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 from sanic_proxy.config.catalog import EXAMPLE_MODEL
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.server.request import ProxyRequest, header_lines
 
 HEADER = "x-provider"
 PARAMETER = "provider"
@@ -17,6 +17,7 @@ DROPPED_HEADER = "x-sanic-proxy-dropped-params"
 _MAX_NAMES = 32
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_NAME_CHARS = 64
+_QUERY_MARK = ord("?")
 
 # What may go into an upstream's path: RFC 3986's query, escapes included.
 _QUERY = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]]*")
@@ -24,7 +25,7 @@ _QUERY = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:@/?%\[\]]*")
 
 def named_provider(request: ProxyRequest) -> str | None:
     """The provider's name; None where the model has to say. Raises InvalidRequest for two different ones."""
-    if HEADER not in request.fields and b"?" not in request.raw_url:
+    if HEADER not in request.fields and _QUERY_MARK not in request.raw_url:
         return None
     names = set(_parameters(request))
     if HEADER in request.fields:
@@ -75,6 +76,14 @@ def dropped_headers(names: Sequence[str]) -> list[tuple[str, str]]:
     safe = [_UNSAFE.sub("_", name[:_MAX_NAME_CHARS]) or "_" for name in names[:_MAX_NAMES]]
     more = [f"and-{len(names) - _MAX_NAMES}-more"] if len(names) > _MAX_NAMES else []
     return [(DROPPED_HEADER, ",".join([*safe, *more]))]
+
+
+def route_lines(record: RequestRecord) -> str:
+    """The same as lines of a head."""
+    attempts = record.attempts
+    if len(attempts) == 1 and attempts[0].outcome == "ok":  # labels hold nothing that could break a line
+        return f"x-sanic-proxy-provider: {record.provider}\r\nx-sanic-proxy-route: {attempts[0]}\r\n"
+    return header_lines(route_headers(record))
 
 
 def _query(request: ProxyRequest) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
@@ -45,7 +45,7 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
     *,
     commit_delay_s: float,
     ping_s: float,
-    headers: Callable[[], Iterable[tuple[str, str]]],
+    headers: Callable[[], Collection[tuple[str, str]]],
     heartbeat: Callable[[], Heartbeat] = lambda: PINGS,
     dialect: Dialect = CHAT,
 ) -> None:
@@ -120,7 +120,7 @@ class _Opening:
         self,
         request: ProxyRequest,
         response: Reply,
-        headers: Callable[[], Iterable[tuple[str, str]]],
+        headers: Callable[[], Collection[tuple[str, str]]],
         commit_delay_s: float,
         ping_s: float,
     ) -> None:

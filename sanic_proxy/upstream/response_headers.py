@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]{0,4096}")
+_MAX_VALUE_CHARS = 4096
+_HEADER_VALUE = re.compile(rf"[\x20-\x7e\t]{{0,{_MAX_VALUE_CHARS}}}")
 # Besides content-type: the rate limits, OpenAI's timing headers and the provider's request id.
 _RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+")
 _LONGEST_RETURNED = 64
@@ -14,7 +15,8 @@ _LONGEST_RETURNED = 64
 
 def is_header_value(value: str) -> bool:
     """Whether a value can be passed on in a header."""
-    return _HEADER_VALUE.fullmatch(value) is not None
+    is_plain = len(value) <= _MAX_VALUE_CHARS and value.isascii() and value.isprintable()
+    return is_plain or _HEADER_VALUE.fullmatch(value) is not None
 
 
 def returned_headers(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
