@@ -119,17 +119,14 @@ class KeyRing:
     The time of a look-up depends on digests alone, which clients cannot choose.
     """
 
-    __slots__ = ("_clients", "_known")
+    __slots__ = ("_clients", "_known", "is_empty")
 
     def __init__(self, settings: Settings) -> None:
         digests = {_digest(key.reveal()) for key in settings.api_keys}
         ids = {digest: digest.hex()[:_ID_DIGITS] for digest in digests}
         self._clients = {digest: Client(id=id_, name=id_[:_LABEL_DIGITS]) for digest, id_ in ids.items()}
         self._known: dict[str | None, Client] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._clients
+        self.is_empty = not digests
 
     def client_with(self, key: str) -> Client | None:
         """The client whose key this is."""

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from typing_extensions import override
 
@@ -34,7 +34,8 @@ class Client:
 ANONYMOUS = Client(id="", name="")
 
 
-class Attempt(NamedTuple):
+@dataclass(slots=True)
+class Attempt:
     """One target that was tried, or skipped.
 
     `target` is its label. `outcome` is "ok", "client_left", an error's code, or why the target was passed
@@ -51,10 +52,10 @@ class Attempt(NamedTuple):
     @override
     def __str__(self) -> str:
         """As in the route header: `groq/llama 429 35ms`."""
-        target, outcome, status, started, ended = self
-        if started is None or ended is None:
-            return f"{target} {status or outcome}"
-        return f"{target} {status or outcome} {1000 * (ended - started):.0f}ms"
+        what = self.status or self.outcome
+        if self.started is None or self.ended is None:
+            return f"{self.target} {what}"
+        return f"{self.target} {what} {round(1000 * (self.ended - self.started))}ms"
 
 
 @dataclass(slots=True)

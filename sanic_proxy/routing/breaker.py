@@ -67,33 +67,33 @@ MAX_CAUSE_CHARS = 300
 class Window:
     """Counts of the last ten seconds, by the second. Older counts are dropped on the next access."""
 
-    __slots__ = ("_at", "failures", "requests", "retries")
+    __slots__ = ("_next_second", "_slot", "failures", "requests", "retries")
 
     def __init__(self) -> None:
-        self._at = 0
+        self._next_second = 1
+        self._slot = 0
         self.requests = [0] * WINDOW_S
         self.failures = [0] * WINDOW_S
         self.retries = [0] * WINDOW_S
 
     def slot(self, now: float) -> int:
         """The index of the second `now` is in, with all that is too old set to zero."""
-        second = int(now)
-        if second != self._at:
-            self._advance(second)
-        return second % WINDOW_S
+        if now >= self._next_second:
+            self._advance(int(now))
+        return self._slot
 
     def count_request(self, now: float) -> None:
         """Count a request, first attempts and retries alike."""
-        second = int(now)
-        if second != self._at:
-            self._advance(second)
-        self.requests[second % WINDOW_S] += 1
+        if now >= self._next_second:
+            self._advance(int(now))
+        self.requests[self._slot] += 1
 
     def _advance(self, second: int) -> None:
-        for gone in range(max(self._at + 1, second - WINDOW_S + 1), second + 1):
+        for gone in range(max(self._next_second, second - WINDOW_S + 1), second + 1):
             index = gone % WINDOW_S
             self.requests[index] = self.failures[index] = self.retries[index] = 0
-        self._at = second
+        self._next_second = second + 1
+        self._slot = second % WINDOW_S
 
     def forget_outcomes(self) -> None:
         """Start anew with requests and failures."""

@@ -11,11 +11,12 @@ not make the providers work.
 from __future__ import annotations
 
 import hmac
+from functools import lru_cache
 
 from sanic.exceptions import NotFound
 
 from sanic_proxy.config.model import Settings, is_loopback
-from sanic_proxy.errors import Forbidden, ProxyError, Unauthorized
+from sanic_proxy.errors import Forbidden, Unauthorized
 from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.request import HeaderFields, public_url
 from sanic_proxy.state import KeyRing
@@ -37,14 +38,14 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
 
     A request with an Origin has passed `check_origin`.
     """
+    if keys.is_empty:
+        _check_host(settings, headers.get("host", ""))
+        if "sec-fetch-site" in headers:
+            _check_site(headers, path)
+        return ANONYMOUS
     client = keys.remembered(headers.get("authorization"))
     if client is not None and "authorization" not in headers.repeated:
         return client
-    if keys.is_empty:
-        refusal = _host_refusal(settings, headers) or _site_refusal(headers, path)
-        if refusal is not None:
-            raise refusal
-        return ANONYMOUS
     try:
         return authenticate(keys, headers)
     except Unauthorized:
@@ -102,24 +103,32 @@ def _normal(origin: str) -> str:
     return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
 
 
-def _host_refusal(settings: Settings, headers: HeaderFields) -> ProxyError | None:
+def _check_host(settings: Settings, host: str) -> None:
+    if not _is_served(host, settings.allowed_hosts):
+        raise Forbidden(
+            f"The proxy does not serve the host {_without_port(host.lower())[:100]!r}: its operator can add "
+            "it to SANIC_PROXY_ALLOWED_HOSTS",
+            code="host_denied",
+        )
+
+
+@lru_cache(maxsize=1024)  # clients send the same few with each request
+def _is_served(host: str, allowed: frozenset[str]) -> bool:
+    name = host.lower()
+    bare = _without_port(name)
+    return is_loopback(bare) or not allowed.isdisjoint((bare, name, "*"))
+
+
+def _without_port(host: str) -> str:
     # The connection has checked the header's syntax.
-    name = headers.get("host", "").lower()
-    bare = name[: name.index("]") + 1] if name.startswith("[") else name.partition(":")[0]
-    if is_loopback(bare) or {bare, name, "*"} & settings.allowed_hosts:
-        return None
-    return Forbidden(
-        f"The proxy does not serve the host {bare[:100]!r}: its operator can add it to "
-        "SANIC_PROXY_ALLOWED_HOSTS",
-        code="host_denied",
-    )
+    return host[: host.index("]") + 1] if host.startswith("[") else host.partition(":")[0]
 
 
-def _site_refusal(headers: HeaderFields, path: str) -> ProxyError | None:
-    site = headers.get("sec-fetch-site", "none")
+def _check_site(headers: HeaderFields, path: str) -> None:
+    site = headers["sec-fetch-site"]
     if site in {"none", "same-origin"} or "origin" in headers or path in _LINKED_PATHS:
-        return None
-    return Forbidden(
+        return
+    raise Forbidden(
         f"Pages of other sites may not call the proxy (Sec-Fetch-Site: {site[:40]}): its operator can allow "
         "their origins in SANIC_PROXY_CORS_ORIGINS",
         code="origin_denied",
