@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.app import ProxyApp, create_app, open_state
+from sanic_proxy.app import create_app, open_state
+from sanic_proxy.server.application import ProxyApp
 from sanic_proxy.state import state_of
 from tests.support.load import wait_until
 from tests.support.proxy import clean_environment, free_port, running_proxy, start_proxy, wait_until_ready

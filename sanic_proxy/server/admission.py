@@ -17,9 +17,10 @@ from sanic.exceptions import NotFound
 
 from sanic_proxy.config.model import Settings, is_loopback
 from sanic_proxy.errors import Forbidden, Unauthorized
+from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import ANONYMOUS, Client
-from sanic_proxy.server.request import HeaderFields, public_url
-from sanic_proxy.state import KeyRing
+from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines, public_url
+from sanic_proxy.state import AppState, KeyRing
 
 OPEN_PATHS = frozenset(
     {
@@ -31,6 +32,25 @@ OPEN_PATHS = frozenset(
 ADMIN_PREFIX = "/admin/"
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
 _LINKED_PATHS = OPEN_PATHS - {"/"}
+
+
+def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
+    """Let a request in, note its client, or return the answer to a preflight.
+
+    Raises what refuses the request. No request middleware has seen it then.
+    """
+    headers = request.fields
+    settings = state.settings
+    if "origin" in headers:
+        check_origin(settings, headers, request.ip)
+        request.answer_lines += header_lines(cors_headers(headers))
+        if is_preflight(request.method, headers):
+            return Reply(header_lines(preflight_headers(headers)), status=204)
+    request.record.client = admit(settings, state.keys, path=request.path, headers=headers)
+    traffic = state.traffic
+    if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
+        raise overloaded()
+    return None
 
 
 def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> Client:

@@ -11,6 +11,7 @@ Names that Sanic sets on instances cannot be looked up on a class. They are slot
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 
 import sanic
@@ -75,7 +76,7 @@ def _name_of(owner: object) -> str:
 check(NAMES, sanic.__version__)
 
 
-set_current: Final[Callable[[Request[Any, Any]], object]] = Request._current.set
+current_request: Final[ContextVar[Request[Any, Any]]] = Request._current
 
 
 def replace_signal_setup(function: Callable[..., None]) -> None:
@@ -112,9 +113,9 @@ __all__ = (
     "WebSocketProtocol",
     "cancel_handler",
     "check",
+    "current_request",
     "replace_manager_loop",
     "replace_signal_setup",
     "replace_state_manager",
     "run_response_middleware",
-    "set_current",
 )

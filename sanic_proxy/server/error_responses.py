@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from sanic import HTTPResponse, Request
 from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
+from sanic.handlers import ErrorHandler
+from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.routing import policy
@@ -20,6 +22,15 @@ from sanic_proxy.server.selection import route_headers
 from sanic_proxy.state import AppState
 
 logger = logging.getLogger(__name__)
+
+
+class ErrorRenderer(ErrorHandler):
+    """Renders every exception for which the application has no handler of its own."""
+
+    @override
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        return render(request, exception)
+
 
 _SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
     400: ("The request is not valid HTTP", "bad_request"),
@@ -33,7 +44,7 @@ _SANIC_TEXTS: Mapping[int, tuple[str, str]] = {
 
 
 def render(request: Request, exception: Exception) -> HTTPResponse:
-    """The response for any exception. Registered as the app's error handler."""
+    """The response for any exception."""
     error = to_client_error(request, _unrouted(request, exception) or exception)
     if not isinstance(exception, errors.ProxyError | SanicException):
         logger.error("request %s failed", getattr(request, "record", None), exc_info=exception)

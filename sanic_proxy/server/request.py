@@ -248,6 +248,7 @@ class ProxyRequest(Request[Any, Any]):
         "pieces",
         "record",
         "size_bytes",
+        "state",
         "unread_bytes",
     )  # fmt: skip
 
@@ -260,6 +261,8 @@ class ProxyRequest(Request[Any, Any]):
         transport: Any,
         app: Any,
         stream_id: int = 0,
+        *,
+        path: str | None = None,
     ) -> None:
         # Sanic's own, without the expensive fields that are rarely read: see the properties below.
         self.raw_url = url_bytes
@@ -276,11 +279,11 @@ class ProxyRequest(Request[Any, Any]):
         self._match_info = {}
         # Ours
         self.fields = headers
-        self.path = _path_of(url_bytes)  # type: ignore[misc]
+        self.path = path = _path_of(url_bytes) if path is None else path  # type: ignore[misc]
         given = headers.get("x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
         self._id = request_id
-        self.record = RequestRecord(request_id, method, self.path)
+        self.record = RequestRecord(request_id, method, path)
         self.answer_lines = f"x-request-id: {request_id}\r\n"
         # The body on its way: its pieces, how much came, whether it is whole, why it never will be.
         self.pieces: list[bytes] = []
@@ -292,6 +295,7 @@ class ProxyRequest(Request[Any, Any]):
             kind is not None and kind != "application/json" and kind[:10].lower() == "multipart/"
         )
         self.unread_bytes = 0
+        self.state: Any  # the worker's when the request began; a reload replaces it for later ones
         self.failure: Exception | None = None
         self.keeps_alive = True
         self.cut_by: ProxyError | None = None

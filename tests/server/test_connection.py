@@ -20,8 +20,9 @@ from sanic.http import Stage
 from sanic_proxy.app import app
 from sanic_proxy.errors import ClientError
 from sanic_proxy.observability.in_flight import Traffic
-from sanic_proxy.server.connection import MAX_QUEUED, MAX_UNREAD_BYTES, ProxyHttp, ProxyProtocol
+from sanic_proxy.server.connection import ProxyHttp, ProxyProtocol
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines
+from sanic_proxy.server.request_reader import MAX_QUEUED, MAX_UNREAD_BYTES
 from tests.support.load import GENEROUS_S, wait_until, wait_until_still
 from tests.support.machine import cpu_s
 from tests.support.proxy import Proxy, running_proxy
@@ -748,6 +749,76 @@ def test_a_large_body_is_not_read_while_another_request_is_in_flight() -> None:
 def test_a_path_is_taken_as_it_stands(url: bytes, path: str) -> None:
     request = ProxyRequest(url, HeaderFields(), "1.1", "GET", None, app)
     assert request.path == path
+
+
+def test_a_repeated_head_gives_the_request_that_a_parser_makes() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        wire.request_max_size = 10**6
+        http.init_for_request()  # type: ignore[no-untyped-call]
+        bodies = (b"first", b"other", b"x" * 50, b"y" * 51, b"", b"z" * 99)
+        for body in bodies:
+            head = HEAD + b"x-Client: 7\r\nContent-Length: %d\r\n\r\n" % len(body)
+            http.received(head + body)
+            again = await http.next_request()
+            other = ProxyHttp(cast("ProxyProtocol", Wire()))
+            other.set_header_max_size(8192)
+            other.received(head + body)
+            parsed = await other.next_request()
+            for request in (again, parsed):
+                assert request.is_received
+                assert dict(request.fields) == {
+                    "host": "localhost",
+                    "content-type": "application/json",
+                    "x-client": "7",
+                    "content-length": str(len(body)),
+                }
+                assert (request.method, request.path, request.version) == (
+                    "POST",
+                    "/v1/chat/completions",
+                    "1.1",
+                )
+                assert (request.take_body(), request.size_bytes) == (body, len(body))
+            assert again.record.request_id != parsed.record.request_id
+
+    on_a_wire(work)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        HEAD + b"content-length: 2\r\ncontent-length: 2\r\n\r\nab",
+        HEAD + b"content-length: +2\r\n\r\nab",
+        HEAD + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\nab",
+        HEAD.replace(b"localhost", b"a b") + b"content-length: 2\r\n\r\nab",
+    ],
+)
+def test_a_bad_head_behind_a_good_one_is_refused(second: bytes) -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        for _ in range(3):
+            http.received(HEAD + b"content-length: 2\r\n\r\nab")
+            await http.next_request()
+        http.received(second)
+        with pytest.raises((BadRequest, ClientError)):
+            await http.next_request()
+
+    on_a_wire(work)
+
+
+def test_a_head_in_the_middle_of_a_body_is_a_part_of_it() -> None:
+    async def work(wire: Wire, http: ProxyHttp) -> None:
+        inner = HEAD + b"content-length: 2\r\n\r\nab"
+        http.received(inner)
+        await http.next_request()
+        wire.request_max_size = 10**6
+        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.received(HEAD + b"content-length: %d\r\n\r\n" % (2 * len(inner)))
+        request = await http.next_request()
+        http.received(inner)
+        http.received(inner)
+        assert await whole(http) == 2 * inner
+        assert request.is_received
+
+    on_a_wire(work)
 
 
 def test_a_line_end_too_many_is_no_request() -> None:

@@ -15,7 +15,8 @@ from sanic.exceptions import SanicException
 from websockets.exceptions import ConnectionClosed, InvalidStatusCode
 from websockets.legacy.client import connect
 
-from sanic_proxy.app import ProxyApp, create_app
+from sanic_proxy.app import create_app
+from sanic_proxy.server.application import ProxyApp
 from tests.support import features
 from tests.support.features_proxy import running
 from tests.support.proxy import Proxy, free_port
