@@ -15,7 +15,7 @@ import asyncio
 import logging
 import math
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     Exchange: TypeAlias = Connection | TunnelledResponse
 
+OK = 200
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
 # What a provider answers with these statuses is about the proxy's own key and account.
@@ -169,23 +170,22 @@ class UpstreamResponse(Response):
     def __init__(
         self,
         exchange: Exchange,
-        *,
         now: Callable[[], float],
+        timeouts: Timeouts,
         content_due_at: float,
-        idle_s: float,
         total_at: float,
         decoder: Decoder | None = None,
     ) -> None:
         self._exchange: Exchange | None = exchange
         self._content_due_at = content_due_at
         self._now = now
-        self._idle_s = idle_s
-        self._heard_at = self._now()
+        self._idle_s = timeouts.idle_s
+        self._heard_at: float | None = None
         self.total_at = total_at
         self.status = exchange.status
         self.headers = exchange.headers
         self.has_length = exchange.has_length
-        self.stall_s = math.inf
+        self.stall_s = timeouts.stall_s
         self._decoder = decoder
         self._steps = 0
 
@@ -200,6 +200,8 @@ class UpstreamResponse(Response):
         return await self._read_raw(wait_s)
 
     async def _read_raw(self, wait_s: float | None) -> bytes | None:
+        if self._heard_at is None:
+            self._heard_at = self._now()
         limit_at = self.due_at(self._heard_at)
         until = limit_at if wait_s is None else min(limit_at, self._now() + wait_s)
         data = await self._exchange.read(until) if self._exchange is not None else b""
@@ -354,18 +356,35 @@ class UpstreamClient:
         """
         now = self._now()
         clocks = endpoint.timeouts
-        total_at = min(total_at, now + max(clocks.total_s, at_least_s))
-        until = min(now + clocks.first_byte_s, total_at)
-        exchange: Exchange
-        if endpoint.proxy is None:
-            exchange = await self._direct(
-                endpoint, request_pieces(endpoint.head, headers.items(), body), until, is_fresh=is_fresh
-            )
-        else:
-            exchange = await self._tunnel(
+        total_s = clocks.total_s
+        if at_least_s > total_s:  # noqa: PLR1730 - each call of min or max costs 1,200 instructions
+            total_s = at_least_s
+        if now + total_s < total_at:
+            total_at = now + total_s
+        until = now + clocks.first_byte_s
+        if total_at < until:  # noqa: PLR1730
+            until = total_at
+        if endpoint.proxy is not None:
+            tunnelled = await self._tunnel(
                 endpoint, endpoint.proxy, headers, b"".join(body), until, is_fresh=is_fresh
             )
-        return await self._answer(exchange, endpoint, until, total_at)
+            return await self._answer(tunnelled, endpoint, until, total_at)
+        origin = endpoint.target.origin
+        connection = None if is_fresh else self._pool.idle(origin)
+        if connection is None:
+            connection = await self._pool.connect(origin, clocks.connect_s)
+        try:
+            connection.send(request_pieces(endpoint.head, headers, body))
+            is_answered = await connection.head(until)
+        except BaseException:
+            connection.close()  # when cancelled, too: the provider must see the client leave
+            raise
+        if not is_answered:
+            connection.close()
+            raise errors.UpstreamTimeout(f"The provider did not answer within {clocks.first_byte_s:g} s")
+        if connection.status == OK and "content-encoding" not in connection.headers:
+            return UpstreamResponse(connection, self._now, clocks, until, total_at)
+        return await self._answer(connection, endpoint, until, total_at)
 
     async def upload(
         self, endpoint: Endpoint, upload: Upload, *, headers: Mapping[str, str] = NO_HEADERS
@@ -398,15 +417,7 @@ class UpstreamClient:
                 # The status and headers of a failure count, even if its text cannot be read.
                 failure = error_from_answer(exchange.status, exchange.headers, b"", rules=endpoint.rules)
                 raise exc if is_good else failure from None
-        answer = UpstreamResponse(
-            exchange,
-            now=self._now,
-            content_due_at=content_due_at,
-            idle_s=endpoint.timeouts.idle_s,
-            total_at=total_at,
-            decoder=decoder,
-        )
-        answer.stall_s = endpoint.timeouts.stall_s
+        answer = UpstreamResponse(exchange, self._now, endpoint.timeouts, content_due_at, total_at, decoder)
         if is_good:
             return answer
         try:
@@ -423,7 +434,7 @@ class UpstreamClient:
         connection = await self._pool.connect(endpoint.target.origin, clocks.connect_s)
         connection.begin_upload(upload.head(endpoint.head, headers.items()))
         sending = asyncio.ensure_future(connection.upload(upload, clocks.idle_s))
-        answering = asyncio.ensure_future(connection.head(total_at))
+        answering = asyncio.ensure_future(_awaited(connection.head(total_at)))
         try:
             await asyncio.wait({sending, answering}, return_when=asyncio.FIRST_COMPLETED)
             if not answering.done():
@@ -445,23 +456,6 @@ class UpstreamClient:
                 text = f"The upload did not arrive within {clocks.total_s:g} s"
                 raise errors.ClientError(text, status=408, code="request_timeout")
             raise errors.UpstreamTimeout(f"The provider did not answer within {clocks.first_byte_s:g} s")
-        return connection
-
-    async def _direct(self, endpoint: Endpoint, pieces: Body, until: float, *, is_fresh: bool) -> Connection:
-        origin = endpoint.target.origin
-        connection = None if is_fresh else self._pool.idle(origin)
-        if connection is None:
-            connection = await self._pool.connect(origin, endpoint.timeouts.connect_s)
-        try:
-            connection.send(pieces)
-            is_answered = await connection.head(until)
-        except BaseException:
-            connection.close()  # when cancelled, too: the provider must see the client leave
-            raise
-        if not is_answered:
-            connection.close()
-            limit_s = endpoint.timeouts.first_byte_s
-            raise errors.UpstreamTimeout(f"The provider did not answer within {limit_s:g} s")
         return connection
 
     async def _tunnel(
@@ -493,6 +487,10 @@ class UpstreamClient:
                 is_fresh=is_fresh,
             ),
         )
+
+
+async def _awaited(waiter: Awaitable[bool]) -> bool:
+    return await waiter
 
 
 async def _failure_of(answer: UpstreamResponse, endpoint: Endpoint) -> errors.ProxyError:

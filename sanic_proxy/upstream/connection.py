@@ -44,6 +44,19 @@ MAX_DRAIN_BYTES = 64 * 1024
 STALE_CONNECTION_S = 0.1
 # With one of these headers the end of a body can be told from a connection that was cut.
 LENGTHS = frozenset({"content-length", "transfer-encoding"})
+# The spellings of the headers that most providers send, so that they need no decoding.
+KNOWN_NAMES = {
+    spelling.encode(): name
+    for name in (
+        *("cache-control", "cf-cache-status", "cf-ray", "connection", "content-encoding", "content-length"),
+        *("content-type", "date", "openai-processing-ms", "openai-version", "server", "set-cookie"),
+        *("strict-transport-security", "transfer-encoding", "vary", "via", "x-content-type-options"),
+        *("x-ratelimit-limit-requests", "x-ratelimit-limit-tokens", "x-ratelimit-remaining-requests"),
+        *("x-ratelimit-remaining-tokens", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens"),
+        *("x-request-id",),
+    )
+    for spelling in (name, name.title())
+}
 
 
 class Receiver(ABC):
@@ -74,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_head_bytes",
         "_header_bytes",
         "_is_interim",
+        "_is_large_read",
         "_is_reused",
         "_is_uploading",
         "_loop",
@@ -88,6 +102,7 @@ class Connection(asyncio.Protocol):
         "_timer_at",
         "_transport",
         "_waiter",
+        "_waits_for_head",
         "has_answered",
         "has_length",
         "headers",
@@ -134,11 +149,16 @@ class Connection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._failure: errors.UpstreamError | None = None
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether a part of the request has not been sent yet: the provider has answered early."""
-        return self._is_uploading or (
-            self._transport is not None and self._transport.get_write_buffer_size() > 0
+    def may_be_kept(self) -> bool:
+        """Whether the exchange has ended so that the connection can carry another one.
+
+        It cannot while a part of the request has not been sent yet: the provider has answered early.
+        """
+        return not (
+            self.is_closed
+            or not self.is_reusable
+            or self._is_uploading
+            or (self._transport is not None and self._transport.get_write_buffer_size() > 0)
         )
 
     # One exchange
@@ -198,14 +218,16 @@ class Connection(asyncio.Protocol):
                 f"The provider accepted no more of the request for {stall_s:g} s"
             ) from None
 
-    async def head(self, until: float) -> bool:
-        """Wait for the status and headers. False if `until` (loop time) is reached first."""
-        while not self.status:
-            if self._failure is not None:
-                raise self._failure
-            if not await self._wait(until):
-                return False
-        return True
+    def head(self, until: float) -> asyncio.Future[bool]:
+        """Done when the status and headers are here; with False if `until` (loop time) is reached first.
+
+        The future raises why there will be none.
+        """
+        waiter = self._wait(until)
+        self._waits_for_head = True
+        if self.status or self._failure is not None:
+            self._wake()
+        return waiter
 
     async def read(self, until: float) -> bytes | None:
         """The bytes of the body received so far; b"" at its end; None if `until` is reached first."""
@@ -287,6 +309,7 @@ class Connection(asyncio.Protocol):
     def _wait(self, until: float) -> asyncio.Future[bool]:
         """Done with True when data has arrived or the connection is lost, with False at `until`."""
         waiter = self._waiter = self._loop.create_future()
+        self._waits_for_head = False
         self._deadline = until
         if self._timer is None or self._timer_at > until:
             self._set_timer(until)
@@ -314,8 +337,12 @@ class Connection(asyncio.Protocol):
 
     def _wake(self) -> None:
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is None or waiter.done():
+            return
+        if not self._waits_for_head or self.status:
             waiter.set_result(True)
+        elif self._failure is not None:
+            waiter.set_exception(self._failure)
 
     def close(self) -> None:
         """Close at once; what is still to be received is lost."""
@@ -350,6 +377,7 @@ class Connection(asyncio.Protocol):
             self.close()  # no request asked for it
             return
         self.has_answered = True
+        self._is_large_read = len(data) > MAX_HEAD_BYTES
         size = self._body_size
         try:
             self._parser.feed_data(data)
@@ -411,26 +439,26 @@ class Connection(asyncio.Protocol):
             raise ValueError("an answer without a request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._header_bytes += len(name) + len(value)
+        if self._is_large_read:
+            self._header_bytes += len(name) + len(value)
         if self.status:
             return  # a trailer field, which must not replace a header
-        key = name.decode("latin-1").lower()
-        if key in LENGTHS:
-            self.has_length = True
-        text = value.decode("latin-1")
-        if key == "content-encoding" and key in self.headers:
-            text = f"{self.headers[key]}, {text}"
-        self.headers[key] = text
+        headers = self.headers
+        key = KNOWN_NAMES.get(name) or name.decode("latin-1").lower()
+        if key == "content-encoding" and key in headers:
+            headers[key] += f", {value.decode('latin-1')}"
+        else:
+            headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        headers = self.headers
         if 100 <= status < 200 and status != 101:
             self._is_interim = True
-            self.has_length = False
-            self.headers.clear()
+            headers.clear()
         else:
             self.status = status
-            self.has_length = self.has_length or status in {204, 304}
+            self.has_length = not LENGTHS.isdisjoint(headers) or status in {204, 304}
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)

@@ -43,8 +43,9 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection whose exchange has ended, or close it."""
-        self.draining.discard(connection)
-        if self._is_closed or connection.is_closed or not connection.is_reusable or connection.is_sending:
+        if self.draining:
+            self.draining.discard(connection)
+        if self._is_closed or not connection.may_be_kept():
             connection.close()
             return
         if connection.is_paused:
@@ -53,7 +54,9 @@ class Pool:
             connection.resume()
             asyncio.get_running_loop().call_soon(self.give_back, connection)
             return
-        waiting = self._idle.setdefault(connection.origin, deque())
+        waiting = self._idle.get(connection.origin)
+        if waiting is None:
+            waiting = self._idle[connection.origin] = deque()
         waiting.append((connection, time.monotonic()))
         while len(waiting) > self._limits.idle_per_host:
             waiting.popleft()[0].close()

@@ -53,12 +53,14 @@ def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
 Body = Sequence[bytes | memoryview]
 
 
-def request_pieces(head: bytes, more: Iterable[tuple[str, str]], body: Body) -> Body:
+def request_pieces(head: bytes, more: Mapping[str, str], body: Body) -> Body:
     """A request as it is sent: `head`, further headers, the content length, and the body's pieces."""
-    lines = _lines(more)
+    lines = _lines(more.items()) if more else b""
     if not body:
         return (b"%b%b\r\n" % (head, lines),)
     size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+    if size <= MAX_JOINED_BYTES and len(body) == 1 and isinstance(content := body[0], bytes):
+        return (b"%b%bcontent-length: %d\r\n\r\n%b" % (head, lines, size, content),)
     whole_head = b"%b%bcontent-length: %d\r\n\r\n" % (head, lines, size)
     return (b"".join((whole_head, *body)),) if size <= MAX_JOINED_BYTES else (whole_head, *body)
 

@@ -21,15 +21,15 @@ def test_a_url_is_taken_apart(url: str, origin: Origin, path: bytes, host: bytes
 
 def test_a_request_has_one_host_and_one_length() -> None:
     head = request_head("POST", target_of("http://h/p"), {"a": "b"})
-    (made,) = request_pieces(head, [("c", "d")], (b"{", b"}"))
+    (made,) = request_pieces(head, {"c": "d"}, (b"{", b"}"))
     assert made == b"POST /p HTTP/1.1\r\nhost: h\r\na: b\r\nc: d\r\ncontent-length: 2\r\n\r\n{}"
-    assert request_pieces(b"GET /p HTTP/1.1\r\nhost: h\r\n", (), ()) == (
+    assert request_pieces(b"GET /p HTTP/1.1\r\nhost: h\r\n", {}, ()) == (
         b"GET /p HTTP/1.1\r\nhost: h\r\n\r\n",
     )
 
 
 def test_a_large_body_is_not_copied() -> None:
     body = b"x" * 100_000
-    head, piece = request_pieces(b"", (), (body,))
+    head, piece = request_pieces(b"", {}, (body,))
     assert piece is body
     assert head == b"content-length: 100000\r\n\r\n"
