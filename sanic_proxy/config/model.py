@@ -157,10 +157,10 @@ class RequestOptions:
 
     def merged(self, model: RequestOptions) -> RequestOptions:
         """These, of a provider, with those of a model, which win."""
+        if self == NO_OPTIONS:
+            return NO_OPTIONS if model == NO_OPTIONS else model  # to be recognised by its identity
         if model == NO_OPTIONS:
             return self
-        if self == NO_OPTIONS:
-            return model
         return RequestOptions(
             default_params={**self.default_params, **model.default_params},
             set_params={**self.set_params, **model.set_params},

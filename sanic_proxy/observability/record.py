@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from typing_extensions import override
-
 logger = logging.getLogger(__name__)
 
 
@@ -49,13 +47,14 @@ class Attempt:
     started: float | None = None
     ended: float | None = None
 
-    @override
-    def __str__(self) -> str:
+    def text(self) -> str:
         """As in the route header: `groq/llama 429 35ms`."""
         what = self.status or self.outcome
         if self.started is None or self.ended is None:
             return f"{self.target} {what}"
         return f"{self.target} {what} {round(1000 * (self.ended - self.started))}ms"
+
+    __str__ = text
 
 
 @dataclass(slots=True)
@@ -93,7 +92,7 @@ class RequestRecord:
     def route(self) -> str:
         """The attempts as text, for the route header and the log; empty where no target was considered."""
         attempts = self.attempts
-        return str(attempts[0]) if len(attempts) == 1 else ", ".join(map(str, attempts))
+        return attempts[0].text() if len(attempts) == 1 else ", ".join(map(str, attempts))
 
     def sent(self, size_bytes: int) -> None:
         """Count bytes of the body that are sent to the client."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import orjson
@@ -435,7 +436,12 @@ def replace_model(
     `body` is a valid JSON object whose `model` is the string `old`; `span` is its position, if known.
     Raises InvalidRequest where the key stands there twice: proxy and provider could read different ones.
     """
-    start, end = _model_span(body, old) if span is None else span
+    if span is None and len(body) <= _JOINED_BYTES:
+        written, rewritten = _spellings(old, new)
+        before, found, after = body.partition(written)
+        if found and not _has_model_key(before) and not _has_model_key(after):
+            return (body if old == new else b"".join((before, rewritten, after)),)
+    start, end = _model_span(body) if span is None else span
     if old == new:
         return (body,)
     value = orjson.dumps(new)
@@ -445,16 +451,23 @@ def replace_model(
     return (view[:start], value, view[end:])
 
 
-def _model_span(body: bytes, model: str) -> Span:
+@lru_cache(maxsize=1024)
+def _spellings(old: str, new: str) -> tuple[bytes, bytes]:
+    """`model` with its value as Python's clients write it, old and new."""
+    written = f'"model": "{old}"'.encode("utf-8", "surrogatepass")
+    return written, b'"model": ' + orjson.dumps(new)
+
+
+def _has_model_key(part: bytes) -> bool:
+    """Whether a part of a body may hold `model` as a key: as it is, or spelled with escapes (\u006dodel)."""
+    return part.find(_MODEL_KEY) >= 0 or (_BACKSLASH in part and part.find(_ESCAPED_LETTER) >= 0)
+
+
+def _model_span(body: bytes) -> Span:
     # Inside a JSON string the quotes would be escaped, so a key that stands there once is it, unless
-    # one is spelled with escapes (\u006dodel) and the one that stands there is a nested one.
-    if body.count(_MODEL_KEY) == 1 and (_BACKSLASH not in body or body.find(_ESCAPED_LETTER) < 0):
-        # As nearly all clients write it, which is faster to find than by a pattern.
-        written = f'"model": "{model}"'.encode("utf-8", "surrogatepass")
-        if (start := body.find(written)) >= 0:
-            return start + len(_MODEL_KEY) + 2, start + len(written)
-        if found := _MODEL.search(body):
-            return found.span(1)
+    # one is spelled with escapes and the one that stands there is a nested one.
+    if body.count(_MODEL_KEY) == 1 and body.find(_ESCAPED_LETTER) < 0 and (found := _MODEL.search(body)):
+        return found.span(1)
     return _exhausted(_scanning_for_model(body))
 
 

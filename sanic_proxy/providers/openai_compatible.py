@@ -34,7 +34,6 @@ from sanic_proxy.upstream.response_headers import is_header_value, returned_head
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
 _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
-_WAITS = frozenset({"retry-after", "retry-after-ms"})
 # Bytes that may precede an answer, and the first bytes of JSON. Anything else is treated as an event stream,
 # whatever its label: servers call streams JSON, and JSON text/plain, octet-stream or event-stream.
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
@@ -277,8 +276,10 @@ def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
 def headers_back(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
     """What a client gets of a provider's headers: its limits, its timing, its request id."""
     back = returned_headers(upstream)
-    if not _WAITS.isdisjoint(upstream) and (wait_s := error_parser.retry_after_s(upstream)) is not None:
-        back.append(("retry-after", str(wait_s)))
+    if "retry-after" in upstream or "retry-after-ms" in upstream:
+        wait_s = error_parser.retry_after_s(upstream)
+        if wait_s is not None:
+            back.append(("retry-after", str(wait_s)))
     return back
 
 

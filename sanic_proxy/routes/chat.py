@@ -17,7 +17,7 @@ from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import dropped_headers, named_provider, route_headers, route_lines
 from sanic_proxy.server.streaming import pump
-from sanic_proxy.state import state_of
+from sanic_proxy.state import AppState
 
 blueprint = Blueprint("chat")
 
@@ -28,21 +28,23 @@ def chat_completions(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]
     return answer(request, CHAT)
 
 
-async def answer(request: ProxyRequest, dialect: Dialect) -> Reply | None:
+def answer(request: ProxyRequest, dialect: Dialect) -> Coroutine[Any, Any, Reply | None]:
     """Answer a conversation in `dialect`."""
     fields = bodies.json_object(request)
     body, request.body = request.body, b""
-    return await answer_to(request, dialect, dialect.parse(body, fields, request.model_span))
+    return answer_to(request, dialect, dialect.parse(body, fields, request.model_span))
 
 
 async def answer_to(request: ProxyRequest, dialect: Dialect, asked: ParsedRequest) -> Reply | None:
     """Answer `asked`, the conversation in `request` or one that was made of it."""
-    state = state_of(request.app)
+    state: AppState = request.state
     targets, chat = _targets_and_request(request, dialect, asked, state.router)
     limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
-        headers = [*whole.headers, *chat.answer_headers, *dropped_headers(chat.dropped)]
+        headers = [*whole.headers, *chat.answer_headers]
+        if chat.dropped:
+            headers += dropped_headers(chat.dropped)
         return Reply(route_lines(request.record) + header_lines(headers), whole.body)
     first = targets[0].provider
     await pump(

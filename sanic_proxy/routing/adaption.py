@@ -7,8 +7,8 @@ request is translated, and its answer is translated back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.dialects.chat import CHAT
@@ -21,7 +21,8 @@ from sanic_proxy.translation.format import TargetTraits
 from sanic_proxy.translation.translate import Translation, translated
 
 
-class Original(NamedTuple):
+@dataclass(slots=True)
+class Original:
     """A client's request, as each of its attempts begins with it."""
 
     body: bytes

@@ -44,35 +44,35 @@ SLOW_CLIENT_S = 0.5
 JSON_TYPE = (("content-type", "application/json"),)
 
 
-async def whole(targets: Targets, limits: Limits, request: ChatRequest) -> WholeAnswer:
+def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[WholeAnswer]:
     """The whole answer of the first target that gives one. Raises the last failure."""
     original = Original(request.body, request.model_span, is_streaming=False)
     request.total_at = targets[0].provider.deadline(request.collect_s or 0.0)
 
-    async def ask(target: Target[ChatProvider]) -> WholeAnswer:
+    def ask(target: Target[ChatProvider]) -> Awaitable[WholeAnswer]:
         translation = aim(request, target, original)
         if translation is not None:
-            return await _translated(target.provider, request, translation)
+            return _translated(target.provider, request, translation)
         if request.collect_s is not None:
-            return await _collected(target.provider, request, request.wire.collector())
-        answer = await target.provider.send_request(request)
-        try:
-            return await target.provider.parse_non_streaming(answer)
-        finally:
-            answer.source.close()
+            return _collected(target.provider, request, request.wire.collector())
+        return _answered(target.provider, request)
 
-    return await _first_good(RetryState(targets, limits, request.record), request, ask)
+    return _first_good(RetryState(targets, limits, request.record), request, ask)
+
+
+async def _answered(provider: ChatProvider, request: ChatRequest) -> WholeAnswer:
+    answer = await provider.send_request(request)
+    try:
+        return await provider.parse_non_streaming(answer)
+    finally:
+        answer.source.close()
 
 
 async def _translated(provider: ChatProvider, request: ChatRequest, translation: Translation) -> WholeAnswer:
     try:
         if request.is_streaming:
             return await _collected(provider, request, translation.collector())
-        answer = await provider.send_request(request)
-        try:
-            whole = await provider.parse_non_streaming(answer)
-        finally:
-            answer.source.close()
+        whole = await _answered(provider, request)
     except ProxyError as exc:
         raise translation.error(exc) from None
     return replace(whole, body=translation.whole(whole.body))

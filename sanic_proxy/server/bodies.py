@@ -77,7 +77,8 @@ def _check_headers(request: ProxyRequest) -> None:
 
 def check_encoding(request: ProxyRequest) -> None:
     """Raises UnsupportedMedia for a body that is compressed."""
-    if request.fields.get("content-encoding", "identity").lower() != "identity":
+    encoding = request.fields.get("content-encoding")
+    if encoding is not None and encoding.lower() != "identity":
         raise UnsupportedMedia("A compressed body is not accepted: send it without content-encoding")
 
 

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines, parsed_lines
 
+OK = 200
 # Larger bodies are not copied behind their head.
 MAX_JOINED_BYTES = 32 * 1024
 
@@ -74,25 +75,33 @@ class ResponseWriter(Http):
     def send_whole(self, response: Reply) -> bool:
         """Make `response` the answer and send it; False, with nothing done, where that may take a wait."""
         data: bytes = response.body or b""
+        size_bytes = len(data)
+        status = response.status
         if (
             not self.is_writable
             or self.head_only
             or self.response is not None
-            or response.status in _BODILESS
-            or len(data) > MAX_JOINED_BYTES
+            or status in _BODILESS
+            or size_bytes > MAX_JOINED_BYTES
         ):
             return False
         request: ProxyRequest = self.request
         request.responded = True
         self.response, response.stream = response, self
-        head = self._head(response, f"content-length: {len(data)}\r\n")
+        if status == OK and self.keep_alive and not (response.has_headers or self.expecting_continue):
+            head = (
+                f"HTTP/1.1 200 OK\r\n{response.lines}{request.answer_lines}"
+                f"content-length: {size_bytes}\r\nconnection: keep-alive\r\n\r\n"
+            )
+            self._push(_encoded(head) + data)
+        else:
+            self._push(self._head(response, f"content-length: {size_bytes}\r\n") + data)
         self.response_func = None
-        self._push(head + data)
         self.stage = _IDLE
         record = request.record
-        record.status = response.status
+        record.status = status
         record.first_byte = self.sent_at
-        record.sent_bytes += len(data)
+        record.sent_bytes += size_bytes
         return True
 
     def begin(self, data: bytes, size_bytes: int | None = None) -> None:
@@ -126,13 +135,12 @@ class ResponseWriter(Http):
             lines = response.lines + more
         else:
             lines = _lines_of(response, more)
-        head = (
+        return _encoded(
             f"{_STATUS_LINES.get(status) or f'HTTP/1.1 {status} Unknown'}\r\n"
             f"{lines}"
             f"{framing}"
             f"connection: {'keep-alive' if self.keep_alive else 'close'}\r\n\r\n"
         )
-        return head.encode() if head.isascii() else head.encode("utf-8", "surrogateescape")
 
     def _announced_bytes(self, response: Any, end_stream: bool) -> int | None:
         """The length that a handler has set for a body that it sends in parts, or leaves out after HEAD."""
@@ -188,6 +196,10 @@ class ResponseWriter(Http):
             return False  # the handler is about to be cancelled
         transport.write(data)
         return self.is_writable
+
+
+def _encoded(head: str) -> bytes:
+    return head.encode() if head.isascii() else head.encode("utf-8", "surrogateescape")
 
 
 def _lines_of(response: Any, more: str) -> str:

@@ -82,7 +82,8 @@ def route_lines(record: RequestRecord) -> str:
     """The same as lines of a head."""
     attempts = record.attempts
     if len(attempts) == 1 and attempts[0].outcome == "ok":  # labels hold nothing that could break a line
-        return f"x-sanic-proxy-provider: {record.provider}\r\nx-sanic-proxy-route: {attempts[0]}\r\n"
+        route = attempts[0].text()
+        return f"x-sanic-proxy-provider: {record.provider}\r\nx-sanic-proxy-route: {route}\r\n"
     return header_lines(route_headers(record))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from sanic_proxy import errors
 from sanic_proxy.openai import choices as choice_rules
 from sanic_proxy.openai import codec
@@ -29,9 +31,15 @@ def checked_completion(body: bytes) -> dict[str, Any]:
     Raises UpstreamBadResponse if it is invalid or has no content, and the error that it reports: in an error
     object, or as the finish reason `error`. A choice with content and without a finish reason is an answer.
     """
+    try:
+        # Nearly every answer: one choice, with a finish reason that OpenAI documents.
+        plain: dict[str, Any] = orjson.loads(body)
+        (choice,) = plain["choices"]
+        if choice["finish_reason"] in _FINISH_REASONS and "error" not in plain:
+            return plain
+    except (KeyError, TypeError, ValueError):
+        pass  # it is judged once more, with care
     parsed = _parsed(body)
-    if _is_plain(parsed):
-        return parsed  # type: ignore[no-any-return]
     choices = parsed.get("choices") if isinstance(parsed, dict) else None
     has_choices = bool(choices) and isinstance(choices, list)
     if bool(parsed.get("error")) if has_choices else error_parser.is_error(parsed):
@@ -65,15 +73,6 @@ def checked_message(body: bytes) -> dict[str, Any]:
 
 # The finish reasons that OpenAI documents, https://platform.openai.com/docs/api-reference/chat/object.
 _FINISH_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
-
-
-def _is_plain(parsed: Any) -> bool:
-    """Whether it is a completion with one choice that has a documented finish reason: nearly every answer."""
-    try:
-        (choice,) = parsed["choices"]
-        return choice["finish_reason"] in _FINISH_REASONS and "error" not in parsed
-    except (KeyError, TypeError, ValueError):
-        return False
 
 
 def _parsed(body: bytes) -> Any:

@@ -359,7 +359,7 @@ class UpstreamClient:
         total_s = clocks.total_s
         if at_least_s > total_s:  # noqa: PLR1730 - each call of min or max costs 1,200 instructions
             total_s = at_least_s
-        if now + total_s < total_at:
+        if now + total_s < total_at:  # noqa: PLR1730
             total_at = now + total_s
         until = now + clocks.first_byte_s
         if total_at < until:  # noqa: PLR1730

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 
 _MAX_VALUE_CHARS = 4096
 _HEADER_VALUE = re.compile(rf"[\x20-\x7e\t]{{0,{_MAX_VALUE_CHARS}}}")
 # Besides content-type: the rate limits, OpenAI's timing headers and the provider's request id.
 _RETURNED = re.compile(r"(?:x-ratelimit-|openai-(?!organization))[a-z0-9-]+")
 _LONGEST_RETURNED = 64
+_MAX_NAMES = 1024
 
 
 def is_header_value(value: str) -> bool:
@@ -23,15 +23,25 @@ def returned_headers(upstream: Mapping[str, str]) -> list[tuple[str, str]]:
     """The provider's headers that are returned to the client, under the names they are returned as."""
     returned = []
     for name, value in upstream.items():
-        key = _returned_as(name) if len(name) <= _LONGEST_RETURNED else None
+        try:
+            key = _returned_as[name]
+        except KeyError:
+            key = _learned(name)
         if key is not None and is_header_value(value):
             returned.append((key, value))
     return returned
 
 
-@lru_cache(maxsize=1024)
-def _returned_as(name: str) -> str | None:
+# A look-up is cheaper than a call of a cached function, and providers send twenty headers.
+_returned_as: dict[str, str | None] = {}
+
+
+def _learned(name: str) -> str | None:
+    """The name that a header is returned as, None if it is not; remembered, unless there are too many."""
     key = name.lower()
+    returned = key if len(name) <= _LONGEST_RETURNED and _RETURNED.fullmatch(key) else None
     if key in {"x-request-id", "request-id"}:
-        return "x-upstream-request-id"
-    return key if _RETURNED.fullmatch(key) else None
+        returned = "x-upstream-request-id"
+    if len(_returned_as) < _MAX_NAMES and len(name) <= _LONGEST_RETURNED:
+        _returned_as[name] = returned
+    return returned
