@@ -180,6 +180,8 @@ class ResponseWriter(Http):
 
     def push(self, data: bytes) -> bool:
         """Send a part of a streamed answer that has begun, at once; False while the client is slow."""
+        if self._is_in_parts and data and self.response.status == OK:
+            return self._push(b"%x\r\n%b\r\n" % (len(data), data))
         return self._push(self._part(data, end_stream=False))
 
     def push_last(self, data: bytes) -> None:

@@ -251,8 +251,8 @@ class ChatStreamFilter(StreamFilter):
         return True
 
     def _passes(self, chunk: Any) -> bool:
-        choices = chunk.get("choices")
-        if not choices or chunk.get("error"):
+        choices = chunk["choices"]
+        if not choices or "error" in chunk:
             return False
         for choice in choices:
             index = choice.get("index") or 0
@@ -261,10 +261,12 @@ class ChatStreamFilter(StreamFilter):
             if choice.get("finish_reason"):
                 self._finish(index, choice)
             delta = choice.get("delta")
-            if delta and (calls := delta.get("tool_calls")) and not self._tools.are_complete(index, calls):
-                return False
-        if usage := chunk.get("usage"):
-            self._count(usage)
+            if delta and "tool_calls" in delta:
+                calls = delta["tool_calls"]
+                if calls and not self._tools.are_complete(index, calls):
+                    return False
+        if "usage" in chunk:
+            self._count(chunk["usage"])
         return True
 
     def _feed_one_by_one(self, data: bytes) -> bytes:

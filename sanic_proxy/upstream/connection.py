@@ -378,14 +378,16 @@ class Connection(asyncio.Protocol):
             return
         self.has_answered = True
         self._is_large_read = len(data) > MAX_HEAD_BYTES
-        size = self._body_size
+        count = len(self._pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.is_reusable = False
             if not self.is_complete:  # else the answer is good, and what follows it is dropped
                 self._fail(errors.UpstreamBadResponse("The provider's answer is not valid HTTP"))
-        if not self.status or (not self.is_complete and self._body_size == size):
+        if len(self._pieces) > count:
+            self._head_bytes = 0
+        elif not self.is_complete:
             # All of it belongs to a head or to the framing of a body, which the parser collects however
             # long it is.
             self._head_bytes += len(data)
@@ -462,10 +464,10 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
-        self._head_bytes = 0
-        self._body_size += len(body)
-        if self._body_size > MAX_BUFFERED_BYTES and self._receiver is None:
-            self.pause()
+        if self._receiver is None:
+            self._body_size += len(body)
+            if self._body_size > MAX_BUFFERED_BYTES:
+                self.pause()
 
     def on_message_complete(self) -> None:
         if self._is_interim:
