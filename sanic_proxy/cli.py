@@ -177,7 +177,7 @@ def print_table(settings: Settings, further: Sequence[str] = ()) -> int:
     for provider in settings.providers:
         print(f"{provider.name:<14}{_keys_text(provider.keys):<24}{provider.base_url or '(embedded)'}")
     for model in settings.models:
-        print(f"model {model.name}: {', '.join('/'.join(target) for target in model.targets)}")
+        print(f"model {model.name}: {', '.join(target.label for target in model.targets)}")
     off = ", ".join(f"{entry.name} ({entry.variable})" for entry in settings.providers_off)
     print(f"off, and the variable that turns each on: {off or 'none'}")
     for line in (banner.router_line(settings), banner.access_line(settings), *settings.warnings):

@@ -67,6 +67,7 @@ class AppState:
                 is_enabled=settings.breaker, key_hints=_key_hints(settings), redact=self._redacted
             ),
             first_content_s=settings.first_content_s,
+            workers=settings.worker_count,
         )
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
         self.limits = Limits(settings.attempts_per_target, settings.attempts)

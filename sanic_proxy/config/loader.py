@@ -133,7 +133,7 @@ def _check_together(settings: Settings, found: Layers) -> None:
 
 def _check_reach(settings: Settings, found: Layers) -> None:
     """With the router off, names reach the provider that serves any name, and those of `[models]` tables."""
-    named = {provider for model in settings.models for provider, _ in model.targets}
+    named = {target.provider for model in settings.models for target in model.targets}
     lost = [
         provider.name
         for provider in settings.providers

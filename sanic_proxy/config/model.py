@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
+from sanic_proxy.config.targets import Strategy, Targets
 from sanic_proxy.config.variables import (
     PREFIX,
     Address,
@@ -227,15 +228,19 @@ class ProviderOff:
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """A model name of the operator's own, and the (provider, model) pairs that it stands for, in order.
+    """A model name of the operator's own, and the targets that it stands for.
 
+    A `*` in the name stands for any text, and in a target's model for the text that it stood for.
     `first_content_s` is the limit for a stream's first content; 0: no limit; None: the proxy's own.
+    `hidden`: the name can be used and is not listed.
     """
 
     name: str
-    targets: tuple[tuple[str, str], ...]
+    targets: Targets
     first_content_s: float | None = None
     options: RequestOptions = NO_OPTIONS
+    strategy: Strategy = "order"
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

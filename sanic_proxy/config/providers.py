@@ -26,12 +26,14 @@ from sanic_proxy.config.model import (
     Timeouts,
 )
 from sanic_proxy.config.secret import Secret
+from sanic_proxy.config.targets import MAX_COUNT, STRATEGIES, PriceTable, TargetList, with_defaults
 from sanic_proxy.config.variables import (
     PREFIX,
     Choice,
     Duration,
     Flag,
     Headers,
+    Integer,
     Keys,
     Kind,
     Params,
@@ -43,54 +45,9 @@ from sanic_proxy.config.variables import (
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_MODEL_NAME = re.compile(r"[!-~]{1,256}")
+_MODEL_NAME = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 # What follows a base URL, and is sometimes pasted with it.
 _ENDPOINTS = re.compile(r"/(?:chat/completions|completions|embeddings|models|responses|messages)/*\Z")
-
-Targets = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class TargetList(Kind[Targets]):
-    """Targets in order: "provider/model", or tables with both."""
-
-    @property
-    @override
-    def expects(self) -> str:
-        return 'a list of "provider/model" or of tables with the keys provider and model'
-
-    @override
-    def parse(self, text: str) -> Targets:
-        raise ValueError
-
-    @override
-    def from_toml(self, value: object) -> Targets:
-        if not isinstance(value, list) or not value:
-            raise ValueError
-        return tuple(_target(entry) for entry in value)
-
-    @override
-    def schema(self) -> Schema:
-        text = {"type": "string", "pattern": "^[^/]+/.+$"}
-        table = {
-            "type": "object",
-            "properties": {"provider": {"type": "string"}, "model": {"type": "string"}},
-            "required": ["provider", "model"],
-            "additionalProperties": False,
-        }
-        return {"type": "array", "minItems": 1, "items": {"anyOf": [text, table]}}
-
-
-def _target(entry: object) -> tuple[str, str]:
-    if isinstance(entry, str):
-        provider, _, model = entry.partition("/")
-    elif isinstance(entry, dict) and set(entry) == {"provider", "model"}:
-        provider, model = entry["provider"], entry["model"]
-    else:
-        raise ValueError
-    if not (isinstance(provider, str) and isinstance(model, str) and provider and model):
-        raise ValueError
-    return provider.lower(), model
 
 
 @dataclass(frozen=True)
@@ -179,12 +136,22 @@ PROVIDER_KEYS: Table = {
 }
 MODEL_KEYS: Table = {
     "targets": Key(TargetList(), "the targets that the name stands for, in order"),
+    "strategy": Key(
+        Choice(STRATEGIES),
+        "which target is first: `order` (default), `weighted` (at random, by `weight`) or `least_in_flight`",
+    ),
     "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
     **PARAMETER_KEYS,
     "strict": Key(
         Flag(),
         "reject a request of which a translation would lose something, instead of naming it in a header",
     ),
+    "context_window": Key(Integer(1, MAX_COUNT), "tokens, of the targets that do not say theirs"),
+    "prices": Key(
+        PriceTable(),
+        "US dollars per million tokens, of the targets that do not say theirs: input, output, cached_input",
+    ),
+    "hidden": Key(Flag(), "the name can be used and is not listed"),
 }
 
 
@@ -233,18 +200,29 @@ class ProviderReader:
             where = f"[models.{name}]"
             if not _MODEL_NAME.fullmatch(name):
                 self._problems.append(
-                    f"{where}: a model's name is up to 256 printable ASCII characters without spaces"
+                    f"{where}: a model's name is up to 256 printable ASCII characters, no space at its ends"
                 )
                 continue
             values = self._values(where, table, MODEL_KEYS)
             if "targets" not in table:
                 self._problems.append(f"{where}: needs targets, {TargetList().expects}")
-            targets: Targets = values.get("targets", ())
-            for provider in sorted({provider for provider, _ in targets} - known):
+            targets = with_defaults(
+                values.get("targets", ()), values.get("context_window"), values.get("prices")
+            )
+            for provider in sorted({target.provider for target in targets} - known):
                 self._problems.append(
                     f"{where}: the provider {provider} is not on{suggestion(provider, sorted(known))}"
                 )
-            models.append(ModelSettings(name, targets, values.get("first_content"), _options(values)))
+            models.append(
+                ModelSettings(
+                    name,
+                    targets,
+                    values.get("first_content"),
+                    _options(values),
+                    values.get("strategy", "order"),
+                    values.get("hidden", False),
+                )
+            )
         return tuple(models)
 
     # Tables

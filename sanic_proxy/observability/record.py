@@ -66,6 +66,7 @@ class RequestRecord:
     `ended` is how the request ended: "complete", an error's code, or "client_left". `attempts` are the
     targets in the order in which they were tried. `dropped_frames` counts the frames of the provider's stream
     that were neither passed on nor a keep-alive. `is_finished`: no observer is to be called any more.
+    `observer` observes this record alone, before the others.
     """
 
     request_id: str
@@ -87,6 +88,7 @@ class RequestRecord:
     usage: Mapping[str, Any] | None = None
     dropped_frames: int = 0
     is_finished: bool = False
+    observer: Observer | None = None
 
     @property
     def route(self) -> str:
@@ -101,13 +103,13 @@ class RequestRecord:
         self.sent_bytes += size_bytes
 
     def finish(self, observers: Iterable[Observer]) -> None:
-        """Call `observers`, once for each record. One that fails is logged, and the others are called."""
+        """Call the observers, once for each record. One that fails is logged, and the others are called."""
         if self.is_finished:
             return
         self.is_finished = True
         self.ended = self.ended or "complete"
         self.finished = time.monotonic()
-        for observe in observers:
+        for observe in observers if self.observer is None else (self.observer, *observers):
             try:
                 observe(self)
             except Exception:

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sanic_proxy import errors
+from sanic_proxy.config.targets import OnlyAfter
 
 # repeat: send it again to the same target, else to the next. move: to the next key or target.
-# other_model: to the next target with a different model. final: the failure is the answer.
-RetryDecision = Literal["repeat", "move", "other_model", "final"]
+# other_model: to the next target with a larger context window. dedicated: to a target that is kept for this
+# cause. final: the failure is the answer.
+RetryDecision = Literal["repeat", "move", "other_model", "dedicated", "final"]
 
 # A longer Retry-After is not waited for by the request itself: it moves on, or the client gets it.
 MAX_WAIT_S = 5.0
@@ -55,6 +57,8 @@ def retry_decision(
         return "final"
     if isinstance(error, errors.ContextLengthExceeded):
         return "other_model"
+    if isinstance(error, errors.ContentFiltered):
+        return "dedicated"
     if error.upstream_status in _NOT_DONE:
         return "repeat"
     if isinstance(error, errors.RateLimited):
@@ -119,6 +123,47 @@ def provider_wait_s(error: errors.ProxyError) -> float | None:
 def is_rate_limit(error: errors.ProxyError) -> bool:
     """Whether all requests for the same key and model have to wait, not only this one."""
     return isinstance(error, errors.RateLimited) and _after_rate_limit(error) == "repeat"
+
+
+class ExceededWindows(NamedTuple):
+    """What the context-length errors of one request have shown.
+
+    `models` were too small, `window` is the largest known size among theirs, in tokens.
+    """
+
+    models: tuple[str, ...] = ()
+    window: int | None = None
+
+    def and_of(self, model: str, window: int | None) -> ExceededWindows:
+        """After a context-length error of `model`, whose window is `window` if known."""
+        known = [size for size in (self.window, window) if size is not None]
+        return ExceededWindows((*self.models, model), max(known, default=None))
+
+
+# yes: known to be larger than all that were too small. perhaps: not known to be smaller.
+Fit = Literal["yes", "perhaps", "no"]
+
+
+def fit(exceeded: ExceededWindows, model: str, window: int | None) -> Fit:
+    """Whether the request may fit into `model`, whose context window is `window` if known.
+
+    A model of unknown size is a guess, which is made once: a second provider that refuses the same prompt
+    shows that it is too long for most.
+    """
+    if not exceeded.models:
+        return "yes"
+    if model in exceeded.models:
+        return "no"
+    if window is None or exceeded.window is None:
+        return "perhaps" if len(exceeded.models) == 1 else "no"
+    return "yes" if window > exceeded.window else "no"
+
+
+def special_cause(error: errors.ProxyError) -> OnlyAfter:
+    """The cause for which targets may be kept that serve nothing else; "" for any other."""
+    if isinstance(error, errors.ContextLengthExceeded):
+        return "context_length_exceeded"
+    return "content_filter" if isinstance(error, errors.ContentFiltered) else ""
 
 
 # none: the target works. unknown: the failure says nothing about it. target: it fails.

@@ -1,25 +1,47 @@
-"""A model name -> the provider that has it, and the provider's own name for it. Pure."""
+"""A model name -> the targets that have it, with each provider's own name for it. Pure, but for chance."""
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import NO_OPTIONS, ModelSettings, ProviderOff, RequestOptions
+from sanic_proxy.config.targets import Strategy, TargetSettings
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
+from sanic_proxy.routing import patterns
 from sanic_proxy.routing.breaker import BreakerRegistry
+from sanic_proxy.routing.load import TargetLoad
+from sanic_proxy.routing.selection import Choice, Random, ordered
 from sanic_proxy.routing.targets import Target, label_for
 
 P = TypeVar("P")
 
 MAX_MODEL_CHARS = 256
+MAX_LISTED_CHARS = 1000
 CHAT = "POST /chat/completions"
 
 # What no model name holds: it would reach logs, and messages that people read.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+# A target and a model that no table describes.
+ANY_TARGET = TargetSettings("", "")
+NO_MODEL = ModelSettings("", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[P]):
+    """What a model's name stands for. `name` is that of the operator's own model, `*` included, or ""."""
+
+    name: str
+    strategy: Strategy
+    choices: tuple[Choice[P], ...]
+    in_order: tuple[Target[P], ...] = ()
 
 
 class Router(Generic[P]):
@@ -31,7 +53,9 @@ class Router(Generic[P]):
     (`openai/gpt-oss-120b`), so with one provider only, a name whose prefix is not that provider's goes to it
     unchanged. Off: all names go to the catch-all provider unchanged.
 
-    The names of `models`, each of which stands for several targets in order, take precedence.
+    The names of `models`, each of which stands for several targets, take precedence; exact ones before those
+    with a `*`, of which the one with the most text of its own is meant. Their strategies draw from `random`,
+    and `workers` share their limits.
 
     `providers` are those that are on, by name and alias, each with all its keys in order. Those named in
     `embedded` do not count as the only provider while there is another. `registry` has the health of targets,
@@ -50,6 +74,8 @@ class Router(Generic[P]):
         options_of: Callable[[P], RequestOptions] = lambda _: NO_OPTIONS,
         registry: BreakerRegistry | None = None,
         first_content_s: float = 0.0,
+        random: Random = random.random,
+        workers: int = 1,
     ) -> None:
         self._providers = providers
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
@@ -59,35 +85,68 @@ class Router(Generic[P]):
         self._only = _only(providers, embedded)
         self._default = providers.get(CATCH_ALL.name, self._only)
         self._models = {model.name: model for model in models}
+        self._patterns = patterns.most_specific_first(name for name in self._models if patterns.STAR in name)
+        self._loads = {model.name: _loads(model, workers) for model in models}
         self._first_content_s = first_content_s
+        self._random = random
         self._name_of = name_of
         self._options_of = options_of
         self._registry = registry or BreakerRegistry()
-        self.resolve = lru_cache(maxsize=1024)(self._resolve)
+        self.route = lru_cache(maxsize=1024)(self._route)
         self.named = lru_cache(maxsize=1024)(self._named)
 
-    def _resolve(self, model: str, endpoint: str = CHAT) -> Sequence[Target[P]]:
-        """The targets of `model`, in order. Raises ModelNotFound or ProviderNotConfigured."""
-        if (own := self._models.get(model)) is not None:
-            return [
-                target
-                for provider, name in own.targets
-                for target in self._targets(
-                    self._provider(provider), name, endpoint, own.first_content_s, own.options
-                )
-            ]
-        return self._targets(*self._resolved(model), endpoint)
+    def resolve(self, model: str, endpoint: str = CHAT) -> Sequence[Target[P]]:
+        """The targets of one request for `model`, in order. Raises ModelNotFound or ProviderNotConfigured."""
+        route = self.route(model, endpoint)
+        if route.strategy == "order":
+            return route.in_order
+        return ordered(route.choices, route.strategy, self._random)
+
+    def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:
+        """What `model` stands for. Raises ModelNotFound or ProviderNotConfigured."""
+        own, texts = self._own(model)
+        if own is None:
+            targets = self._targets(*self._resolved(model), ANY_TARGET, endpoint)
+            return Route("", "order", (Choice(targets),), targets)
+        choices = [
+            Choice(
+                self._targets(
+                    self._provider(target.provider),
+                    patterns.fill(target.model, texts),
+                    target,
+                    endpoint,
+                    own,
+                    load,
+                ),
+                target.order,
+                target.weight,
+            )
+            for target, load in zip(own.targets, self._loads[own.name], strict=True)
+        ]
+        in_order = tuple(ordered(choices, "order", self._random))
+        return Route(own.name, own.strategy, tuple(choices), in_order)
+
+    def _own(self, model: str) -> tuple[ModelSettings | None, tuple[str, ...]]:
+        """The operator's own model of that name, and the texts that its `*` stand for."""
+        if (own := self._models.get(model)) is not None and patterns.STAR not in model:
+            return own, ()
+        for pattern in self._patterns:
+            if (texts := patterns.match(pattern, model)) is not None:
+                _check_name(model)
+                return self._models[pattern], texts
+        return None, ()
 
     def _targets(
         self,
         providers: Sequence[P],
         model: str,
+        settings: TargetSettings,
         endpoint: str,
-        first_content_s: float | None = None,
-        options: RequestOptions = NO_OPTIONS,
-    ) -> Sequence[Target[P]]:
-        if first_content_s is None:
-            first_content_s = self._first_content_s
+        own: ModelSettings = NO_MODEL,
+        load: TargetLoad | None = None,
+    ) -> tuple[Target[P], ...]:
+        limit_s = own.first_content_s
+        first_content_s = self._first_content_s if limit_s is None else limit_s
         targets = []
         for number, provider in enumerate(providers):
             name = self._name_of(provider)
@@ -102,10 +161,13 @@ class Router(Generic[P]):
                     self._registry.rate_limit(name, number, model),
                     self._registry.budget(name),
                     first_content_s,
-                    self._options_of(provider).merged(options),
+                    self._options_of(provider).merged(own.options),
+                    settings.context_window,
+                    settings.only_after,
+                    load,
                 )
             )
-        return targets
+        return tuple(targets)
 
     def _resolved(self, model: str) -> tuple[Sequence[P], str]:
         """The provider of `model`, with each of its keys, and its own name for it."""
@@ -128,7 +190,7 @@ class Router(Generic[P]):
             _check_name(model)
         key = name.strip().lower()
         if key in self._providers or key in self._off:
-            return self._targets(self._provider(key, "x-provider"), model or "", endpoint)
+            return self._targets(self._provider(key, "x-provider"), model or "", ANY_TARGET, endpoint)
         raise ClientError(
             f"Unknown provider {name[:80]!r} in the x-provider header or the provider parameter. "
             f"Providers that are on: {self._listed()}",
@@ -177,6 +239,12 @@ class Router(Generic[P]):
         """With the router off."""
         if CATCH_ALL.name in self._providers or not self._on:
             return self._provider(CATCH_ALL.name)
+        if self._models:
+            listed = ", ".join(sorted(name for name, own in self._models.items() if not own.hidden))
+            raise ModelNotFound(
+                f"The model {model[:80]!r} does not exist; there are: {listed[:MAX_LISTED_CHARS] or 'none'}",
+                param="model",
+            )
         raise ProviderNotConfigured(
             f"The router is off, so every model name goes to {CATCH_ALL.name}, which is not configured: send "
             f"the header `x-provider: {self._on[0]}`. The proxy's operator can set {CATCH_ALL.key_variable}, "
@@ -199,6 +267,16 @@ class Router(Generic[P]):
 
     def _listed(self) -> str:
         return ", ".join(self._on) or "none"
+
+
+def _loads(model: ModelSettings, workers: int) -> list[TargetLoad | None]:
+    """A load for each target that has limits, or whose load decides."""
+    return [
+        TargetLoad(target, workers)
+        if model.strategy == "least_in_flight" or target.rpm or target.tpm or target.concurrent
+        else None
+        for target in model.targets
+    ]
 
 
 def _check_name(model: str) -> None:

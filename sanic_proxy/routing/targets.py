@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from sanic_proxy import errors
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
+from sanic_proxy.config.targets import OnlyAfter
 from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.breaker import (
     PROVIDER_RETRIES,
@@ -18,12 +19,17 @@ from sanic_proxy.routing.breaker import (
     RetryBudget,
     take_retry,
 )
+from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.policy import (
+    ExceededWindows,
+    Fit,
     blame,
+    fit,
     is_rate_limit,
     is_stale,
     provider_wait_s,
     retry_decision,
+    special_cause,
     wait_before,
 )
 
@@ -40,7 +46,9 @@ class Target(Generic[P]):
     `health` is that of this model at one endpoint, `key_health` what all targets with the key share,
     `rate_limit` the key's for this model, `budget` the retries of the provider. `label` names the target in
     headers and logs. `first_content_s` is how long a stream may take to its first content while another
-    target is left; 0: no limit. `options` say what is changed in its requests.
+    target is left; 0: no limit. `options` say what is changed in its requests. `context_window` is in tokens;
+    None: not known. A target with `only_after` is for requests that another one has refused for that cause.
+    `load` counts and limits what is sent to it.
     """
 
     provider: P
@@ -52,6 +60,9 @@ class Target(Generic[P]):
     budget: RetryBudget = field(default_factory=lambda: RetryBudget(PROVIDER_RETRIES), compare=False)
     first_content_s: float = 0.0
     options: RequestOptions = NO_OPTIONS
+    context_window: int | None = None
+    only_after: OnlyAfter = ""
+    load: TargetLoad | None = field(default=None, compare=False)
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:
@@ -80,8 +91,10 @@ class RetryState(Generic[P]):
         "_attempts",
         "_attempts_on_target",
         "_began",
+        "_cause",
         "_clock",
         "_denied",
+        "_exceeded",
         "_generation",
         "_index",
         "_is_settled",
@@ -93,7 +106,6 @@ class RetryState(Generic[P]):
         "_sat_out",
         "_target",
         "_targets",
-        "_too_small",
     )
 
     def __init__(
@@ -119,7 +131,8 @@ class RetryState(Generic[P]):
         self._generation = self._key_generation = 0
         self._last: errors.ProxyError | None = None
         self._sat_out = 0.0  # the end of the rate limit that this request itself has met and waits for
-        self._too_small: str | None = None  # the model whose context window the request exceeds
+        self._cause: OnlyAfter = ""  # the last one for which targets may be kept
+        self._exceeded = ExceededWindows()
         self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
 
     def next(self) -> Target[P]:
@@ -128,7 +141,7 @@ class RetryState(Generic[P]):
         refused: errors.ProxyError | None = None
         while self._index < len(self._targets):
             target = self._targets[self._index]
-            if target.upstream_model != self._too_small:
+            if self._suits(target):
                 refusal = self._refusal(target, now)
                 if refusal is None:
                     return self._begin(target, now)
@@ -139,7 +152,7 @@ class RetryState(Generic[P]):
         while self._denied:
             target, *rest = self._denied
             self._denied = tuple(rest)
-            if target.upstream_model != self._too_small and _admit_as_last_resort(target, now):
+            if self._suits(target) and _admit_as_last_resort(target, now):
                 return self._begin(target, now)
         # The answer of a target says more than that another one was not asked.
         try:
@@ -158,7 +171,8 @@ class RetryState(Generic[P]):
         if not others or self._attempts >= self._limits.in_all:
             return 0.0
         now = self._clock()
-        return target.first_content_s if any(_is_usable(other, now) for other in others) else 0.0
+        could_take_over = any(self._suits(other) and _is_usable(other, now) for other in others)
+        return target.first_content_s if could_take_over else 0.0
 
     def record_success(self) -> None:
         """The target has given an answer, or the first of it."""
@@ -171,6 +185,8 @@ class RetryState(Generic[P]):
                 target.key_health.record_success(self._key_generation, now, client)
             if target.rate_limit.streak:
                 target.rate_limit.record_success(now)
+            if target.load is not None:
+                self._leave_to_record(target.load)
             self._note(target, "ok", now)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
@@ -185,13 +201,12 @@ class RetryState(Generic[P]):
         now = self._clock()
         self._note(target, error.code or error.type, now, error.upstream_status)
         self._settle(target, error, now)
+        if target.load is not None:
+            target.load.end()
         decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
         if decision == "final" or self._attempts >= self._limits.in_all:
             return None
-        if decision == "other_model":
-            if self._too_small is not None:
-                return None
-            self._too_small = target.upstream_model
+        self._note_cause(target, error)
         self._last = error
         if decision == "repeat" and (wait_s := self._wait_before_repeat(target, error, now)) is not None:
             return wait_s
@@ -222,9 +237,46 @@ class RetryState(Generic[P]):
         if target is not None and not self._is_settled:
             self.release_probe()
             self._is_settled = True
+            if target.load is not None:
+                target.load.end()
             self._note(target, "client_left", self._clock())
 
+    def _note_cause(self, target: Target[P], error: errors.ProxyError) -> None:
+        if cause := special_cause(error):
+            self._cause = cause
+        if cause == "context_length_exceeded":
+            self._exceeded = self._exceeded.and_of(target.upstream_model, target.context_window)
+
+    def _leave_to_record(self, load: TargetLoad) -> None:
+        """The answer has begun, and ends with the record. An earlier answer for the same request is over."""
+        if self._record.observer is not None:
+            self._record.observer(self._record)
+        self._record.observer = load.observe
+
+    def _suits(self, target: Target[P]) -> bool:
+        """Whether the request may be sent to `target`, by what its failures so far have shown.
+
+        A context window of unknown size is a guess, so it comes after those that are known to be larger.
+        """
+        if not self._cause:
+            return not target.only_after
+        suited = self._fit(target)
+        return suited == "yes" or (
+            suited == "perhaps" and not any(self._fit(other) == "yes" for other in self._rest())
+        )
+
+    def _fit(self, target: Target[P]) -> Fit:
+        if target.only_after != self._cause and (target.only_after or self._cause == "content_filter"):
+            return "no"
+        found = fit(self._exceeded, target.upstream_model, target.context_window)
+        return "yes" if target.only_after and found == "perhaps" else found
+
+    def _rest(self) -> tuple[Target[P], ...]:
+        return (*self._targets[self._index :], *self._denied)
+
     def _refusal(self, target: Target[P], now: float) -> errors.ProxyError | None:
+        if target.load is not None and (own := target.load.refusal(now, target.label)) is not None:
+            return own
         limit = target.rate_limit
         if now < limit.until and limit.until != self._sat_out:
             return limit.refusal(now, target.label)
@@ -244,6 +296,8 @@ class RetryState(Generic[P]):
         self._began = now
         self._attempts += 1
         self._attempts_on_target += 1
+        if target.load is not None:
+            target.load.begin(now)
         return target
 
     def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
@@ -297,8 +351,7 @@ class RetryState(Generic[P]):
             self._index += 1
 
     def _has_next(self) -> bool:
-        rest = (*self._targets[self._index :], *self._denied)
-        return any(target.upstream_model != self._too_small for target in rest)
+        return any(self._suits(target) for target in self._rest())
 
     def _note(self, target: Target[P], outcome: str, ended: float, status: int | None = None) -> None:
         self._record.attempts.append(Attempt(target.label, outcome, status, self._began, ended))

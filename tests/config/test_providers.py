@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sanic_proxy.config.loader import load
-from sanic_proxy.config.model import SettingsError
+from sanic_proxy.config.model import ModelSettings, SettingsError
+from sanic_proxy.config.targets import Prices, TargetSettings
 
 KEY = "gsk-canary-0123456789"
 
@@ -74,11 +75,52 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
         ("[models.fast]\n", "needs targets"),
         ("[models.fast]\ntargets = ['ech/x']", "did you mean 'echo'?"),
         ("[models.fast]\ntargets = 'echo/x'", "expected a list"),
-        ('[models."a b"]\ntargets = ["echo/x"]', "without spaces"),
+        ("[models.fast]\ntargets = [{provider='echo', model='x', wieght=1}]", "did you mean 'weight'?"),
+        ("[models.fast]\ntargets = [{provider='echo', model='x', weight=-1}]", "weight: expected a number"),
+        ("[models.fast]\ntargets = [{provider='echo', model='x', rpm=0}]", "rpm: expected a whole number"),
+        (
+            "[models.fast]\ntargets = [{provider='echo', model='x', only_after='x'}]",
+            "only_after: expected one",
+        ),
+        (
+            "[models.fast]\ntargets = [{provider='echo', model='x', prices={out=1}}]",
+            "is not a key of a table",
+        ),
+        ("[models.fast]\ntargets = [{provider='echo', model=1}]", "model: expected the provider's name"),
+        (
+            "[models.fast]\ntargets = ['echo/x']\nstrategy = 'random'",
+            "one of order, weighted, least_in_flight",
+        ),
+        ('[models." a"]\ntargets = ["echo/x"]', "no space at its ends"),
     ],
 )
 def test_a_wrong_table_is_explained(tmp_path: Path, toml: str, message: str) -> None:
     assert message in problems(tmp_path, {}, toml)
+
+
+def test_targets_say_what_is_known_of_them_or_the_model_says_it(tmp_path: Path) -> None:
+    (tmp_path / "proxy.toml").write_text("""
+        [models."big*"]
+        strategy = "weighted"
+        hidden = true
+        context_window = 128000
+        prices = { input = 0.5, output = 1 }
+        targets = [
+            "echo/*",
+            { provider = "Echo", model = "x", order = 2, weight = 0.5, rpm = 3, tpm = 4, concurrent = 5, \
+context_window = 6, prices = { input = 2.5, cached_input = 0.1 }, only_after = "content_filter" },
+        ]
+    """)
+    (model,) = load({"SANIC_PROXY_CONFIG": "proxy.toml"}, tmp_path).models
+    assert model == ModelSettings(
+        "big*",
+        (
+            TargetSettings("echo", "*", context_window=128000, prices=Prices(0.5, 1)),
+            TargetSettings("echo", "x", 2, 0.5, 3, 4, 5, 6, Prices(2.5, None, 0.1), "content_filter"),
+        ),
+        strategy="weighted",
+        hidden=True,
+    )
 
 
 def test_with_the_router_off_a_provider_that_no_name_reaches_is_a_warning(tmp_path: Path) -> None:

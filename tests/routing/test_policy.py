@@ -66,7 +66,7 @@ def disconnected(*, stale: bool = False, new: bool = False) -> errors.ProxyError
         *((answered(status), "final") for status in (400, 413, 422)),
         *((rejected(status), "move") for status in (404, 410, 423, 424, 425, 498, 499)),
         (context(), "other_model"),
-        (filtered(), "final"),
+        (filtered(), "dedicated"),
         (too_many_tokens(), "move"),
         (errors.InsufficientQuota("x"), "move"),
         (errors.UpstreamAccessDenied("x"), "move"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import pytest
 
 from sanic_proxy.config.model import ModelSettings, ProviderOff
+from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.routing.router import Router
 
@@ -121,7 +123,7 @@ def test_a_name_that_cannot_be_one_is_not_found(model: str) -> None:
 
 
 def test_a_name_of_ones_own_stands_for_targets_in_order() -> None:
-    models = [ModelSettings("fast", (("groq", "llama"), ("xai", "grok")))]
+    models = [ModelSettings("fast", (TargetSettings("groq", "llama"), TargetSettings("xai", "grok")))]
     made = Router(
         {"groq": ["groq", "groq"], "xai": ["xai"]}, OFF, is_on=True, embedded=frozenset(), models=models
     )
@@ -136,7 +138,7 @@ def test_a_name_of_ones_own_stands_for_targets_in_order() -> None:
 
 
 def test_what_is_known_of_a_target_is_known_under_every_name_of_it() -> None:
-    models = [ModelSettings("fast", (("groq", "llama"),))]
+    models = [ModelSettings("fast", (TargetSettings("groq", "llama"),))]
     made = Router({"groq": ["groq"]}, OFF, is_on=True, embedded=frozenset(), models=models)
     (fast,), (direct,) = made.resolve("fast"), made.resolve("groq/llama")
     (other,) = made.resolve("groq/other")
@@ -176,9 +178,73 @@ def test_a_model_is_checked_however_the_provider_is_selected(model: str) -> None
 
 
 def test_a_target_has_the_limit_of_its_model_or_that_of_the_proxy() -> None:
-    models = [ModelSettings("own", (("groq", "m"),), 0.0), ModelSettings("none", (("groq", "m"),))]
+    models = [
+        ModelSettings("own", (TargetSettings("groq", "m"),), 0.0),
+        ModelSettings("none", (TargetSettings("groq", "m"),)),
+    ]
     made = Router(
         {"groq": ["groq"]}, OFF, is_on=True, embedded=frozenset(), models=models, first_content_s=30.0
     )
     limits = [made.resolve(name)[0].first_content_s for name in ("own", "none", "groq/m")]
     assert limits == [0.0, 30.0, 30.0]
+
+
+def own(*models: ModelSettings, draws: Sequence[float] = ()) -> Router[str]:
+    names = ("groq", "xai")
+    return Router(
+        {name: [name] for name in names},
+        OFF,
+        is_on=False,
+        embedded=frozenset(),
+        models=models,
+        random=iter(draws).__next__,
+    )
+
+
+def labels(made: Router[str], model: str) -> list[str]:
+    return [target.label for target in made.resolve(model)]
+
+
+def test_a_star_in_a_name_is_put_into_the_targets() -> None:
+    made = own(
+        ModelSettings("*", (TargetSettings("xai", "*"),)),
+        ModelSettings("gpt-*", (TargetSettings("groq", "openai/gpt-*"), TargetSettings("xai", "grok"))),
+        ModelSettings("gpt-oss", (TargetSettings("xai", "exact"),)),
+    )
+    assert labels(made, "gpt-4o") == ["groq/openai/gpt-4o", "xai/grok"]
+    assert labels(made, "gpt-oss") == ["xai/exact"]
+    assert labels(made, "groq/llama") == ["xai/groq/llama"]
+
+
+@pytest.mark.parametrize("model", ["gpt-\n", "gpt-" + "x" * 256, "gpt-\x7f"])
+def test_a_name_that_matches_a_star_is_checked(model: str) -> None:
+    with pytest.raises(ModelNotFound):
+        own(ModelSettings("gpt-*", (TargetSettings("groq", "*"),))).resolve(model)
+
+
+def test_with_the_router_off_an_unknown_name_is_answered_with_those_that_are_listed() -> None:
+    target = (TargetSettings("groq", "llama"),)
+    made = own(ModelSettings("fast", target), ModelSettings("secret", target, hidden=True))
+    assert labels(made, "secret") == ["groq/llama"]
+    with pytest.raises(ModelNotFound, match=r"there are: fast$"):
+        made.resolve("slow")
+
+
+def test_each_request_draws_its_own_order() -> None:
+    targets = (TargetSettings("groq", "a", weight=1), TargetSettings("xai", "b", weight=1))
+    made = own(ModelSettings("fast", targets, strategy="weighted"), draws=(0.1, 0.9, 0.9, 0.1))
+    assert labels(made, "fast") == ["groq/a", "xai/b"]
+    assert labels(made, "fast") == ["xai/b", "groq/a"]
+
+
+def test_a_targets_own_order_comes_before_the_place_in_the_list() -> None:
+    targets = (TargetSettings("groq", "a", order=2), TargetSettings("xai", "b"))
+    assert labels(own(ModelSettings("fast", targets)), "fast") == ["xai/b", "groq/a"]
+
+
+def test_limits_are_counted_for_the_target_and_not_for_each_request() -> None:
+    limited = ModelSettings("fast", (TargetSettings("groq", "a", rpm=1),))
+    made = own(limited, ModelSettings("free", (TargetSettings("groq", "a"),)))
+    (first,), (second,), (free,) = made.resolve("fast"), made.resolve("fast"), made.resolve("free")
+    assert first.load is second.load is not None
+    assert free.load is None

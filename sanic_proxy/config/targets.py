@@ -1,0 +1,204 @@
+"""The targets of a `[models.NAME]` table: what each of its keys accepts, and the objects made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from typing_extensions import override
+
+from sanic_proxy.config.variables import (
+    Choice,
+    Integer,
+    Kind,
+    Schema,
+    Text,
+    complaint,
+    suggestion,
+    within,
+)
+
+Strategy = Literal["order", "weighted", "least_in_flight"]
+# Failures after which a target that is kept for them alone is tried; by the code that clients see.
+OnlyAfter = Literal["", "context_length_exceeded", "content_filter"]
+
+STRATEGIES: tuple[Strategy, ...] = ("order", "weighted", "least_in_flight")
+MAX_COUNT = 10**12
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars per million tokens; None: not known."""
+
+    input: float | None = None
+    output: float | None = None
+    cached_input: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """One provider's model that a name stands for.
+
+    `order`: targets with a lower number are tried first; the model's strategy decides among equal ones.
+    `weight` is relative to the weights of the others. `rpm` and `tpm` are requests and tokens per minute,
+    `concurrent` is requests in flight, each for the whole proxy; None: no limit. `context_window` is in
+    tokens. `only_after` keeps the target for requests that another target has refused with that code.
+    """
+
+    provider: str
+    model: str
+    order: int = 1
+    weight: float = 1.0
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent: int | None = None
+    context_window: int | None = None
+    prices: Prices | None = None
+    only_after: OnlyAfter = ""
+
+    @property
+    def label(self) -> str:
+        """As it is written in a list of targets."""
+        return f"{self.provider}/{self.model}"
+
+
+Targets = tuple[TargetSettings, ...]
+
+
+@dataclass(frozen=True)
+class Number(Kind[float]):
+    """A number from `low` to `high`, whole or not."""
+
+    low: float
+    high: float
+
+    @property
+    @override
+    def expects(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    @override
+    def parse(self, text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,18}(?:\.[0-9]{1,18})?(?:e-?[0-9]{1,2})?", text.lower()):
+            raise ValueError
+        return within(float(text), self.low, self.high)
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
+
+
+PRICE_KEYS: Mapping[str, Kind[float]] = {name: Number(0, 1e6) for name in ("input", "output", "cached_input")}
+
+
+@dataclass(frozen=True)
+class PriceTable(Kind[Prices]):
+    """`{ input = 2.5, output = 10 }`."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return f"a table of US dollars per million tokens with the keys {', '.join(PRICE_KEYS)}"
+
+    @override
+    def parse(self, text: str) -> Prices:
+        raise ValueError
+
+    @override
+    def from_toml(self, value: object) -> Prices:
+        return Prices(**_entries(value, PRICE_KEYS, "a table of prices"))
+
+    @override
+    def schema(self) -> Schema:
+        return _table_schema(PRICE_KEYS)
+
+
+TARGET_KEYS: Mapping[str, Kind[Any]] = {
+    "provider": Text("the name of a provider"),
+    "model": Text("the provider's name for the model"),
+    "order": Integer(1, 1000),
+    "weight": Number(0, 1e6),
+    "rpm": Integer(1, MAX_COUNT),
+    "tpm": Integer(1, MAX_COUNT),
+    "concurrent": Integer(1, MAX_COUNT),
+    "context_window": Integer(1, MAX_COUNT),
+    "prices": PriceTable(),
+    "only_after": Choice(("context_length_exceeded", "content_filter")),
+}
+_REQUIRED = ("provider", "model")
+
+
+@dataclass(frozen=True)
+class TargetList(Kind[Targets]):
+    """Targets in order: "provider/model", or tables with both."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return 'a list of "provider/model" or of tables with the keys provider and model'
+
+    @override
+    def parse(self, text: str) -> Targets:
+        raise ValueError
+
+    @override
+    def from_toml(self, value: object) -> Targets:
+        if not isinstance(value, list) or not value:
+            raise ValueError
+        return tuple(_target(entry) for entry in value)
+
+    @override
+    def schema(self) -> Schema:
+        text = {"type": "string", "pattern": "^[^/]+/.+$"}
+        table = {**_table_schema(TARGET_KEYS), "required": list(_REQUIRED)}
+        return {"type": "array", "minItems": 1, "items": {"anyOf": [text, table]}}
+
+
+def _target(entry: object) -> TargetSettings:
+    if isinstance(entry, str):
+        provider, _, model = entry.partition("/")
+        values: dict[str, Any] = {"provider": provider, "model": model}
+    elif isinstance(entry, dict) and all(name in entry for name in _REQUIRED):
+        values = _entries(entry, TARGET_KEYS, "a target")
+    else:
+        raise ValueError
+    if not (values["provider"] and values["model"]):
+        raise ValueError
+    return TargetSettings(**{**values, "provider": values["provider"].lower()})
+
+
+def _entries(value: object, keys: Mapping[str, Kind[Any]], what: str) -> dict[str, Any]:
+    """The parsed entries of a table. Raises ValueError that names the first wrong one."""
+    if not isinstance(value, dict):
+        raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, whatever its type
+    parsed: dict[str, Any] = {}
+    for name, entry in value.items():
+        if name not in keys:
+            raise ValueError(f"{name!r} is not a key of {what}{suggestion(name, keys)}")
+        try:
+            parsed[name] = keys[name].from_toml(entry)
+        except ValueError as exc:
+            raise ValueError(f"{name}: {complaint(entry, keys[name], exc)}") from None
+    return parsed
+
+
+def _table_schema(keys: Mapping[str, Kind[Any]]) -> Schema:
+    return {
+        "type": "object",
+        "properties": {name: kind.schema() for name, kind in keys.items()},
+        "additionalProperties": False,
+    }
+
+
+def with_defaults(targets: Targets, context_window: int | None, prices: Prices | None) -> Targets:
+    """`targets`, with what is said of the whole model where a target says nothing of its own."""
+    return tuple(
+        replace(
+            target,
+            context_window=target.context_window or context_window,
+            prices=target.prices or prices,
+        )
+        for target in targets
+    )
