@@ -74,7 +74,8 @@ class AppState:
         self.models = ModelList(
             self._listed(),
             prefixed=settings.router_is_on,
-            names=[model.name for model in settings.models],
+            models=settings.models,
+            matched=self._matched(),
         )
         self.keys = KeyRing(settings)
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
@@ -88,17 +89,27 @@ class AppState:
 
     def _listed(self) -> list[ChatProvider]:
         """With the router off only the catch-all provider can be called, so only its models are listed."""
-        distinct = list({id(provider): provider for provider in self.providers.values()}.values())
         if self.settings.router_is_on:
-            return distinct
-        return [provider for provider in distinct if provider.name == CATCH_ALL.name]
+            return self._distinct()
+        return [provider for provider in self._distinct() if provider.name == CATCH_ALL.name]
+
+    def _matched(self) -> list[ChatProvider]:
+        """Further providers whose models are listed under the operator's names with a `*`."""
+        models = [model for model in self.settings.models if "*" in model.name]
+        named = {target.provider for model in models for target in model.targets}
+        listed = self._listed()
+        return [
+            provider for provider in self._distinct() if provider.name in named and provider not in listed
+        ]
+
+    def _distinct(self) -> list[ChatProvider]:
+        return list({id(provider): provider for provider in self.providers.values()}.values())
 
     async def aclose(self) -> None:
         """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self.traffic.emptied(), LAST_HANDLERS_S)
-        await self.client.aclose()
-        await self.store.aclose()
+        await self._close()
 
     async def retire(self) -> None:
         """Close the pools when the requests that began before now have ended: a newer state has the rest."""
@@ -106,6 +117,10 @@ class AppState:
         while left:
             await asyncio.sleep(RETIRED_STEP_S)
             left &= self.traffic.requests
+        await self._close()
+
+    async def _close(self) -> None:
+        await self.models.aclose()
         await self.client.aclose()
         await self.store.aclose()
 

@@ -194,7 +194,7 @@ class ProviderReader:
 
     def models(self, on: Iterable[ProviderSettings]) -> tuple[ModelSettings, ...]:
         """The tables `[models.NAME]`."""
-        known = {name for provider in on for name in (provider.name, *provider.aliases)}
+        known = {name: provider.name for provider in on for name in (provider.name, *provider.aliases)}
         models = []
         for name, table in self._subtables("models").items():
             where = f"[models.{name}]"
@@ -209,14 +209,14 @@ class ProviderReader:
             targets = with_defaults(
                 values.get("targets", ()), values.get("context_window"), values.get("prices")
             )
-            for provider in sorted({target.provider for target in targets} - known):
+            for provider in sorted({target.provider for target in targets} - known.keys()):
                 self._problems.append(
                     f"{where}: the provider {provider} is not on{suggestion(provider, sorted(known))}"
                 )
             models.append(
                 ModelSettings(
                     name,
-                    targets,
+                    tuple(replace(target, provider=known.get(target.provider, "")) for target in targets),
                     values.get("first_content"),
                     _options(values),
                     values.get("strategy", "order"),

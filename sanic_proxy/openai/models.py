@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sanic_proxy.config.targets import Prices
 from sanic_proxy.errors import UpstreamBadResponse
 
 # Where a list is found in an object: OpenAI's key, Ollama's `/api/tags`, Together's and others'.
@@ -55,3 +56,26 @@ def model_object(entry: Mapping[str, Any], *, id: str, owner: str) -> dict[str, 
         "created": int(created) if is_number and created is not None else 0,
         "owned_by": owned_by if isinstance(owned_by, str) else owner,
     }
+
+
+def description(context_window: int | None, prices: Prices | None) -> dict[str, Any]:
+    """The fields of a model object for what is known of a model.
+
+    OpenAI's object has none for it. Clients read `context_length` and `pricing`, in US dollars per token as
+    text, as OpenRouter's list has them (openrouter.ai/docs/api-reference/list-available-models).
+    """
+    described: dict[str, Any] = {}
+    if context_window is not None:
+        described |= {"context_window": context_window, "context_length": context_window}
+    if prices is not None:
+        named = {
+            "prompt": prices.input,
+            "completion": prices.output,
+            "input_cache_read": prices.cached_input,
+        }
+        described["pricing"] = {name: _per_token(price) for name, price in named.items() if price is not None}
+    return described
+
+
+def _per_token(per_million: float) -> str:
+    return f"{per_million / 1e6:.12f}".rstrip("0").rstrip(".")

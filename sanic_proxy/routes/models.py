@@ -21,7 +21,7 @@ blueprint = Blueprint("models")
 @openapi.models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on; in Anthropic's shape for Anthropic's clients."""
-    models = await state_of(request.app).models.all()
+    models = await state_of(request.app).models.listed()
     if VERSION_HEADER in request.fields:
         return _json(page_of(models, request.args))
     return _json({"object": "list", "data": models})

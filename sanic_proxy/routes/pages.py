@@ -68,7 +68,7 @@ async def _example_model(state: AppState) -> str:
     """A model that exists, where one is known within `LIST_WAIT_S`."""
     with suppress(TimeoutError, ProxyError):
         async with asyncio.timeout(LIST_WAIT_S):
-            await state.models.all()
+            await state.models.listed()
     listed = state.models.known()
     return str(listed[0]["id"]) if listed else "MODEL"
 
