@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sanic_proxy import __version__
-from sanic_proxy.config.loader import load
+from sanic_proxy.config.loader import explain, load
 from sanic_proxy.config.model import HEARTBEATS, Settings, SettingsError, binding_problem
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import PREFIX
@@ -38,14 +38,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, further = parser.parse_known_args(arguments)
     if further and options.run is not serve_proxy:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
+    options.further = further
     flags = _apply_flags(options)
     try:
+        if options.run is print_table and options.explain:
+            print(explain(), end="")
+            sys.exit(0)
         settings = load(flags=flags)
     except SettingsError as exc:
         for problem in exc.problems:
             sys.stderr.write(f"sanic-proxy: {problem}\n")
         sys.exit(1)
-    sys.exit(options.run(settings, further))
+    sys.exit(options.run(settings, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
 
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config", metavar="FILE", help="a TOML file with settings")
+    common.add_argument(
+        "--config", metavar="FILE", help="a TOML file with settings, or LiteLLM's file (.yaml, .yml)"
+    )
     common.add_argument(
         "--router",
         action=argparse.BooleanOptionalAction,
@@ -86,13 +92,18 @@ def _parser() -> argparse.ArgumentParser:
         "print the models of all providers as JSON",
         "sanic-proxy models --config proxy.toml",
     )
-    _command(
+    check = _command(
         commands,
         common,
         "check",
         print_table,
         "check the settings, and print providers, keys (last four characters) and model names",
         "SANIC_PROXY_CONFIG=proxy.toml sanic-proxy check",
+    )
+    check.add_argument(
+        "--explain",
+        action="store_true",
+        help="print the TOML file that a configuration of LiteLLM's stands for",
     )
     return parser
 
@@ -101,7 +112,7 @@ def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser],
     common: argparse.ArgumentParser,
     name: str,
-    run: Callable[[Settings, Sequence[str]], int],
+    run: Callable[[Settings, argparse.Namespace], int],
     text: str,
     example: str,
 ) -> argparse.ArgumentParser:
@@ -132,11 +143,12 @@ def _apply_flags(options: argparse.Namespace) -> dict[str, str]:
     return flags
 
 
-def serve_proxy(settings: Settings, further: Sequence[str] = ()) -> int:
+def serve_proxy(settings: Settings, options: argparse.Namespace) -> int:
     """Replace this process with Sanic's own command, so that there is one start procedure.
 
-    `further` are arguments of Sanic's, such as `--dev`.
+    `options.further` are arguments of Sanic's, such as `--dev`.
     """
+    further: Sequence[str] = options.further
     command = [sys.executable, "-m", "sanic", "sanic_proxy.app", *_address(settings, further)]
     if not any(
         argument.startswith(("--workers", "-w", "--single-process", "--fast")) for argument in further
@@ -152,7 +164,7 @@ def _address(settings: Settings, further: Sequence[str]) -> list[str]:
     return [f"--host={settings.host}", f"--port={settings.port}"]
 
 
-def print_models(settings: Settings, further: Sequence[str] = ()) -> int:
+def print_models(settings: Settings, options: argparse.Namespace) -> int:
     """The models as `GET /v1/models` would list them."""
     try:
         listed = asyncio.run(_models(settings))
@@ -171,7 +183,7 @@ async def _models(settings: Settings) -> list[dict[str, object]]:
         await state.aclose()
 
 
-def print_table(settings: Settings, further: Sequence[str] = ()) -> int:
+def print_table(settings: Settings, options: argparse.Namespace) -> int:
     """What `serve` would start with; 1 if it would refuse. Of keys only the last characters are shown."""
     print(f"{'provider':<14}{'keys':<24}base URL")
     for provider in settings.providers:

@@ -12,25 +12,33 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dotenv.parser import parse_stream
 
 from sanic_proxy.config.model import VARIABLES
 from sanic_proxy.config.variables import PREFIX, suggestion, toml_text
 
+if TYPE_CHECKING:
+    from sanic_proxy.config.litellm.convert import Converted
+
 TABLES = ("proxy", "providers", "models")
+LITELLM_SUFFIXES = frozenset({".yaml", ".yml"})
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 @dataclass(slots=True)
 class Layers:
-    """The merged values. `sources` has the origin of each; `toml` has the tables besides `[proxy]`."""
+    """The merged values. `sources` has the origin of each; `toml` has the tables besides `[proxy]`.
+
+    `litellm` is LiteLLM's file, converted, where `config` is one.
+    """
 
     values: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     toml: dict[str, Any] = field(default_factory=dict)
     config: str = ""
+    litellm: Converted | None = None
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -61,8 +69,13 @@ def read(environ: Mapping[str, str], directory: Path) -> Layers:
     dotenv = _dotenv(layers, directory / ".env")
     layers.config = environ.get(PREFIX + "CONFIG", dotenv.get(PREFIX + "CONFIG", "")).strip()
     if layers.config:
-        parsed = _toml(layers, directory / layers.config)
-        layers.toml = _expanded(layers, parsed, {**dotenv, **environ})
+        path, variables = directory / layers.config, {**dotenv, **environ}
+        if path.suffix.lower() in LITELLM_SUFFIXES:
+            parsed = _litellm(layers, path, variables)
+            variables = {**layers.values, **variables}
+        else:
+            parsed = _toml(layers, path)
+        layers.toml = _expanded(layers, parsed, variables)
         layers.put(_proxy_table(layers), "[proxy]")
     layers.put(dotenv, " (in .env)")
     layers.put(environ, "")
@@ -99,6 +112,26 @@ def _toml(layers: Layers, path: Path) -> dict[str, Any]:
             f"{path.name}: [{name}] is not a table of this proxy{suggestion(name, TABLES)}"
         )
     return parsed
+
+
+def _litellm(layers: Layers, path: Path, environ: Mapping[str, str]) -> dict[str, Any]:
+    """LiteLLM's file as the tables of ours, as far as they can be used with the variables that are set."""
+    from sanic_proxy.config.litellm import convert, document, notes  # noqa: PLC0415 - only with such a file
+
+    try:
+        converted = convert.convert(document.parse(path.read_text("utf-8-sig")), environ)
+    except (OSError, ValueError) as exc:
+        layers.problems.append(f"{PREFIX}CONFIG: {path.name} cannot be read: {_reason(exc)}")
+        return {}
+    layers.put(converted.variables, f" (in {path.name})")
+    layers.litellm = converted
+    tables, missing = convert.usable(converted.tables, {**converted.variables, **environ})
+    layers.warnings += [
+        f"{path.name}: {notes.summary(converted.notes)}; `sanic-proxy check --explain` shows them all",
+        *(f"{path.name}, {note}" for note in converted.notes if note.outcome != "exact"),
+        *(f"{path.name}: {sentence}" for sentence in missing),
+    ]
+    return tables
 
 
 def _reason(exc: Exception) -> str:

@@ -54,6 +54,19 @@ def load(
     return replace(settings, warnings=tuple(found.warnings))
 
 
+def explain(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> str:
+    """Our own TOML for the LiteLLM file that the settings name. Raises SettingsError where there is none."""
+    found = layers.read(os.environ if environ is None else environ, directory or Path.cwd())
+    if found.litellm is None:
+        raise SettingsError(
+            [problem for problem in found.problems if PREFIX in problem]
+            or ["--explain needs --config with a file of LiteLLM's, whose name ends in .yaml or .yml"]
+        )
+    from sanic_proxy.config.litellm.explain import explanation  # noqa: PLC0415 - only with such a file
+
+    return explanation(found.litellm, Path(found.config).name)
+
+
 class _LayeredEnv(Env):
     """environs over the merged layers: it would read `os.environ` alone."""
 
@@ -143,7 +156,7 @@ def _check_reach(settings: Settings, found: Layers) -> None:
         found.problems.append(
             f"{PREFIX}ROUTER is off and no model name reaches a provider: set {PREFIX}ROUTER=on"
         )
-    elif lost:
+    elif lost and found.litellm is None:  # such a file names all that is to be reached
         found.warnings.append(
             f"the router is off, so no model name reaches {', '.join(lost)}; set {PREFIX}ROUTER=on"
         )

@@ -358,7 +358,12 @@ class Settings:
         "",
         "directory of the workers' shared state; default: `$STATE_DIRECTORY`, else below `$XDG_STATE_HOME`",
     )
-    config: str = setting("CONFIG", Text("the path of a TOML file"), "", "path of a TOML file")
+    config: str = setting(
+        "CONFIG",
+        Text("the path of a file"),
+        "",
+        "path of a TOML file, or of LiteLLM's file if its name ends in `.yaml` or `.yml`",
+    )
     ssl_cert_file: str | None = None
     providers: tuple[ProviderSettings, ...] = ()
     providers_off: tuple[ProviderOff, ...] = ()

@@ -27,6 +27,7 @@ from sanic_proxy.config.model import (
 )
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.targets import MAX_COUNT, STRATEGIES, PriceTable, TargetList, with_defaults
+from sanic_proxy.config.urls import ENDPOINTS, url_fault, without_password
 from sanic_proxy.config.variables import (
     PREFIX,
     Choice,
@@ -46,8 +47,6 @@ from sanic_proxy.config.variables import (
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MODEL_NAME = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
-# What follows a base URL, and is sometimes pasted with it.
-_ENDPOINTS = re.compile(r"/(?:chat/completions|completions|embeddings|models|responses|messages)/*\Z")
 
 
 @dataclass(frozen=True)
@@ -282,6 +281,8 @@ class ProviderReader:
     # One provider
 
     def _provider(self, row: Row, table: Mapping[str, Any]) -> ProviderSettings | None:
+        if "api_key_env" in table:
+            row = replace(row, key_variable=table["api_key_env"], other_key_variables=(), key_required=True)
         keys = self._keys(row)
         base_url = self._found.values.get(row.base_url_variable) or table.get("base_url") or row.base_url
         if base_url is None or (row.key_required and not keys):
@@ -330,9 +331,9 @@ class ProviderReader:
         is_variable = row.base_url_variable in self._found.values
         where = row.base_url_variable if is_variable else f"[providers.{row.name}] base_url"
         plain = url.rstrip("/")
-        if (fault := _url_fault(plain)) is not None:
-            self._problems.append(f"{where}: {fault}, got {_without_password(url)!r}")
-        elif (pasted := _ENDPOINTS.search(plain)) is not None:
+        if (fault := url_fault(plain)) is not None:
+            self._problems.append(f"{where}: {fault}, got {without_password(url)!r}")
+        elif (pasted := ENDPOINTS.search(plain)) is not None:
             self._problems.append(f"{where}: leave out {pasted[0]} at the end; the proxy adds it")
         elif (row.example_url or row.dialects == ("messages",)) and not urllib.parse.urlsplit(plain).path:
             plain += "/v1"  # Anthropic's clients have base URLs without it
@@ -363,24 +364,6 @@ def _options(values: Mapping[str, Any]) -> RequestOptions:
         thinking=values.get("thinking"),
         sampling=values.get("sampling"),
     )
-
-
-def _url_fault(url: str) -> str | None:
-    fault = "expected an http or https URL without user, query or fragment"
-    try:
-        parts = urllib.parse.urlsplit(url)
-        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        return fault
-    is_plain = (
-        not (parts.query or parts.fragment or parts.username is not None) and url.isascii() and " " not in url
-    )
-    return None if is_good and is_plain else fault
-
-
-def _without_password(url: str) -> str:
-    """A URL as a message may show it."""
-    return re.sub(r"//[^/@]*@", "//***@", url)[:80]
 
 
 def _custom_row(name: str, table: Mapping[str, Any]) -> Row:

@@ -26,6 +26,8 @@ def router_line(settings: Settings) -> str:
     if settings.router_is_on:
         name = settings.providers[0].name if settings.providers else EXAMPLE_MODEL.partition("/")[0]
         return f"router on: the model `{name}/MODEL` goes to {name} as `MODEL`"
+    if not any(provider.serves_any_name for provider in settings.providers):
+        return f"router off: only the {len(settings.models)} model names of the configuration file are served"
     return (
         f"router off: model names go to {CATCH_ALL.name} unchanged; "
         f"{PREFIX}ROUTER=on lets a prefix pick the provider (`{CATCH_ALL.name}/openai/gpt-4o`)"

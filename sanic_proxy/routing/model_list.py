@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from sanic_proxy.config.model import ModelSettings
+from sanic_proxy.config.patterns import STAR, fill, match
 from sanic_proxy.errors import ProxyError, UpstreamTimeout
 from sanic_proxy.openai import models
 from sanic_proxy.providers.base import ChatProvider
-from sanic_proxy.routing.patterns import STAR, fill, match
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, TypeVar
 
+from sanic_proxy.config import patterns
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import NO_OPTIONS, ModelSettings, ProviderOff, RequestOptions
 from sanic_proxy.config.targets import Strategy, TargetSettings
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
-from sanic_proxy.routing import patterns
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice, Random, ordered

@@ -75,7 +75,7 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
         ("[models.fast]\n", "needs targets"),
         ("[models.fast]\ntargets = ['ech/x']", "did you mean 'echo'?"),
         ("[models.fast]\ntargets = 'echo/x'", "expected a list"),
-        ("[models.fast]\ntargets = [{provider='echo', model='x', wieght=1}]", "did you mean 'weight'?"),
+        ("[models.fast]\ntargets = [{provider='echo', model='x', weightt=1}]", "did you mean 'weight'?"),
         ("[models.fast]\ntargets = [{provider='echo', model='x', weight=-1}]", "weight: expected a number"),
         ("[models.fast]\ntargets = [{provider='echo', model='x', rpm=0}]", "rpm: expected a whole number"),
         (

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from sanic_proxy.config import reference
+from sanic_proxy.config.litellm import reference as litellm
 from sanic_proxy.config.loader import load
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[2]
     ("path", "made"),
     [
         ("scripts/docs/settings.md", reference.settings_page),
+        ("scripts/docs/litellm.md", litellm.page),
         ("scripts/deploy/.env.example", reference.env_example),
         ("sanic_proxy/config/proxy.schema.json", reference.toml_schema),
     ],

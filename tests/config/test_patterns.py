@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanic_proxy.routing.patterns import fill, match, most_specific_first
+from sanic_proxy.config.patterns import fill, match, most_specific_first
 
 
 @pytest.mark.parametrize(

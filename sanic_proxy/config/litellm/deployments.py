@@ -1,0 +1,166 @@
+"""`model_list`: each entry is a deployment, those of one name are a group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sanic_proxy.config.litellm.document import Path
+from sanic_proxy.config.litellm.keys import INFO, MODEL, PARAMS, REQUEST_PARAMS
+from sanic_proxy.config.litellm.upstreams import Upstreams
+from sanic_proxy.config.litellm.work import Work
+
+MILLION = 1_000_000
+MAX_WEIGHT = 1_000_000
+# Keys that stand beside `litellm_params`, and mean the same there.
+_BESIDE = ("rpm", "tpm", "weight", "order")
+_COSTS = {
+    "input": "input_cost_per_token",
+    "output": "output_cost_per_token",
+    "cached_input": "cache_read_input_token_cost",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One target of the group `name`. `prices` are in dollars per million tokens; None: not said."""
+
+    name: str
+    provider: str
+    model: str
+    order: int = 1
+    weight: float | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent: int | None = None
+    context_window: int | None = None
+    prices: tuple[tuple[str, float], ...] = ()
+    stream_timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for deployments that do not say it: `params` by name, and the router's `timeout_s`."""
+
+    params: Mapping[str, Any]
+    credentials: Mapping[str, Mapping[str, Any]]
+    timeout_s: float | None = None
+    concurrent: int | None = None
+
+
+class Reader:
+    """Reads the deployments of a file. `passes_any`: an entry `*` for `*` lets prefixes pick the provider."""
+
+    def __init__(self, work: Work, upstreams: Upstreams, defaults: Defaults) -> None:
+        self._work = work
+        self._upstreams = upstreams
+        self._defaults = defaults
+        self.passes_any = False
+
+    def read(self, entries: object) -> list[Deployment]:
+        """The deployments that can be served, in the file's order; a note says why another cannot."""
+        if entries is not None and not isinstance(entries, list):
+            self._work.note(("model_list",), "ignored", "expected a list")
+        found = [
+            self._deployment(("model_list", place), entry)
+            for place, entry in enumerate(entries if isinstance(entries, list) else [])
+        ]
+        return [deployment for deployment in found if deployment is not None]
+
+    def _deployment(self, path: Path, entry: object) -> Deployment | None:
+        work = self._work
+        given = entry.get("litellm_params") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(given, dict):
+            work.note(path, "ignored", "expected model_name and litellm_params")
+            return None
+        self._note(path, entry, given)
+        name = work.text(entry.get("model_name"))
+        if name is None or not _is_name(name):
+            work.note((*path, "model_name"), "ignored", "expected up to 256 printable ASCII characters")
+            return None
+        params = {**self._defaults.params, **self._credentials(path, given), **given}
+        params |= {key: entry[key] for key in _BESIDE if key in entry and key not in given}
+        path = (*path, "litellm_params")
+        if name == work.text(params.get("model")) == "*":
+            self.passes_any = True
+            work.note((*path, "model"), "approximate", "prefixes pick the provider; other names need one")
+            return None
+        placed = self._upstreams.vendor(path, params)
+        if placed is None:
+            return None
+        vendor, model = placed
+        timeout_s = work.number((*path, "timeout"), params.get("timeout"))
+        own_timeout_s = None if timeout_s == self._defaults.timeout_s else timeout_s
+        upstream = self._upstreams.upstream(path, vendor, params, own_timeout_s or None)
+        if upstream is None:
+            return None
+        deployment = Deployment(name, self._upstreams.name(upstream), model)
+        return self._described(deployment, path, params, _mapping(entry.get("model_info")))
+
+    def _described(
+        self, deployment: Deployment, path: Path, params: Mapping[str, Any], info: Mapping[str, Any]
+    ) -> Deployment:
+        """The deployment with its numbers."""
+        work = self._work
+        window = info.get("max_input_tokens") or info.get("max_tokens")
+        prices = {
+            kind: work.number((*path, cost), params.get(cost, info.get(cost)))
+            for kind, cost in _COSTS.items()
+        }
+        return replace(
+            deployment,
+            order=work.count((*path, "order"), params.get("order")) or 1,
+            weight=work.number((*path, "weight"), params.get("weight")),
+            rpm=work.count((*path, "rpm"), params.get("rpm")),
+            tpm=work.count((*path, "tpm"), params.get("tpm")),
+            concurrent=work.count((*path, "max_parallel_requests"), params.get("max_parallel_requests"))
+            or self._defaults.concurrent,
+            context_window=work.count((*path[:-1], "model_info"), window),
+            prices=tuple(
+                (kind, round(price * MILLION, 6))
+                for kind, price in prices.items()
+                if price is not None and price <= 1
+            ),
+            stream_timeout_s=work.number((*path, "stream_timeout"), params.get("stream_timeout")),
+        )
+
+    def _note(self, path: Path, entry: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        work = self._work
+        work.note_keys(path, entry, MODEL)
+        ours = [name for name in params if name in REQUEST_PARAMS]
+        for name in ours:
+            work.note((*path, "litellm_params", name), "ignored", "parameters of requests are not changed")
+        # Where the model itself is not quite served as in LiteLLM, there is a note of its own.
+        work.note_keys((*path, "litellm_params"), params, PARAMS, skip={*ours, "model"})
+        work.note_keys((*path, "model_info"), _mapping(entry.get("model_info")), INFO)
+
+    def _credentials(self, path: Path, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        name = self._work.text(params.get("litellm_credential_name"))
+        if name is None:
+            return {}
+        if name not in self._defaults.credentials:
+            where = (*path, "litellm_params", "litellm_credential_name")
+            self._work.note(where, "ignored", "there is no credential of that name in credential_list")
+        return self._defaults.credentials.get(name, {})
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= 256 and name.isascii() and name.isprintable()
+
+
+def weights(group: Sequence[Deployment]) -> list[float]:
+    """The weight of each deployment of a group, as LiteLLM's simple-shuffle takes it.
+
+    By `weight` if any has one, else by `rpm`, else by `tpm`, else all alike.
+    """
+    for metric in ("weight", "rpm", "tpm"):
+        found = [float(getattr(deployment, metric) or 0) for deployment in group]
+        if any(found):
+            largest = max(found)
+            return found if largest <= MAX_WEIGHT else [round(weight / largest, 6) for weight in found]
+    return [1.0] * len(group)
