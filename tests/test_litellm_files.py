@@ -276,3 +276,17 @@ def test_headers_and_what_is_known_of_a_model_arrive(upstream: Upstream, tmp_pat
         assert seen.header("openai-organization") == "org-canary"
         assert proxy.request("GET", "/v1/models/qwen", headers=key).json["context_window"] == 32768
         assert proxy.request("GET", "/admin/info", headers=key).status == 404
+
+
+def test_parameters_are_dropped_and_filled_in(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.on("*", answer_ok)
+    headers = {"authorization": f"Bearer {LITERAL_MASTER}"}
+    with proxy_for(case_of("several_vendors"), upstream, tmp_path) as proxy:
+        proxy.chat("llama", headers=headers, logprobs=True, temperature=0.5)
+        (seen,) = upstream.seen("llama-3.3-70b-versatile")
+        assert "logprobs" not in seen.json
+        assert seen.json["temperature"] == 0.5
+    with proxy_for(case_of("self_hosted"), upstream, tmp_path) as proxy:
+        proxy.chat("qwen", headers={"authorization": "Bearer sk-1234"}, temperature=0)
+        (seen,) = upstream.seen("Qwen/Qwen3-32B")
+        assert (seen.json["temperature"], seen.json["max_tokens"]) == (0, 8192)

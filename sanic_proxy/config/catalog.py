@@ -20,7 +20,8 @@ class Row:
     as `example_url`. `serves_any_name`:
     its own model ids look like prefixed ones (`openai/gpt-4o`), so while it is on the router is off by
     default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
-    `docs` is the vendor's page with these facts.
+    `unsupported_params` are parameters of OpenAI's chats that the vendor rejects; they are sent unless the
+    operator removes them. `docs` is the vendor's page with these facts.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Row:
     dialects: tuple[str, ...] = ("chat",)
     key_header: str = "authorization"
     has_openai_fields: bool = False
+    unsupported_params: tuple[str, ...] = ()
 
     @property
     def base_url_variable(self) -> str:
@@ -84,11 +86,21 @@ ROWS: tuple[Row, ...] = (
         models_path="/models?limit=1000",
         docs="platform.claude.com/docs/en/api/overview",
     ),
-    Row("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", docs="console.groq.com/docs/openai"),
+    Row(
+        "groq",
+        "https://api.groq.com/openai/v1",
+        "GROQ_API_KEY",
+        unsupported_params=("logit_bias", "logprobs", "top_logprobs"),
+        docs="console.groq.com/docs/openai",
+    ),
     Row(
         "cerebras",
         "https://api.cerebras.ai/v1",
         "CEREBRAS_API_KEY",
+        unsupported_params=(
+            *("frequency_penalty", "presence_penalty", "logit_bias"),
+            *("parallel_tool_calls", "service_tier"),
+        ),
         docs="inference-docs.cerebras.ai/resources/openai",
     ),
     Row(
@@ -104,9 +116,21 @@ ROWS: tuple[Row, ...] = (
         aliases=("gemini",),
         other_key_variables=("GEMINI_API_KEY",),
         model_prefix="models/",
+        # Not on the vendor's page: its 400 says `Unknown name "seed": Cannot find field`.
+        unsupported_params=("frequency_penalty", "presence_penalty", "logit_bias", "seed"),
         docs="ai.google.dev/gemini-api/docs/openai",
     ),
-    Row("mistral", "https://api.mistral.ai/v1", "MISTRAL_API_KEY", docs="docs.mistral.ai/api"),
+    Row(
+        "mistral",
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+        # It answers 422 `extra_forbidden` to every field that its page does not have.
+        unsupported_params=(
+            *("logit_bias", "logprobs", "top_logprobs", "user", "store", "metadata", "service_tier"),
+            *("verbosity", "web_search_options", "safety_identifier", "modalities", "audio"),
+        ),
+        docs="docs.mistral.ai/api",
+    ),
     Row("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", docs="api-docs.deepseek.com"),
     Row(
         "together",

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
         ("scripts/deploy/.env.example", reference.env_example),
         ("sanic_proxy/config/proxy.schema.json", reference.toml_schema),
     ],
-    ids=["settings page", "environment", "schema"],
+    ids=["settings page", "LiteLLM page", "environment", "schema"],
 )
 def test_the_committed_file_is_up_to_date(path: str, made: object) -> None:
     assert callable(made)

@@ -137,6 +137,7 @@ class _Converter:
             credentials,
             self._timeout_s,
             self._work.count(path, self._router.get("default_max_parallel_requests")),
+            self._work.is_on(self._litellm.get("drop_params")),
         )
 
     # Models

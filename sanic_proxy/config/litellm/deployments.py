@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sanic_proxy.config.litellm.document import Path
 from sanic_proxy.config.litellm.keys import INFO, MODEL, PARAMS, REQUEST_PARAMS
 from sanic_proxy.config.litellm.upstreams import Upstreams
 from sanic_proxy.config.litellm.work import Work
+from sanic_proxy.config.variables import Params
 
 MILLION = 1_000_000
 MAX_WEIGHT = 1_000_000
@@ -37,16 +38,24 @@ class Deployment:
     context_window: int | None = None
     prices: tuple[tuple[str, float], ...] = ()
     stream_timeout_s: float | None = None
+    default_params: Mapping[str, Any] = field(default_factory=dict)
+    remove_params: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[object, ...]:
+        """What is changed in its requests: one model has it for all of its targets."""
+        return self.default_params, self.remove_params
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for deployments that do not say it: `params` by name, and the router's `timeout_s`."""
+    """What holds for deployments that do not say it. `params` are further ones by name."""
 
     params: Mapping[str, Any]
     credentials: Mapping[str, Mapping[str, Any]]
     timeout_s: float | None = None
     concurrent: int | None = None
+    drops: bool = False
 
 
 class Reader:
@@ -62,11 +71,17 @@ class Reader:
         """The deployments that can be served, in the file's order; a note says why another cannot."""
         if entries is not None and not isinstance(entries, list):
             self._work.note(("model_list",), "ignored", "expected a list")
-        found = [
-            self._deployment(("model_list", place), entry)
-            for place, entry in enumerate(entries if isinstance(entries, list) else [])
-        ]
-        return [deployment for deployment in found if deployment is not None]
+        found: list[Deployment] = []
+        first: dict[str, Deployment] = {}
+        for place, entry in enumerate(entries if isinstance(entries, list) else []):
+            path = ("model_list", place)
+            deployment = self._deployment(path, entry)
+            if deployment is not None:
+                found.append(deployment)
+                if deployment.changes != first.setdefault(deployment.name, deployment).changes:
+                    text = "the parameters of the name's first deployment count for all of them"
+                    self._work.note((*path, "litellm_params"), "approximate", text)
+        return found
 
     def _deployment(self, path: Path, entry: object) -> Deployment | None:
         work = self._work
@@ -92,7 +107,8 @@ class Reader:
         vendor, model = placed
         timeout_s = work.number((*path, "timeout"), params.get("timeout"))
         own_timeout_s = None if timeout_s == self._defaults.timeout_s else timeout_s
-        upstream = self._upstreams.upstream(path, vendor, params, own_timeout_s or None)
+        drops = work.is_on(params.get("drop_params", self._defaults.drops))
+        upstream = self._upstreams.upstream(path, vendor, params, own_timeout_s or None, drops=drops)
         if upstream is None:
             return None
         deployment = Deployment(name, self._upstreams.name(upstream), model)
@@ -123,17 +139,35 @@ class Reader:
                 if price is not None and price <= 1
             ),
             stream_timeout_s=work.number((*path, "stream_timeout"), params.get("stream_timeout")),
+            default_params=self._default_params(path, params),
+            remove_params=tuple(
+                name for name in _list(params.get("additional_drop_params")) if isinstance(name, str) and name
+            ),
         )
 
     def _note(self, path: Path, entry: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         work = self._work
         work.note_keys(path, entry, MODEL)
         ours = [name for name in params if name in REQUEST_PARAMS]
-        for name in ours:
-            work.note((*path, "litellm_params", name), "ignored", "parameters of requests are not changed")
         # Where the model itself is not quite served as in LiteLLM, there is a note of its own.
         work.note_keys((*path, "litellm_params"), params, PARAMS, skip={*ours, "model"})
         work.note_keys((*path, "model_info"), _mapping(entry.get("model_info")), INFO)
+
+    def _default_params(self, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of requests that the deployment sets where the client does not."""
+        found: dict[str, Any] = {}
+        for name in sorted(REQUEST_PARAMS & params.keys()):
+            given = self._work.value(params[name])
+            try:
+                values = Params().from_toml(given if name == "extra_body" else {name: given})
+            except ValueError:
+                values = {}
+            if not values or "${" in str(values):
+                self._work.note((*path, name), "ignored", "it cannot be a parameter of a request")
+            else:
+                found |= values
+                self._work.note((*path, name), "exact")
+        return found
 
     def _credentials(self, path: Path, params: Mapping[str, Any]) -> Mapping[str, Any]:
         name = self._work.text(params.get("litellm_credential_name"))
@@ -143,6 +177,10 @@ class Reader:
             where = (*path, "litellm_params", "litellm_credential_name")
             self._work.note(where, "ignored", "there is no credential of that name in credential_list")
         return self._defaults.credentials.get(name, {})
+
+
+def _list(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else ()
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

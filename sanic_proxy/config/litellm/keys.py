@@ -44,6 +44,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+_DROP = "what the vendor is known to reject is removed; without it, it is sent, and is no error here"
 _NO_CACHE = "answers are not cached"
 _NO_CALLBACKS = "there are no callbacks; each request is a line of the access log"
 _NO_BUDGETS = "there are no budgets"
@@ -97,7 +98,9 @@ PARAMS: Rules = {
     "rpm": _exact(_LIMIT),
     "tpm": _exact(_LIMIT),
     "max_parallel_requests": _exact("requests in flight to the target"),
-    **_ignored("parameters pass as they are", "drop_params additional_drop_params allowed_openai_params"),
+    "drop_params": _approximate(_DROP),
+    "additional_drop_params": _exact("`remove_params` of the model"),
+    "allowed_openai_params": _exact("nothing else is removed"),
     "timeout": _approximate("to the first byte of an answer; between two bytes at most 120 s"),
     "stream_timeout": _approximate("to a stream's first content, while another target is left"),
     "max_retries": _approximate("`num_retries` of the proxy counts"),
@@ -128,7 +131,8 @@ PARAMS: Rules = {
     ),
 }
 
-# Parameters of a request that may stand beside those of the deployment.
+# Parameters of a request that may stand beside those of the deployment: for requests that do not have them.
+# They become `default_params` of the model.
 REQUEST_PARAMS = _names(
     "temperature top_p n stop max_tokens max_completion_tokens presence_penalty frequency_penalty"
     " logit_bias user response_format seed tools tool_choice parallel_tool_calls logprobs top_logprobs"
@@ -203,7 +207,7 @@ ROUTER: Rules = {
 
 LITELLM: Rules = {
     **ROUTING,
-    **_ignored("parameters pass as they are", "drop_params"),
+    "drop_params": _approximate(_DROP),
     "request_timeout": _approximate("to the first byte of an answer; between two bytes at most 120 s"),
     "num_retries_per_request": _approximate("as `num_retries`"),
     "model_alias_map": _exact(),

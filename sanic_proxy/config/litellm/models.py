@@ -98,9 +98,13 @@ def _table(
     table: dict[str, Any] = {}
     if len(set(orders)) < len(orders):
         table["strategy"] = grouping.strategy
-    first_contents = [deployment.stream_timeout_s for deployment in groups[name]]
-    if first_contents[0]:
-        table["first_content"] = seconds(first_contents[0])
+    first = groups[name][0]
+    if first.stream_timeout_s:
+        table["first_content"] = seconds(first.stream_timeout_s)
+    if first.default_params:
+        table["default_params"] = dict(first.default_params)
+    if first.remove_params:
+        table["remove_params"] = list(first.remove_params)
     table["targets"] = [_short(target, is_weighted=table.get("strategy") == "weighted") for target in targets]
     return table
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sanic_proxy.config.litellm.keys import SECTIONS, Rules
+from sanic_proxy.config.litellm.keys import PARAMS, REQUEST_PARAMS, SECTIONS, Rule, Rules
 from sanic_proxy.config.litellm.vendors import UNSUPPORTED, VENDORS
 
 _PAGE = """\
@@ -48,6 +48,9 @@ supported, and named at the start: {unsupported}.
 {sections}"""
 
 
+_REQUEST_PARAM = Rule("exact", "for requests that do not have it; the fallbacks of the name get it, too")
+
+
 def page() -> str:
     """The document, as Markdown."""
     return _PAGE.format(
@@ -59,6 +62,8 @@ def page() -> str:
 
 def _section(name: str, rules: Rules) -> str:
     title = "The file" if name == "(top)" else f"`{name}`"
+    if rules is PARAMS:
+        rules = {**rules, **dict.fromkeys(sorted(REQUEST_PARAMS), _REQUEST_PARAM)}
     others = ", ".join(f"`{key}`" for key, rule in sorted(rules.items()) if not rule.is_common)
     lines = [f"\n### {title}\n\n| key | | |\n|---|---|---|\n", *(f"{row}\n" for row in _rows(rules))]
     if others:

@@ -23,7 +23,8 @@ MAX_TIMEOUT_S = 86400.0
 class Upstream:
     """Deployments with equal upstreams share a provider. `base_url` and `key` are None for those of the row.
 
-    `key` is the name of a variable, "" for none. Header values are text in which `${NAME}` may stand.
+    `key` is the name of a variable, "" for none. Header values are text that may hold `${NAME}`. `drops`:
+    parameters that the vendor rejects are removed.
     """
 
     vendor: Vendor
@@ -31,6 +32,7 @@ class Upstream:
     key: str | None
     headers: tuple[tuple[str, str], ...] = ()
     timeout_s: float | None = None
+    drops: bool = False
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ class Upstreams:
         self.work.note((*path, "model"), "ignored", f"{text}: this target is left out")
 
     def upstream(
-        self, path: Path, vendor: Vendor, params: Mapping[str, Any], timeout_s: float | None
+        self, path: Path, vendor: Vendor, params: Mapping[str, Any], timeout_s: float | None, *, drops: bool
     ) -> Upstream | None:
         """Where the requests go; None, with a note, where that cannot work."""
         name = "api_base" if params.get("api_base") is not None else "base_url"
@@ -98,7 +100,8 @@ class Upstreams:
         if fault is not None:
             self.work.note(where, "ignored", f"{fault}: this target is left out")
             return None
-        return Upstream(vendor, base_url, key, self._headers(path, params), timeout_s)
+        drops = drops and vendor.row is not None and bool(vendor.row.unsupported_params)
+        return Upstream(vendor, base_url, key, self._headers(path, params), timeout_s, drops)
 
     def _base_url(self, vendor: Vendor, raw: Any) -> tuple[str | None, str | None]:
         """The address (None: the row's own), and why there is none."""
@@ -198,6 +201,8 @@ class Upstreams:
             table["api_key_env"] = upstream.key
         elif upstream.key is None and row is not None and not is_rows and row.key_variable:
             table["api_key_env"] = row.key_variable
+        if upstream.drops:
+            table["remove_params"] = [] if row is None else list(row.unsupported_params)
         if upstream.headers:
             table["headers"] = dict(upstream.headers)
         if upstream.timeout_s is not None:

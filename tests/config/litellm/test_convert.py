@@ -484,3 +484,44 @@ def test_a_file_that_is_no_yaml_is_a_problem_with_its_line(tmp_path: Path) -> No
         load({"SANIC_PROXY_CONFIG": "d.yaml"}, tmp_path)
     with pytest.raises(SettingsError, match="--explain needs"):
         explain({}, tmp_path)
+
+
+def test_parameters_are_for_requests_without_them() -> None:
+    text = """
+        model_list:
+        - model_name: m
+          litellm_params: {model: groq/x, temperature: 0.2, stop: [a], extra_body: {custom: {deep: 1}}}
+        - model_name: m
+          litellm_params: {model: groq/y, temperature: 0.3}
+        - model_name: n
+          litellm_params: {model: groq/z, seed: .nan, tools: null, additional_drop_params: [store, 1]}
+    """
+    found = converted(text)
+    assert found.tables["models"]["m"]["default_params"] == {
+        "temperature": 0.2,
+        "stop": ["a"],
+        "custom": {"deep": 1},
+    }
+    assert "parameters of the name's first deployment" in noted(found, "approximate")
+    assert found.tables["models"]["n"]["remove_params"] == ["store"]
+    assert "default_params" not in found.tables["models"]["n"]
+    assert noted(found, "ignored").count("cannot be a parameter") == 2
+
+
+@pytest.mark.parametrize(
+    ("whole", "own", "is_removed"),
+    [
+        ("", "", False),
+        ("true", "", True),
+        ("true", ", drop_params: false", False),
+        ("", ", drop_params: true", True),
+    ],
+)
+def test_what_a_vendor_rejects_is_removed_if_it_is_to_be_dropped(
+    whole: str, own: str, is_removed: bool
+) -> None:
+    found = converted(model(f"model: groq/x{own}", f"litellm_settings: {{drop_params: {whole or 'null'}}}"))
+    table = found.tables["providers"]["groq"]
+    assert table.get("remove_params", []) == (
+        ["logit_bias", "logprobs", "top_logprobs"] if is_removed else []
+    )
