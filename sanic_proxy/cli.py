@@ -1,4 +1,4 @@
-"""The `sanic-proxy` command: serve, models, check."""
+"""The `sanic-proxy` command: serve, models, route, check."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import PREFIX
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability import banner
+from sanic_proxy.routing.explain import CAUSES, DEFAULT_CAUSE, offline_router
+from sanic_proxy.routing.explain import explain as explain_route
+from sanic_proxy.routing.targets import Limits
 from sanic_proxy.state import AppState
 
 _EXAMPLES = """\
@@ -25,6 +28,8 @@ examples:
   sanic-proxy serve --config proxy.toml --router
   sanic-proxy check                                  report every problem, list the providers
   sanic-proxy models                                 the models that clients can name, as JSON
+  sanic-proxy route fast --fail groq                 the targets of a model, while some fail
+  sanic-proxy check --config litellm.yaml --explain  our own TOML for LiteLLM's file
 
 exit status: 0; 1 if the settings are wrong or a provider failed; 2 if the command line is wrong"""
 
@@ -91,6 +96,22 @@ def _parser() -> argparse.ArgumentParser:
         print_models,
         "print the models of all providers as JSON",
         "sanic-proxy models --config proxy.toml",
+    )
+    route = _command(
+        commands,
+        common,
+        "route",
+        print_route,
+        "print which targets a request for a model would try, and why, without sending anything",
+        "sanic-proxy route fast --fail groq --fail mistral/mistral-small-latest=context_length",
+    )
+    route.add_argument("model", metavar="MODEL", help="the model's name as clients write it")
+    route.add_argument(
+        "--fail",
+        metavar="TARGET[=CAUSE]",
+        action="append",
+        default=[],
+        help=f"let a target or a provider fail; causes: {', '.join(CAUSES)} (default: {DEFAULT_CAUSE})",
     )
     check = _command(
         commands,
@@ -162,6 +183,18 @@ def _address(settings: Settings, further: Sequence[str]) -> list[str]:
     if any(argument.startswith(("--unix", "-u")) for argument in further):
         return []
     return [f"--host={settings.host}", f"--port={settings.port}"]
+
+
+def print_route(settings: Settings, options: argparse.Namespace) -> int:
+    """The targets of a model, and the steps of a request while some of them fail."""
+    limits = Limits(settings.attempts_per_target, settings.attempts)
+    try:
+        explanation = explain_route(offline_router(settings), options.model, limits, options.fail)
+    except ProxyError as exc:
+        sys.stderr.write(f"sanic-proxy: {exc.message}\n")
+        return 1
+    print(explanation.as_text(), end="")
+    return 0
 
 
 def print_models(settings: Settings, options: argparse.Namespace) -> int:

@@ -227,3 +227,35 @@ def answer(url: str) -> object:
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)
+
+
+def test_a_route_is_explained_without_sending_anything(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[models.fast]\ntargets = ['groq/a', 'ollama/b']\n")
+    settings = {
+        "SANIC_PROXY_CONFIG": "a.toml",
+        "GROQ_API_KEY": KEY,
+        "OLLAMA_BASE_URL": "http://127.0.0.1:9/v1",
+    }
+    done = run(tmp_path, "route", "fast", "--fail", "groq/a=timeout", **settings)
+    assert done.returncode == 0
+    assert "groq/a: timeout; moved to ollama/b\n  ollama/b: ok; the answer goes to the client" in done.stdout
+    assert KEY not in done.stdout
+    done = run(tmp_path, "route", "slow/x", **settings)
+    assert done.returncode == 1
+    assert "'slow' is not the name of a provider" in done.stderr
+
+
+def test_litellms_file_is_explained_as_toml(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "model_list:\n"
+        f"  - {{model_name: m, litellm_params: {{model: groq/x, api_key: {KEY}}}}}\n"
+        "litellm_settings: {cache: true}\n"
+    )
+    done = run(tmp_path, "check", "--explain", "--config", "c.yaml")
+    assert done.returncode == 0
+    assert '[models.m]\ntargets = ["groq/x"]' in done.stdout
+    assert "# line 3: litellm_settings.cache: ignored: answers are not cached" in done.stdout
+    assert KEY not in done.stdout
+    table = run(tmp_path, "check", "--config", "c.yaml")
+    assert "model m: groq/x" in table.stdout
+    assert run(tmp_path, "check", "--explain").returncode == 1

@@ -12,8 +12,10 @@ import time
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
+from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.routing.explain import explain
 from sanic_proxy.server import admission
 from sanic_proxy.server.admin_port import is_admin_port
 from sanic_proxy.server.lifecycle import WorkerState
@@ -47,4 +49,16 @@ async def info(request: ProxyRequest) -> HTTPResponse:
     return HTTPResponse(codec.dumps(body), content_type="application/json")
 
 
+async def route(request: ProxyRequest) -> HTTPResponse:
+    """Explain which targets a request for `?model=` would try now, while those in `&fail=` fail."""
+    model = request.args.get("model")
+    if not model:
+        raise InvalidRequest("The query parameter `model` is missing", param="model")
+    state = state_of(request.app)
+    fail = request.args.getlist("fail", [])
+    explanation = explain(state.router, model, state.limits, fail, now=time.monotonic())
+    return HTTPResponse(codec.dumps(explanation.as_json()), content_type="application/json")
+
+
+blueprint.add_route(route, "/route", methods=READ, name="route")
 blueprint.add_route(info, "/info", methods=READ, name="info")

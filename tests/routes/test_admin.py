@@ -49,3 +49,26 @@ def test_an_address_without_a_key_is_a_problem(tmp_path: Path) -> None:
     failed = start_proxy(tmp_path, {"SANIC_PROXY_ADMIN_ADDRESS": "127.0.0.1:9000"}, "--single-process")
     assert failed.process.wait(20) == 1
     assert "SANIC_PROXY_ADMIN_KEY is not" in failed.log
+
+
+def test_a_route_is_explained(administered: Proxy) -> None:
+    reply = administered.request("GET", "/admin/route?model=echo/echo", headers=bearer(ADMIN_KEY))
+    assert reply.json["steps"] == [
+        {"target": "echo/echo", "outcome": "ok", "then": "the answer goes to the client"}
+    ]
+    failed = administered.request(
+        "GET", "/admin/route?model=echo/echo&fail=echo%3Dtimeout", headers=bearer(ADMIN_KEY)
+    )
+    assert [step["outcome"] for step in failed.json["steps"]] == ["timeout"]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "param"),
+    [("", 400, "model"), ("?model=echo/", 404, "model"), ("?model=echo/echo&fail=groq", 400, "fail")],
+)
+def test_a_route_that_is_none_is_a_clients_error(
+    administered: Proxy, query: str, status: int, param: str
+) -> None:
+    reply = administered.request("GET", f"/admin/route{query}", headers=bearer(ADMIN_KEY))
+    assert (reply.status, reply.error["param"]) == (status, param)
+    assert administered.request("GET", f"/admin/route{query}", headers=bearer(CLIENT_KEY)).status == 401
