@@ -15,8 +15,8 @@ from sanic_proxy.config.variables import (
     Kind,
     Schema,
     Text,
-    complaint,
     suggestion,
+    value_problem,
     within,
 )
 
@@ -180,7 +180,7 @@ def _entries(value: object, keys: Mapping[str, Kind[Any]], what: str) -> dict[st
         try:
             parsed[name] = keys[name].from_toml(entry)
         except ValueError as exc:
-            raise ValueError(f"{name}: {complaint(entry, keys[name], exc)}") from None
+            raise ValueError(f"{name}: {value_problem(entry, keys[name], exc)}") from None
     return parsed
 
 

@@ -53,7 +53,7 @@ _DEFAULTS: Mapping[str, Any] = {
 
 
 def response_object(id_: str, model: str, created_at: int, repeated: Mapping[str, Any]) -> Json:
-    """A response in progress, with all keys. `repeated`: the request's fields, in the form that it repeats."""
+    """A response in progress, with all keys. `repeated`: the request's fields that it repeats."""
     head = {"id": id_, "object": "response", "created_at": created_at, "status": "in_progress"}
     return {**head, "model": model, **_DEFAULTS, **repeated}
 
