@@ -14,7 +14,6 @@ from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.chat import citations, finish, reasoning
 from sanic_proxy.translation.chat.paragraphs import Paragraphs, joined
-from sanic_proxy.translation.chat.tools import digest, function_name
 from sanic_proxy.translation.conversation import (
     Answer,
     Conversation,
@@ -28,6 +27,7 @@ from sanic_proxy.translation.conversation import (
     Usage,
     whole,
 )
+from sanic_proxy.translation.tool_names import digest, function_name
 
 _ID_PREFIX = re.compile(r"^(?:msg|resp|gen|chatcmpl)[_-]")
 
@@ -144,7 +144,7 @@ def _thoughts(thinking: object) -> Iterator[Reasoning]:
 
 def made_call_id(answer_id: str, index: int) -> str:
     """An id for the call number `index` of an answer, which has none."""
-    return f"call_{digest(f'{answer_id}:{index}')[:24]}"
+    return f"call_{digest(f'{answer_id}:{index}', 24)}"
 
 
 def _call(call: Mapping[str, Any], call_id: str) -> ToolCall:
@@ -223,7 +223,7 @@ def _message(parts: Iterable[Part]) -> Json:
 
 def written_call(call: ToolCall) -> Json:
     """A call of an answer. Clients of this API know no namespaces."""
-    name = function_name(call.namespace, call.name) if call.namespace else call.name
+    name = function_name(call.name, call.namespace) if call.namespace else call.name
     if call.kind == "custom":
         return {"id": call.id, "type": "custom", "custom": {"name": name, "input": call.arguments}}
     return {

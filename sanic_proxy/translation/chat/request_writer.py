@@ -31,6 +31,7 @@ from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.translation.chat import history, tools
 from sanic_proxy.translation.conversation import Conversation, Json, OutputFormat, ReasoningOptions
 from sanic_proxy.translation.format import TargetTraits, WrittenRequest
+from sanic_proxy.translation.tool_names import digest
 
 MAX_STOPS = 4
 # OpenAI's limit for `safety_identifier`, which has replaced `user`.
@@ -128,7 +129,7 @@ def effort_of(budget_tokens: int) -> str:
 
 def _user(user: str | None) -> str | None:
     """An end user's id, or a hash of one that is too long: Claude Code's is a JSON object."""
-    return tools.digest(user) if user is not None and len(user) > MAX_USER_CHARS else user
+    return digest(user, 64) if user is not None and len(user) > MAX_USER_CHARS else user
 
 
 def _response_format(output: OutputFormat | None, dropped: set[str]) -> Json | None:

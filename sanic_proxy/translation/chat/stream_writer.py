@@ -15,7 +15,6 @@ from sanic_proxy.openai import codec
 from sanic_proxy.streams import replay, sse
 from sanic_proxy.translation.chat import answers, finish, reasoning
 from sanic_proxy.translation.chat.paragraphs import continued
-from sanic_proxy.translation.chat.tools import function_name
 from sanic_proxy.translation.conversation import (
     Begin,
     CallBegin,
@@ -34,6 +33,7 @@ from sanic_proxy.translation.conversation import (
     UsageReport,
 )
 from sanic_proxy.translation.format import StreamWriter
+from sanic_proxy.translation.tool_names import function_name
 
 
 class _Call:
@@ -167,7 +167,7 @@ class ChatStreamWriter(StreamWriter):
     def _begin_call(self, begin: CallBegin) -> bytes:
         self._interrupted |= self._begun
         call = self._calls[begin.key] = _Call(len(self._calls), begin.kind)
-        name = function_name(begin.namespace, begin.name) if begin.namespace else begin.name
+        name = function_name(begin.name, begin.namespace) if begin.namespace else begin.name
         head = {"index": call.index, "id": begin.id}
         if begin.kind == "custom":
             return self._delta(

@@ -22,7 +22,8 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.messages import values
 from sanic_proxy.translation.messages.placement import simple_content
-from sanic_proxy.translation.messages.tool_map import ToolMap, tool_id
+from sanic_proxy.translation.messages.tools import tool_id
+from sanic_proxy.translation.tool_names import Functions
 
 
 class BlockWriter:
@@ -30,7 +31,7 @@ class BlockWriter:
 
     __slots__ = ("_drop", "_provider", "_tools")
 
-    def __init__(self, provider: str, tools: ToolMap, drop: Callable[[str], None]) -> None:
+    def __init__(self, provider: str, tools: Functions, drop: Callable[[str], None]) -> None:
         self._provider = provider
         self._tools = tools
         self._drop = drop

@@ -6,7 +6,7 @@
 | later ones | `system`, or messages of role `system` | by `TargetTraits.hoists_system` |
 | neighbours of one role | one message | results of tools first |
 | results of tools | in the message behind that of their calls | wherever they stood |
-| ids and names of tools | `[a-zA-Z0-9_-]+` | `tool_map` |
+| ids and names of tools | `[a-zA-Z0-9_-]+` | `tools`, `tool_names` |
 | arguments | `input`, an object | `values.tool_input` |
 | reasoning | `thinking`, `redacted_thinking` | with a signature of the target, else dropped |
 | effort | `thinking` and `output_config.effort` | `thinking` |
@@ -30,9 +30,10 @@ from typing import Any
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.translation.conversation import Conversation, Json, Turn
 from sanic_proxy.translation.format import TargetTraits, WrittenRequest
-from sanic_proxy.translation.messages import thinking, tool_map, values
+from sanic_proxy.translation.messages import thinking, tools, values
 from sanic_proxy.translation.messages.blocks import BlockWriter, text_block
 from sanic_proxy.translation.messages.placement import append, place_results, simple_content, trim_prefill
+from sanic_proxy.translation.tool_names import Functions, function_name
 
 _SERVICE_TIERS: Mapping[str, str] = {"auto": "auto", "default": "standard_only"}
 # A conversation has to begin with a message of the user's that is not blank.
@@ -50,7 +51,7 @@ class _Writer:
     def __init__(self, conversation: Conversation, target: TargetTraits) -> None:
         self._asked = conversation
         self._target = target
-        self._tools = tool_map.ToolMap()
+        self._tools = Functions()
         self._dropped: dict[str, None] = {}
         self._blocks = BlockWriter(target.provider, self._tools, self._drop)
         self._fields: Json = {}
@@ -81,8 +82,7 @@ class _Writer:
         names = set(choice.names) if choice is not None and choice.mode != "tool" else set()
         allowed = [tool for tool in asked.tools if not names or tool.name in names]
         written = [
-            tool_map.definition(tool, self._tools.add(tool.kind, tool.name, tool.namespace))
-            for tool in allowed
+            tools.definition(tool, self._tools.add(tool.kind, tool.name, tool.namespace)) for tool in allowed
         ]
         for name, value in asked.extras.items():
             if name.startswith("tools.") and isinstance(value, list) and _are_server_tools(name, value):
@@ -113,7 +113,7 @@ class _Writer:
     def _chosen_name(self, name: str) -> str:
         for tool in self._asked.tools:
             if tool.name == name:
-                return tool_map.written_name(tool.name, tool.namespace)
+                return function_name(tool.name, tool.namespace)
         return name
 
     # Messages

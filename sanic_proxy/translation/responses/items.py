@@ -8,8 +8,8 @@ from typing import Any
 
 from sanic_proxy.openai.responses import new_response_id
 from sanic_proxy.translation.conversation import Reasoning, ReasoningEnd
-from sanic_proxy.translation.responses.tools import digest
 from sanic_proxy.translation.signatures import native, unwrapped, wrapped
+from sanic_proxy.translation.tool_names import digest
 
 Json = dict[str, Any]
 

@@ -31,7 +31,8 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.format import TargetTraits, WrittenRequest
 from sanic_proxy.translation.responses.items import ENCRYPTED_REASONING, flat_annotations
-from sanic_proxy.translation.responses.tools import TOOL_SEARCH, ToolWriter, accepted_name, digest
+from sanic_proxy.translation.responses.tools import TOOL_SEARCH, ToolWriter
+from sanic_proxy.translation.tool_names import digest, function_name
 
 Json = dict[str, Any]
 
@@ -119,7 +120,7 @@ def _text(conversation: Conversation) -> Json | None:
     if (output := conversation.output) is not None:
         wanted: Json = {"type": output.type}
         if output.type == "json_schema":
-            wanted |= {"name": accepted_name(output.name or "answer"), "schema": output.schema or {}}
+            wanted |= {"name": function_name(output.name or "answer"), "schema": output.schema or {}}
             optional = {"strict": output.strict, "description": output.description}
             wanted |= {name: value for name, value in optional.items() if value is not None}
         written["format"] = wanted
@@ -299,7 +300,7 @@ def _call(call: ToolCall) -> Json:
         value = codec.loads_tolerant(call.arguments.encode("utf-8", "surrogatepass"))
         arguments = call.arguments if value is None else value
         return {**item, "type": "tool_search_call", "execution": "client", "arguments": arguments}
-    item["name"] = accepted_name(call.name)
+    item["name"] = function_name(call.name)
     if call.kind == "custom":
         item |= {"type": "custom_tool_call", "input": call.arguments}
     else:

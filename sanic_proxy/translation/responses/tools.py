@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal
@@ -11,13 +9,11 @@ from typing import Any, Final, Literal
 from sanic_proxy.translation.conversation import CallKind, Tool, ToolChoice
 from sanic_proxy.translation.format import Original
 from sanic_proxy.translation.responses.checked import Checked, wrong
+from sanic_proxy.translation.tool_names import function_name
 
 Json = dict[str, Any]
 
 TOOL_SEARCH: Final = "tool_search"
-MAX_NAME_CHARS = 64
-_PLAIN_NAME = re.compile(rf"[a-zA-Z0-9_-]{{1,{MAX_NAME_CHARS}}}")
-_HASH_CHARS = 10
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 _MODES: Mapping[str, Literal["auto", "none", "required"]] = {
@@ -149,7 +145,7 @@ class ToolWriter:
         self._by_name = {tool.name: tool for tool in tools}
         self.originals: dict[str, Original] = {}
         for tool in tools:
-            if (name := accepted_name(tool.name)) != tool.name:
+            if (name := function_name(tool.name)) != tool.name:
                 self.originals[name] = (tool.kind, tool.namespace, tool.name)
 
     def declared(self) -> list[Json]:
@@ -183,7 +179,7 @@ class ToolWriter:
     def _reference(self, name: str) -> Json:
         tool = self._by_name.get(name)
         kind: CallKind = tool.kind if tool is not None else "function"
-        return {"type": TOOL_SEARCH} if kind == TOOL_SEARCH else {"type": kind, "name": accepted_name(name)}
+        return {"type": TOOL_SEARCH} if kind == TOOL_SEARCH else {"type": kind, "name": function_name(name)}
 
 
 def _namespace(tool: Tool) -> str:
@@ -195,30 +191,17 @@ def _declared(tool: Tool) -> Json:
     if tool.kind == TOOL_SEARCH:
         declared |= {"execution": "client", "parameters": tool.parameters}
     elif tool.kind == "custom":
-        declared |= {"name": accepted_name(tool.name), "format": tool.format}
+        declared |= {"name": function_name(tool.name), "format": tool.format}
     else:
         # Without `strict` Responses would make the schema a strict one, which chats and Messages do not.
         parameters = tool.parameters if tool.parameters is not None else dict(_NO_PARAMETERS)
         declared |= {
-            "name": accepted_name(tool.name),
+            "name": function_name(tool.name),
             "parameters": parameters,
             "strict": tool.strict is True,
         }
     declared["description"] = tool.description
     return {key: value for key, value in declared.items() if value is not None}
-
-
-def accepted_name(name: str) -> str:
-    """`name` as Responses accepts it: a longer name, or one with other characters, ends in a hash of it."""
-    if _PLAIN_NAME.fullmatch(name):
-        return name
-    plain = re.sub(r"[^a-zA-Z0-9_-]", "_", name)
-    return f"{plain[: MAX_NAME_CHARS - _HASH_CHARS - 1]}_{digest(name, _HASH_CHARS)}"
-
-
-def digest(text: str, chars: int) -> str:
-    """The beginning of a hash of `text`, in hexadecimal digits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:chars]
 
 
 def echoed_tools(tools: object) -> list[Any]:

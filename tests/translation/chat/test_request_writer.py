@@ -366,7 +366,7 @@ def test_a_custom_tool_is_a_function_with_an_input() -> None:
         tools=[Tool("apply", "Patches files.", kind="custom", format=grammar)],
     )
     (function,) = functions(made)
-    assert function["description"] == "Patches files.\n\n`input` must match this lark grammar:\nstart: X"
+    assert function["description"] == "Patches files.\n\nThe string `input` must match this lark grammar:\nstart: X"
     assert function["parameters"]["required"] == ["input"]
     assert made.originals == {"apply": ("custom", None, "apply")}
     call = made.fields["messages"][1]["tool_calls"][0]
@@ -415,7 +415,7 @@ def test_long_names_end_in_a_hash() -> None:
 
 def test_other_characters_of_names_are_replaced() -> None:
     made = written(tools=[Tool("files.read")])
-    assert made.originals == {"files_read": ("function", None, "files.read")}
+    assert made.originals == {"files_read_601e4eb6": ("function", None, "files.read")}
 
 
 def test_two_tools_of_one_name_are_refused() -> None:
