@@ -4,7 +4,7 @@ Names of functions have up to 64 characters out of `[a-zA-Z0-9_-]`. A tool in a 
 `NAMESPACE__NAME`; other characters become `_`; a name that was changed or cut ends in a hash of the original.
 A name depends on the tool alone, so calls in the history get the same names, even of tools that are gone.
 
-A custom tool becomes a function with one string, `input`, and its grammar a part of the description. Its calls
+A custom tool becomes a function with one string, `input`, its grammar a part of the description. Its calls
 carry that string in a JSON object, from which it is taken again.
 """
 
