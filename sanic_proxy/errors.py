@@ -26,6 +26,7 @@
     │   ├── UpstreamDisconnected     502 upstream_disconnected
     │   ├── UpstreamBadResponse      502 upstream_bad_response
     │   │   ├── UpstreamBadFrame     502 upstream_bad_frame
+    │   │   ├── UpstreamDiverged     502 upstream_diverged: a repeat of the request gave another text
     │   │   ├── FrameTooLarge        502 upstream_frame_too_large
     │   │   └── UpstreamRedirect     502 upstream_redirect
     │   ├── UpstreamAuthFailed       502 upstream_auth_error: our key, so never a 401 to the client
@@ -35,6 +36,7 @@
     │   ├── UpstreamUnavailable      503 upstream_unavailable
     │   │   └── CircuitOpen          503 upstream_circuit_open
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
+    ├── CallerTimeout                504 client_timeout: the client waits no longer than this
     ├── Overloaded                   503 server_overloaded: this worker is at capacity
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
     └── ShuttingDown                 503 server_shutting_down
@@ -371,6 +373,14 @@ class UpstreamBadResponse(UpstreamError):
     code = "upstream_bad_response"
 
 
+class UpstreamDiverged(UpstreamBadResponse):
+    """A repeated request was answered with another text than the one that the client has the beginning of."""
+
+    code = "upstream_diverged"
+    blames_target = False
+    is_final = True
+
+
 class UpstreamBadFrame(UpstreamBadResponse):
     """A frame of the provider's stream is not valid JSON or UTF-8."""
 
@@ -459,6 +469,14 @@ class UpstreamBusy(UpstreamRejected):
     """A 4xx for a passing state of the target, such as no capacity or a time-out: a repeat may succeed."""
 
     retryable = True
+
+
+class CallerTimeout(ProxyError):
+    """The time is over that the client itself waits for an answer, as it says in its request."""
+
+    status = 504
+    code = "client_timeout"
+    is_final = True
 
 
 class Overloaded(ProxyError):

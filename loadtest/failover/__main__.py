@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from datetime import datetime
 
 from loadtest.failover.runner import ROOT, Cell, Result, measure
 from loadtest.failover.scenarios import PROFILES, SCENARIOS, VERDICTS, Scenario
+from sanic_proxy.config.saving import ON_CUT
 
 RESULTS = ROOT / "loadtest" / "results"
 FAILED = 1  # the exit status if a cell fails; a clean error is no failure
@@ -25,7 +27,12 @@ def main() -> None:
     sys.stdout.write(table(results))
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"failover-{options.profile}-{datetime.now().astimezone():%Y%m%d-%H%M%S}.json"
-    report = {"profile": options.profile, "workers": options.workers, "cells": [asdict(r) for r in results]}
+    report = {
+        "profile": options.profile,
+        "workers": options.workers,
+        "saving": _saving(options),
+        "cells": [asdict(result) for result in results],
+    }
     path.write_text(json.dumps(report, indent=1), "utf-8")
     sys.stdout.write(f"\n{path.relative_to(ROOT)}\n")
     sys.exit(FAILED if any(result.verdict == "fail" for result in results) else 0)
@@ -38,6 +45,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--scenario", action="append", metavar="S05", help="only this one; may be repeated")
     parser.add_argument("--whole", action="store_true", help="only answers that are not streamed")
     parser.add_argument("--streamed", action="store_true", help="only streamed answers")
+    parser.add_argument("--on-cut", choices=ON_CUT, default="continue", help="of the model that is asked")
+    parser.add_argument("--hold-back", metavar="TEXT", help="the same: 2s, '20 frames', all")
     parser.add_argument("--jobs", type=int, default=4, help="cells measured at the same time")
     options = parser.parse_args()
     known = {scenario.name for scenario in SCENARIOS}
@@ -49,12 +58,27 @@ def _options() -> argparse.Namespace:
 def _cells(options: argparse.Namespace) -> list[Cell]:
     kinds = [True] * (not options.whole or options.streamed) + [False] * (not options.streamed)
     return [
-        Cell(scenario, is_streaming, is_warm, options.workers, PROFILES[options.profile])
+        Cell(
+            scenario,
+            is_streaming,
+            is_warm,
+            options.workers,
+            PROFILES[options.profile],
+            saving=_saving(options),
+        )
         for scenario in SCENARIOS
         if not options.scenario or scenario.name in options.scenario
         for is_streaming in kinds
         for is_warm in (False, True)
     ]
+
+
+def _saving(options: argparse.Namespace) -> str:
+    """The keys of the model's table that decide about broken streams."""
+    lines = [f"on_cut = {json.dumps(options.on_cut)}"]
+    if options.hold_back:
+        lines.append(f"hold_back = {json.dumps(options.hold_back)}")
+    return "\n".join(lines)
 
 
 async def _measured(cells: Sequence[Cell], jobs: int) -> list[Result]:
@@ -85,8 +109,16 @@ def table(results: Sequence[Result]) -> str:
     for column in columns:
         counts = Counter(result.verdict for result in results if result.cell == column)
         score = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
-        lines.append(f"\n{column}: {score}")
+        lines.append(f"\n{column}: {score}{_cost(results, column)}")
     return "\n".join(lines) + "\n"
+
+
+def _cost(results: Sequence[Result], column: str) -> str:
+    """What the settings behind a score cost a healthy stream, beside that score."""
+    added = [result.added_s for result in results if result.cell == column and result.added_s is not None]
+    if not added:
+        return ""
+    return f"; first content of a healthy stream: {1000 * statistics.median(added):+.1f} ms"
 
 
 def _shown(results: Sequence[Result]) -> list[Scenario]:

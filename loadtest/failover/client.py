@@ -120,7 +120,7 @@ class _Call:
             if text := (choice.get("delta") or {}).get("content"):
                 outcome.text += text
                 if outcome.first_content_s is None:
-                    outcome.first_content_s = round(time.monotonic() - self._began, 3)
+                    outcome.first_content_s = round(time.monotonic() - self._began, 6)
         return False
 
 

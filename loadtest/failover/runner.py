@@ -28,17 +28,26 @@ MODEL = "bench"
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH")
 
 # Two retries, 30 s until the first byte and of silence, one fallback: the baseline of every gateway that is
-# measured. Only a slow first token needs a limit of its own.
+# measured. A slow first token needs a limit of its own, and a stream that breaks off a decision. The model
+# `healthy` has the same settings, to measure what they cost an answer that needs none of them.
 CONFIG = """\
 [proxy]
 timeout_first_byte = {timeout_s:g}
 timeout_idle = {timeout_s:g}
 [providers.wall]
 base_url = "http://127.0.0.1:{port}/v1"
+continues = true
 [models.bench]
 targets = ["wall/{model}", "wall/{fallback}"]
 first_content = 12
+{saving}
+[models.healthy]
+targets = ["wall/fb-ok"]
+first_content = 12
+{saving}
 """
+# With this many pairs of requests.
+COST_PAIRS = 5
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Cell:
     workers: int = 2
     times: Times = FULL
     timeout_s: float = 30.0
+    saving: str = 'on_cut = "continue"'
 
     @property
     def name(self) -> str:
@@ -73,6 +83,7 @@ class Result:
     wished: list[str]
     outcomes: list[dict[str, Any]]
     log: list[dict[str, Any]]
+    added_s: float | None = None  # to the first content of a healthy stream, by the model's settings
 
 
 async def measure(cell: Cell) -> Result:
@@ -86,6 +97,7 @@ async def measure(cell: Cell) -> Result:
             wall.reset()
             outcomes = await _calls(cell, port)
             log = list(wall.log)
+            added_s = await _added_s(port) if cell.is_streaming else None
             alive = await client.send_chat(port, "wall/fb-ok", is_streaming=False, limit_s=ALIVE_S)
             await asyncio.to_thread(stack.close)
     run = Run(outcomes, log, scenario.model, cell.times, alive.error is None)
@@ -98,7 +110,18 @@ async def measure(cell: Cell) -> Result:
         wished,
         [asdict(outcome) for outcome in outcomes],
         [asdict(entry) for entry in log],
+        added_s,
     )
+
+
+async def _added_s(port: int) -> float:
+    """How much later the first content of a healthy stream comes with the model's settings than without."""
+    times: dict[str, list[float]] = {"healthy": [], "wall/fb-ok": []}
+    for _ in range(COST_PAIRS):
+        for model, taken in times.items():
+            outcome = await client.send_chat(port, model, is_streaming=True, limit_s=ALIVE_S)
+            taken.append(ALIVE_S if outcome.first_content_s is None else outcome.first_content_s)
+    return min(times["healthy"]) - min(times["wall/fb-ok"])
 
 
 async def _calls(cell: Cell, port: int) -> list[client.Outcome]:
@@ -118,7 +141,11 @@ def _proxy(cell: Cell, wall_port: int) -> Iterator[int]:
     scenario = cell.scenario
     with tempfile.TemporaryDirectory(prefix="failover-") as directory:
         config = CONFIG.format(
-            timeout_s=cell.timeout_s, port=wall_port, model=scenario.model, fallback=scenario.fallback
+            timeout_s=cell.timeout_s,
+            port=wall_port,
+            model=scenario.model,
+            fallback=scenario.fallback,
+            saving=cell.saving,
         )
         (Path(directory) / "proxy.toml").write_text(config, "utf-8")
         port = _free_port()

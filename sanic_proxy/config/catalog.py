@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sanic_proxy.config.saving import Continuation
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -21,7 +23,8 @@ class Row:
     its own model ids look like prefixed ones (`openai/gpt-4o`), so while it is on the router is off by
     default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
     `unsupported_params` are parameters of OpenAI's chats that the vendor rejects; they are sent unless the
-    operator removes them. `docs` is the vendor's page with these facts.
+    operator removes them. `continues` is how the provider is asked to continue an answer that broke off;
+    empty: it is not known to. `docs` is the vendor's page with these facts.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Row:
     key_header: str = "authorization"
     has_openai_fields: bool = False
     unsupported_params: tuple[str, ...] = ()
+    continues: Continuation = ""
 
     @property
     def base_url_variable(self) -> str:
@@ -51,10 +55,18 @@ class Row:
         return f"{self.name.upper().replace('-', '_')}_BASE_URL"
 
 
-def _local(name: str, port: int, docs: str) -> Row:
+def _local(name: str, port: int, docs: str, continues: Continuation = "") -> Row:
     """A server on one's own machine: its key, if it was started with one, is optional."""
     example = f"http://127.0.0.1:{port}/v1"
-    return Row(name, None, f"{name.upper()}_API_KEY", key_required=False, example_url=example, docs=docs)
+    return Row(
+        name,
+        None,
+        f"{name.upper()}_API_KEY",
+        key_required=False,
+        example_url=example,
+        docs=docs,
+        continues=continues,
+    )
 
 
 ROWS: tuple[Row, ...] = (
@@ -130,6 +142,7 @@ ROWS: tuple[Row, ...] = (
             *("verbosity", "web_search_options", "safety_identifier", "modalities", "audio"),
         ),
         docs="docs.mistral.ai/api",
+        continues="prefix",
     ),
     Row("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", docs="api-docs.deepseek.com"),
     Row(
@@ -217,9 +230,9 @@ ROWS: tuple[Row, ...] = (
         docs="docs.cohere.com/docs/compatibility-api",
     ),
     _local("ollama", 11434, "docs.ollama.com/api/openai-compatibility"),
-    _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server"),
+    _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server", "continue_final_message"),
     _local("lmstudio", 1234, "lmstudio.ai/docs/developer/openai-compat"),
-    _local("llamacpp", 8080, "github.com/ggml-org/llama.cpp/tree/master/tools/server"),
+    _local("llamacpp", 8080, "github.com/ggml-org/llama.cpp/tree/master/tools/server", "assistant"),
     Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True),
 )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
+from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 from sanic_proxy.config.targets import Strategy, Targets
 from sanic_proxy.config.variables import (
@@ -185,7 +186,7 @@ class ProviderSettings:
     """One provider that is on. `protocol` names the class that speaks to it; `dialects` as in the catalog.
 
     `stream_usage`: a translated stream requests its usage. `hoists_system`: a translated request has all
-    system messages in the first one.
+    system messages in the first one. `continues` is how it is asked to continue an answer; empty: it cannot.
     """
 
     name: str
@@ -210,6 +211,7 @@ class ProviderSettings:
     stream_usage: bool = True
     hoists_system: bool = True
     options: RequestOptions = NO_OPTIONS
+    continues: Continuation = ""
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -241,6 +243,7 @@ class ModelSettings:
     options: RequestOptions = NO_OPTIONS
     strategy: Strategy = "order"
     hidden: bool = False
+    saving: StreamSaving = NO_SAVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,13 @@ from sanic_proxy.config.model import (
     Settings,
     Timeouts,
 )
+from sanic_proxy.config.saving import (
+    ON_CUT,
+    ContinuationKind,
+    HoldBackKind,
+    StreamSaving,
+    continuation,
+)
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.targets import MAX_COUNT, STRATEGIES, PriceTable, TargetList, with_defaults
 from sanic_proxy.config.urls import ENDPOINTS, url_fault, without_password
@@ -128,6 +135,11 @@ PROVIDER_KEYS: Table = {
     "hoist_system": Key(
         Flag(), "`false`: translated requests keep system messages where they stand; else all come first"
     ),
+    "continues": Key(
+        ContinuationKind(),
+        "for `on_cut`: the provider continues an answer that is the last message; `true`, or the mark that "
+        "it needs: `prefix`, `partial`, `continue_final_message`",
+    ),
     **PARAMETER_KEYS,
     "unify_reasoning": Key(
         Flag(), "reasoning always as `reasoning_content`; off: under the name that the provider uses"
@@ -140,6 +152,19 @@ MODEL_KEYS: Table = {
         "which target is first: `order` (default), `weighted` (at random, by `weight`) or `least_in_flight`",
     ),
     "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
+    "hold_back": Key(
+        HoldBackKind(),
+        "how long a stream's content waits, so that no client sees a failure meanwhile: seconds, `20 frames` "
+        "or `all`",
+    ),
+    "on_cut": Key(
+        Choice(ON_CUT),
+        "when a stream fails after that: `error` (default), `continue` it with another target, or `restart` "
+        "it and go on if the text is the same",
+    ),
+    "skip_malformed": Key(
+        Flag(), "malformed frames of a stream are dropped and counted, unless it has tool calls"
+    ),
     **PARAMETER_KEYS,
     "strict": Key(
         Flag(),
@@ -220,6 +245,7 @@ class ProviderReader:
                     _options(values),
                     values.get("strategy", "order"),
                     values.get("hidden", False),
+                    _saving(values),
                 )
             )
         return tuple(models)
@@ -313,6 +339,7 @@ class ProviderReader:
             stream_usage=table.get("stream_usage", True),
             hoists_system=table.get("hoist_system", True),
             options=_options(table),
+            continues=continuation(table.get("continues"), row.continues),
         )
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:
@@ -363,6 +390,13 @@ def _options(values: Mapping[str, Any]) -> RequestOptions:
         is_strict=values.get("strict", False),
         thinking=values.get("thinking"),
         sampling=values.get("sampling"),
+    )
+
+
+def _saving(values: Mapping[str, Any]) -> StreamSaving:
+    """What the good values of a model's table say about its streams."""
+    return StreamSaving(
+        values.get("hold_back"), values.get("on_cut", "error"), values.get("skip_malformed", False)
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from typing_extensions import override
 
+from sanic_proxy.config.saving import Continuation, ContinuationKind
 from sanic_proxy.config.variables import (
     Choice,
     Integer,
@@ -45,6 +46,7 @@ class TargetSettings:
     `weight` is relative to the weights of the others. `rpm` and `tpm` are requests and tokens per minute,
     `concurrent` is requests in flight, each for the whole proxy; None: no limit. `context_window` is in
     tokens. `only_after` keeps the target for requests that another target has refused with that code.
+    `continues`: it can continue an answer that broke off; None: as its provider.
     """
 
     provider: str
@@ -57,6 +59,7 @@ class TargetSettings:
     context_window: int | None = None
     prices: Prices | None = None
     only_after: OnlyAfter = ""
+    continues: Continuation | bool | None = None
 
     @property
     def label(self) -> str:
@@ -126,6 +129,7 @@ TARGET_KEYS: Mapping[str, Kind[Any]] = {
     "context_window": Integer(1, MAX_COUNT),
     "prices": PriceTable(),
     "only_after": Choice(("context_length_exceeded", "content_filter")),
+    "continues": ContinuationKind(),
 }
 _REQUIRED = ("provider", "model")
 

@@ -38,7 +38,8 @@ class Attempt:
 
     `target` is its label. `outcome` is "ok", "client_left", an error's code, or why the target was passed
     over ("circuit_open", "rate_limited"). `status` is the provider's status where it answered with an error.
-    `started` and `ended` are monotonic seconds, both None where nothing was sent.
+    `started` and `ended` are monotonic seconds, both None where nothing was sent. `resumed_at` is how many
+    characters of the answer its client already had: the attempt was one for the rest.
     """
 
     target: str
@@ -46,13 +47,15 @@ class Attempt:
     status: int | None = None
     started: float | None = None
     ended: float | None = None
+    resumed_at: int | None = None
 
     def text(self) -> str:
-        """As in the route header: `groq/llama 429 35ms`."""
+        """As in the route header: `groq/llama 429 35ms`, with ` from 239` behind the attempt for a rest."""
         what = self.status or self.outcome
         if self.started is None or self.ended is None:
             return f"{self.target} {what}"
-        return f"{self.target} {what} {round(1000 * (self.ended - self.started))}ms"
+        rest = "" if self.resumed_at is None else f" from {self.resumed_at}"
+        return f"{self.target} {what} {round(1000 * (self.ended - self.started))}ms{rest}"
 
     __str__ = text
 

@@ -41,6 +41,22 @@ class Usage(NamedTuple):
         )
 
 
+def added(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The sum of two `usage` objects: numbers are added, also in details; of other values the second wins."""
+    total = {**first, **second}
+    for name in first.keys() & second.keys():
+        one, two = first[name], second[name]
+        if isinstance(one, Mapping) and isinstance(two, Mapping):
+            total[name] = added(one, two)
+        elif _is_number(one) and _is_number(two):
+            total[name] = one + two
+    return total
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def whole(value: object) -> int:
     """A count of tokens as a provider reports it; 0 for anything but a whole number."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

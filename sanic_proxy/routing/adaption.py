@@ -64,7 +64,7 @@ def _prepare(request: ChatRequest, target: Target[ChatProvider]) -> None:
     if request.collect_s is not None:
         changed = {**(request.fields if changed is None else changed), "stream": True}
     if changed is not None:
-        _replace(request, changed)
+        replace_fields(request, changed)
 
 
 def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translation:
@@ -85,11 +85,12 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
     fields = {**request.fields, "stream": request.is_streaming}
     translation = translated(request.dialect.format, fields, request.wire.format, traits)
     request.drop(translation.dropped)
-    _replace(request, with_options(translation.fields, options))
+    replace_fields(request, with_options(translation.fields, options))
     return translation
 
 
-def _replace(request: ChatRequest, fields: Mapping[str, Any]) -> None:
+def replace_fields(request: ChatRequest, fields: Mapping[str, Any]) -> None:
+    """Make `fields` those of a request, in its wire's format."""
     request.fields = fields
     request.body = codec.dumps(fields)
     request.model_span = None

@@ -2,31 +2,31 @@
 
 A request is repeated, or moved to its next target, only until the client has seen something of an
 answer. Heartbeats are the proxy's own and do not count; nor does a chunk with nothing but the role,
-which `streams` holds back until content comes.
+which `streams` holds back until content comes. What is done about a stream that breaks off later is
+up to the model's `on_cut`: see `resuming`.
 
 A stream whose first content does not come within the target's `first_content_s` moves on while
 another target is left. Whole answers have no such limit: their first byte comes when all of the
 answer has been generated, which may take minutes.
-
-No attempt begins after the request's own time is over. The time that passes between two attempts is
-noted in the record, as it is not the upstream's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
-from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamTimeout, UpstreamUnavailable
-from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.config.saving import HoldBack
+from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamUnavailable
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAnswer
 from sanic_proxy.routing.adaption import Original, aim
+from sanic_proxy.routing.opening import begun
 from sanic_proxy.routing.ownership import ResourceOwners
+from sanic_proxy.routing.resuming import Resumer
+from sanic_proxy.routing.retry_loop import CallerDeadline, before, caller_deadline, first_good
 from sanic_proxy.routing.targets import Limits, RetryState, Target
+from sanic_proxy.streams.saved import SavedStream
 from sanic_proxy.streams.stream import Stream
 from sanic_proxy.translation.format import Collector
 from sanic_proxy.translation.translate import Translation
@@ -35,7 +35,6 @@ from sanic_proxy.upstream.request import Upload
 
 Targets = Sequence[Target[ChatProvider]]
 Take = Callable[[Response], Awaitable[None]]
-T = TypeVar("T")
 
 NOT_FOUND = 404
 
@@ -48,6 +47,9 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
     """The whole answer of the first target that gives one. Raises the last failure."""
     original = Original(request.body, request.model_span, is_streaming=False)
     request.total_at = targets[0].provider.deadline(request.collect_s or 0.0)
+    caller = caller_deadline(request.headers)
+    if caller is not None:
+        request.total_at = min(request.total_at, caller.at)
 
     def ask(target: Target[ChatProvider]) -> Awaitable[WholeAnswer]:
         translation = aim(request, target, original)
@@ -57,7 +59,7 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
             return _collected(target.provider, request, request.wire.collector())
         return _answered(target.provider, request)
 
-    return _first_good(RetryState(targets, limits, request.record), request, ask)
+    return first_good(RetryState(targets, limits, request.record), request, ask, caller)
 
 
 async def _answered(provider: ChatProvider, request: ChatRequest) -> WholeAnswer:
@@ -89,87 +91,35 @@ async def _collected(provider: ChatProvider, request: ChatRequest, collector: Co
     return WholeAnswer(collector.body(), JSON_TYPE)
 
 
-async def _first_good(
-    retry_state: RetryState[ChatProvider],
-    sent: ChatRequest | Call,
-    ask: Callable[[Target[ChatProvider]], Awaitable[T]],
-) -> T:
-    """The result of `ask` for the first target that does not fail. Raises the last failure."""
-    try:
-        while True:
-            target = retry_state.next()
-            try:
-                answer = await ask(target)
-            except ProxyError as exc:
-                wait_s = retry_state.record_failure(exc)
-                if wait_s is None or not _is_time_left(sent, wait_s):
-                    raise
-            else:
-                retry_state.record_success()
-                return answer
-            if wait_s:
-                await _pause(sent.record, wait_s)
-    finally:
-        retry_state.release()
-
-
-def _is_time_left(sent: ChatRequest | Call, wait_s: float) -> bool:
-    """Whether the time for all attempts lasts beyond a wait of `wait_s`."""
-    return asyncio.get_running_loop().time() + wait_s < sent.total_at
-
-
-async def _pause(record: RequestRecord, wait_s: float) -> None:
-    """Wait between two attempts. The commit delay of a stream's status line stands still meanwhile."""
-    record.waited_s += wait_s
-    await asyncio.sleep(wait_s)
-
-
-async def _before(due_at: float, limit_s: float, pending: Awaitable[T]) -> T:
-    """The result of `pending`. Raises UpstreamTimeout when it is not there at `due_at` (loop time)."""
-    if due_at == math.inf:
-        return await pending
-    scope = asyncio.timeout_at(due_at)
-    try:
-        async with scope:
-            return await pending
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise UpstreamTimeout(f"The provider sent no content within {limit_s:g} s") from None
-
-
-def _due_at(limit_s: float) -> float:
-    """When a limit that begins now is over, in loop time; infinity for 0, which is no limit."""
-    return asyncio.get_running_loop().time() + limit_s if limit_s else math.inf
-
-
 async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> Stream:
     """The stream of the first target that has content. Raises the last failure. The caller closes it."""
     retry_state = RetryState(targets, limits, request.record)
     original = Original(request.body, request.model_span, is_streaming=True)
     request.total_at = targets[0].provider.deadline()
+    caller = caller_deadline(request.headers)
+    if caller is not None and caller.due_s > targets[0].provider.commit_delay_s:
+        caller = None  # the head is sent by then, and heartbeats keep the client from giving up
+    on_cut = targets[0].saving.on_cut
+    resumer = None if on_cut == "error" else Resumer(on_cut, retry_state, request, original)
 
     async def ask(target: Target[ChatProvider]) -> Stream:
         translation = aim(request, target, original)
-        limit_s = retry_state.first_content_s
-        return await _before(_due_at(limit_s), limit_s, _begun(target.provider, request, translation))
+        joined = resumer.saved if resumer is not None and resumer.may_save() else None
+        opening = begun(target, request, translation, joined)
+        stream = await before(opening, content_s=retry_state.first_content_s, caller=caller)
+        hold_back = target.saving.hold_back
+        return stream if hold_back is None else await _held(stream, hold_back, caller)
 
-    stream = await _first_good(retry_state, request, ask)
-    stream.on_failure = retry_state.record_stream_failure
+    stream = await first_good(retry_state, request, ask, caller)
+    if not isinstance(stream, SavedStream):  # whose failures are recorded where it goes on
+        stream.on_failure = retry_state.record_stream_failure
     return stream
 
 
-async def _begun(provider: ChatProvider, request: ChatRequest, translation: Translation | None) -> Stream:
+async def _held(stream: Stream, hold_back: HoldBack, caller: CallerDeadline | None) -> Stream:
+    """`stream`, with what `hold_back` lets the client wait for."""
     try:
-        stream = await provider.create_streaming_response(request)
-    except ProxyError as exc:
-        if translation is None:
-            raise
-        raise translation.error(exc) from None
-    try:
-        if translation is not None:
-            stream.add_filter(translation.stream_filter())
-        await stream.begin()
+        await before(stream.hold(hold_back), caller=caller)
     except BaseException:
         stream.close()
         raise
@@ -272,15 +222,20 @@ async def _forwarded(
     targets: Targets, limits: Limits, call: Call, take: Take
 ) -> tuple[Target[ChatProvider], Response]:
     once = Limits(1, 1) if isinstance(call.body, Upload) else limits
+    caller = None
+    if not (call.record.is_streaming or isinstance(call.body, Upload)):
+        caller = caller_deadline(call.headers)
+    if caller is not None:
+        call.total_at = min(call.total_at, caller.at)
     retry_state = RetryState(targets, once, call.record, may_repeat=not call.is_once)
 
     async def ask(target: Target[ChatProvider]) -> tuple[Target[ChatProvider], Response]:
         limit_s = retry_state.first_content_s if call.record.is_streaming else 0.0
         if isinstance(call.body, Upload) and retry_state.is_probe:
             call.body = replace(call.body, pieces=_probing(call.body.pieces, retry_state.release_probe))
-        return target, await _before(_due_at(limit_s), limit_s, _taken(target, call, take))
+        return target, await before(_taken(target, call, take), content_s=limit_s)
 
-    return await _first_good(retry_state, call, ask)
+    return await first_good(retry_state, call, ask, caller)
 
 
 async def _taken(target: Target[ChatProvider], call: Call, take: Take) -> Response:

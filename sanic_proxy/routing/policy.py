@@ -179,7 +179,7 @@ def blame(error: errors.ProxyError) -> Blame:
     403, or a 401 for a missing scope, concerns one model or endpoint, and a 402 or 403 may come from one
     odd request (flagged content, more tokens than there is credit for).
     """
-    if is_stale(error):
+    if is_stale(error) or isinstance(error, errors.CallerTimeout):
         return "unknown"
     if not error.blames_target:
         return "none"

@@ -165,6 +165,8 @@ class Router(Generic[P]):
                     settings.context_window,
                     settings.only_after,
                     load,
+                    own.saving,
+                    settings.continues,
                 )
             )
         return tuple(targets)

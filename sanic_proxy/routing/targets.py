@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from sanic_proxy import errors
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
+from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.targets import OnlyAfter
 from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.breaker import (
@@ -48,7 +49,8 @@ class Target(Generic[P]):
     headers and logs. `first_content_s` is how long a stream may take to its first content while another
     target is left; 0: no limit. `options` say what is changed in its requests. `context_window` is in tokens;
     None: not known. A target with `only_after` is for requests that another one has refused for that cause.
-    `load` counts and limits what is sent to it.
+    `load` counts and limits what is sent to it. `saving` is what is done about streams that break off;
+    `continues` is how the target is asked to continue one, None: as its provider.
     """
 
     provider: P
@@ -63,6 +65,8 @@ class Target(Generic[P]):
     context_window: int | None = None
     only_after: OnlyAfter = ""
     load: TargetLoad | None = field(default=None, compare=False)
+    saving: StreamSaving = NO_SAVING
+    continues: Continuation | bool | None = None
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:
@@ -103,6 +107,7 @@ class RetryState(Generic[P]):
         "_limits",
         "_may_repeat",
         "_record",
+        "_resumed_at",
         "_sat_out",
         "_target",
         "_targets",
@@ -133,6 +138,7 @@ class RetryState(Generic[P]):
         self._sat_out = 0.0  # the end of the rate limit that this request itself has met and waits for
         self._cause: OnlyAfter = ""  # the last one for which targets may be kept
         self._exceeded = ExceededWindows()
+        self._resumed_at: int | None = None  # the characters that the client has, once a stream has failed
         self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
 
     def next(self) -> Target[P]:
@@ -217,6 +223,48 @@ class RetryState(Generic[P]):
         """An answer that had begun has failed: nothing is repeated, but it counts."""
         if self._target is not None:
             self._settle(self._target, error, self._clock())
+
+    def record_cut(self, error: errors.ProxyError, sent_chars: int) -> float | None:
+        """An answer that had begun has failed, and another attempt may bring the rest.
+
+        Returns the seconds to wait before `next`; None where the failure is the answer. The same target is
+        asked again if no other one is left: what it has done on the answer so far is lost anyway.
+        """
+        target = self._target
+        if target is None:
+            return None
+        now = self._clock()
+        if self._record.observer is not None:
+            self._record.observer(self._record)
+            self._record.observer = None
+        self._record.attempts.pop()  # it was "ok"
+        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._settle(target, error, now)
+        self._resumed_at = sent_chars
+        if retry_decision(error) in {"final", "other_model"} or self._attempts >= self._limits.in_all:
+            return None
+        index, on_target = self._index, self._attempts_on_target
+        self._move_on(target, error, now)
+        if self._has_next():
+            return 0.0
+        self._index, self._attempts_on_target = index, on_target
+        return self._wait_before_repeat(target, error, now)
+
+    def record_refusal(self, error: errors.ProxyError) -> bool:
+        """The target has rejected the form of a request. Whether it may be asked at once in another one."""
+        target = self._target
+        if target is None or self._is_settled:
+            return False
+        now = self._clock()
+        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._settle(target, error, now)
+        self._is_settled = True
+        if target.load is not None:
+            target.load.end()
+        if self._attempts >= self._limits.in_all:
+            return False
+        self._begin(target, now)
+        return True
 
     @property
     def is_probe(self) -> bool:
@@ -354,7 +402,9 @@ class RetryState(Generic[P]):
         return any(self._suits(target) for target in self._rest())
 
     def _note(self, target: Target[P], outcome: str, ended: float, status: int | None = None) -> None:
-        self._record.attempts.append(Attempt(target.label, outcome, status, self._began, ended))
+        self._record.attempts.append(
+            Attempt(target.label, outcome, status, self._began, ended, self._resumed_at)
+        )
 
 
 def _is_usable(target: Target[P], now: float) -> bool:

@@ -11,7 +11,8 @@
 5. *Usage* without choices passes with `choices: []`, where the client asked for it.
 6. *Foreign object*: any other value. It holds no part of the answer: dropped and counted in `dropped_frames`.
 7. *Malformed frame*: not JSON, though it begins like it. Part of the answer may be lost, so it is a failure,
-   unless all choices have finished: then it is dropped and counted.
+   unless all choices have finished: then it is dropped and counted. After `skip_malformed` it always is, but
+   for streams with tool calls, whose arguments would be damaged.
 
 A choice has begun with its first chunk and is finished with a finish reason. The stream is complete after
 `[DONE]`, or when every choice that has begun is finished; a connection that merely ends is a cut.
@@ -44,6 +45,7 @@ MAX_CHOICES = 1024
 _DONE_PADDING = b" \t\"'"
 _KEEP_ALIVES = frozenset({b"ping", b"pong", b"keepalive", b"keep-alive", b"heartbeat", b"null"})
 _HEAD_FIELDS = ("id", "object", "created", "model")
+_CALLS = re.compile(rb'"(?:tool_calls|function_call)"')
 
 
 class StreamFilter:
@@ -75,6 +77,9 @@ class StreamFilter:
     def end(self) -> bytes:
         """The bytes that are still to be sent when the connection has ended. Raises ProxyError for a cut."""
         return b""
+
+    def skip_malformed(self) -> None:
+        """Drop malformed frames and count them, where this filter knows them; it fails otherwise."""
 
     def has_progress(self, frames: bytes) -> bool:
         """Whether `frames`, which have passed, hold a part of the answer."""
@@ -168,6 +173,7 @@ class ChatStreamFilter(StreamFilter):
         "_head",
         "_include_usage",
         "_reasoning",
+        "_skips_malformed",
         "_splitter",
         "_tools",
         "dropped_frames",
@@ -187,6 +193,7 @@ class ChatStreamFilter(StreamFilter):
         self._finished: set[int] = set()
         self._head: dict[str, Any] = {}
         self._has_frames = False
+        self._skips_malformed = False
         self.is_done = False
         self.failure: errors.ProxyError | None = None
         self.usage: dict[str, Any] | None = None
@@ -226,7 +233,11 @@ class ChatStreamFilter(StreamFilter):
     @override
     def has_progress(self, frames: bytes) -> bool:
         """Whether any of `frames`, which have passed, brings something that a reader has waited for."""
-        return any(_has_progress(frame.payload) for frame in sse.FrameSplitter().feed(frames))
+        return has_chat_progress(frames)
+
+    @override
+    def skip_malformed(self) -> None:
+        self._skips_malformed = True
 
     def _pass_unchanged(self, payloads: list[bytes]) -> bool:
         """Whether `payloads` are chunks that all pass as they are, and possibly `[DONE]` behind them.
@@ -331,7 +342,7 @@ class ChatStreamFilter(StreamFilter):
         except ValueError:
             if event == b"error":
                 raise error_parser.error_in_band({"error": payload.decode("utf-8", "replace")}) from None
-            return self._dropped(may_be_answer=payload.lstrip()[:1] in {b"{", b"["})
+            return self._dropped(payload, may_be_answer=payload.lstrip()[:1] in {b"{", b"["})
         choices = parsed.get("choices") if isinstance(parsed, dict) else None
         if event == b"error" or _is_error(parsed, choices):
             raise error_parser.error_in_band(parsed)
@@ -341,13 +352,17 @@ class ChatStreamFilter(StreamFilter):
         if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
             self.usage = usage
             return self._usage_chunk(parsed) if self._include_usage else b""
-        return self._dropped(may_be_answer=isinstance(parsed, list) and b'"choices"' in payload)
+        return self._dropped(payload, may_be_answer=isinstance(parsed, list) and b'"choices"' in payload)
 
-    def _dropped(self, *, may_be_answer: bool) -> bytes:
-        if may_be_answer and not self.is_complete:
+    def _dropped(self, payload: bytes, *, may_be_answer: bool) -> bytes:
+        if may_be_answer and not (self.is_complete or self._may_skip(payload)):
             raise errors.UpstreamBadFrame("A frame of the provider's stream is not a JSON object")
         self.dropped_frames += 1
         return b""
+
+    def _may_skip(self, payload: bytes) -> bool:
+        """Whether a malformed frame may be skipped: not where arguments of a call would be damaged."""
+        return self._skips_malformed and not (self._tools.has_calls or _CALLS.search(payload))
 
     def _done_frame(self, frame: bytes) -> bytes:
         if not self._answered:
@@ -412,6 +427,11 @@ def _deltas(choices: list[Any]) -> Iterator[tuple[int, dict[str, Any], dict[str,
 def _index_of(choice: dict[str, Any]) -> int:
     index = choice.get("index")
     return index if isinstance(index, int) else 0
+
+
+def has_chat_progress(frames: bytes) -> bool:
+    """Whether any of the whole frames of a chat stream brings something that a reader has waited for."""
+    return any(_has_progress(frame.payload) for frame in sse.FrameSplitter().feed(frames))
 
 
 def _has_progress(payload: bytes) -> bool:

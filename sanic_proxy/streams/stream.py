@@ -5,7 +5,8 @@ may pass, and whether the answer is complete. It has two phases:
 
 1. `begin` reads up to the first content. Frames without content (a chunk with nothing but the role) are held
    back until then, so that a failure before it is still unseen by the client: the request keeps its status,
-   or moves to another target. This is all that the attempts loop knows of a stream.
+   or moves to another target. `hold` reads on, where the model's `hold_back` says so. This is all that the
+   attempts loop knows of a stream.
 2. `pump` sends the rest. Where the source delivers its bytes by itself (a connection of our own), a `Relay`
    moves them by callbacks; else they are read, and sent by `await response.send(frame)`.
 
@@ -15,12 +16,14 @@ The owner of a stream closes it, whatever happened.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.config.saving import HoldBack
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import FilterChain, StreamFilter
@@ -31,6 +34,8 @@ from sanic_proxy.upstream.connection import Receiver
 LOOK_AFTER_S = 30.0
 # Frames without content are held back up to this size; a stream that brings more has begun.
 MAX_HELD_BYTES = 1024 * 1024
+# The same for `hold_back`.
+MAX_HOLD_BACK_BYTES = 16 * 1024 * 1024
 
 
 class Sink(Protocol):
@@ -75,6 +80,18 @@ class Frames(Response):
         return next(self._frames, b"")
 
 
+class Parts(NamedTuple):
+    """What a stream is made of, for another one to go on with: see `Stream.hand_over`."""
+
+    source: Response
+    stream_filter: StreamFilter
+    unread: bytes
+    begun: bytes
+    opening: bytes
+    is_over: bool
+    failure: errors.ProxyError | None
+
+
 class Stream:
     """See the module.
 
@@ -89,6 +106,7 @@ class Stream:
         "_failure",
         "_filter",
         "_is_over",
+        "_progress_at",
         "_source",
         "begun",
         "on_failure",
@@ -111,6 +129,7 @@ class Stream:
         self._begun = begun  # has been read of the source already
         self._failure: errors.ProxyError | None = None
         self._is_over = False
+        self._progress_at = 0.0
         self.record = record
         self.begun = b""
         self.opening = opening
@@ -129,6 +148,10 @@ class Stream:
         self._filter = FilterChain(self._filter, then)
         if self.opening:
             self.opening = then.feed(self.opening)
+
+    def skip_malformed(self) -> None:
+        """Drop malformed frames and count them, instead of failing. Before `begin`."""
+        self._filter.skip_malformed()
 
     async def begin(self) -> None:
         """Read up to the first content, into `begun`. Raises the failure of a stream without any."""
@@ -158,27 +181,56 @@ class Stream:
         """
         return self._filter.failed
 
+    async def hold(self, hold_back: HoldBack) -> None:
+        """After `begin`: read on, into `begun`, for as long as `hold_back` says.
+
+        Raises what ended the stream early, of which the client has then seen nothing. At most
+        MAX_HOLD_BACK_BYTES are held back.
+        """
+        now = asyncio.get_running_loop().time
+        self._progress_at = now()
+        until = self._progress_at + hold_back.seconds
+        held, size, count = [self.begun], len(self.begun), self.begun.count(b"\n\n")
+        while not self._is_over and self._failure is None and size < MAX_HOLD_BACK_BYTES:
+            left_s = until - now()
+            if left_s <= 0 or count >= hold_back.frames:
+                break
+            frames = await self._next(None if left_s == math.inf else left_s)
+            if frames:
+                held.append(frames)
+                size += len(frames)
+                count += frames.count(b"\n\n")
+        if self._failure is not None:
+            raise self._failure
+        self.begun = b"".join(held)
+
     async def frames(self) -> AsyncIterator[bytes]:
         """All frames, for an answer that is not sent as a stream. Raises what ended the stream early."""
         await self.begin()
-        source, stream_filter = self._source, self._filter
-        now = asyncio.get_running_loop().time
-        progress_at = now()
+        self._progress_at = asyncio.get_running_loop().time()
         yield self.opening + self.begun
         while not self._is_over and self._failure is None:
-            piece = await source.read_some()
-            frames = stream_filter.feed(piece) if piece else stream_filter.end()
-            self._is_over = stream_filter.is_done or not piece
-            self._failure = stream_filter.failure
-            if frames:
+            if frames := await self._next():
                 yield frames
-                if now() - progress_at < LOOK_AFTER_S or stream_filter.has_progress(frames):
-                    progress_at = now()
-            if now() - progress_at >= source.stall_s:
-                raise stalled(source.stall_s)
         if self._failure is not None:
             raise self._failure
-        source.drain()
+        self._source.drain()
+
+    async def _next(self, wait_s: float | None = None) -> bytes | None:
+        """The next frames, possibly none; None if nothing came for `wait_s`. Raises UpstreamStalled."""
+        source, stream_filter = self._source, self._filter
+        piece = await source.read_some(wait_s)
+        if piece is None:
+            return None
+        frames = stream_filter.feed(piece) if piece else stream_filter.end()
+        self._is_over = stream_filter.is_done or not piece
+        self._failure = stream_filter.failure
+        now = asyncio.get_running_loop().time()
+        if frames and (now - self._progress_at < LOOK_AFTER_S or stream_filter.has_progress(frames)):
+            self._progress_at = now
+        elif now - self._progress_at >= source.stall_s:
+            raise stalled(source.stall_s)
+        return frames
 
     async def pump(self, response: StreamResponse) -> None:
         """Send what follows `begun` to `response`, which has begun. Raises what ended the stream early."""
@@ -198,7 +250,21 @@ class Stream:
         try:
             await relay.run(response)
         finally:
-            self.sent_bytes = relay.sent_bytes
+            self.sent_bytes += relay.sent_bytes
+
+    def hand_over(self) -> Parts:
+        """The parts of this stream, for another one to go on with. This one has none of them any more."""
+        parts = Parts(
+            self._source,
+            self._filter,
+            self._begun,
+            self.begun,
+            self.opening,
+            self._is_over,
+            self._failure,
+        )
+        self._source, self._filter = Frames(()), StreamFilter()
+        return parts
 
     def close(self) -> None:
         """Release the source. Safe to call twice."""

@@ -30,6 +30,11 @@ class ToolDeltas:
         # Calls whose id was made here: the provider's own, should it follow, would be appended to it.
         self._made: set[tuple[int, int]] = set()
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether any call has begun."""
+        return bool(self._named)
+
     def are_complete(self, choice: int, calls: list[dict[str, Any]]) -> bool:
         """Whether a delta's calls need no change. They are remembered as far as that is so.
 

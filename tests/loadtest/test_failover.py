@@ -10,8 +10,9 @@ from typing import TypeVar
 import pytest
 
 from loadtest.failover import client
+from loadtest.failover.__main__ import table
 from loadtest.failover.client import Outcome
-from loadtest.failover.runner import Cell, measure
+from loadtest.failover.runner import Cell, Result, measure
 from loadtest.failover.scenarios import SCENARIOS, Run, Verdict, verdict
 from loadtest.failover.wall import ANSWER, FAST, FAULTS, Entry, Wall
 
@@ -147,14 +148,39 @@ def test_a_proxy_that_is_dead_afterwards_fails() -> None:
     assert verdict(BY_NAME["S04"], run) == "fail"
 
 
+def test_the_cost_of_the_settings_stands_beside_the_score() -> None:
+    results = [
+        Result("S08", "streamed cold", "pass", [], [], [], [], added_s=0.0012),
+        Result("S09", "streamed cold", "safe", [], [], [], [], added_s=0.0014),
+        Result("S08", "whole cold", "pass", [], [], [], []),
+        Result("S09", "whole cold", "pass", [], [], [], []),
+    ]
+    shown = table(results)
+    assert "| S08 cut | pass | pass |" in shown
+    assert (
+        "streamed cold: 1 pass, 0 partial, 1 safe, 0 fail; first content of a healthy stream: +1.3 ms\n"
+        in shown
+    )
+    assert "whole cold: 2 pass, 0 partial, 0 safe, 0 fail\n" in shown
+
+
 # The product
 
 
 @KINDS
 @pytest.mark.parametrize(
     ("name", "is_warm"),
-    [("S05", False), ("S05", True), ("S06", False), ("S12", False)],
-    ids=["S05 cold", "S05 warm", "S06", "S12"],
+    [
+        ("S05", False),
+        ("S05", True),
+        ("S06", False),
+        ("S08", False),
+        ("S09", False),
+        ("S10", False),
+        ("S12", False),
+        ("S14", False),
+    ],
+    ids=["S05 cold", "S05 warm", "S06", "S08", "S09", "S10", "S12", "S14"],
 )
 def test_the_product_passes(name: str, is_warm: bool, is_streaming: bool) -> None:
     """With clocks shortened alike: the provider is silent for longer than the proxy waits for it."""

@@ -34,6 +34,7 @@ def test_the_client_is_named_by_its_label() -> None:
     [
         (Attempt("groq/a", "ok", None, 1.0, 1.25), "groq/a ok 250ms"),
         (Attempt("groq/a", "rate_limit_exceeded", 429, 1.0, 1.25), "groq/a 429 250ms"),
+        (Attempt("groq/a", "ok", None, 1.0, 1.25, 24), "groq/a ok 250ms from 24"),
         (Attempt("groq/a", "upstream_timeout", None, 1.0, 3.0), "groq/a upstream_timeout 2000ms"),
         (Attempt("groq/a", "circuit_open"), "groq/a circuit_open"),
     ],

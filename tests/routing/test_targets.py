@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy import errors
+from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.observability.record import Client, RequestRecord
 from sanic_proxy.routing.breaker import (
     IN_A_ROW,
@@ -20,6 +21,7 @@ from sanic_proxy.routing.breaker import (
     PROVIDER_RETRIES,
     BreakerRegistry,
 )
+from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.policy import MAX_WAIT_S
 from sanic_proxy.routing.router import CHAT
 from sanic_proxy.routing.targets import Limits, RetryState, Target, label_for
@@ -546,3 +548,112 @@ def test_a_target_that_may_not_be_tried_cannot_take_over(site: Site, clock: Cloc
     state = site.state(first, second)
     state.next()
     assert state.first_content_s == 0.0
+
+
+# A stream that breaks off, and what goes on behind it
+
+CUT = errors.UpstreamDisconnected("cut")
+
+
+def began(*names: str, limits: Limits | None = None) -> tuple[RetryState[str], RequestRecord]:
+    """An answer of the first target that has begun."""
+    state, record, _ = made(*names, limits=limits)
+    state.next()
+    state.record_success()
+    return state, record
+
+
+def test_another_target_goes_on_behind_a_cut() -> None:
+    state, record = began("a", "b")
+    assert state.record_cut(CUT, 24) == 0.0
+    assert state.next().provider == "b"
+    state.record_success()
+    assert route(record) == "a/m upstream_disconnected Nms, b/m ok Nms from 24"
+    assert [attempt.resumed_at for attempt in record.attempts] == [None, 24]
+
+
+def test_a_later_attempt_may_be_cut_too() -> None:
+    state, record = began("a", "b", "c")
+    state.record_cut(CUT, 24)
+    state.next()
+    state.record_success()
+    assert state.record_cut(errors.UpstreamBadFrame("bad"), 30) == 0.0
+    assert state.next().provider == "c"
+    state.record_success()
+    assert route(record) == (
+        "a/m upstream_disconnected Nms, b/m upstream_bad_frame Nms from 24, c/m ok Nms from 30"
+    )
+
+
+def test_the_same_target_goes_on_where_no_other_one_is_left() -> None:
+    state, record = began("a")
+    assert state.record_cut(CUT, 24) is not None
+    assert state.next().provider == "a"
+    state.record_success()
+    assert state.record_cut(CUT, 25) is None  # that was its second attempt
+    assert route(record) == "a/m upstream_disconnected Nms, a/m upstream_disconnected Nms from 24"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ContentFiltered("filtered", status=400),
+        errors.InvalidRequest("no"),
+        errors.ContextLengthExceeded("long", status=400),
+        CUT.replaced(is_final=True),
+    ],
+)
+def test_no_other_target_goes_on_behind_a_failure_that_is_the_answer(error: errors.ProxyError) -> None:
+    state, record = began("a", "b")
+    assert state.record_cut(error, 24) is None
+    assert route(record) == f"a/m {error.code or error.type} Nms"
+
+
+def test_a_target_that_failed_has_room_for_the_rest() -> None:
+    load = TargetLoad(TargetSettings("a", "m", concurrent=1))
+    target = Target("a", "m", "a/m", load=load)
+    record = RequestRecord("id", "POST", "/")
+    state = RetryState([target], Limits(), record)
+    state.next()
+    state.record_success()
+    assert load.in_flight == 1
+    state.record_cut(CUT, 24)
+    assert load.in_flight == 0
+    assert state.next() is target
+    assert state.record_refusal(errors.UpstreamRefusedRequest("no prefill", status=400))
+    assert load.in_flight == 1
+    state.record_success()
+    record.finish(())
+    assert load.in_flight == 0
+
+
+def test_attempts_for_the_rest_are_limited_like_others() -> None:
+    state, _ = began("a", "b", limits=ONCE)
+    assert state.record_cut(CUT, 24) is None
+
+
+def test_a_target_that_rejects_the_form_of_a_request_is_asked_again() -> None:
+    state, record = began("a", "b")
+    state.record_cut(CUT, 24)
+    target = state.next()
+    assert state.record_refusal(errors.UpstreamRefusedRequest("no prefill", status=400, upstream_status=400))
+    state.record_success()
+    assert route(record) == "a/m upstream_disconnected Nms, b/m 400 Nms from 24, b/m ok Nms from 24"
+    assert target.provider == "b"
+
+
+def test_a_rejected_form_is_an_attempt() -> None:
+    state, record = began("a", "b", limits=Limits(2, 2))
+    state.record_cut(CUT, 24)
+    state.next()
+    error = errors.UpstreamRefusedRequest("no prefill", status=400, upstream_status=400)
+    assert not state.record_refusal(error)
+    assert state.record_failure(error) is None
+    assert route(record) == "a/m upstream_disconnected Nms, b/m 400 Nms from 24"
+
+
+def test_the_time_that_a_client_waits_says_nothing_about_a_target(site: Site) -> None:
+    target = site.target("a/m")
+    for _ in range(3 * IN_A_ROW["target"]):
+        assert site.attempt(target, errors.CallerTimeout("waits for 1 s"))
+    assert not target.health.is_open

@@ -212,6 +212,45 @@ def test_a_malformed_frame_is_a_failure_until_the_answer_is_complete(bad: bytes)
     assert (stream.failure, stream.dropped_frames) == (None, 1)
 
 
+def skipping(*pieces: bytes) -> tuple[bytes, ChatStreamFilter]:
+    stream = ChatStreamFilter()
+    stream.skip_malformed()
+    return b"".join(stream.feed(piece) for piece in pieces), stream
+
+
+BAD = b'{"choices":[{"delta":{"con'
+
+
+@pytest.mark.row(16)
+def test_malformed_frames_can_be_skipped_and_are_counted() -> None:
+    out, stream = skipping(ROLE + event(BAD), A, event(b"{") + A, STOP + DONE)
+    assert out == ROLE + A + A + STOP + DONE
+    assert (stream.failure, stream.dropped_frames, stream.is_done) == (None, 2, True)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [HALF_A_CALL, A + HALF_A_CALL, HALF_A_CALL.replace(b'"index": 0, "id": "c"', b'"index": 0')],
+    ids=["plain", "behind text", "incomplete"],
+)
+def test_no_malformed_frame_is_skipped_in_a_stream_with_calls(before: bytes) -> None:
+    out, stream = skipping(before, event(BAD), A)
+    assert out
+    assert isinstance(stream.failure, errors.UpstreamBadFrame)
+
+
+@pytest.mark.parametrize("name", [b"tool_calls", b"function_call"])
+def test_no_malformed_frame_of_a_call_is_skipped(name: bytes) -> None:
+    _, stream = skipping(A, event(b'{"choices":[{"delta":{"%b":[{"ind' % name))
+    assert isinstance(stream.failure, errors.UpstreamBadFrame)
+
+
+def test_a_connection_that_ends_inside_a_frame_is_a_cut_where_malformed_frames_are_skipped() -> None:
+    _, stream = skipping(A, b"data: " + BAD)
+    with pytest.raises(errors.UpstreamDisconnected):
+        stream.end()
+
+
 @pytest.mark.row(14)
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_a_frame_without_end_is_a_failure_until_the_answer_is_complete(is_finished: bool) -> None:

@@ -1,0 +1,47 @@
+"""One attempt to stream: from the request to the first content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.errors import ProxyError
+from sanic_proxy.providers.base import ChatProvider, ChatRequest
+from sanic_proxy.routing.targets import Target
+from sanic_proxy.streams.stream import Stream
+from sanic_proxy.translation.translate import Translation
+
+
+async def begun(
+    target: Target[ChatProvider],
+    request: ChatRequest,
+    translation: Translation | None,
+    joined: Callable[[Stream], Stream] | None = None,
+) -> Stream:
+    """The stream of `target`, which has begun. Raises its failure. The caller closes it.
+
+    `joined` takes the stream where its frames are a chat's: in front of a translation for a client that does
+    not speak chat, behind one for a client that does.
+    """
+    try:
+        stream = await target.provider.create_streaming_response(request)
+    except ProxyError as exc:
+        if translation is None:
+            raise
+        raise translation.error(exc) from None
+    try:
+        if target.saving.skip_malformed:
+            stream.skip_malformed()
+        translator = None if translation is None else translation.stream_filter()
+        if translator is not None and request.dialect is CHAT:
+            stream.add_filter(translator)
+            translator = None
+        if joined is not None:
+            stream = joined(stream)
+        if translator is not None:
+            stream.add_filter(translator)
+        await stream.begin()
+    except BaseException:
+        stream.close()
+        raise
+    return stream

@@ -1,0 +1,138 @@
+"""The loop around the attempts of one request, and its clocks. What a failure means is decided in `targets`.
+
+No attempt begins after the request's own time is over. The time that passes between two attempts is
+noted in the record, as it is not the upstream's.
+
+The SDKs of OpenAI and Anthropic say in their requests how long they wait. No attempt lasts longer: a 504 that
+names the limit reaches the client before it gives up. A stream has to have begun by then, unless its head is
+sent earlier: heartbeats then keep the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, TypeVar
+
+from sanic_proxy.errors import CallerTimeout, ProxyError, UpstreamTimeout
+from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest
+from sanic_proxy.routing.targets import RetryState, Target
+
+T = TypeVar("T")
+
+# In seconds: openai-python and anthropic-python send their limit for one read, the SDKs for Node theirs for
+# the whole answer (of a stream, its head).
+_TIMEOUT, _READ_TIMEOUT = "x-stainless-timeout", "x-stainless-read-timeout"
+# So long before a client gives up its answer is on its way: this part of its time, at most so many seconds.
+_MARGIN = 0.05
+_MAX_MARGIN_S = 1.0
+_MAX_CALLER_S = 86_400.0
+
+
+class CallerDeadline(NamedTuple):
+    """When an answer has to be on its way (loop time, and seconds from now), as its client gives up after
+    `limit_s`; `header` says so.
+    """
+
+    at: float
+    due_s: float
+    limit_s: float
+    header: str
+
+    def error(self) -> CallerTimeout:
+        """The failure of a request that was not answered by then."""
+        return CallerTimeout(
+            f"No answer within {self.limit_s:g} s, the time that the client waits ({self.header})"
+        )
+
+
+def caller_deadline(headers: Mapping[str, str]) -> CallerDeadline | None:
+    """The time limit in a client's headers, whose names are in lower case; None if there is none.
+
+    A value that is no positive number is ignored: a client that waits for ever sends none, or 0.
+    """
+    if _TIMEOUT not in headers and _READ_TIMEOUT not in headers:
+        return None
+    soonest = None
+    for header in (_TIMEOUT, _READ_TIMEOUT):
+        if (text := headers.get(header)) is None:
+            continue
+        try:
+            limit_s = float(text)
+        except ValueError:
+            continue
+        if 0 < limit_s <= _MAX_CALLER_S and (soonest is None or limit_s < soonest.limit_s):
+            due_s = limit_s - min(_MAX_MARGIN_S, _MARGIN * limit_s)
+            soonest = CallerDeadline(_now() + due_s, due_s, limit_s, header)
+    return soonest
+
+
+async def first_good(
+    retry_state: RetryState[ChatProvider],
+    sent: ChatRequest | Call,
+    ask: Callable[[Target[ChatProvider]], Awaitable[T]],
+    caller: CallerDeadline | None = None,
+) -> T:
+    """The result of `ask` for the first target that does not fail. Raises the last failure."""
+    try:
+        while True:
+            target = retry_state.next()
+            try:
+                answer = await ask(target)
+            except ProxyError as exc:
+                if caller is not None and isinstance(exc, UpstreamTimeout) and _now() >= caller.at:
+                    raise _timed_out(retry_state, caller) from None
+                wait_s = retry_state.record_failure(exc)
+                if wait_s is None or not is_time_left(sent, wait_s, caller):
+                    raise
+            else:
+                retry_state.record_success()
+                return answer
+            if wait_s:
+                await pause(sent, wait_s)
+    finally:
+        retry_state.release()
+
+
+async def before(pending: Awaitable[T], *, content_s: float = 0.0, caller: CallerDeadline | None = None) -> T:
+    """The result of `pending`, the first content: within `content_s`, if that is not 0, and until `caller`.
+
+    Raises UpstreamTimeout or CallerTimeout.
+    """
+    content_at = _now() + content_s if content_s else math.inf
+    until = content_at if caller is None else min(content_at, caller.at)
+    if until == math.inf:
+        return await pending
+    scope = asyncio.timeout_at(until)
+    try:
+        async with scope:
+            return await pending
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        if caller is not None and caller.at <= content_at:
+            raise caller.error() from None
+        raise UpstreamTimeout(f"The provider sent no content within {content_s:g} s") from None
+
+
+def _timed_out(retry_state: RetryState[ChatProvider], caller: CallerDeadline) -> CallerTimeout:
+    error = caller.error()
+    retry_state.record_failure(error)
+    return error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def is_time_left(sent: ChatRequest | Call, wait_s: float, caller: CallerDeadline | None = None) -> bool:
+    """Whether the time for all attempts lasts beyond a wait of `wait_s`."""
+    until = sent.total_at if caller is None else min(sent.total_at, caller.at)
+    return _now() + wait_s < until
+
+
+async def pause(sent: ChatRequest | Call, wait_s: float) -> None:
+    """Wait between two attempts. The commit delay of a stream's status line stands still meanwhile."""
+    sent.record.waited_s += wait_s
+    await asyncio.sleep(wait_s)

@@ -1,0 +1,39 @@
+"""Sums of usage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sanic_proxy.openai.usage import added
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "total"),
+    [
+        ({}, {"total_tokens": 3}, {"total_tokens": 3}),
+        ({"total_tokens": 3}, {}, {"total_tokens": 3}),
+        (
+            {"total_tokens": 3, "cost": 0.5},
+            {"total_tokens": 4, "cost": 0.25},
+            {"total_tokens": 7, "cost": 0.75},
+        ),
+        (
+            {"prompt_tokens_details": {"cached_tokens": 1}, "service": "a"},
+            {"prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0}, "service": "b"},
+            {"prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 0}, "service": "b"},
+        ),
+        (
+            {"a": None, "b": {"c": 1}, "d": True},
+            {"a": 1, "b": None, "d": True},
+            {"a": 1, "b": None, "d": True},
+        ),
+    ],
+)
+def test_numbers_are_added_also_in_details(
+    first: dict[str, Any], second: dict[str, Any], total: dict[str, Any]
+) -> None:
+    before = (repr(first), repr(second))
+    assert added(first, second) == total
+    assert (repr(first), repr(second)) == before
