@@ -36,7 +36,7 @@ class Layers:
 
     values: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    toml: dict[str, Any] = field(default_factory=dict)
+    toml: dict[str, object] = field(default_factory=dict)
     config: str = ""
     litellm: Converted | None = None
     problems: list[str] = field(default_factory=list)
@@ -101,7 +101,7 @@ def _dotenv(layers: Layers, path: Path) -> dict[str, str]:
     return entries
 
 
-def _toml(layers: Layers, path: Path) -> dict[str, Any]:
+def _toml(layers: Layers, path: Path) -> dict[str, object]:
     try:
         parsed = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as exc:
@@ -138,7 +138,7 @@ def _reason(exc: Exception) -> str:
     return (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
 
 
-def _expanded(layers: Layers, value: Any, environ: Mapping[str, str], where: str = "") -> Any:
+def _expanded(layers: Layers, value: object, environ: Mapping[str, str], where: str = "") -> Any:
     """A TOML value in which `${NAME}` stands for the variable's value. An unset variable is a problem."""
     if isinstance(value, dict):
         return {

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from environs import Env, EnvError, EnvValidationError
 from typing_extensions import override
@@ -75,7 +75,7 @@ class _LayeredEnv(Env):
         self._layers = values
 
     @override
-    def _get_value(self, env_key: str, default: Any) -> Any:
+    def _get_value(self, env_key: str, default: object) -> object:
         return self._layers.get(env_key, default)
 
 
@@ -112,7 +112,7 @@ class _Reader:
         return []
 
 
-def _parsed(text: str, *, kind: Kind[Any]) -> Any:
+def _parsed(text: str, *, kind: Kind[object]) -> object:
     try:
         return kind.parse(text)
     except ValueError as exc:

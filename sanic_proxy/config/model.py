@@ -6,7 +6,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
@@ -150,8 +150,8 @@ class RequestOptions:
     `temperature`, `top_p` and `top_k`; None: as the current models of that API.
     """
 
-    default_params: Mapping[str, Any] = field(default_factory=dict)
-    set_params: Mapping[str, Any] = field(default_factory=dict)
+    default_params: Mapping[str, object] = field(default_factory=dict)
+    set_params: Mapping[str, object] = field(default_factory=dict)
     remove_params: tuple[str, ...] = ()
     is_strict: bool = False
     thinking: Thinking | None = None

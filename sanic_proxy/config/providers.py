@@ -261,7 +261,7 @@ class ProviderReader:
 
     def _values(self, where: str, table: Mapping[str, object], keys: Table) -> dict[str, Any]:
         """The values of a table's keys that are good; the others are problems."""
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for name, value in table.items():
             if name not in keys:
                 self._problems.append(
@@ -281,10 +281,10 @@ class ProviderReader:
                     self._problems.append(f"{where} {name}: {value_problem(value, kind, exc)}")
         return values
 
-    def _tables(self) -> dict[str, dict[str, Any]]:
+    def _tables(self) -> dict[str, dict[str, object]]:
         aliases = {alias: row.name for row in ROWS for alias in row.aliases}
         known = {row.name: row for row in ROWS}
-        good: dict[str, dict[str, Any]] = {}
+        good: dict[str, dict[str, object]] = {}
         for name, table in self._subtables("providers").items():
             where = f"[providers.{name}]"
             if not _NAME.fullmatch(name):

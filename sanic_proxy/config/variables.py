@@ -397,7 +397,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 
 
 @dataclass(frozen=True)
-class Params(Kind[dict[str, Any]]):
+class Params(Kind[dict[str, object]]):
     """Request parameters by name, with any JSON values."""
 
     @property
@@ -406,11 +406,11 @@ class Params(Kind[dict[str, Any]]):
         return "a table of parameters"
 
     @override
-    def parse(self, text: str) -> dict[str, Any]:
+    def parse(self, text: str) -> dict[str, object]:
         raise ValueError
 
     @override
-    def from_toml(self, value: object) -> dict[str, Any]:
+    def from_toml(self, value: object) -> dict[str, object]:
         if not isinstance(value, dict) or _RESERVED & value.keys():
             raise ValueError
         if not _is_json(value):
@@ -467,7 +467,7 @@ class Headers(Kind[tuple[tuple[str, str], ...]]):
 MAX_SHOWN_CHARS = 80
 
 
-def value_problem(value: object, kind: Kind[Any], exc: ValueError) -> str:
+def value_problem(value: object, kind: Kind[object], exc: ValueError) -> str:
     """What is wrong with `value`, for which `kind` raised `exc`. A secret is not shown."""
     if exc.args:
         return str(exc)
@@ -509,7 +509,7 @@ class Variable:
     """One declared setting. `default` is its text in the documents; `name` has no prefix."""
 
     name: str
-    kind: Kind[Any]
+    kind: Kind[object]
     default: str
     meaning: str
 
@@ -541,7 +541,7 @@ def _shown(default: object) -> str:
     return str(default) if isinstance(default, str | int) else ""
 
 
-def declared(kind: type[Any]) -> Iterator[tuple[str, Variable | type[Any]]]:
+def declared(kind: type[Any]) -> Iterator[tuple[str, Variable | type[object]]]:
     """The fields of a dataclass that hold settings, in order: a variable, or a dataclass of variables."""
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -552,7 +552,7 @@ def declared(kind: type[Any]) -> Iterator[tuple[str, Variable | type[Any]]]:
             yield field.name, hints[field.name]
 
 
-def variables_of(kind: type[Any]) -> Iterator[Variable]:
+def variables_of(kind: type[object]) -> Iterator[Variable]:
     """All variables of a dataclass and of those within it, in the order of their declaration."""
     for _, entry in declared(kind):
         if isinstance(entry, Variable):

@@ -56,7 +56,7 @@ MAX_QUEUED = 100_000
 
 @dataclass(slots=True)
 class _Job:
-    work: Callable[[sqlite3.Connection], Any]
+    work: Callable[[sqlite3.Connection], object]
     is_batched: bool
     done: Future[Any] = field(default_factory=Future)
 
@@ -265,7 +265,7 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _log_failure(done: Future[Any]) -> None:
+def _log_failure(done: Future[object]) -> None:
     error = done.exception()
     if error is not None:
         logger.error("a write to the state store failed: %s", error)

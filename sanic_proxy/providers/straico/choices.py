@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico.tools import Choice, Tool, ToolUse
@@ -11,7 +10,7 @@ from sanic_proxy.providers.straico.tools import Choice, Tool, ToolUse
 _TOOL_FIELDS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 
 
-def parse_tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
+def parse_tool_use(fields: Mapping[str, object]) -> ToolUse | None:
     """Parse the tools of a request; None if none may be called. Raises InvalidRequest."""
     if _TOOL_FIELDS.isdisjoint(fields):
         return None
@@ -33,14 +32,14 @@ def parse_tool_use(fields: Mapping[str, Any]) -> ToolUse | None:
     )
 
 
-def offers_tools(fields: Mapping[str, Any]) -> bool:
+def offers_tools(fields: Mapping[str, object]) -> bool:
     """Whether the answer to a request may contain calls. Does not validate the request."""
     is_legacy = not fields.get("tools")
     choice = fields.get("function_call" if is_legacy else "tool_choice")
     return bool(fields.get("functions") if is_legacy else fields["tools"]) and choice != "none"
 
 
-def _parse_tools(fields: Mapping[str, Any]) -> Iterator[Tool]:
+def _parse_tools(fields: Mapping[str, object]) -> Iterator[Tool]:
     for index, entry in enumerate(_list_of_objects(fields, "tools")):
         function = entry.get("function")
         if entry.get("type", "function") != "function" or not isinstance(function, dict):
@@ -48,19 +47,19 @@ def _parse_tools(fields: Mapping[str, Any]) -> Iterator[Tool]:
         yield _parse_tool(function, f"tools.{index}.function")
 
 
-def _parse_functions(fields: Mapping[str, Any]) -> Iterator[Tool]:
+def _parse_functions(fields: Mapping[str, object]) -> Iterator[Tool]:
     for index, function in enumerate(_list_of_objects(fields, "functions")):
         yield _parse_tool(function, f"functions.{index}")
 
 
-def _list_of_objects(fields: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+def _list_of_objects(fields: Mapping[str, object], name: str) -> list[dict[str, object]]:
     entries = fields.get(name) or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InvalidRequest(f"`{name}` must be a list of objects", param=name)
     return entries
 
 
-def _parse_tool(function: Mapping[str, Any], path: str) -> Tool:
+def _parse_tool(function: Mapping[str, object], path: str) -> Tool:
     name = function.get("name")
     description = function.get("description") or ""
     parameters = function.get("parameters") or {}
@@ -74,7 +73,7 @@ def _parse_tool(function: Mapping[str, Any], path: str) -> Tool:
 
 
 def _allowed(
-    choice: Mapping[str, Any], tools: tuple[Tool, ...], param: str
+    choice: Mapping[str, object], tools: tuple[Tool, ...], param: str
 ) -> tuple[tuple[Tool, ...], Choice]:
     """The tools that `allowed_tools` selects, and its mode. The model does not see the others."""
     allowed = choice.get("allowed_tools", choice)  # flat, as the Responses API has it

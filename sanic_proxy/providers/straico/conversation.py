@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.providers.straico import families
@@ -32,7 +31,7 @@ class Conversation:
         self._count = 0
         self.images: list[Image] = []
 
-    def convert(self, messages: list[Any]) -> list[dict[str, str]]:
+    def convert(self, messages: list[object]) -> list[dict[str, str]]:
         """Convert all messages. Raises InvalidRequest with the path of the invalid part."""
         turns: list[tuple[str, list[str]]] = []
         results: list[str] = []
@@ -53,7 +52,7 @@ class Conversation:
             was_result = role in _RESULT_ROLES
         return [{"role": role, "content": "\n\n".join(texts)} for role, texts in turns]
 
-    def _content(self, message: Mapping[str, Any], path: str) -> str | None:
+    def _content(self, message: Mapping[str, object], path: str) -> str | None:
         """The text of a message; None for an empty assistant turn."""
         text = self._text(message.get("content"), f"{path}.content")
         if message.get("role") in _RESULT_ROLES:
@@ -95,7 +94,7 @@ class Conversation:
             raise InvalidRequest(f"Straico supports text and images, but no `{kind}` parts", param=path)
         raise InvalidRequest("A content part must be an object with a type and its text", param=path)
 
-    def _calls(self, message: Mapping[str, Any], path: str) -> Iterator[families.PastCall]:
+    def _calls(self, message: Mapping[str, object], path: str) -> Iterator[families.PastCall]:
         entries = message.get("tool_calls") or []
         older = message.get("function_call")
         if isinstance(older, dict):
@@ -122,7 +121,7 @@ class Conversation:
         self._pending.setdefault(call_id, deque()).append(call)
         return call
 
-    def _result(self, message: Mapping[str, Any], text: str) -> str:
+    def _result(self, message: Mapping[str, object], text: str) -> str:
         given = str(message.get("tool_call_id") or message.get("name") or "")
         call = self._call_of(given) or families.PastCall(given, str(message.get("name") or ""), "")
         return families.render_result(call.label, call.name, text, family=self._family)

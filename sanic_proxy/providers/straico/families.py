@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sanic_proxy.providers.straico.json_schema import example_object
 from sanic_proxy.providers.straico.tools import Family, Tool, ToolUse, compact, indented
@@ -91,12 +90,12 @@ def render_calls(calls: Sequence[PastCall], *, family: Family) -> str:
     return _RENDERERS[family](calls)
 
 
-def _as_json(call: PastCall) -> dict[str, Any]:
+def _as_json(call: PastCall) -> dict[str, object]:
     labelled = {"id": call.label} if call.label else {}
     return {**labelled, "name": call.name, "arguments": _arguments(call.arguments)}
 
 
-def _arguments(text: str) -> Any:
+def _arguments(text: str) -> object:
     """The arguments as an object; the unchanged text if it is not a JSON object."""
     try:
         parsed = json.loads(text or "{}")
@@ -127,7 +126,7 @@ def _render_glm_call(call: PastCall) -> str:
     return "\n".join([opening + call.name, *pairs, "</tool_call>"])
 
 
-def _is_valid_in_glm(arguments: Mapping[str, Any]) -> bool:
+def _is_valid_in_glm(arguments: Mapping[str, object]) -> bool:
     texts = [*arguments, *(value for value in arguments.values() if isinstance(value, str))]
     texts += [compact(value) for value in arguments.values() if not isinstance(value, str)]
     return not any(tag in text for text in texts for tag in _GLM_TAGS) and all(

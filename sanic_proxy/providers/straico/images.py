@@ -7,7 +7,6 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest, UpstreamBadResponse
 
@@ -44,7 +43,7 @@ class Upload:
 Image = Upload | str
 
 
-def parse_image(part: Mapping[str, Any], path: str) -> Image:
+def parse_image(part: Mapping[str, object], path: str) -> Image:
     """Parse the image of a content part. `image_url` may be an object or a string. Raises InvalidRequest."""
     given = part.get("image_url")
     url = given.get("url") if isinstance(given, dict) else given
@@ -95,7 +94,7 @@ def multipart(upload: Upload, boundary: str) -> tuple[bytes, bytes, bytes]:
     return head.encode(), upload.content, f"\r\n--{boundary}--\r\n".encode()
 
 
-def uploaded_url(parsed: Any) -> str:
+def uploaded_url(parsed: object) -> str:
     """The URL of an uploaded image. Raises UpstreamBadResponse."""
     data = parsed.get("data") if isinstance(parsed, dict) else None
     url = data.get("url") if isinstance(data, dict) else None

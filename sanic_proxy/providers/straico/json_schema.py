@@ -30,7 +30,7 @@ def resolve_pointer(root: object, reference: str) -> object:
     return node
 
 
-def resolve_refs(schema: object, root: object) -> Mapping[str, Any]:
+def resolve_refs(schema: object, root: object) -> Mapping[str, object]:
     """`schema` with its `$ref` followed; empty for what is not an object, or a cycle."""
     for _ in range(_MAX_REFS):
         if not isinstance(schema, dict):
@@ -42,7 +42,7 @@ def resolve_refs(schema: object, root: object) -> Mapping[str, Any]:
     return {}
 
 
-def types_of(schema: Mapping[str, Any], root: object) -> frozenset[str]:
+def types_of(schema: Mapping[str, object], root: object) -> frozenset[str]:
     """The types that a schema names, in itself and one level down in its branches."""
     types = _named_types(schema)
     for key in ("anyOf", "oneOf", "allOf"):
@@ -51,7 +51,7 @@ def types_of(schema: Mapping[str, Any], root: object) -> frozenset[str]:
     return types
 
 
-def _named_types(schema: Mapping[str, Any]) -> frozenset[str]:
+def _named_types(schema: Mapping[str, object]) -> frozenset[str]:
     named = schema.get("type")
     names = named if isinstance(named, list) else [named]
     types = frozenset(name for name in names if isinstance(name, str))
@@ -62,14 +62,14 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def example_object(schema: Mapping[str, Any], *, optional_count: int = 2) -> dict[str, Any]:
+def example_object(schema: Mapping[str, object], *, optional_count: int = 2) -> dict[str, object]:
     """An object with the required properties of a schema, or if none are required the first few."""
     return _example_members(schema, schema, 0, optional_count)
 
 
 def _example_members(
-    schema: Mapping[str, Any], root: object, depth: int, optional_count: int = 1
-) -> dict[str, Any]:
+    schema: Mapping[str, object], root: object, depth: int, optional_count: int = 1
+) -> dict[str, object]:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}
@@ -79,7 +79,7 @@ def _example_members(
     return {name: example_value(properties[name], root, depth + 1) for name in names}
 
 
-def example_value(schema: object, root: object, depth: int = 0) -> Any:
+def example_value(schema: object, root: object, depth: int = 0) -> object:
     """A value of the type that a schema names: a number for an integer, "..." for a string or any type."""
     resolved = resolve_refs(schema, root)
     for value in _given_examples(resolved):
@@ -91,7 +91,7 @@ def example_value(schema: object, root: object, depth: int = 0) -> Any:
     return _example_of_type(_type_of(resolved), resolved, root, depth)
 
 
-def _example_of_type(kind: str | None, schema: Mapping[str, Any], root: object, depth: int) -> Any:
+def _example_of_type(kind: str | None, schema: Mapping[str, object], root: object, depth: int) -> object:
     if kind == "object":
         return _example_members(schema, root, depth) if depth < _MAX_EXAMPLE_DEPTH else {}
     if kind == "array":
@@ -102,12 +102,12 @@ def _example_of_type(kind: str | None, schema: Mapping[str, Any], root: object, 
     return {"boolean": True, "null": None}.get(kind or "", "...")
 
 
-def _example_number(schema: Mapping[str, Any]) -> int | float:
+def _example_number(schema: Mapping[str, object]) -> int | float:
     least = schema.get("minimum")
     return least if isinstance(least, int | float) and not isinstance(least, bool) else 1
 
 
-def _given_examples(schema: Mapping[str, Any]) -> Iterator[object]:
+def _given_examples(schema: Mapping[str, object]) -> Iterator[object]:
     """The values that a schema itself gives, those first that are surely valid."""
     if "const" in schema:
         yield schema["const"]
@@ -123,14 +123,14 @@ def _is_short_scalar(value: object) -> bool:
     return value is None or isinstance(value, int | float)
 
 
-def _branches(schema: Mapping[str, Any]) -> list[Any]:
+def _branches(schema: Mapping[str, object]) -> list[Any]:
     """The alternatives of a schema without a type of its own."""
     if _type_of(schema) is not None:
         return []
     return next((_list(schema[key]) for key in ("anyOf", "oneOf", "allOf") if schema.get(key)), [])
 
 
-def _type_of(schema: Mapping[str, Any]) -> str | None:
+def _type_of(schema: Mapping[str, object]) -> str | None:
     """The first type that a schema names, null last."""
     named = schema.get("type")
     names = [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]

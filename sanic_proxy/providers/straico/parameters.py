@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from sanic_proxy.errors import InvalidRequest
 
@@ -80,7 +80,7 @@ _BY_NAME: Mapping[str, Parameter] = {row.name: row for row in PARAMETERS}
 _SUPPORTED = frozenset(row.name for row in PARAMETERS if row.handling in {"passed", "emulated"})
 
 
-def dropped_params(fields: Mapping[str, Any]) -> list[str]:
+def dropped_params(fields: Mapping[str, object]) -> list[str]:
     """The names of the parameters that are dropped, in the order sent.
 
     Raises InvalidRequest for a rejected one.

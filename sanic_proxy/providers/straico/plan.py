@@ -41,7 +41,7 @@ class UpstreamPlan:
     family: Family
     turns: list[dict[str, str]]
     images: Sequence[Image] = ()
-    numbers: Mapping[str, Any] = field(default_factory=dict)
+    numbers: Mapping[str, object] = field(default_factory=dict)
     tool_use: ToolUse | None = None
     stops: tuple[str, ...] = ()
     response_format: ResponseFormat | None = None
@@ -79,19 +79,19 @@ class UpstreamPlan:
                 )
                 raise InvalidRequest(message, param=f"{tool.path}.parameters")
 
-    def chat_body(self, turns: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    def chat_body(self, turns: Sequence[Mapping[str, str]]) -> dict[str, object]:
         """The body for `POST /v2/chat/completions`."""
         return {"model": self.model, "messages": turns, **self.numbers}
 
     def prompt_body(
         self, turns: Sequence[dict[str, str]], image_urls: Sequence[str], *, mark: str
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """The body for `POST /v1/prompt/completion`, which takes images but no roles."""
         message = render_prompt(turns, mark=mark)
         return {"models": [self.model], "message": message, "images": [*image_urls], **self.numbers}
 
 
-def build_plan(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
+def build_plan(fields: Mapping[str, object], upstream_model: str) -> UpstreamPlan:
     """Convert a request. Raises InvalidRequest, naming the parameter."""
     try:
         return _build(fields, upstream_model)
@@ -127,8 +127,8 @@ def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
     return plan
 
 
-def _numeric_parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    numbers: dict[str, Any] = {}
+def _numeric_parameters(fields: Mapping[str, Any]) -> dict[str, object]:
+    numbers: dict[str, object] = {}
     temperature = fields.get("temperature")
     if temperature is not None:
         if not _is_number(temperature) or not 0 <= temperature <= 2:

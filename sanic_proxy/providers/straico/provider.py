@@ -110,7 +110,7 @@ class StraicoProvider(ChatProvider):
             return Heartbeat(opening=opening)
         return Heartbeat(replay.heartbeat_frame(head, self._heartbeat), opening)
 
-    async def _completion(self, asked: _Asked) -> dict[str, Any]:
+    async def _completion(self, asked: _Asked) -> dict[str, object]:
         """The answer; the second one where the first will not do. Raises where neither does."""
         request, plan = asked.request, asked.plan
         made = await _validate(asked.source, plan)
@@ -146,7 +146,7 @@ class StraicoProvider(ChatProvider):
         return validator.add_cost(second, first.reply)
 
     @override
-    async def list_models(self) -> list[dict[str, Any]]:
+    async def list_models(self) -> list[dict[str, object]]:
         response = await self.client.send(self._models, is_fresh=True)
         try:
             return replies.model_list(codec.loads_tolerant(await response.read_all()))

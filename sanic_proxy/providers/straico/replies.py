@@ -56,7 +56,7 @@ class Reply:
     cost: dict[str, Numbers]
 
 
-def parse_reply(parsed: Any) -> Reply:
+def parse_reply(parsed: object) -> Reply:
     """Parse a reply. Raises UpstreamBadResponse, or the error that Straico returned with status 200."""
     reply = _unwrapped(parsed)
     choice = _first_choice(reply)
@@ -105,13 +105,13 @@ def _unwrapped(parsed: Any) -> Mapping[str, Any]:
     return reply
 
 
-def _cost_around(outer: Mapping[str, Any]) -> dict[str, Any]:
+def _cost_around(outer: Mapping[str, object]) -> dict[str, object]:
     """The cost in a wrapper. The overall cost of all models is that of the one model."""
     found = ((key, outer.get(key, outer.get(f"overall_{key}"))) for key in _COST_KEYS)
     return {key: value for key, value in found if value is not None}
 
 
-def _first_choice(reply: Mapping[str, Any]) -> Mapping[str, Any]:
+def _first_choice(reply: Mapping[str, object]) -> Mapping[str, object]:
     choices = reply.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if choices in ([], None) and "choices" in reply:
@@ -132,7 +132,7 @@ def _string(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _calls(message: Mapping[str, Any]) -> Iterator[ToolCall]:
+def _calls(message: Mapping[str, object]) -> Iterator[ToolCall]:
     """The native calls of a message: `tool_calls`, or the legacy `function_call`."""
     entries = message.get("tool_calls")
     if not isinstance(entries, list) or not entries:
@@ -188,7 +188,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def model_list(parsed: Any) -> list[dict[str, Any]]:
+def model_list(parsed: object) -> list[dict[str, object]]:
     """The chat models of `GET /v2/models`, with all of their fields.
 
     `model_type` is chat, image, video or audio; an entry without it counts as a chat model.

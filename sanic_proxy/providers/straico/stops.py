@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
 
 _MAX_STOPS = 4
 
 
-def parse_stop(fields: Mapping[str, Any]) -> tuple[str, ...]:
+def parse_stop(fields: Mapping[str, object]) -> tuple[str, ...]:
     """The stop sequences of a request. Raises InvalidRequest."""
     stop = fields.get("stop")
     if stop is None:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 Family = Literal["json", "qwen", "z-ai", "moonshotai"]
 Choice = Literal["auto", "required"]
@@ -31,7 +31,7 @@ class Tool:
 
     name: str
     description: str
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
     is_strict: bool = False
     path: str = field(default="", compare=False)
 

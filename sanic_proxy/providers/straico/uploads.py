@@ -7,7 +7,6 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.straico.images import Image, Upload, multipart, uploaded_url
@@ -66,7 +65,7 @@ class Uploads:
             is_fresh=True,
         )
         try:
-            parsed: Any = codec.loads_tolerant(await response.read_all())
+            parsed: object = codec.loads_tolerant(await response.read_all())
         finally:
             response.close()
         url = uploaded_url(parsed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sanic_proxy.providers.straico.tool_parser.coercion import coerce_text
 from sanic_proxy.providers.straico.tool_parser.json_repair import Decoded, decode_values
@@ -56,7 +56,7 @@ class OfferedTools:
         return name in self._tools
 
     @staticmethod
-    def coerce_argument(tool: Tool, key: str, text: str) -> Any:
+    def coerce_argument(tool: Tool, key: str, text: str) -> object:
         properties = tool.parameters.get("properties")
         schema = properties.get(key) if isinstance(properties, dict) else None
         return coerce_text(text, schema, tool.parameters)
@@ -101,7 +101,7 @@ def _is_schema(given: object, tool: Tool) -> bool:
     return isinstance(given, dict) and given.get("type") == "object" and given == tool.parameters
 
 
-def parse_arguments(value: object) -> dict[str, Any] | None:
+def parse_arguments(value: object) -> dict[str, object] | None:
     """Arguments as an object, decoded if they are a string of JSON; None if they are something else."""
     if isinstance(value, str):
         if not value.strip():

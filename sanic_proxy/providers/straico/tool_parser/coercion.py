@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sanic_proxy.providers.straico.json_schema import resolve_refs, types_of
 from sanic_proxy.providers.straico.tool_parser.json_repair import parse_finite
@@ -23,7 +22,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def coerce_text(text: str, schema: object, root: Mapping[str, Any]) -> Any:
+def coerce_text(text: str, schema: object, root: Mapping[str, object]) -> object:
     """The value of a parameter that was written as bare text.
 
     If the schema allows a string, the text is kept unchanged, white space included. Without a type it is
@@ -49,7 +48,7 @@ def coerce_text(text: str, schema: object, root: Mapping[str, Any]) -> Any:
     return value if any(_is_a(value, kind) for kind in types) else text
 
 
-def coerce_strings(value: Any, schema: object, root: Mapping[str, Any] | None = None) -> Any:
+def coerce_strings(value: object, schema: object, root: Mapping[str, object] | None = None) -> object:
     """`value` with strings converted where the schema does not allow a string: "5" for an integer.
 
     Meant for values that do not match their schema. Members without a type in the schema are not changed. The
@@ -67,7 +66,9 @@ class _TooManyBranches(Exception):
     """The schema has more branches than are searched."""
 
 
-def _convert(value: Any, schema: object, root: Mapping[str, Any], depth: int, visits: Iterator[int]) -> Any:
+def _convert(
+    value: object, schema: object, root: Mapping[str, object], depth: int, visits: Iterator[int]
+) -> object:
     if depth > _MAX_DEPTH:
         return value
     if isinstance(value, str):
@@ -87,7 +88,7 @@ def _convert(value: Any, schema: object, root: Mapping[str, Any], depth: int, vi
     return value
 
 
-def _member(schema: object, key: str, root: Mapping[str, Any], visits: Iterator[int]) -> object:
+def _member(schema: object, key: str, root: Mapping[str, object], visits: Iterator[int]) -> object:
     """The schema of a member, in the first branch that has one."""
     other: object = None
     for branch in _branches(schema, root, visits):
@@ -99,7 +100,7 @@ def _member(schema: object, key: str, root: Mapping[str, Any], visits: Iterator[
     return other
 
 
-def _item(schema: object, index: int, root: Mapping[str, Any], visits: Iterator[int]) -> object:
+def _item(schema: object, index: int, root: Mapping[str, object], visits: Iterator[int]) -> object:
     for branch in _branches(schema, root, visits):
         for positions in (branch.get("prefixItems"), branch.get("items")):
             if isinstance(positions, list) and index < len(positions):
@@ -109,7 +110,9 @@ def _item(schema: object, index: int, root: Mapping[str, Any], visits: Iterator[
     return None
 
 
-def _branches(schema: object, root: Mapping[str, Any], visits: Iterator[int]) -> Iterator[Mapping[str, Any]]:
+def _branches(
+    schema: object, root: Mapping[str, object], visits: Iterator[int]
+) -> Iterator[Mapping[str, object]]:
     """The schema and its `allOf`, `anyOf` and `oneOf` branches. Raises _TooManyBranches."""
     resolved = resolve_refs(schema, root)
     yield resolved
@@ -130,7 +133,7 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _from_enum(text: str, schema: Mapping[str, Any]) -> Any:
+def _from_enum(text: str, schema: Mapping[str, object]) -> object:
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     if not isinstance(values, list):
         return None

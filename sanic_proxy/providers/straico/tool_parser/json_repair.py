@@ -45,7 +45,7 @@ def parse_finite(text: str) -> float:
     return value
 
 
-def parse_strict(text: str) -> Any:
+def parse_strict(text: str) -> object:
     """Parse `text` as one JSON value, strictly as RFC 8259 defines it. Raises ValueError."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=parse_finite)

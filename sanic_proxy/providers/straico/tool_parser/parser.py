@@ -22,7 +22,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sanic_proxy.providers.straico.tool_parser.calls import OfferedTools, ParsedCalls, parse_arguments
 from sanic_proxy.providers.straico.tool_parser.grammar import (
@@ -415,7 +414,7 @@ class _Parser(Scanner):
         position = self.skip_whitespace(end)
         if self.text.startswith("{", position):
             return self._named_json(tool, position, "</tool_call>")
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         while key := GLM_KEY.match(self.text, position):
             value = self._value(key.end(), "</arg_value>", ("<arg_key>", "</tool_call>"))
             if value is None:
@@ -446,7 +445,7 @@ class _Parser(Scanner):
         tool, end = named
         closer = followers[1]
         value_end = PREFIXED_END if "antml:" in closer else "</parameter>"
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         position = self._skip_list(end)
         while key := keys.match(self.text, position):
             value = self._value(key.end(), value_end, followers)
@@ -526,7 +525,7 @@ class _Parser(Scanner):
         return (self.text[start:first], first + len(closer)) if first >= 0 else None
 
     def _finish_call(
-        self, tool: Tool, arguments: dict[str, Any], position: int, closer: str
+        self, tool: Tool, arguments: dict[str, object], position: int, closer: str
     ) -> ParsedCalls | None:
         """The call, if its markup is closed. The closing tag may be missing unless the text is truncated."""
         end = self.skip(closer, position)

@@ -12,7 +12,7 @@ each branch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sanic_proxy.providers.straico.json_schema import resolve_pointer
 
@@ -68,12 +68,12 @@ def schema_size(schema: object) -> int:
     return nodes
 
 
-def _patterns_at(node: Mapping[str, Any]) -> int:
+def _patterns_at(node: Mapping[str, object]) -> int:
     named = node.get("patternProperties")
     return isinstance(node.get("pattern"), str) + (len(named) if isinstance(named, dict) else 0)
 
 
-def _refuse_remote_refs(node: Mapping[str, Any], *, is_root: bool) -> None:
+def _refuse_remote_refs(node: Mapping[str, object], *, is_root: bool) -> None:
     """Allow references within the schema only: nothing is fetched, and the walk can follow them."""
     for key in ("$ref", "$dynamicRef", "$recursiveRef"):
         target = node.get(key)
@@ -127,7 +127,7 @@ class _CostWalk:
         self.known[pair] = cost = self._sum(schema, value, depth)
         return cost
 
-    def _sum(self, schema: Mapping[str, Any], value: object, depth: int) -> Cost:
+    def _sum(self, schema: Mapping[str, object], value: object, depth: int) -> Cost:
         steps = 1 + len(schema) + _own_cost(schema, value)
         error_bytes = _ERROR_BYTES + self._size(value)
         for inner, part in self._subchecks(schema, value):
@@ -154,7 +154,7 @@ class _CostWalk:
             size = self._sizes[id(value)] = sum(map(self._size, members)) + len(members)
         return size
 
-    def _subchecks(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
+    def _subchecks(self, schema: Mapping[str, object], value: object) -> Iterator[tuple[object, object]]:
         yield from self._in_place(schema, value)
         # Each member is a visit, even if no keyword applies to it, because iterating takes time as well.
         if isinstance(value, dict) and not _OBJECT_KEYWORDS.isdisjoint(schema):
@@ -169,7 +169,7 @@ class _CostWalk:
         if self.visits > MAX_VISITS:
             raise LimitExceeded("it is too large to be validated")
 
-    def _in_place(self, schema: Mapping[str, Any], value: object) -> Iterator[tuple[object, object]]:
+    def _in_place(self, schema: Mapping[str, object], value: object) -> Iterator[tuple[object, object]]:
         for key in ("$ref", "$dynamicRef", "$recursiveRef"):
             if isinstance(reference := schema.get(key), str):
                 yield resolve_pointer(self._root, reference), value
@@ -186,7 +186,7 @@ class _CostWalk:
                 yield branch, value
 
 
-def _of_object(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[tuple[object, object]]:
+def _of_object(schema: Mapping[str, object], value: Mapping[str, object]) -> Iterator[tuple[object, object]]:
     properties = schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
     patterns = schema.get("patternProperties")
@@ -202,7 +202,7 @@ def _of_object(schema: Mapping[str, Any], value: Mapping[str, Any]) -> Iterator[
             yield schema["propertyNames"], key
 
 
-def _of_list(schema: Mapping[str, Any], value: list[Any]) -> Iterator[tuple[object, object]]:
+def _of_list(schema: Mapping[str, object], value: list[object]) -> Iterator[tuple[object, object]]:
     for key in ("prefixItems", "items"):
         positions = schema.get(key)
         if isinstance(positions, list):
@@ -214,7 +214,7 @@ def _of_list(schema: Mapping[str, Any], value: list[Any]) -> Iterator[tuple[obje
                 yield inner, item
 
 
-def _own_cost(schema: Mapping[str, Any], value: object) -> int:
+def _own_cost(schema: Mapping[str, object], value: object) -> int:
     """The cost of a schema's own keywords, without subschemas."""
     total = 0
     if isinstance(value, str) and "pattern" in schema:

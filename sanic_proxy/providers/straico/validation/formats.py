@@ -39,7 +39,7 @@ class ResponseFormat:
     `description` is the name and description of the schema, for the model.
     """
 
-    schema: Mapping[str, Any] | None
+    schema: Mapping[str, object] | None
     description: str
     checker: Checker | None
 
@@ -120,7 +120,7 @@ def cut_json(visible: str) -> str:
 
 class _Candidate(NamedTuple):
     text: str
-    value: Any
+    value: object
 
 
 def _candidate_sources(text: str, visible: str) -> Iterator[list[_Candidate]]:
@@ -215,7 +215,7 @@ def _best_candidate(candidates: list[_Candidate], response_format: ResponseForma
     return Extracted(None, first_violation)
 
 
-def _violation(value: Any, response_format: ResponseFormat) -> str | None:
+def _violation(value: object, response_format: ResponseFormat) -> str | None:
     if response_format.checker is not None:
         return response_format.checker.violation(value)
     return None if isinstance(value, dict) else "it is not a JSON object"

@@ -38,7 +38,7 @@ class Checker:
 
     __slots__ = ("_remaining_steps", "_schema", "_validator", "size")
 
-    def __init__(self, schema: Mapping[str, Any], validator: jsonschema_rs.Validator, size: int) -> None:
+    def __init__(self, schema: Mapping[str, object], validator: jsonschema_rs.Validator, size: int) -> None:
         self.size = size
         self._schema = schema
         self._validator = validator
@@ -99,7 +99,7 @@ def _refuse_fetch(uri: str) -> Any:
     raise ValueError(f"{uri} is not fetched: schemas must not refer to other documents")
 
 
-def _compiled(schema: dict[str, Any]) -> jsonschema_rs.Validator:
+def _compiled(schema: dict[str, object]) -> jsonschema_rs.Validator:
     # Imported here because it takes 12 ms and 9 MiB, needed only by requests with schemas.
     import jsonschema_rs  # noqa: PLC0415
 
@@ -114,7 +114,7 @@ def _is_pattern_error(exc: ValueError) -> bool:
     return kind is not None and kind.name == "format"
 
 
-def _without_unsupported_patterns(node: Any) -> Any:
+def _without_unsupported_patterns(node: object) -> Any:
     """A copy of a schema without the patterns that the linear-time engine does not support."""
     if isinstance(node, list):
         return [_without_unsupported_patterns(inner) for inner in node]

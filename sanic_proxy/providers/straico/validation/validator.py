@@ -57,7 +57,7 @@ class Validated:
 def validate(reply: Reply, plan: UpstreamPlan) -> Validated:
     """Convert a reply to a message and check it against the plan of its request."""
     calls, is_torn, parsed = _parse(reply, plan.tool_use)
-    message: dict[str, Any] = {"role": "assistant", "content": parsed.content, "refusal": reply.refusal}
+    message: dict[str, object] = {"role": "assistant", "content": parsed.content, "refusal": reply.refusal}
     if reply.annotations:
         message["annotations"] = reply.annotations
     if reasoning := reply.reasoning or parsed.reasoning:
@@ -301,7 +301,7 @@ def completion(validated: Validated, *, model: str) -> dict[str, Any]:
         "logprobs": None,
         "finish_reason": validated.finish,
     }
-    made: dict[str, Any] = {
+    made: dict[str, object] = {
         "id": reply.id,
         "object": "chat.completion",
         "created": reply.created,
