@@ -125,13 +125,14 @@ def _litellm(layers: Layers, path: Path, environ: Mapping[str, str]) -> dict[str
         return {}
     layers.put(converted.variables, f" (in {path.name})")
     layers.litellm = converted
-    tables, missing = convert.usable(converted.tables, {**converted.variables, **environ})
+    found = convert.usable(converted, {**converted.variables, **environ})
+    layers.problems += [f"{path.name}: {problem}" for problem in found.problems]
     layers.warnings += [
         f"{path.name}: {notes.summary(converted.notes)}; `sanic-proxy check --explain` shows them all",
         *(f"{path.name}, {note}" for note in converted.notes if note.outcome != "exact"),
-        *(f"{path.name}: {sentence}" for sentence in missing),
+        *(f"{path.name}: {sentence}" for sentence in found.missing),
     ]
-    return tables
+    return found.tables
 
 
 def _reason(exc: Exception) -> str:

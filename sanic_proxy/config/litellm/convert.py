@@ -19,7 +19,7 @@ from sanic_proxy.config.litellm.document import Document
 from sanic_proxy.config.litellm.models import Fallbacks, Grouping, model_tables
 from sanic_proxy.config.litellm.notes import Note
 from sanic_proxy.config.litellm.upstreams import Upstreams, seconds, timeouts
-from sanic_proxy.config.litellm.work import Work, referred
+from sanic_proxy.config.litellm.work import LEFT_OUT, Work, referred
 from sanic_proxy.config.secret import MIN_SECRET_CHARS
 from sanic_proxy.config.variables import suggestion
 
@@ -37,12 +37,14 @@ class Converted:
     """`tables` are those of our file. `variables` are further variables; their values may be secret.
 
     `made_up` are the names of those that stand for values written in the file, and the lines of these.
+    `lists_models`: the file has models, whether they can be served or not.
     """
 
     tables: dict[str, Any]
     variables: dict[str, str]
     notes: tuple[Note, ...]
     made_up: dict[str, int]
+    lists_models: bool
 
 
 def convert(document: Document, environ: Mapping[str, str]) -> Converted:
@@ -54,7 +56,8 @@ def convert(document: Document, environ: Mapping[str, str]) -> Converted:
     _note_sections(work)
     tables = _Converter(work).tables()
     notes = tuple(sorted(work.notes, key=lambda note: note.line))
-    return Converted(tables, {**own, **work.secrets}, notes, work.secret_lines)
+    listed = document.root.get("model_list") if isinstance(document.root, dict) else None
+    return Converted(tables, {**own, **work.secrets}, notes, work.secret_lines, bool(listed))
 
 
 def _environment(document: Document, environ: Mapping[str, str]) -> dict[str, str]:
@@ -274,35 +277,71 @@ def _by_model(value: object) -> dict[str, tuple[str, ...]]:
 _REFERENCE = re.compile(r"\$\{([^}]+)\}")
 
 
-def usable(tables: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """The tables without providers whose variables are not set, and without the targets that are theirs.
-
-    Our own file is rejected in that case; LiteLLM serves the rest. Returns a sentence for each provider.
+@dataclass(frozen=True, slots=True)
+class Usable:
+    """What of the tables can be used. `missing` has a sentence for each provider that is left out; `problems`
+    say why the proxy cannot start.
     """
-    missing = {
+
+    tables: dict[str, Any]
+    missing: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def usable(converted: Converted, environ: Mapping[str, str]) -> Usable:
+    """The tables without the providers whose variables are not set, and without their targets.
+
+    Our own file is rejected in that case; LiteLLM serves the rest. There has to be a rest, and a master key
+    that the file names has to be set: without it, the proxy would be open to everybody.
+    """
+    providers = converted.tables.get("providers", {})
+    absent = {
         name: variable
-        for name, table in tables.get("providers", {}).items()
+        for name, table in providers.items()
         if (variable := _missing(name, table, environ)) is not None
     }
+    models, lost = _without(converted.tables.get("models", {}), absent)
+    sentences = tuple(
+        f"the variable {variable} is not set: without {name}, of {', '.join(lost[name]) or 'no model'}"
+        for name, variable in absent.items()
+    )
+    proxy = dict(converted.tables.get("proxy", {}))
+    problems: list[str] = []
+    for variable in _references({"api_keys": "".join(proxy.get("api_keys", ()))}):
+        if not environ.get(variable, "").strip():
+            problems.append(
+                f"the variable {variable} of the master_key is not set: everybody could use the proxy"
+            )
+            proxy.pop("admin_key", None)
+            del proxy["api_keys"]
+    if converted.lists_models and not models and proxy.get("router") != "on":
+        problems.append("none of the models can be served")
+        problems += [str(note) for note in converted.notes if LEFT_OUT in note.text]
+        problems += sentences
+        proxy.pop("router", None)
+    kept = {name: table for name, table in providers.items() if name not in absent}
+    found = {"proxy": proxy, "providers": kept, "models": models}
+    tables = {name: table for name, table in found.items() if table}
+    return Usable(tables, sentences, tuple(problems))
+
+
+def _without(
+    tables: Mapping[str, Any], absent: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The models without the targets of `absent` providers, and the names that lose one, by provider."""
     models: dict[str, Any] = {}
-    lost: dict[str, list[str]] = {name: [] for name in missing}
-    for model, table in tables.get("models", {}).items():
+    lost: dict[str, list[str]] = {name: [] for name in absent}
+    for model, table in tables.items():
         kept = []
         for target in table["targets"]:
             provider = target["provider"] if isinstance(target, Mapping) else target.partition("/")[0]
-            if provider not in missing:
+            if provider not in absent:
                 kept.append(target)
             elif model not in lost[provider]:
                 lost[provider].append(model)
         if any(not isinstance(target, Mapping) or "only_after" not in target for target in kept):
             models[model] = {**table, "targets": kept}
-    providers = {name: table for name, table in tables.get("providers", {}).items() if name not in missing}
-    sentences = [
-        f"the variable {variable} is not set: without {name}, of {', '.join(lost[name]) or 'no model'}"
-        for name, variable in missing.items()
-    ]
-    found = {"proxy": tables.get("proxy", {}), "providers": providers, "models": models}
-    return {name: table for name, table in found.items() if table}, sentences
+    return models, lost
 
 
 def _missing(name: str, table: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sanic_proxy.config.litellm import rare_keys
 from sanic_proxy.config.litellm.notes import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What became of a key, and why or how. `is_common`: it has a row of its own in the document."""
+    """What became of a key, and why or how. `is_common`: it has a row in the document; `is_rare`: it is not
+    even named there.
+    """
 
     outcome: Outcome
     text: str = ""
     is_common: bool = True
+    is_rare: bool = False
 
 
 Rules = Mapping[str, Rule]
@@ -44,6 +48,10 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+def _rare(names: frozenset[str]) -> Rules:
+    return dict.fromkeys(sorted(names), Rule("ignored", is_common=False, is_rare=True))
+
+
 _DROP = "what the vendor is known to reject is removed; without it, it is sent, and is no error here"
 _NO_CACHE = "answers are not cached"
 _NO_CALLBACKS = "there are no callbacks; each request is a line of the access log"
@@ -66,8 +74,9 @@ TOP: Rules = {
     **_ignored("there is no MCP gateway", "mcp_servers mcp_tools"),
     **_ignored("put all into one file", "include"),
     **_without_effect(
-        "vector_store_registry search_tools files_settings finetune_settings assistant_settings prompts"
-        " agents default_vertex_config cost_discount_config skills plugins a2a_agents"
+        "vector_store_registry sandbox_tools search_tools files_settings finetune_settings"
+        " assistant_settings prompts agents default_vertex_config cost_discount_config skills plugins"
+        " a2a_agents"
     ),
 }
 
@@ -83,6 +92,7 @@ _LIMIT = (
     " `enforce_model_rate_limits` or a usage-based strategy"
 )
 PARAMS: Rules = {
+    **_rare(rare_keys.PARAMS),
     "model": _exact("the prefix picks the provider; an unsupported one is named, and the rest is served"),
     "custom_llm_provider": _exact("as a prefix of `model`"),
     "api_key": _exact("also `os.environ/NAME`"),
@@ -142,6 +152,7 @@ REQUEST_PARAMS = _names(
 )
 
 INFO: Rules = {
+    **_rare(rare_keys.INFO),
     "max_input_tokens": _exact("the context window"),
     "max_tokens": _approximate("the context window, without `max_input_tokens`"),
     "input_cost_per_token": _exact("shown in /v1/models"),
@@ -206,6 +217,7 @@ ROUTER: Rules = {
 }
 
 LITELLM: Rules = {
+    **_rare(rare_keys.LITELLM),
     **ROUTING,
     "drop_params": _approximate(_DROP),
     "request_timeout": _approximate("to the first byte of an answer; between two bytes at most 120 s"),
@@ -232,11 +244,11 @@ LITELLM: Rules = {
     **_ignored(_NO_GUARDRAILS, "guardrails"),
     **_ignored("use `api_key` of each model", "openai_key anthropic_key groq_key azure_key api_key"),
     **_without_effect(
-        "modify_params default_redis_ttl default_redis_batch_cache_expiry"
-        " default_in_memory_ttl enable_json_schema_validation disable_end_user_cost_tracking"
-        " disable_streaming_logging disable_token_counter disable_aiohttp_transport use_aiohttp_transport"
-        " aiohttp_trust_env force_ipv4 langfuse_default_tags langfuse_enable_update_trace_keys"
-        " s3_callback_params datadog_params prometheus_metrics_config prometheus_initialize_budget_metrics"
+        "modify_params default_redis_ttl default_redis_batch_cache_expiry default_in_memory_ttl"
+        " enable_json_schema_validation disable_end_user_cost_tracking disable_streaming_logging"
+        " disable_token_counter disable_aiohttp_transport use_aiohttp_transport aiohttp_trust_env"
+        " force_ipv4 langfuse_default_tags langfuse_enable_update_trace_keys s3_callback_params"
+        " datadog_params prometheus_metrics_config prometheus_initialize_budget_metrics"
         " custom_prometheus_metadata_labels custom_prometheus_tags"
         " enable_end_user_cost_tracking_prometheus_only require_auth_for_metrics_endpoint"
         " log_raw_request_response include_cost_in_streaming_usage forward_traceparent_to_llm_provider"
@@ -256,6 +268,7 @@ LITELLM: Rules = {
 }
 
 GENERAL: Rules = {
+    **_rare(rare_keys.GENERAL),
     "master_key": _exact("a client key and, with 8 characters or more, the admin key"),
     "max_request_size_mb": _exact("`SANIC_PROXY_MAX_BODY_BYTES`"),
     "max_parallel_requests": Rule("ignored", "client keys have no limits of their own"),

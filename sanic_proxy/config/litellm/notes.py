@@ -9,7 +9,7 @@ from typing import Literal
 from typing_extensions import override
 
 # exact: it does here what it does there. approximate: nearly, as the text says. ignored: it has no effect.
-# unknown: LiteLLM has no such key either.
+# unknown: it is not a key of LiteLLM's either.
 Outcome = Literal["exact", "approximate", "ignored", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("exact", "approximate", "ignored", "unknown")
 

@@ -15,7 +15,7 @@ _PAGE = """\
 
 A file whose name ends in `.yaml` or `.yml` (also in `SANIC_PROXY_CONFIG`) is read as that of LiteLLM's
 proxy, unchanged. Each key that does not do here exactly what it does there is named at the start with its
-line: *approximate*, *ignored* or *unknown* (LiteLLM has no such key either; a guess follows). Nothing of
+line: *approximate*, *ignored* or *unknown* (it is not a key of LiteLLM's either; a guess follows). Nothing of
 that keeps the proxy from starting: a model whose provider is not supported or whose variable is not set is
 left out, and the rest is served. One thing does: a `master_key` that names a variable which is not set, as
 the proxy would be open to everybody.
@@ -33,7 +33,8 @@ Differences to know:
 - Fallbacks by cause (`context_window_fallbacks`, `content_policy_fallbacks`) become targets with
   `only_after`.
 - Keys, budgets, teams, callbacks, guardrails and caches of LiteLLM have no counterpart.
-- Keys that are written in the file appear in no output. `--explain` gives them the names of variables
+- Keys that are not in the tables below and that LiteLLM 1.110 reads are ignored, and named at the start.
+- API keys that are written in the file appear in no output. `--explain` gives them the names of variables
   (`LITELLM_KEY_1`), to be set before its TOML is used.
 
 ## Providers
@@ -64,7 +65,9 @@ def _section(name: str, rules: Rules) -> str:
     title = "The file" if name == "(top)" else f"`{name}`"
     if rules is PARAMS:
         rules = {**rules, **dict.fromkeys(sorted(REQUEST_PARAMS), _REQUEST_PARAM)}
-    others = ", ".join(f"`{key}`" for key, rule in sorted(rules.items()) if not rule.is_common)
+    others = ", ".join(
+        f"`{key}`" for key, rule in sorted(rules.items()) if not (rule.is_common or rule.is_rare)
+    )
     lines = [f"\n### {title}\n\n| key | | |\n|---|---|---|\n", *(f"{row}\n" for row in _rows(rules))]
     if others:
         lines.append(f"\nAlso ignored: {others}.\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 from sanic_proxy.config.litellm.document import Path
 from sanic_proxy.config.litellm.vendors import UNSUPPORTED, VENDORS, Vendor, vendor_of_bare
-from sanic_proxy.config.litellm.work import MAX_SHOWN_CHARS, Work, referred
+from sanic_proxy.config.litellm.work import LEFT_OUT, MAX_SHOWN_CHARS, Work, referred
 from sanic_proxy.config.urls import ENDPOINTS, url_fault
 from sanic_proxy.config.variables import Headers, Keys, suggestion
 
@@ -46,7 +46,7 @@ class Upstreams:
         """The vendor of a deployment and the vendor's name for the model; None, with a note, for none."""
         model = self.work.text(params.get("model"))
         if model is None:
-            self.work.note((*path, "model"), "ignored", "there is no model: this target is left out")
+            self.work.note((*path, "model"), "ignored", f"there is no model: {LEFT_OUT}")
             return None
         custom = self.work.text(params.get("custom_llm_provider"))
         prefix, slash, rest = model.partition("/")
@@ -81,7 +81,7 @@ class Upstreams:
         else:
             guess = suggestion(prefix, [*VENDORS, *sorted(UNSUPPORTED)])
             text = f"the prefix {prefix[:MAX_SHOWN_CHARS]!r} is not the name of a provider{guess}"
-        self.work.note((*path, "model"), "ignored", f"{text}: this target is left out")
+        self.work.note((*path, "model"), "ignored", f"{text}: {LEFT_OUT}")
 
     def upstream(
         self, path: Path, vendor: Vendor, params: Mapping[str, Any], timeout_s: float | None, *, drops: bool
@@ -93,12 +93,12 @@ class Upstreams:
             raw = f"os.environ/{vendor.base_variable}"
         base_url, fault = self._base_url(vendor, raw)
         if fault is not None:
-            self.work.note((*path, name), "ignored", f"{fault}: this target is left out")
+            self.work.note((*path, name), "ignored", f"{fault}: {LEFT_OUT}")
             return None
         where = (*path, "api_key")
         key, fault = self._key(where, vendor, params.get("api_key"), is_own_address=base_url is not None)
         if fault is not None:
-            self.work.note(where, "ignored", f"{fault}: this target is left out")
+            self.work.note(where, "ignored", f"{fault}: {LEFT_OUT}")
             return None
         drops = drops and vendor.row is not None and bool(vendor.row.unsupported_params)
         return Upstream(vendor, base_url, key, self._headers(path, params), timeout_s, drops)

@@ -15,6 +15,8 @@ from sanic_proxy.config.variables import suggestion
 
 REFERENCE = "os.environ/"
 MAX_SHOWN_CHARS = 60
+# How a note says that a deployment is not served.
+LEFT_OUT = "this target is left out"
 
 
 def referred(value: object) -> str | None:
@@ -46,7 +48,7 @@ class Work:
                 continue
             rule = rules.get(name)
             if rule is None:
-                text = f"LiteLLM has no such key{suggestion(name, rules)}"
+                text = f"it is not a key of LiteLLM's{suggestion(name, rules)}"
                 self.note((*path, name), "unknown", text)
             elif rule.outcome == "exact":
                 self.note((*path, name), "exact")

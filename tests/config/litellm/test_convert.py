@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from sanic_proxy.config.litellm.toml import dumps
 from sanic_proxy.config.litellm.vendors import VENDORS
 from sanic_proxy.config.loader import explain, load
 from sanic_proxy.config.model import SettingsError
+from tests.support.proxy import clean_environment
 
 KEY = "sk-canary-0123456789"
 FILES = sorted((Path(__file__).parents[2] / "litellm").glob("*.yaml"))
@@ -451,8 +454,27 @@ def test_targets_without_their_variables_are_left_out_and_named(tmp_path: Path) 
 
 def test_a_master_key_that_is_not_set_does_not_open_the_proxy(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("general_settings: {master_key: os.environ/NOT_SET}")
-    with pytest.raises(SettingsError, match="NOT_SET is not set"):
+    with pytest.raises(SettingsError) as caught:
         load({"SANIC_PROXY_CONFIG": "c.yaml"}, tmp_path)
+    assert caught.value.problems == [
+        "c.yaml: the variable NOT_SET of the master_key is not set: everybody could use the proxy"
+    ]
+
+
+def test_a_file_of_which_nothing_can_be_served_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "model_list:\n"
+        "  - {model_name: a, litellm_params: {model: bedrock/x}}\n"
+        "  - {model_name: b, litellm_params: {model: groq/x}}\n"
+    )
+    with pytest.raises(SettingsError) as caught:
+        load({"SANIC_PROXY_CONFIG": "c.yaml"}, tmp_path)
+    assert caught.value.problems == [
+        "c.yaml: none of the models can be served",
+        "c.yaml: line 2: model_list[0].litellm_params.model: ignored: "
+        "the provider 'bedrock' is not supported: this target is left out",
+        "c.yaml: the variable GROQ_API_KEY is not set: without groq, of b",
+    ]
 
 
 def test_the_variable_of_the_master_key_counts_without_a_key_in_the_file(tmp_path: Path) -> None:
@@ -474,6 +496,22 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     found = load(own, tmp_path)
     assert found.providers[0].keys[0].reveal() == "own-canary-1"
     assert [key.reveal() for key in found.api_keys] == ["own-client-key"]
+
+
+def test_without_such_a_file_nothing_of_this_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text("[proxy]\nport = 9000\n")
+    code = "import sys, sanic_proxy.app, sanic_proxy.config.loader as l; l.load(); print([*sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=clean_environment({"SANIC_PROXY_CONFIG": "p.toml"}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'sanic_proxy.config.loader'" in done.stdout
+    assert "'yaml'" not in done.stdout
+    assert "sanic_proxy.config.litellm" not in done.stdout
 
 
 def test_a_file_that_is_no_yaml_is_a_problem_with_its_line(tmp_path: Path) -> None:
