@@ -16,6 +16,7 @@ from typing import Any
 import openai
 import pytest
 
+from tests.support import messages
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.upstream import Exchange, Upstream, completion, text_stream
 
@@ -59,7 +60,7 @@ CASES = [
         "several_vendors",
         {
             "gpt-4o": (AT_OPENAI, "gpt-4o", "sk-openai-canary"),
-            "claude-sonnet": ("/anthropic/v1/chat/completions", "claude-sonnet-4-5", "sk-ant-canary"),
+            "claude-sonnet": ("/anthropic/v1/messages", "claude-sonnet-4-5", "sk-ant-canary"),
             "gemini-flash": ("/google/chat/completions", "gemini-2.5-flash", "AIza-canary-key"),
             "llama": (AT_GROQ, "llama-3.3-70b-versatile", "gsk-groq-canary"),
             "deepseek": ("/openrouter/chat/completions", "deepseek/deepseek-chat", "sk-router-canary"),
@@ -171,13 +172,33 @@ async def describe(exchange: Exchange) -> None:
     """Answer with what arrived."""
     seen = exchange.seen
     model = seen.json["model"] if seen.is_json else ""
-    words = [seen.path, model, (seen.header("authorization") or "").removeprefix("Bearer ") or "-"]
-    if seen.is_json and seen.json.get("stream"):
+    key = (seen.header("authorization") or "").removeprefix("Bearer ") or seen.header("x-api-key")
+    words = [seen.path, model, key or "-"]
+    if seen.path.endswith("/messages"):
+        await answer_message(exchange, " ".join(words))
+    elif seen.is_json and seen.json.get("stream"):
         await exchange.stream(text_stream(" ".join(words)))
     elif seen.method == "GET":
         await exchange.answer({"object": "list", "data": []})
     else:
         await exchange.answer(completion(" ".join(words)))
+
+
+async def answer_message(exchange: Exchange, text: str) -> None:
+    if exchange.seen.json.get("stream"):
+        await exchange.stream([messages.start(), *messages.text_block(0, text), *messages.stop()])
+        return
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude",
+        "content": [{"type": "text", "text": text}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {"input_tokens": 3, "output_tokens": 1},
+    }
+    await exchange.answer(message)
 
 
 def test_there_are_ten_files() -> None:

@@ -42,8 +42,7 @@ Differences to know:
 Supported prefixes: {supported}.
 
 `openai/` with `api_base` is any server that speaks OpenAI's protocol. `azure/` uses Azure's v1 endpoint
-(`https://RESOURCE.openai.azure.com/openai/v1`), `anthropic/` Anthropic's OpenAI-compatible one. Not
-supported, and named at the start: {unsupported}.
+(`https://RESOURCE.openai.azure.com/openai/v1`). Not supported, and named at the start: {unsupported}.
 
 ## Keys
 {sections}"""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sanic_proxy.config.catalog import Row
 from sanic_proxy.config.litellm.document import Path
 from sanic_proxy.config.litellm.vendors import UNSUPPORTED, VENDORS, Vendor, vendor_of_bare
 from sanic_proxy.config.litellm.work import LEFT_OUT, MAX_SHOWN_CHARS, Work, referred
@@ -201,6 +202,8 @@ class Upstreams:
             table["api_key_env"] = upstream.key
         elif upstream.key is None and row is not None and not is_rows and row.key_variable:
             table["api_key_env"] = row.key_variable
+        if row is not None and not is_rows and not name.startswith(COMPATIBLE):
+            table |= _apis(row)
         if upstream.drops:
             table["remove_params"] = [] if row is None else list(row.unsupported_params)
         if upstream.headers:
@@ -208,6 +211,17 @@ class Upstreams:
         if upstream.timeout_s is not None:
             table["timeouts"] = timeouts(upstream.timeout_s)
         return table
+
+
+def _apis(row: Row) -> dict[str, Any]:
+    """What another address of a vendor has in common with the vendor's own."""
+    plain = Row("", None, None)
+    table: dict[str, Any] = {}
+    if row.dialects != plain.dialects:
+        table["dialects"] = list(row.dialects)
+    if row.key_header != plain.key_header:
+        table["key_header"] = row.key_header
+    return table
 
 
 def timeouts(timeout_s: float) -> dict[str, float]:

@@ -54,6 +54,7 @@ _OURS_ONLY = frozenset({"straico", "echo"})
 _BASE_VARIABLES = {
     "ollama": "OLLAMA_API_BASE",
     "ollama_chat": "OLLAMA_API_BASE",
+    "anthropic": "ANTHROPIC_API_BASE",
     "hosted_vllm": "HOSTED_VLLM_API_BASE",
     "lm_studio": "LM_STUDIO_API_BASE",
 }
@@ -63,7 +64,6 @@ _COMPATIBLE = "by the vendor's OpenAI-compatible endpoint"
 
 # Vendors with an OpenAI-compatible endpoint that are not in the catalog: address and variable.
 _OTHERS = {
-    "anthropic": ("https://api.anthropic.com/v1", "ANTHROPIC_API_KEY"),
     "codestral": ("https://codestral.mistral.ai/v1", "CODESTRAL_API_KEY"),
     "deepinfra": ("https://api.deepinfra.com/v1/openai", "DEEPINFRA_API_KEY"),
     "featherless_ai": ("https://api.featherless.ai/v1", "FEATHERLESS_AI_API_KEY"),
@@ -96,7 +96,7 @@ def _row(name: str) -> Vendor:
         base_url=row.base_url or _DEFAULT_BASES.get(row.name),
         key_variable=row.key_variable,
         base_variable=_BASE_VARIABLES.get(name),
-        base_suffix="/v1" if row.example_url else "",
+        base_suffix="/v1" if row.example_url or row.dialects == ("messages",) else "",
         model_prefix=_MODEL_PREFIXES.get(name, ""),
         note=_COMPATIBLE if name in {"ollama", "ollama_chat", "gemini", "cohere", "cohere_chat"} else "",
     )

@@ -91,6 +91,13 @@ def noted(found: convert.Converted, outcome: str) -> str:
             {"base_url": "https://r.azure.com/openai/v1", "api_key_env": "K"},
             "azure/d",
         ),
+        ("model: claude-opus-4-5", "anthropic", {}, "anthropic/claude-opus-4-5"),
+        (
+            "model: anthropic/c, api_base: 'http://h'",
+            "anthropic-2",
+            {"base_url": "http://h/v1", "dialects": ["messages"], "key_header": "x-api-key"},
+            "anthropic-2/c",
+        ),
         (
             "model: deepinfra/x",
             "deepinfra",
