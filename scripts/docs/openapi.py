@@ -75,8 +75,16 @@ async def document() -> dict[str, Any]:
         await server.before_start()
         made: dict[str, Any] = SpecificationBuilder().build(app).serialize()
         await server.close()
-    made["tags"].sort(key=lambda tag: str(tag["name"]))  # sanic-ext keeps them in a set
+    # sanic-ext keeps tags in a set, and Sanic a blueprint's routes.
+    made["tags"].sort(key=lambda tag: str(tag["name"]))
+    made["paths"] = dict(sorted(made["paths"].items(), key=_place))
     return made
+
+
+def _place(entry: tuple[str, Any]) -> tuple[bool, bool, str]:
+    """Where a path stands in the document: chats first, then the other APIs, then the rest."""
+    path = entry[0]
+    return path != "/v1/chat/completions", not path.startswith("/v1/"), path
 
 
 if __name__ == "__main__":

@@ -366,7 +366,8 @@ def test_a_custom_tool_is_a_function_with_an_input() -> None:
         tools=[Tool("apply", "Patches files.", kind="custom", format=grammar)],
     )
     (function,) = functions(made)
-    assert function["description"] == "Patches files.\n\nThe string `input` must match this lark grammar:\nstart: X"
+    rule = "The string `input` must match this lark grammar:\nstart: X"
+    assert function["description"] == f"Patches files.\n\n{rule}"
     assert function["parameters"]["required"] == ["input"]
     assert made.originals == {"apply": ("custom", None, "apply")}
     call = made.fields["messages"][1]["tool_calls"][0]
