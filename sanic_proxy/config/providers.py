@@ -33,7 +33,14 @@ from sanic_proxy.config.saving import (
     continuation,
 )
 from sanic_proxy.config.secret import Secret
-from sanic_proxy.config.targets import MAX_COUNT, STRATEGIES, PriceTable, TargetList, with_defaults
+from sanic_proxy.config.targets import (
+    MAX_COUNT,
+    STRATEGIES,
+    TARGET_KEYS,
+    PriceTable,
+    TargetList,
+    with_defaults,
+)
 from sanic_proxy.config.urls import ENDPOINTS, url_fault, without_password
 from sanic_proxy.config.variables import (
     PREFIX,
@@ -146,7 +153,10 @@ PROVIDER_KEYS: Table = {
     ),
 }
 MODEL_KEYS: Table = {
-    "targets": Key(TargetList(), "the targets that the name stands for, in order"),
+    "targets": Key(
+        TargetList(),
+        f"the targets that the name stands for, in order, as text or as tables with {', '.join(TARGET_KEYS)}",
+    ),
     "strategy": Key(
         Choice(STRATEGIES),
         "which target is first: `order` (default), `weighted` (at random, by `weight`) or `least_in_flight`",

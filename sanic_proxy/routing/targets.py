@@ -147,7 +147,7 @@ class RetryState(Generic[P]):
         refused: errors.ProxyError | None = None
         while self._index < len(self._targets):
             target = self._targets[self._index]
-            if self._suits(target):
+            if not (self._cause or target.only_after) or self._suits(target):
                 refusal = self._refusal(target, now)
                 if refusal is None:
                     return self._begin(target, now)

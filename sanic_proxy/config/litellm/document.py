@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ Path = tuple[str | int, ...]
 MAX_NODES = 200_000
 MAX_DEPTH = 100
 MAX_SHOWN_CHARS = 200
+_QUOTED = re.compile(r"'[^']{4,}'")
 
 
 class DocumentError(ValueError):
@@ -57,10 +59,17 @@ def parse(text: str) -> Document:
         if node is not None:
             document.root = _Reader(loader, document).value(node, ())
     except yaml.YAMLError as exc:
-        raise DocumentError(" ".join(str(exc).split())) from exc
+        raise DocumentError(_reason(exc)) from None
     finally:
         loader.dispose()
     return document
+
+
+def _reason(error: Any) -> str:
+    """What is wrong and where. PyYAML's own text quotes the file, which may hold a key."""
+    mark = getattr(error, "problem_mark", None)
+    problem = _QUOTED.sub("'...'", getattr(error, "problem", None) or "it is not YAML")
+    return problem if mark is None else f"line {mark.line + 1}: {problem}"
 
 
 class _Reader:

@@ -63,3 +63,13 @@ def test_a_path_is_shown_as_it_is_written() -> None:
     assert shown(("model_list", 0, "litellm_params", "model")) == "model_list[0].litellm_params.model"
     assert shown(("a\nb",)) == "a?b"
     assert shown(()) == "the file"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: 1\nkey: sk-canary: x", "a: 1\nkey: [sk-canary", "key: sk-canary\n\t- x", "a: 1\nkey: *sk-canary"],
+)
+def test_an_error_names_the_line_and_quotes_nothing(text: str) -> None:
+    with pytest.raises(DocumentError, match=r"^line [23]: ") as caught:
+        parse(text)
+    assert "canary" not in str(caught.value)
