@@ -311,3 +311,14 @@ def test_parameters_are_dropped_and_filled_in(upstream: Upstream, tmp_path: Path
         proxy.chat("qwen", headers={"authorization": "Bearer sk-1234"}, temperature=0)
         (seen,) = upstream.seen("Qwen/Qwen3-32B")
         assert (seen.json["temperature"], seen.json["max_tokens"]) == (0, 8192)
+
+
+def test_other_endpoints_know_the_names_of_the_file(upstream: Upstream, tmp_path: Path) -> None:
+    async def embed(exchange: Exchange) -> None:
+        await exchange.answer({"object": "list", "data": [], "model": "x", "usage": {"prompt_tokens": 1}})
+
+    upstream.on("nomic-embed-text", embed)
+    with proxy_for(case_of("ollama"), upstream, tmp_path) as proxy:
+        assert proxy.request("POST", "/v1/embeddings", {"model": "embed", "input": "x"}).status == 200
+        (seen,) = upstream.seen("nomic-embed-text")
+        assert seen.path == "/v1/embeddings"

@@ -153,13 +153,14 @@ REQUEST_PARAMS = _names(
 
 INFO: Rules = {
     **_rare(rare_keys.INFO),
+    "mode": _exact("clients choose the endpoint"),
     "max_input_tokens": _exact("the context window"),
     "max_tokens": _approximate("the context window, without `max_input_tokens`"),
     "input_cost_per_token": _exact("shown in /v1/models"),
     "output_cost_per_token": _exact("shown in /v1/models"),
     "cache_read_input_token_cost": _exact("shown in /v1/models"),
     **_without_effect(
-        "id mode base_model db_model updated_at updated_by created_at created_by tier team_id"
+        "id base_model db_model updated_at updated_by created_at created_by tier team_id"
         " team_public_model_name access_groups max_output_tokens supports_vision supports_function_calling"
         " supports_reasoning supports_tool_choice supports_response_schema supports_prompt_caching"
         " supports_parallel_function_calling supports_system_messages supports_pdf_input"

@@ -67,7 +67,7 @@ def _section(name: str, rules: Rules) -> str:
     others = ", ".join(
         f"`{key}`" for key, rule in sorted(rules.items()) if not (rule.is_common or rule.is_rare)
     )
-    lines = [f"\n### {title}\n\n| key | | |\n|---|---|---|\n", *(f"{row}\n" for row in _rows(rules))]
+    lines = [f"\n### {title}\n\n| key | outcome | |\n|---|---|---|\n", *(f"{row}\n" for row in _rows(rules))]
     if others:
         lines.append(f"\nAlso ignored: {others}.\n")
     return "".join(lines)
