@@ -56,8 +56,8 @@ def convert(document: Document, environ: Mapping[str, str]) -> Converted:
     _note_sections(work)
     tables = _Converter(work).tables()
     notes = tuple(sorted(work.notes, key=lambda note: note.line))
-    listed = document.root.get("model_list") if isinstance(document.root, dict) else None
-    return Converted(tables, {**own, **work.secrets}, notes, work.secret_lines, bool(listed))
+    lists_models = bool(document.top("model_list"))
+    return Converted(tables, {**own, **work.secrets}, notes, work.secret_lines, lists_models)
 
 
 def _environment(document: Document, environ: Mapping[str, str]) -> dict[str, str]:
@@ -101,8 +101,7 @@ class _Converter:
 
     def tables(self) -> dict[str, Any]:
         reader = Reader(self._work, self._upstreams, self._defaults())
-        root = self._work.document.root
-        deployments = reader.read(root.get("model_list") if isinstance(root, dict) else None)
+        deployments = reader.read(self._work.document.top("model_list"))
         fallbacks = self._fallbacks(deployments)
         models = model_tables(
             deployments, fallbacks, self._grouping(), self._aliases(), note=self._note_fallback
@@ -126,8 +125,7 @@ class _Converter:
         self._work.note((section, name), "ignored", text)
 
     def _defaults(self) -> Defaults:
-        root = self._work.document.root
-        listed = root.get("credential_list") if isinstance(root, dict) else None
+        listed = self._work.document.top("credential_list")
         credentials = {
             str(entry.get("credential_name")): entry["credential_values"]
             for entry in (listed if isinstance(listed, list) else [])
@@ -212,8 +210,8 @@ class _Converter:
         return proxy
 
     def _add_keys(self, proxy: dict[str, Any]) -> None:
-        """The master key. A reference to a variable that is not set stays, so that the proxy does not start:
-        it would be open to everybody.
+        """The master key. One that the file names and that is not there stays as a reference to a variable, so
+        that the proxy does not start: it would be open to everybody.
         """
         raw = self._general.get("master_key")
         if raw is None:
@@ -222,10 +220,12 @@ class _Converter:
             return
         path = ("general_settings", "master_key")
         key = self._work.text(raw)
-        variable = referred(raw) or (self._work.secret(path, key, "MASTER_KEY") if key else None)
-        if variable is None:
+        if raw == "":
             self._work.note(path, "ignored", "it is empty: no key is needed")
             return
+        variable = referred(raw)
+        if variable is None:
+            variable = MASTER_KEY if key is None else self._work.secret(path, key, "MASTER_KEY")
         proxy["api_keys"] = [f"${{{variable}}}"]
         if key == _PUBLIC_KEY:
             self._work.note(path, "approximate", "this key is known to everybody: choose another one")

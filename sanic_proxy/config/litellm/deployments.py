@@ -69,7 +69,7 @@ class Reader:
 
     def read(self, entries: object) -> list[Deployment]:
         """The deployments that can be served, in the file's order; a note says why another cannot."""
-        if entries is not None and not isinstance(entries, list):
+        if not isinstance(entries, list | None):
             self._work.note(("model_list",), "ignored", "expected a list")
         found: list[Deployment] = []
         first: dict[str, Deployment] = {}

@@ -35,9 +35,13 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
+    def top(self, name: str) -> Any:
+        """The value of a key at the top of the file; None where there is none."""
+        return self.root.get(name) if isinstance(self.root, dict) else None
+
     def section(self, name: str) -> Mapping[str, Any]:
         """A mapping at the top of the file; empty where there is none."""
-        found = self.root.get(name) if isinstance(self.root, dict) else None
+        found = self.top(name)
         return found if isinstance(found, dict) else {}
 
 

@@ -459,6 +459,13 @@ def test_targets_without_their_variables_are_left_out_and_named(tmp_path: Path) 
     assert f"c.yml: {said}" in found.warnings
 
 
+@pytest.mark.parametrize("value", ["[a, b]", "{a: b}"])
+def test_a_master_key_of_another_shape_does_not_open_the_proxy(tmp_path: Path, value: str) -> None:
+    (tmp_path / "c.yaml").write_text(f"general_settings: {{master_key: {value}}}")
+    with pytest.raises(SettingsError, match="everybody could use the proxy"):
+        load({"SANIC_PROXY_CONFIG": "c.yaml"}, tmp_path)
+
+
 def test_a_master_key_that_is_not_set_does_not_open_the_proxy(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("general_settings: {master_key: os.environ/NOT_SET}")
     with pytest.raises(SettingsError) as caught:
