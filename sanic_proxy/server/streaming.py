@@ -64,7 +64,7 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
             await _pump(request, response, opening, open_stream)
         finally:
             opening.close()
-        request.record.ended = "complete"
+        request.record.ended = request.record.ended or "complete"
     except asyncio.CancelledError:
         if request.cut_by is not None and opening.is_over:
             await _fail(request, response, opening, dialect, request.cut_by)

@@ -240,10 +240,18 @@ class Stream:
             if not self._is_over:
                 await self._pump(response)
             self._source.drain()
+            self._note_reported()
         except errors.ProxyError as exc:
             if self.on_failure is not None:
                 self.on_failure(exc)
             raise
+
+    def _note_reported(self) -> None:
+        """Count a failure that the provider told the client itself, as the end of a complete stream."""
+        if (error := self._filter.reported) is not None:
+            self.record.ended = error.code or error.type
+            if self.on_failure is not None:
+                self.on_failure(error)
 
     async def _pump(self, response: StreamResponse) -> None:
         relay = Relay(self._source, self._filter)

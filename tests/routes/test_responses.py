@@ -97,6 +97,19 @@ def test_a_stream_of_the_same_dialect_passes_byte_for_byte(front: Proxy, upstrea
     assert ask(front, "openai/m", stream=True).body == stream
 
 
+def test_a_failure_that_the_provider_reports_in_the_stream_passes_and_is_logged(
+    front: Proxy, upstream: Upstream
+) -> None:
+    error = {"code": "server_error", "message": "The model failed"}
+    failed = {"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "error": error}}
+    stream = b"".join(map(event, (*NATIVE_EVENTS[:2], {**failed, "sequence_number": 2})))
+    upstream.on("m", lambda exchange: exchange.stream([stream]))
+    reply = ask(front, "openai/m", stream=True)
+    assert reply.body == stream
+    line = front.log_line(reply.headers["x-request-id"])
+    assert "ended=complete" not in line
+
+
 def test_a_cut_stream_ends_with_a_failed_response(front: Proxy, upstream: Upstream) -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()

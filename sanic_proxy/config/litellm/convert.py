@@ -210,8 +210,8 @@ class _Converter:
         return proxy
 
     def _add_keys(self, proxy: dict[str, Any]) -> None:
-        """The master key. One that the file names and that is not there stays as a reference to a variable, so
-        that the proxy does not start: it would be open to everybody.
+        """The master key. One that is named but not set stays as a reference to a variable, so that the proxy
+        does not start: it would be open to everybody.
         """
         raw = self._general.get("master_key")
         if raw is None:
