@@ -102,4 +102,7 @@ ROWS = (
     Row(75, "keys are changed while it runs"),
     Row(76, "secrets in logs, forged log lines"),
     Row(77, "hours of mixed traffic and faults", "scripts/soak"),
+    # The rest of an answer
+    Row(78, "another target brings another text than was sent"),
+    Row(79, "the client gives up before its provider answers"),
 )

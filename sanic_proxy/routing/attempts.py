@@ -117,7 +117,7 @@ async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> St
 
 
 async def _held(stream: Stream, hold_back: HoldBack, caller: CallerDeadline | None) -> Stream:
-    """`stream`, with what `hold_back` lets the client wait for."""
+    """`stream`, read on for as long as `hold_back` says. Raises its failure, and closes it then."""
     try:
         await before(stream.hold(hold_back), caller=caller)
     except BaseException:

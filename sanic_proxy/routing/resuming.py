@@ -11,17 +11,12 @@ from __future__ import annotations
 
 from sanic_proxy.config.saving import OnCut, continuation
 from sanic_proxy.dialects.chat import CHAT
-from sanic_proxy.errors import (
-    ContentFiltered,
-    ContextLengthExceeded,
-    InvalidRequest,
-    ProxyError,
-    UpstreamRefusedRequest,
-)
+from sanic_proxy.errors import InvalidRequest, ProxyError, UpstreamRefusedRequest
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routing.adaption import Original, aim, replace_fields
 from sanic_proxy.routing.continuation import continuing, may_be_saved
 from sanic_proxy.routing.opening import begun
+from sanic_proxy.routing.policy import special_cause
 from sanic_proxy.routing.retry_loop import before, first_good, is_time_left, pause
 from sanic_proxy.routing.targets import RetryState, Target
 from sanic_proxy.streams.saved import SavedStream
@@ -81,7 +76,7 @@ class Resumer:
                 try:
                     return await before(self._begun(target, sent, continues=True), content_s=limit_s)
                 except UpstreamRefusedRequest as exc:
-                    if isinstance(exc, ContextLengthExceeded | ContentFiltered):
+                    if special_cause(exc):
                         raise
                     self._refusing.add(target.label)
                     if not self._retry_state.record_refusal(exc):

@@ -241,7 +241,7 @@ class RetryState(Generic[P]):
         self._note(target, error.code or error.type, now, error.upstream_status)
         self._settle(target, error, now)
         self._resumed_at = sent_chars
-        if retry_decision(error) in {"final", "other_model"} or self._attempts >= self._limits.in_all:
+        if retry_decision(error) not in {"repeat", "move"} or self._attempts >= self._limits.in_all:
             return None
         index, on_target = self._index, self._attempts_on_target
         self._move_on(target, error, now)

@@ -21,8 +21,7 @@ from sanic_proxy.streams.stream import Stream, StreamResponse
 class SavedFilter(StreamFilter):
     """Frames of one attempt after the other -> one client's stream.
 
-    `sent` is what the client has. `add` gives it a translation, which all attempts go through; `comment`,
-    lines that are sent before the end, but once.
+    `sent` is what the client has; `comment` is sent once, before the end.
     """
 
     __slots__ = (
@@ -49,7 +48,7 @@ class SavedFilter(StreamFilter):
         self._note()
 
     def add(self, then: StreamFilter) -> None:
-        """Pass all frames through `then` as well."""
+        """Pass the frames of all attempts through `then`, a translation."""
         self._then = then
 
     def end_attempt(self) -> None:
@@ -114,8 +113,8 @@ class SavedFilter(StreamFilter):
         self.dropped_frames = self._dropped_before + current.dropped_frames
 
 
-# Where a stream goes on that has failed: a stream that has begun with what the client does not have, behind a
-# `Seam`, and the target that it comes from. None: the failure is the end.
+# Where a stream goes on that has failed: a stream behind a `Seam`, which has begun with what the client does
+# not have; the last attempt in its record is the one that brought it. None: the failure is the end.
 Resume = Callable[[errors.ProxyError, SentText], Awaitable[Stream | None]]
 
 

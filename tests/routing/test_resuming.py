@@ -224,6 +224,7 @@ def test_a_target_that_cannot_continue_begins_anew(
     assert re.sub(r"plain|able", "x", route) == "x/first upstream_disconnected, x/second ok from 24"
 
 
+@pytest.mark.row(78)
 def test_a_repeat_that_differs_ends_with_the_error(saving: Proxy, upstream: Upstream, n: int) -> None:
     upstream.on("first", CUT)
     upstream.on("second", whole("second", [*WORDS[:3], " other", *WORDS[4:]]))
@@ -272,6 +273,7 @@ def test_the_attempts_of_a_stream_are_limited(saving: Proxy, upstream: Upstream,
     assert route.startswith("plain/first upstream_disconnected, able/second upstream_disconnected from 24")
 
 
+@pytest.mark.row(16)
 def test_a_malformed_event_is_a_cut(saving: Proxy, upstream: Upstream, n: int) -> None:
     upstream.on("first", cut(*words("first", WORDS[:4]), b'data: {"choices": [{"delta": \n\n', *WORDS_LEFT))
     upstream.on("second", continuing("second", WORDS))
@@ -395,6 +397,7 @@ async def silent(exchange: Exchange) -> None:
     await exchange.client_leaves()
 
 
+@pytest.mark.row(79)
 @pytest.mark.parametrize("is_streaming", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("header", ["x-stainless-timeout", "x-stainless-read-timeout"])
 def test_no_attempt_lasts_longer_than_the_client_waits(
@@ -462,6 +465,24 @@ def test_a_translated_stream_goes_on_below_its_translation(
     assert upstream.seen("second")[0].json["messages"][-1]["role"] == (
         "assistant" if mode == "continue" else "user"
     )
+    assert route == "plain/first upstream_disconnected, able/second ok from 24"
+
+
+@MODES
+def test_a_stream_of_responses_goes_on_below_its_translation(
+    saving: Proxy, upstream: Upstream, n: int, mode: str
+) -> None:
+    upstream.on("first", CUT)
+    upstream.on("second", continuing("second", WORDS))
+    asked = {"model": f"{mode}{n}", "input": "Hi", "stream": True}
+    reply = saving.request("POST", "/v1/responses", asked)
+    events = data_of(reply.body)
+    texts = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert "".join(texts) == TEXT
+    assert events[-1]["type"] == "response.completed"
+    assert events[-1]["response"]["usage"]["output_tokens"] == 8
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    route = route_of(saving, reply.headers["x-request-id"])
     assert route == "plain/first upstream_disconnected, able/second ok from 24"
 
 
