@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -144,10 +145,15 @@ _ODD = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 def message_id(upstream_id: str) -> str:
-    """The id of a message that answers with `upstream_id`: the same for the same id. "" gets a new one."""
+    """A new id for a message that a provider calls `upstream_id`, of which it keeps the text.
+
+    Claude Code takes messages of the same id for pieces of one message, joins them in the next request, and
+    then repeats that request without end. Not all servers make their ids unique: Ollama has a thousand.
+    """
     if upstream_id.startswith("msg_"):
         return upstream_id
-    return "msg_" + (_ODD.sub("_", upstream_id) or codec.new_call_id().removeprefix("call_"))
+    made = secrets.token_hex(8)
+    return f"msg_{_ODD.sub('_', upstream_id)}_{made}" if upstream_id else f"msg_{made}"
 
 
 def new_tool_id(of_message: str, number: int) -> str:

@@ -56,8 +56,9 @@ def read(*content: dict[str, Any], **fields: Any) -> Answer:
 
 def test_a_whole_answer() -> None:
     message = written(Text("hello"), usage=Usage(10, 5, 4, 3, 2))
+    assert message["id"].startswith("msg_chatcmpl-1_")
     assert message == {
-        "id": "msg_chatcmpl-1",
+        "id": message["id"],
         "type": "message",
         "role": "assistant",
         "model": "gpt",
@@ -87,13 +88,14 @@ def test_every_kind_of_part() -> None:
         ToolCall("c", "patch", "*** x", "custom"),
         Other("web_search_call", {"type": "web_search_call"}),
     )
+    own = message["id"].removeprefix("msg_")
     assert message["content"] == [
         {"type": "thinking", "thinking": "hm", "signature": signatures.wrapped("p", "sig")},
         {"type": "redacted_thinking", "data": signatures.wrapped("p", "data")},
         {"type": "thinking", "thinking": "no signature", "signature": ""},
         {"type": "text", "text": "a"},
         {"type": "tool_use", "id": "call|1.x", "name": "f", "input": {"a": 1}},
-        {"type": "tool_use", "id": "toolu_chatcmpl-1_7", "name": "g", "input": {}},
+        {"type": "tool_use", "id": f"toolu_{own}_7", "name": "g", "input": {}},
         {"type": "tool_use", "id": "c", "name": "patch", "input": {"input": "*** x"}},
     ]
     assert message["stop_reason"] == "tool_use"

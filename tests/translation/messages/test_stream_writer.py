@@ -81,11 +81,16 @@ def test_usage_may_come_before_or_after_the_finish_reason(is_usage_first: bool) 
 
 
 @pytest.mark.parametrize(
-    ("upstream", "ours"), [("msg_01", "msg_01"), ("chatcmpl-1", "msg_chatcmpl-1"), ("a.b/c", "msg_a_b_c")]
+    ("upstream", "ours"), [("msg_01", "msg_01"), ("chatcmpl-1", "msg_chatcmpl-1_"), ("a.b/c", "msg_a_b_c_")]
 )
 def test_the_id_is_made_of_the_upstreams(upstream: str, ours: str) -> None:
     message = judged(written([Begin(upstream, "gpt", 0), TextDelta("a")])).events[0]["message"]
-    assert message["id"] == ours
+    assert message["id"].startswith(ours)
+
+
+def test_two_answers_of_the_same_id_have_ids_of_their_own() -> None:
+    written_twice = [judged(written([Begin("chatcmpl-7", "gpt", 0), TextDelta("a")])) for _ in range(2)]
+    assert len({answer.message["id"] for answer in written_twice}) == 2
 
 
 def test_a_stream_without_a_head_gets_one() -> None:
@@ -215,8 +220,8 @@ def test_a_call_without_arguments_has_empty_input() -> None:
 
 def test_a_call_without_an_id_gets_one() -> None:
     stream = answer(CallBegin(0, "", "f"), PartEnd(0), CallBegin(1, "", "f"), PartEnd(1))
-    ids = {start["id"] for start, _ in stream.blocks}
-    assert ids == {"toolu_chatcmpl-1_0", "toolu_chatcmpl-1_1"}
+    own = stream.message["id"].removeprefix("msg_")
+    assert [start["id"] for start, _ in stream.blocks] == [f"toolu_{own}_0", f"toolu_{own}_1"]
 
 
 def test_the_input_of_a_custom_tool_is_a_json_object() -> None:
