@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("bash", "dirname", "env", "echo")
-STEPS = ["packages", "check", "test", "trace", "instructions"]
+STEPS = ["packages", "check", "test", "trace", "instructions", "clients"]
 
 
 @pytest.fixture
@@ -20,15 +20,16 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "scripts").mkdir()
-    for name in ("check", "test", "trace-request", "bench"):
+    for name in ("check", "test", "trace-request", "bench", "test-clients"):
         program(tmp_path / "scripts" / name, f'echo "ran {name} $*"')
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
         found = shutil.which(name)
         assert found is not None
         (tmp_path / "bin" / name).symlink_to(found)
-    for name in ("nginx", "valgrind", "cc"):
+    for name in ("nginx", "valgrind", "cc", "node", "npm"):
         program(tmp_path / "bin" / name, "exit 0")
+    program(tmp_path / "bin/timeout", 'shift; exec "$@"')
     return tmp_path
 
 
@@ -49,11 +50,19 @@ def test_each_step_runs_in_order_and_prints_its_time(tree: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.removeprefix("== ").partition(":")[0] for line in lines if line.endswith(" s")] == STEPS
     ran = [line.strip() for line in lines if line.startswith("ran ")]
-    assert ran == ["ran check", "ran test", "ran trace-request --summary", "ran bench --instructions"]
+    assert ran == [
+        "ran check",
+        "ran test",
+        "ran trace-request --summary",
+        "ran bench --instructions",
+        "ran test-clients claude-code codex",
+        "ran test-clients opencode qwen-code --feature shell --feature edit",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("script", "step"), [("check", "check"), ("test", "test"), ("bench", "instructions")]
+    ("script", "step"),
+    [("check", "check"), ("test", "test"), ("bench", "instructions"), ("test-clients", "clients")],
 )
 def test_a_failing_step_ends_the_run_with_its_exit_code(tree: Path, script: str, step: str) -> None:
     program(tree / "scripts" / script, "exit 3")
@@ -75,8 +84,6 @@ def test_without_the_tools_the_count_is_skipped_with_a_message(tree: Path, tool:
 
 def test_what_is_missing_is_installed(tree: Path) -> None:
     (tree / "bin" / "valgrind").unlink()
-    timeout = tree / "bin/timeout"
-    program(timeout, 'shift; exec "$@"')
     program(tree / "bin/sudo", 'shift; exec "$@"')
     program(
         tree / "bin/apt-get",
@@ -99,3 +106,19 @@ def test_packages_that_cannot_be_installed_do_not_end_the_run(tree: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "valgrind could not be installed" in done.stderr
     assert "== instructions: skipped" in done.stdout
+
+
+@pytest.mark.parametrize("tool", ["node", "npm"])
+def test_without_node_the_agents_are_skipped(tree: Path, tool: str) -> None:
+    (tree / "bin" / tool).unlink()
+    done = run(tree)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("== clients: skipped, needs node and npm\n")
+    assert "ran test-clients" not in done.stdout
+
+
+def test_without_the_registry_the_agents_are_skipped(tree: Path) -> None:
+    program(tree / "bin/npm", "exit 1")
+    done = run(tree)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("== clients: skipped, the npm registry cannot be reached\n")

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+
+from tests.clients.environments import Package
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
-    """One client, pinned by `scripts/requirements/clients/<name>.txt` or `.json`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client(Package):
+    """One client, and the program in `drivers/` that uses it."""
 
-    name: str
-    package: str
     driver: str
-    runtime: Literal["python", "node"] = "python"
     not_for: Mapping[str, str] = field(default_factory=dict)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
@@ -31,30 +29,30 @@ _NO_TOOLS = "the client calls no tools"
 _ALWAYS_REPEATS = "the client's repeats cannot be turned off"
 
 CLIENTS: tuple[Client, ...] = (
-    Client("openai-python", "openai", "drive_openai.py"),
-    Client("openai-python-old", "openai", "drive_openai.py"),
-    Client("openai-node", "openai", "drive_openai.mjs", runtime="node"),
-    Client("ai-sdk", "ai", "drive_ai_sdk.mjs", runtime="node", not_for=_NO_LIST),
-    Client("langchain-openai", "langchain-openai", "drive_langchain.py", not_for=_NO_LIST),
-    Client("pydantic-ai", "pydantic-ai-slim", "drive_pydantic_ai.py", not_for=_NO_LIST),
+    Client("openai-python", "openai", driver="drive_openai.py"),
+    Client("openai-python-old", "openai", driver="drive_openai.py"),
+    Client("openai-node", "openai", driver="drive_openai.mjs", runtime="node"),
+    Client("ai-sdk", "ai", driver="drive_ai_sdk.mjs", runtime="node", not_for=_NO_LIST),
+    Client("langchain-openai", "langchain-openai", driver="drive_langchain.py", not_for=_NO_LIST),
+    Client("pydantic-ai", "pydantic-ai-slim", driver="drive_pydantic_ai.py", not_for=_NO_LIST),
     Client(
         "llama-index",
         "llama-index-llms-openai-like",
-        "drive_llama_index.py",
+        driver="drive_llama_index.py",
         not_for=_NO_LIST,
         gaps={"interleaved": "the client takes each piece of another call for a new call"},
     ),
-    Client("litellm", "litellm", "drive_litellm.py"),
+    Client("litellm", "litellm", driver="drive_litellm.py"),
     Client(
         "llm",
         "llm",
-        "drive_llm.py",
+        driver="drive_llm.py",
         not_for={"429-raised": _ALWAYS_REPEATS, "embeddings": "the client knows OpenAI's own models only"},
     ),
     Client(
         "aider",
         "aider-chat",
-        "drive_aider.py",
+        driver="drive_aider.py",
         not_for={
             **_NO_LIST,
             "tools": _NO_TOOLS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -11,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.clients import environments, upstream_scripts
+from tests.clients.agents import run as agents_run
+from tests.clients.agents.agents import AGENTS
+from tests.clients.agents.scenarios import SCENARIOS
 from tests.clients.clients import CLIENTS, Client, reason
 from tests.clients.driving import Driver, DriverError, environment
+from tests.clients.environments import Package
 from tests.clients.features import FACTS, FEATURES, LEAVE_WITHIN_S, Feature, Noticed
 from tests.clients.report import Key, Outcome, counted, has_failed, rendered, verdict
 from tests.support.proxy import Proxy, running_proxy
@@ -94,7 +99,7 @@ def drive(
     """One client through all features."""
     outcomes: dict[Key, Outcome] = {}
     try:
-        command = environments.command(client)
+        command = environments.driver_command(client, client.driver)
     except environments.InstallError as exc:
         return {
             (client.name, feature.name, provider): Outcome("FAIL", str(exc))
@@ -137,8 +142,8 @@ def heartbeat_fault(proxy: Proxy, upstream: Upstream) -> str:
     return ""
 
 
-def run(clients: Sequence[Client], features: Sequence[Feature]) -> int:
-    """The exit code: 1 if a cell failed that is no known gap, or the proxy itself did."""
+def run(clients: Sequence[Client], features: Sequence[Feature]) -> tuple[dict[Key, Outcome], str]:
+    """All features, and what is wrong with the proxy itself."""
     outcomes: dict[Key, Outcome] = {}
     environments.CACHE.mkdir(exist_ok=True)
     upstream = Upstream()
@@ -153,44 +158,78 @@ def run(clients: Sequence[Client], features: Sequence[Feature]) -> int:
             trouble = trouble or "the proxy has logged a traceback: .clients/proxy.log"
     finally:
         upstream.stop()
-    print("\n".join(f"{client.name}: {client.package} {environments.version(client)}" for client in clients))
-    print(f"\n{rendered(outcomes)}\n\n{counted(outcomes)}")
+    return outcomes, trouble
+
+
+def _print_report(packages: Sequence[Package], outcomes: Mapping[Key, Outcome], trouble: str) -> int:
+    """Print the table; the exit code: 1 if a cell failed that is no known gap, or the proxy itself did."""
+    print("\n".join(f"{package.name}: {package.package} {package.version}" for package in packages))
+    print(f"\n{rendered(outcomes)}\n\n{counted(outcomes)}\n")
     if trouble:
         print(trouble)
     return 1 if trouble or has_failed(outcomes) else 0
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    names = [client.name for client in CLIENTS]
+def _print_list() -> None:
+    for package in (*CLIENTS, *AGENTS):
+        print(f"{package.name:18} {package.package} {package.version}")
+    for title, rows in (
+        ("features of the clients", {row.name: row.about for row in FEATURES}),
+        ("scenarios of the agents", {row.name: row.about for row in SCENARIOS}),
+    ):
+        print("\n".join(["", f"{title}:", *(f"{name:18} {about}" for name, about in rows.items())]))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/test-clients",
-        description="Drive real clients against running workers in front of a scripted upstream, and print "
-        "a table: pass, FAIL, gap (known, with its reason), fixed (a gap that passes), - (does not apply). "
-        "Each client is installed into an environment of its own under .clients/ the first time.",
-        epilog="Exit code: 1 if a cell is FAIL. What a driver wrote is in .clients/<client>.log.",
+        description="Drive real clients and agents against running workers in front of a scripted upstream, "
+        "and print a table: pass, FAIL, gap (known, with its reason), fixed (a gap that passes), - (does "
+        "not apply). Each is installed into an environment of its own under .clients/ the first time.",
+        epilog="Exit code: 1 if a cell is FAIL. What a driver wrote is in .clients/<client>.log; output and "
+        "requests of an agent's run that failed are in .clients/<agent>-<scenario>-<provider>.log.",
     )
-    parser.add_argument("client", nargs="*", help="only these; all without")
-    parser.add_argument("--feature", action="append", help="only this one; may be repeated")
+    parser.add_argument("client", nargs="*", help="only these clients and agents; all without")
+    parser.add_argument("--agents", action="store_true", help="only the agents")
+    parser.add_argument("--feature", action="append", help="only this one, or this scenario; may be repeated")
+    parser.add_argument("--direct", action="store_true", help="only the agents, and without the proxy")
     parser.add_argument("--list", action="store_true", help="the clients and the features, then end")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.list:
-        print(
-            "\n".join(
-                f"{client.name:18} {client.package} {environments.version(client)}" for client in CLIENTS
-            )
-        )
-        print("\n" + "\n".join(f"{feature.name:18} {feature.about}" for feature in FEATURES))
+        _print_list()
         return 0
+    names = [package.name for package in (*CLIENTS, *AGENTS)]
     if unknown := set(options.client) - set(names):
         parser.error(f"no such client: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
-    if unknown := set(options.feature or ()) - {feature.name for feature in FEATURES}:
+    known = {feature.name for feature in FEATURES} | {scenario.name for scenario in SCENARIOS}
+    if unknown := set(options.feature or ()) - known:
         parser.error(f"no such feature: {', '.join(sorted(unknown))}; see --list")
-    clients = [client for client in CLIENTS if not options.client or client.name in options.client]
-    features = [feature for feature in FEATURES if not options.feature or feature.name in options.feature]
-    return run(clients, features)
+    agents_only = options.agents or options.direct
+    clients = [] if agents_only else [row for row in CLIENTS if row.name in (options.client or names)]
+    agents = [row for row in AGENTS if row.name in (options.client or names)]
+    features = [row for row in FEATURES if row.name in (options.feature or row.name)]
+    scenarios = [row for row in SCENARIOS if row.name in (options.feature or row.name)]
+    codes = []
+    if clients and features:
+        codes.append(_print_report(clients, *run(clients, features)))
+    if agents and scenarios:
+        done = (
+            (agents_run.run_directly(agents, scenarios), "")
+            if options.direct
+            else agents_run.run(agents, scenarios)
+        )
+        codes.append(_print_report(agents, *done))
+    return max(codes, default=0)
 
 
 if __name__ == "__main__":
+    # A time limit ends this process by SIGTERM: what it has started ends with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

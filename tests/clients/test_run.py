@@ -81,7 +81,7 @@ def test_a_row_has_its_own_reason_or_its_feature_s() -> None:
 
 
 def test_the_cells_of_a_client_are_all_features_with_their_providers() -> None:
-    client = Client("a", "a", "a.py", not_for={"models": "has none"})
+    client = Client("a", "a", driver="a.py", not_for={"models": "has none"})
     features = (BY_NAME["embeddings"], BY_NAME["models"])
     assert [(feature.name, provider, why) for feature, provider, why in run.cells(client, features)] == [
         ("embeddings", "groq", None),
@@ -93,8 +93,8 @@ def test_the_cells_of_a_client_are_all_features_with_their_providers() -> None:
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_each_client_is_pinned_and_driven(client: Client) -> None:
     assert (environments.DRIVERS / client.driver).is_file()
-    assert environments.version(client)[0].isdigit()
-    pinned = environments.pins(client).read_text("utf-8")
+    assert client.version[0].isdigit()
+    pinned = client.pins.read_text("utf-8")
     assert "http://" not in pinned
     assert "https://" not in pinned
     rows = {f"{feature.name}/{provider}" for feature in FEATURES for provider in feature.providers}
