@@ -25,6 +25,7 @@ def reason(reasons: Mapping[str, str], feature: str, provider: str) -> str | Non
 
 
 _NO_LIST = {"models": "the client has no list of models"}
+_NO_EMBEDDINGS = {"embeddings": "the API has none"}
 _NO_TOOLS = "the client calls no tools"
 _ALWAYS_REPEATS = "the client's repeats cannot be turned off"
 
@@ -33,6 +34,28 @@ CLIENTS: tuple[Client, ...] = (
     Client("openai-python-old", "openai", driver="drive_openai.py"),
     Client("openai-node", "openai", driver="drive_openai.mjs", runtime="node"),
     Client("ai-sdk", "ai", driver="drive_ai_sdk.mjs", runtime="node", not_for=_NO_LIST),
+    Client(
+        "openai-responses",
+        "openai",
+        shared_environment="openai-python",
+        driver="drive_openai_responses.py",
+        not_for={**_NO_LIST, **_NO_EMBEDDINGS},
+    ),
+    Client(
+        "ai-sdk-responses",
+        "@ai-sdk/openai",
+        runtime="node",
+        shared_environment="ai-sdk",
+        driver="drive_ai_sdk_responses.mjs",
+        not_for={**_NO_LIST, **_NO_EMBEDDINGS},
+    ),
+    Client(
+        "openai-agents",
+        "openai-agents",
+        driver="drive_openai_agents.py",
+        not_for={**_NO_LIST, **_NO_EMBEDDINGS},
+    ),
+    Client("anthropic-python", "anthropic", driver="drive_anthropic.py", not_for=_NO_EMBEDDINGS),
     Client("langchain-openai", "langchain-openai", driver="drive_langchain.py", not_for=_NO_LIST),
     Client("pydantic-ai", "pydantic-ai-slim", driver="drive_pydantic_ai.py", not_for=_NO_LIST),
     Client(

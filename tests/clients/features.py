@@ -24,6 +24,9 @@ FINAL = "It is mild there."
 CITIES = ("Oslo", "Lima")
 TRIP: Mapping[str, Any] = {"city": "Oslo", "days": 3}
 VECTORS = ((0.25, -0.5, 1.0), (0.5, 0.125, -2.0))
+STOP = "!!"
+THOUGHT = "Let me see."
+IMAGE = "data:image/png;base64,cG5n"
 # Longer than any client's own delay before its first retry.
 RETRY_AFTER_S = 3
 # The proxy's message for a stream that broke off.
@@ -37,6 +40,8 @@ FACTS: Mapping[str, Any] = {
     "cities": CITIES,
     "trip": TRIP,
     "vectors": VECTORS,
+    "stop": STOP,
+    "thought": THOUGHT,
     "broken": BROKEN,
     "retry_after_s": RETRY_AFTER_S,
     "models": {"groq": "groq/small", "straico": "straico/openai/big"},
@@ -63,12 +68,16 @@ Judge = Callable[[Noticed, str, float | None], str]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One row of the table, or two: each provider it makes sense with has one."""
+    """One row of the table, or two: each provider it makes sense with has one.
+
+    With `clients` it is for these only.
+    """
 
     name: str
     about: str
     judge: Judge
     providers: Sequence[str] = ("groq", "straico")
+    clients: Sequence[str] = ()
 
 
 def _requested(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
@@ -171,6 +180,23 @@ def straico_calls(messages: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {call["id"]: call["arguments"]["city"] for call in calls}
 
 
+def _stop_passed(noticed: Noticed, provider: str, _left_at: float | None) -> str:
+    """Straico has no stop words: the proxy looks for them itself."""
+    if not noticed.seen:
+        return "the upstream received no request"
+    wanted = noticed.seen[-1].json.get("stop")
+    return "" if provider == "straico" or wanted == [STOP] else f"stop is {wanted!r}"
+
+
+def _image_passed(noticed: Noticed, _provider: str, _left_at: float | None) -> str:
+    if not noticed.seen:
+        return "the upstream received no request"
+    content = noticed.seen[-1].json["messages"][-1]["content"]
+    urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+    return "" if urls == [IMAGE] else f"the images are {urls}"
+
+
+_MESSAGES = ("anthropic-python",)
 FEATURES: tuple[Feature, ...] = (
     Feature("text", "a whole answer: text, usage, finish reason", _requested),
     Feature("stream", "a streamed answer: text, usage, finish reason", _streamed),
@@ -190,4 +216,10 @@ FEATURES: tuple[Feature, ...] = (
     Feature("cancel", f"the client leaves: upstream closed within {LEAVE_WITHIN_S:.0f} s", _left),
     Feature("embeddings", "two vectors", _requested, ("groq",)),
     Feature("models", "the list of models", lambda *_: ""),
+    Feature("count-tokens", "a number of tokens", _not_requested, clients=_MESSAGES),
+    Feature("stop", "a word that ends the answer", _stop_passed, clients=_MESSAGES),
+    Feature("image", "an image in the question", _image_passed, ("groq",), clients=_MESSAGES),
+    Feature(
+        "reasoning", "reasoning, which goes back with the answer", _requested, ("groq",), clients=_MESSAGES
+    ),
 )

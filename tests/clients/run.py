@@ -41,7 +41,7 @@ def proxy_settings(upstream: Upstream) -> dict[str, str]:
 def cells(client: Client, features: Sequence[Feature]) -> Iterator[tuple[Feature, str, str | None]]:
     """The features of one client with each provider, and why one does not apply."""
     for feature in features:
-        for provider in feature.providers:
+        for provider in feature.providers if client.name in (feature.clients or (client.name,)) else ():
             yield feature, provider, reason(client.not_for, feature.name, provider)
 
 

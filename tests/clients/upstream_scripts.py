@@ -175,6 +175,20 @@ def _native_cut(_noticed: Noticed) -> Script:
     return script
 
 
+def _native_reasoning(_noticed: Noticed) -> Script:
+    async def script(exchange: Exchange) -> None:
+        if not exchange.seen.json.get("stream"):
+            whole = completion("".join(WORDS), usage=USAGE)
+            whole["choices"][0]["message"]["reasoning_content"] = features.THOUGHT
+            await exchange.answer(whole)
+            return
+        thought = [frame({"role": "assistant"}), frame({"reasoning_content": features.THOUGHT})]
+        words = [frame({"content": word}) for word in WORDS]
+        await exchange.stream([*thought, *words, frame(finish="stop"), DONE])
+
+    return script
+
+
 def _native_endless(noticed: Noticed) -> Script:
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
@@ -305,6 +319,10 @@ _NATIVE: Mapping[str, Callable[[Noticed], Script]] = {
     "cancel": _native_endless,
     "embeddings": _native_embeddings,
     "models": _native_text(),
+    "count-tokens": _native_text(),
+    "stop": _native_text(),
+    "image": _native_text(),
+    "reasoning": _native_reasoning,
 }
 _EMULATED: Mapping[str, Callable[[Noticed], Script]] = {
     "text": _emulated_text(),
@@ -321,4 +339,6 @@ _EMULATED: Mapping[str, Callable[[Noticed], Script]] = {
     "cut": _emulated_cut,
     "cancel": _emulated_silent,
     "models": _emulated_text(),
+    "count-tokens": _emulated_text(),
+    "stop": _emulated_text(),
 }
