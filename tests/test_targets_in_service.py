@@ -1,0 +1,122 @@
+"""Strategies and limits of a model's targets in a running proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.proxy import Proxy, running_proxy
+from tests.support.settings import provider_settings
+from tests.support.upstream import Exchange, Upstream, completion, frame, text_stream
+
+TOML = """
+[models.limited]
+targets = [
+    { provider = "groq", model = "first", rpm = 1 },
+    { provider = "groq", model = "second", tpm = 5 },
+]
+
+[models.alone]
+targets = [{ provider = "groq", model = "held", concurrent = 1 }]
+
+[models.balanced]
+strategy = "least_in_flight"
+targets = ["groq/x", "groq/y"]
+"""
+
+
+@pytest.fixture(scope="module")
+def limited(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    config = Path(tmp_path_factory.mktemp("config")) / "proxy.toml"
+    config.write_text(TOML)
+    with running_proxy({**provider_settings(shared_upstream), "SANIC_PROXY_CONFIG": str(config)}) as started:
+        yield started
+
+
+class Held:
+    """A script that answers once it may; a stream begins before."""
+
+    def __init__(self) -> None:
+        self.has_arrived = threading.Event()
+        self.may_end = threading.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        is_streaming = exchange.seen.json.get("stream")
+        if is_streaming:
+            await exchange.begin_stream()
+            await exchange.chunk(frame({"content": "a"}))
+        self.has_arrived.set()
+        await asyncio.to_thread(self.may_end.wait)
+        if not is_streaming:
+            await exchange.answer(completion())
+            return
+        for piece in text_stream("b")[1:]:
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+
+async def answer(exchange: Exchange) -> None:
+    await exchange.answer(completion())  # of eleven tokens
+
+
+def test_a_target_at_its_limit_is_passed_over(limited: Proxy, upstream: Upstream) -> None:
+    upstream.on("first", answer)
+    upstream.on("second", answer)
+    replies = [limited.chat("limited") for _ in range(6)]
+    # Each target serves one request a minute, and at most two minutes are touched.
+    assert len(upstream.seen("first")) in {1, 2}
+    assert len(upstream.seen("second")) in {1, 2}
+    refused = replies[-1]
+    assert refused.status == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "per minute to groq/" in refused.error["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_is_in_flight_until_its_answer_has_ended(
+    limited: Proxy, upstream: Upstream, stream: bool
+) -> None:
+    held = Held()
+    upstream.on("held", held)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(limited.chat, "alone", stream=stream)
+        assert held.has_arrived.wait(60)
+        refused = limited.chat("alone")
+        held.may_end.set()
+        reply = first.result(60)
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert reply.status == 200
+    assert limited.log_line(reply.headers["x-request-id"])  # written when the request has ended
+    assert limited.chat("alone").status == 200
+
+
+def test_a_client_that_leaves_frees_its_place(limited: Proxy, upstream: Upstream) -> None:
+    held = Held()
+    upstream.on("held", held)
+    client = limited.open_stream("alone")
+    assert held.has_arrived.wait(60)
+    client.close()
+    limited.wait_for_log("ended=client_left")
+    held.may_end.set()
+    assert limited.chat("alone").status == 200
+
+
+def test_the_target_with_fewer_requests_in_flight_is_first(limited: Proxy, upstream: Upstream) -> None:
+    held = Held()
+    upstream.on("x", held)
+    upstream.on("y", held)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(limited.chat, "balanced")
+        assert held.has_arrived.wait(60)
+        held.has_arrived.clear()
+        second = pool.submit(limited.chat, "balanced")
+        assert held.has_arrived.wait(60)
+        held.may_end.set()
+        replies = [first.result(60), second.result(60)]
+    routes = {reply.headers["x-sanic-proxy-route"].partition(" ")[0] for reply in replies}
+    assert routes == {"groq/x", "groq/y"}
