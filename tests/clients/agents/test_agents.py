@@ -282,9 +282,9 @@ def test_a_custom_tool_is_a_function_where_there_are_only_functions(scripted: Up
 
 
 def test_a_tool_is_found_below_its_prefix() -> None:
-    assert base.declared("add", ["mcp__calculator__add", "padd"]) == "mcp__calculator__add"
+    assert base.declared("add", ["mcp__calculator__add", "xadd"]) == "mcp__calculator__add"
     with pytest.raises(LookupError, match="declared 0 times"):
-        base.declared("add", ["padd"])
+        base.declared("add", ["xadd"])
 
 
 def test_headers_are_the_provider_s_own() -> None:
