@@ -30,9 +30,16 @@ class ChatDialect(Dialect):
 
     @override
     def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
-        model = text_field(fields, "model")
-        is_streaming = flag_field(fields, "stream")
-        list_field(fields, "messages")
+        # Good values need no call.
+        model = fields.get("model")
+        if not isinstance(model, str):
+            model = text_field(fields, "model")
+        is_streaming = fields.get("stream", False)
+        if not isinstance(is_streaming, bool):
+            is_streaming = flag_field(fields, "stream")
+        messages = fields.get("messages")
+        if not messages or not isinstance(messages, list):
+            list_field(fields, "messages")
         include_usage = False
         if is_streaming:
             options = fields.get("stream_options")

@@ -439,7 +439,8 @@ def replace_model(
     if span is None and len(body) <= _JOINED_BYTES:
         written, rewritten = _spellings(old, new)
         before, found, after = body.partition(written)
-        if found and not _has_model_key(before) and not _has_model_key(after):
+        is_only_one = found and before.find(_MODEL_KEY) < 0 and after.find(_MODEL_KEY) < 0
+        if is_only_one and (_BACKSLASH not in body or body.find(_ESCAPED_LETTER) < 0):
             return (body if old == new else b"".join((before, rewritten, after)),)
     start, end = _model_span(body) if span is None else span
     if old == new:
@@ -458,14 +459,9 @@ def _spellings(old: str, new: str) -> tuple[bytes, bytes]:
     return written, b'"model": ' + orjson.dumps(new)
 
 
-def _has_model_key(part: bytes) -> bool:
-    """Whether a part of a body may hold `model` as a key: as it is, or spelled with escapes (\u006dodel)."""
-    return part.find(_MODEL_KEY) >= 0 or (_BACKSLASH in part and part.find(_ESCAPED_LETTER) >= 0)
-
-
 def _model_span(body: bytes) -> Span:
     # Inside a JSON string the quotes would be escaped, so a key that stands there once is it, unless
-    # one is spelled with escapes and the one that stands there is a nested one.
+    # one is spelled with escapes (\u006dodel) and the one that stands there is a nested one.
     if body.count(_MODEL_KEY) == 1 and body.find(_ESCAPED_LETTER) < 0 and (found := _MODEL.search(body)):
         return found.span(1)
     return _exhausted(_scanning_for_model(body))

@@ -155,7 +155,7 @@ class ChatProvider(ABC):
 
     def deadline(self, at_least_s: float = 0.0) -> float:
         """When a request that begins now is overdue, with all its attempts; loop time."""
-        return self.client.deadline(max(self._total_s, at_least_s) if at_least_s else self._total_s)
+        return self.client.now() + (max(self._total_s, at_least_s) if at_least_s else self._total_s)
 
     @property
     @abstractmethod

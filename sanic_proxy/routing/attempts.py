@@ -51,30 +51,31 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
     if caller is not None:
         request.total_at = min(request.total_at, caller.at)
 
-    def ask(target: Target[ChatProvider]) -> Awaitable[WholeAnswer]:
+    async def ask(target: Target[ChatProvider]) -> WholeAnswer:
         translation = aim(request, target, original)
+        provider = target.provider
         if translation is not None:
-            return _translated(target.provider, request, translation)
+            return await _translated(provider, request, translation)
         if request.collect_s is not None:
-            return _collected(target.provider, request, request.wire.collector())
-        return _answered(target.provider, request)
+            return await _collected(provider, request, request.wire.collector())
+        answer = await provider.send_request(request)
+        try:
+            return await provider.parse_non_streaming(answer)
+        finally:
+            answer.source.close()
 
     return first_good(RetryState(targets, limits, request.record), request, ask, caller)
-
-
-async def _answered(provider: ChatProvider, request: ChatRequest) -> WholeAnswer:
-    answer = await provider.send_request(request)
-    try:
-        return await provider.parse_non_streaming(answer)
-    finally:
-        answer.source.close()
 
 
 async def _translated(provider: ChatProvider, request: ChatRequest, translation: Translation) -> WholeAnswer:
     try:
         if request.is_streaming:
             return await _collected(provider, request, translation.collector())
-        whole = await _answered(provider, request)
+        answer = await provider.send_request(request)
+        try:
+            whole = await provider.parse_non_streaming(answer)
+        finally:
+            answer.source.close()
     except ProxyError as exc:
         raise translation.error(exc) from None
     return replace(whole, body=translation.whole(whole.body))

@@ -182,6 +182,7 @@ class RetryState(Generic[P]):
 
     def record_success(self) -> None:
         """The target has given an answer, or the first of it."""
+        self._last = None
         target = self._target
         if target is not None and not self._is_settled:
             self._is_settled = True

@@ -158,10 +158,12 @@ class ProxyApp(Sanic[Any, Any]):
         traffic = state.traffic
         traffic.begin(request)
         try:
+            stream: Any = request.stream
+            if self.http_signals and isinstance(stream, ExtendedHttp):
+                await stream.announce(request)
             answer = self._begin(request, state)
             if not isinstance(answer, BaseHTTPResponse):
                 answer = await answer
-            stream: Any = request.stream
             if answer is not _SENT and not (isinstance(answer, Reply) and stream.send_whole(answer)):
                 await _send(request, answer)
         except asyncio.CancelledError:
@@ -179,17 +181,6 @@ class ProxyApp(Sanic[Any, Any]):
 
     def _begin(self, request: ProxyRequest, state: AppState) -> Any:
         """Begin to answer. Returns the answer, or what has to be awaited for it."""
-        stream: Any = request.stream
-        if self.http_signals and isinstance(stream, ExtendedHttp):
-            return self._begin_announced(request, state, stream)
-        return self._begin_admitted(request, state)
-
-    async def _begin_announced(self, request: ProxyRequest, state: AppState, stream: ExtendedHttp) -> Any:
-        await stream.announce(request)
-        answer = self._begin_admitted(request, state)
-        return answer if isinstance(answer, BaseHTTPResponse) else await answer
-
-    def _begin_admitted(self, request: ProxyRequest, state: AppState) -> Any:
         try:
             preflight = let_in(request, state)
         except ProxyError as exc:

@@ -36,7 +36,9 @@ def json_object(request: ProxyRequest) -> dict[str, Any]:
     page may send without asking first (text, forms) are refused.
     """
     if request.parsed is None:
-        _check_headers(request)
+        fields = request.fields
+        if fields.get("content-type") != "application/json" or "content-encoding" in fields:
+            _check_headers(request)
         value = codec.loads_strict(request.body)
     else:
         value, request.parsed = request.parsed.value, None

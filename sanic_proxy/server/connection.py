@@ -89,16 +89,11 @@ class ProxyHttp(RequestReader):
                     await self._cancelled(exc)
                 except Exception as exc:  # noqa: BLE001 - the border: the app turns it into an answer
                     await self.error_response(exc)
-                if self.request is not None and self._has_rest(self.request):
-                    await self._discard_rest(self.request)
+                if self._failure is not None or not (self.request is None or self.request.is_received):
+                    await self._discard_rest()
                 self._release()
         finally:
             self._stop()
-
-    def _has_rest(self, request: ProxyRequest) -> bool:
-        """Whether the client may still be sending what nobody will read."""
-        # While the connection is kept, requests still wait in the queue.
-        return not request.is_received or (self._failure is not None and not self.keep_alive)
 
     def _release(self) -> None:
         """Let go of the request and its answer."""
@@ -167,8 +162,12 @@ class ProxyHttp(RequestReader):
         self.exception = None
         await self.error_response(failure)  # type: ignore[arg-type]
 
-    async def _discard_rest(self, request: ProxyRequest) -> None:
+    async def _discard_rest(self) -> None:
         """Discard the rest of a body that the handler left unread, or of a connection that is closed."""
+        request: ProxyRequest | None = self.request
+        is_broken = self._failure is not None and not self.keep_alive  # else requests still wait
+        if request is None or not (is_broken or not request.is_received):
+            return
         if self._failure is not None:
             self.keep_alive = False
         if not request.responded or self.expecting_continue:
@@ -240,7 +239,9 @@ class ProxyHttp(RequestReader):
         ):
             return False
         self.protocol.traffic.hold(request, request.size_bytes)
-        request.body = request.take_body()
+        pieces = request.pieces
+        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
         return True
 
     async def receive_all(self) -> None:

@@ -43,12 +43,7 @@ MAX_URL_BYTES = 65535
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _UNSAFE = re.compile(r"[\r\n\x00]")
 # Ids must be unique, not secret. Seeded from the operating system when a worker imports this.
-_random_bits = random.Random().getrandbits  # noqa: S311
-
-
-def new_request_id() -> str:
-    """32 hexadecimal digits."""
-    return _random_bits(128).to_bytes(16).hex()
+_bits = random.Random().getrandbits  # noqa: S311
 
 
 _NONE: Mapping[str, list[str]] = MappingProxyType({})
@@ -281,7 +276,7 @@ class ProxyRequest(Request[Any, Any]):
         self.fields = headers
         self.path = path = _path_of(url_bytes) if path is None else path  # type: ignore[misc]
         given = headers.get("x-request-id")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else new_request_id()
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else _bits(128).to_bytes(16).hex()
         self._id = request_id
         self.record = RequestRecord(request_id, method, path)
         self.answer_lines = f"x-request-id: {request_id}\r\n"

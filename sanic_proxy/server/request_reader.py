@@ -144,7 +144,9 @@ class RequestReader(ResponseWriter, Reader):
         if size_bytes:
             request.pieces.append(data[-size_bytes:])
         self._head_bytes = self._misses = 0
-        self._enqueue(request)
+        self._queue.append(request)
+        if len(self._queue) > MAX_QUEUED:
+            self._hold()
         return True
 
     def _remember(self, data: bytes, request: ProxyRequest) -> None:
@@ -355,12 +357,8 @@ class RequestReader(ResponseWriter, Reader):
             self._fail(exc)
             return
         self._incoming = request
-        self._enqueue(request)
-
-    def _enqueue(self, request: ProxyRequest) -> None:
-        queue = self._queue
-        queue.append(request)
-        if len(queue) > MAX_QUEUED:
+        self._queue.append(request)
+        if len(self._queue) > MAX_QUEUED:
             self._hold()
 
     def _request_of(self, parser: HttpRequestParser) -> ProxyRequest:

@@ -93,7 +93,7 @@ class ResponseWriter(Http):
                 f"HTTP/1.1 200 OK\r\n{response.lines}{request.answer_lines}"
                 f"content-length: {size_bytes}\r\nconnection: keep-alive\r\n\r\n"
             )
-            self._push(_encoded(head) + data)
+            self._push((head.encode() if head.isascii() else _encoded(head)) + data)
         else:
             self._push(self._head(response, f"content-length: {size_bytes}\r\n") + data)
         self.response_func = None

@@ -261,7 +261,7 @@ class UpstreamResponse(Response):
         if self._decoder is None and self._exchange is not None:
             body = self._exchange.complete_body()
             if body is not None:
-                return bounded(body, len(body), limit_bytes)
+                return body if len(body) <= limit_bytes else bounded(body, len(body), limit_bytes)
         pieces: list[bytes] = []
         size = 0
         while piece := await self.read_some():
@@ -312,11 +312,14 @@ def bounded(piece: bytes, size_bytes: int, limit_bytes: int = MAX_ANSWER_BYTES) 
 
 
 class UpstreamClient:
-    """One worker's connections to all providers. Opened in its loop, closed after its last stream."""
+    """One worker's connections to all providers. Opened in its loop, closed after its last stream.
+
+    `now` is the loop's clock.
+    """
 
     def __init__(self, limits: PoolLimits, ssl_cert_file: str | None) -> None:
         # Asked for once: before Python 3.12 each call of get_running_loop asks the kernel for the pid.
-        self._now = asyncio.get_running_loop().time
+        self.now = asyncio.get_running_loop().time
         self._cert_file = ssl_cert_file
         self._pool = Pool(limits, lambda: self.tls_context)
         if ssl_cert_file is not None:
@@ -332,10 +335,6 @@ class UpstreamClient:
         self._pool.close()
         if self._tunnels is not None:
             await self._tunnels.aclose()
-
-    def deadline(self, total_s: float) -> float:
-        """When a request that begins now and may take `total_s` is overdue, in loop time."""
-        return self._now() + total_s
 
     async def send(
         self,
@@ -354,7 +353,7 @@ class UpstreamClient:
         new connection: for requests that are not repeated when a reused one turns out to be dead. Raises a
         ProxyError for a failure or a status >= 300.
         """
-        now = self._now()
+        now = self.now()
         clocks = endpoint.timeouts
         total_s = clocks.total_s
         if at_least_s > total_s:  # noqa: PLR1730 - each call of min or max costs 1,200 instructions
@@ -383,7 +382,7 @@ class UpstreamClient:
             connection.close()
             raise errors.UpstreamTimeout(f"The provider did not answer within {clocks.first_byte_s:g} s")
         if connection.status == OK and "content-encoding" not in connection.headers:
-            return UpstreamResponse(connection, self._now, clocks, until, total_at)
+            return UpstreamResponse(connection, self.now, clocks, until, total_at)
         return await self._answer(connection, endpoint, until, total_at)
 
     async def upload(
@@ -393,7 +392,7 @@ class UpstreamClient:
 
         The time to the first byte counts from the body's end. Raises what reading the body raises, too.
         """
-        total_at = self._now() + endpoint.timeouts.total_s
+        total_at = self.now() + endpoint.timeouts.total_s
         exchange: Exchange
         if endpoint.proxy is None:
             exchange = await self._uploaded(endpoint, upload, headers, total_at)
@@ -402,7 +401,7 @@ class UpstreamClient:
             exchange = await self._tunnel(
                 endpoint, endpoint.proxy, {**headers, **size}, upload.pieces, total_at, is_fresh=True
             )
-        return await self._answer(exchange, endpoint, self._now() + endpoint.timeouts.first_byte_s, total_at)
+        return await self._answer(exchange, endpoint, self.now() + endpoint.timeouts.first_byte_s, total_at)
 
     async def _answer(
         self, exchange: Exchange, endpoint: Endpoint, content_due_at: float, total_at: float
@@ -417,7 +416,7 @@ class UpstreamClient:
                 # The status and headers of a failure count, even if its text cannot be read.
                 failure = error_from_answer(exchange.status, exchange.headers, b"", rules=endpoint.rules)
                 raise exc if is_good else failure from None
-        answer = UpstreamResponse(exchange, self._now, endpoint.timeouts, content_due_at, total_at, decoder)
+        answer = UpstreamResponse(exchange, self.now, endpoint.timeouts, content_due_at, total_at, decoder)
         if is_good:
             return answer
         try:

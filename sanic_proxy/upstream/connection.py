@@ -223,8 +223,11 @@ class Connection(asyncio.Protocol):
 
         The future raises why there will be none.
         """
-        waiter = self._wait(until)
+        waiter = self._waiter = self._loop.create_future()
         self._waits_for_head = True
+        self._deadline = until
+        if self._timer is None or self._timer_at > until:
+            self._set_timer(until)
         if self.status or self._failure is not None:
             self._wake()
         return waiter
@@ -245,7 +248,10 @@ class Connection(asyncio.Protocol):
 
     def complete_body(self) -> bytes | None:
         """The whole body if it has been received and nothing has been read of it yet, else None."""
-        return self._take() if self.is_complete and self._failure is None else None
+        if not self.is_complete or self._failure is not None:
+            return None
+        pieces = self._pieces
+        return pieces.pop() if len(pieces) == 1 else self._take()
 
     def release(self) -> None:
         """End the exchange: the connection returns to the pool if the body is complete, else it is closed."""
