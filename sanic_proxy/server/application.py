@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
 
-from sanic import Blueprint, Request, Sanic
+from sanic import Blueprint, Request
 from sanic.exceptions import RequestCancelled, SanicException
 from sanic.http.constants import HTTP, Stage
 from sanic.log import logger as sanic_logger
@@ -49,7 +49,7 @@ def _flag_names() -> list[str]:
     return [argument.partition("=")[0] for argument in sys.argv[1:]]
 
 
-class ProxyApp(Sanic[Any, Any]):
+class ProxyApp(compat.Application):
     """Sanic with admission control in front of its router and a record for every request.
 
     There are two ways from a request to its handler. The short one serves the proxy's own routes while
@@ -142,12 +142,11 @@ class ProxyApp(Sanic[Any, Any]):
                 exit_with([problem])
 
     @override
-    def _helper(self, *args: Any, **settings: Any) -> dict[str, Any]:
-        """What `run`, `prepare` and `create_server` serve with."""
+    def serve_with(self) -> Mapping[str, Any]:
         logs.fill_standard_streams()
         logs.redirect_stderr()
         compat.replace_state_manager(StateServer)
-        return super()._helper(*args, **{**settings, "protocol": ProxyProtocol, "backlog": BACKLOG})
+        return {"protocol": ProxyProtocol, "backlog": BACKLOG}
 
     @override
     async def handle_request(self, request: Request) -> None:

@@ -62,7 +62,7 @@ class ProxyHttp(RequestReader):
 
     def __init__(self, protocol: ProxyProtocol) -> None:
         super().__init__(protocol)
-        self.init_for_request()  # type: ignore[no-untyped-call]
+        self.init_for_request()
         self._keeps_alive = bool(protocol.app.config.KEEP_ALIVE)
         self._rate: tuple[ProxyRequest, BodyRate] | None = None
 
@@ -74,7 +74,7 @@ class ProxyHttp(RequestReader):
         protocol = self.protocol
         try:
             while self.keep_alive:
-                self.init_for_request()  # type: ignore[no-untyped-call]
+                self.init_for_request()
                 self.stage = _REQUEST if self._has_begun() else _IDLE
                 try:
                     while (request := self._next()) is None:
@@ -158,9 +158,9 @@ class ProxyHttp(RequestReader):
         if not self.protocol.transport:
             return
         is_lost = self.protocol.conn_info is not None and self.protocol.conn_info.lost
-        failure = RequestCancelled() if is_lost else (self.exception or exc)
+        failure: Any = RequestCancelled() if is_lost else (self.exception or exc)
         self.exception = None
-        await self.error_response(failure)  # type: ignore[arg-type]
+        await self.error_response(failure)
 
     async def _discard_rest(self) -> None:
         """Discard the rest of a body that the handler left unread, or of a connection that is closed."""
@@ -294,19 +294,20 @@ class ProxyHttp(RequestReader):
             )
 
 
-class ProxyProtocol(compat.WebSocketProtocol, ClientConnection):
+class ProxyProtocol(compat.Protocol, ClientConnection):
     """Sanic's connection with the parser above. `app.http_class` is the class of its Http object."""
 
     __slots__ = ("_reader_timer", "traffic")
+    http_object: ProxyHttp | None
 
     @override
     def connection_made(self, transport: Any) -> None:
-        self._http: ProxyHttp | None = None
+        self.http_object = None
         self._reader_timer: asyncio.TimerHandle | None = None
-        super().connection_made(transport)  # type: ignore[no-untyped-call]
+        super().connection_made(transport)
         self.traffic = state_of(self.app).traffic
         self.traffic.connections.add(self)
-        self._setup_connection()
+        self.set_up()
 
     @override
     def read_config(self) -> None:
@@ -314,22 +315,23 @@ class ProxyProtocol(compat.WebSocketProtocol, ClientConnection):
         config = self.app.config
         self.request_max_size = config.REQUEST_MAX_SIZE
         self.response_timeout = config.RESPONSE_TIMEOUT
-        if self._http is not None:
-            self._http.request_max_size = self.request_max_size
+        if self.http_object is not None:
+            self.http_object.request_max_size = self.request_max_size
 
     @override
-    def _setup_connection(self, *args: Any, **kwargs: Any) -> None:
+    def set_up(self) -> None:
         # Sanic's task calls this too; the first bytes may come before it runs.
-        if self._http is None:
-            self._http = self.app.http_class(self)  # type: ignore[attr-defined]
-            self._time = monotonic()
-            self.check_timeouts()  # type: ignore[no-untyped-call]
+        if self.http_object is None:
+            app: Any = self.app
+            self.http_object = app.http_class(self)
+            self.active_at = monotonic()
+            self.check_timeouts()
 
     @override
     def data_received(self, data: bytes) -> None:
-        http = self._http
+        http = self.http_object
         if self.websocket is not None:
-            self.websocket.data_received(data)  # type: ignore[no-untyped-call]
+            self.websocket.data_received(data)
             return
         if http is None:
             return
@@ -343,38 +345,38 @@ class ProxyProtocol(compat.WebSocketProtocol, ClientConnection):
     @override
     async def websocket_handshake(self, request: Any, subprotocols: Any = None) -> Any:
         """Sanic's: answer with 101. Raises SanicException if the request does not ask for a websocket."""
-        if self._http is not None:
-            self._http.upgrade_websocket = True
+        if self.http_object is not None:
+            self.http_object.upgrade_websocket = True
         try:
             return await super().websocket_handshake(request, subprotocols)
         except BaseException:
-            if self._http is not None:
-                self._http.upgrade_websocket = False
+            if self.http_object is not None:
+                self.http_object.upgrade_websocket = False
             raise
 
     @override
     def pause_writing(self) -> None:
-        super().pause_writing()  # type: ignore[no-untyped-call]
-        if self._http is not None:
-            self._http.is_writable = False
+        super().pause_writing()
+        if self.http_object is not None:
+            self.http_object.is_writable = False
         self._watch_reader()
 
     @override
     def resume_writing(self) -> None:
-        super().resume_writing()  # type: ignore[no-untyped-call]
-        if self._http is not None:
-            self._http.is_writable = True
-            if self._http.on_writable is not None:
-                self._http.on_writable()
+        super().resume_writing()
+        if self.http_object is not None:
+            self.http_object.is_writable = True
+            if self.http_object.on_writable is not None:
+                self.http_object.on_writable()
         self._leave_reader()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave_reader()
-        if self._http is not None:
-            self._http.stop_watching()
+        if self.http_object is not None:
+            self.http_object.stop_watching()
         self.traffic.connections.discard(self)
-        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+        super().connection_lost(exc)
 
     def _watch_reader(self) -> None:
         """Look again later whether the client has taken anything of what waits for it."""
@@ -392,7 +394,7 @@ class ProxyProtocol(compat.WebSocketProtocol, ClientConnection):
         if self.transport is None or _left_bytes(self.transport) < left_bytes:
             self._watch_reader()
             return
-        request = self._http.request if self._http is not None else None
+        request = self.http_object.request if self.http_object is not None else None
         if isinstance(request, ProxyRequest):
             request.record.ended = "client_stalled"
         self.transport.abort()

@@ -21,7 +21,6 @@ from typing import Any
 
 from httptools import parse_url
 from httptools.parser.errors import HttpParserInvalidURLError
-from sanic import HTTPResponse, Request
 from sanic.compat import Header
 from sanic.exceptions import BadURL, RequestCancelled, ServerError, URITooLong
 from sanic.http import Http
@@ -182,7 +181,7 @@ def parsed_lines(lines: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in pairs]
 
 
-class Reply(HTTPResponse):
+class Reply(compat.Response):
     """A response whose header lines are text already: `lines` is what `header_lines` makes.
 
     Once `headers` has been read, they count and `lines` do not: `has_headers` says so.
@@ -196,7 +195,7 @@ class Reply(HTTPResponse):
         self.content_type = None
         self.stream = None
         self.status = status
-        self._cookies = None
+        self.cookie_jar = None
         self.lines = lines
 
     @property  # type: ignore[explicit-override]
@@ -221,7 +220,7 @@ class Reply(HTTPResponse):
             await send(data or b"", ends)
 
 
-class ProxyRequest(Request[Any, Any]):
+class ProxyRequest(compat.BareRequest):
     """Sanic's request and the record of what becomes of it."""
 
     __slots__ = (
@@ -266,18 +265,19 @@ class ProxyRequest(Request[Any, Any]):
         self.method = method
         self.transport = transport
         self.body = b""
-        self.responded = self._request_middleware_started = self._response_middleware_started = False
-        self._ctx = self._name = self._protocol = self.conn_info = self.route = self.stream = None
+        self.responded = self.has_run_request_middleware = self.has_run_response_middleware = False
+        self.ctx_object = self.route_name = self.protocol_object = None
+        self.conn_info = self.route = self.stream = None
         self.parsed_accept = self.parsed_cookies = self.parsed_credentials = self.parsed_files = None
         self.parsed_form = self.parsed_forwarded = self.parsed_json = self.parsed_token = None
-        self._stream_id = stream_id
-        self._match_info = {}
+        self.http3_stream = stream_id
+        self.path_parameters = {}
         # Ours
         self.fields = headers
         self.path = path = _path_of(url_bytes) if path is None else path  # type: ignore[misc]
         given = headers.get("x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else _bits(128).to_bytes(16).hex()
-        self._id = request_id
+        self.given_id = request_id
         self.record = RequestRecord(request_id, method, path)
         self.answer_lines = f"x-request-id: {request_id}\r\n"
         # The body on its way: its pieces, how much came, whether it is whole, why it never will be.
@@ -291,7 +291,7 @@ class ProxyRequest(Request[Any, Any]):
         )
         self.unread_bytes = 0
         self.state: Any  # the worker's when the request began; a reload replaces it for later ones
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.keeps_alive = True
         self.cut_by: ProxyError | None = None
         self.held_bytes = 0
@@ -328,8 +328,8 @@ class ProxyRequest(Request[Any, Any]):
             self._plain_args: defaultdict[Any, Any] = defaultdict(list)
         return self._plain_args
 
-    @property
-    def _parsed_url(self) -> Any:  # type: ignore[explicit-override, override]
+    @override
+    def parse_url(self) -> Any:
         """httptools's view of the URL, for Sanic's properties of it."""
         return _parsed(self.raw_url)
 
@@ -344,7 +344,7 @@ class ProxyRequest(Request[Any, Any]):
         self.pieces.clear()
         self.unread_bytes = 0
         if self.failure is None:
-            self.failure = RequestCancelled()  # type: ignore[assignment]
+            self.failure = RequestCancelled()
 
     def end_connection(self) -> None:
         """Close the connection when the answer that has begun is over."""
@@ -366,9 +366,10 @@ class ProxyRequest(Request[Any, Any]):
 
     async def read_piece(self) -> bytes:
         """The bytes of an upload's body received since the last call; b"" at its end. Waits for some."""
-        if self.stream is None or not self.stream.request_body:
+        stream: Any = self.stream
+        if stream is None or not stream.request_body:
             return b""
-        return await self.stream.read() or b""  # type: ignore[attr-defined]
+        return await stream.read() or b""
 
     @override
     async def receive_body(self) -> None:
@@ -398,7 +399,8 @@ class ProxyRequest(Request[Any, Any]):
         `size_bytes` is the length of the whole answer, where it is known.
         """
         self.answer(response)
-        self.stream.begin(first, size_bytes)  # type: ignore[union-attr]
+        stream: Any = self.stream
+        stream.begin(first, size_bytes)
         self.record.sent(len(first))
 
     async def change_streamed(self, middlewares: Any) -> None:
@@ -409,8 +411,8 @@ class ProxyRequest(Request[Any, Any]):
         """
         stream: Any = self.stream
         response = stream.response
-        if not self._response_middleware_started:
-            self._response_middleware_started = True
+        if not self.has_run_response_middleware:
+            self.has_run_response_middleware = True
             try:
                 other = await compat.run_response_middleware(self, response, middlewares)
                 if other is not response:
@@ -423,20 +425,22 @@ class ProxyRequest(Request[Any, Any]):
 
     def push(self, frames: bytes) -> None:
         """Send a part of the streamed answer at once, unless the client is slow."""
-        if self.stream.is_writable:  # type: ignore[union-attr]
-            self.stream.push(frames)  # type: ignore[union-attr]
+        stream: Any = self.stream
+        if stream.is_writable:
+            stream.push(frames)
             self.record.sent(len(frames))
 
     @property
     def sent_at(self) -> float:
         """When the client was last sent something; monotonic seconds."""
-        sent_at: float = self.stream.sent_at  # type: ignore[union-attr]
-        return sent_at
+        stream: Any = self.stream
+        return float(stream.sent_at)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The worker's. Before Python 3.12, asking asyncio for it asks the kernel each time."""
-        loop: asyncio.AbstractEventLoop = self.stream.loop  # type: ignore[union-attr]
+        stream: Any = self.stream
+        loop: asyncio.AbstractEventLoop = stream.loop
         return loop
 
     @override

@@ -115,7 +115,7 @@ class RequestReader(ResponseWriter, Reader):
             return
         if self.stage is not _REQUEST:
             # The time for a head runs from its first byte: one byte now and then does not renew it.
-            self.protocol._time = monotonic()
+            self.protocol.active_at = monotonic()
             if self.stage is _IDLE:
                 self.stage = _REQUEST
         is_between = self._incoming is None and not self._is_in_head

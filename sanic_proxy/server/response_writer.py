@@ -13,9 +13,10 @@ from time import monotonic
 from typing import Any
 
 from sanic.exceptions import RequestCancelled
-from sanic.http import Http, Stage
+from sanic.http import Stage
 from typing_extensions import override
 
+from sanic_proxy.server import compat
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines, parsed_lines
 
 OK = 200
@@ -27,14 +28,14 @@ _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for st
 _BODILESS = frozenset({204, 304})
 
 
-class ResponseWriter(Http):
+class ResponseWriter(compat.HttpObject):
     """The half of `ProxyHttp` that writes. `is_writable`: whether the client keeps up."""
 
     protocol: Any
     __slots__ = ("_is_in_parts", "is_writable", "loop", "on_writable", "sent_at")
 
     def __init__(self, protocol: Any) -> None:
-        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        super().__init__(protocol)
         self.loop: asyncio.AbstractEventLoop = protocol.loop
         self.on_writable: Callable[[], None] | None = None
         self.is_writable = True
@@ -173,7 +174,7 @@ class ResponseWriter(Http):
     async def _write(self, data: bytes) -> None:
         protocol = self.protocol
         if not self.is_writable:
-            await protocol._can_write.wait()
+            await protocol.writable.wait()
         if protocol.transport is None or protocol.transport.is_closing():
             raise RequestCancelled
         self._push(data)
@@ -193,7 +194,7 @@ class ResponseWriter(Http):
     def _push(self, data: bytes) -> bool:
         protocol = self.protocol
         transport = protocol.transport
-        self.sent_at = protocol._time = monotonic()
+        self.sent_at = protocol.active_at = monotonic()
         if transport is None or transport.is_closing():
             return False  # the handler is about to be cancelled
         transport.write(data)

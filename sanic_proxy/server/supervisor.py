@@ -163,7 +163,7 @@ class WorkerSlot:
 
     @property
     def is_alive(self) -> bool:
-        return bool(self.process.is_alive())  # type: ignore[no-untyped-call]
+        return bool(self.process.is_alive())
 
     @property
     def has_served(self) -> bool:
@@ -218,7 +218,7 @@ class Supervisor:
     def run(self) -> None:
         """Until all workers have ended. Raises ServerKilled (exit code 1) if none could be started."""
         manager = self._manager
-        manager.start()  # type: ignore[no-untyped-call]
+        manager.start()
         now = time.monotonic()
         self._workers = [
             self._slot_for(process, now) for process in manager.transient_processes if _is_server(process)
@@ -230,7 +230,7 @@ class Supervisor:
             now = time.monotonic()
             self._check(now, clock.tick(now, time.time()), is_settled=clock.is_settled)
         self._stop_managed()
-        manager.cleanup()  # type: ignore[no-untyped-call]
+        manager.cleanup()
         if self._has_failed:
             raise ServerKilled
 
@@ -284,7 +284,7 @@ class Supervisor:
                 worker.retiring_since = now
         for process in self._managed():
             if process.restartable and process.name in wanted:
-                process.restart()  # type: ignore[no-untyped-call]
+                process.restart()
 
     def _scale(self, number: int) -> None:
         """Have `number` workers, by starting some or retiring the newest."""
@@ -304,7 +304,7 @@ class Supervisor:
         worker = self._slot_for(process, now)
         worker.shared.reset()
         self._workers.append(worker)
-        process.start()  # type: ignore[no-untyped-call]
+        process.start()
         return worker
 
     def _forget(self, worker: WorkerSlot) -> None:
@@ -335,7 +335,7 @@ class Supervisor:
             logger.error("process %s cannot be managed: %s", name, exc)  # noqa: TRY400 - no bug
             return
         for process in added.processes if auto_start else ():
-            process.start()  # type: ignore[no-untyped-call]
+            process.start()
 
     def _managed(self) -> list[WorkerProcess]:
         """The processes that are no workers of ours."""
@@ -343,10 +343,10 @@ class Supervisor:
 
     def _stop_managed(self) -> None:
         for process in self._managed():
-            process.terminate()  # type: ignore[no-untyped-call]
+            process.terminate()
         until = time.monotonic() + FORCE_STOP_S
         for process in self._managed():
-            while process.is_alive():  # type: ignore[no-untyped-call]
+            while process.is_alive():
                 if time.monotonic() > until:
                     os.kill(process.pid, signal.SIGKILL)
                 time.sleep(POLL_S)
@@ -464,7 +464,7 @@ class Supervisor:
         worker.shared.reset()
         try:
             self._manager.worker_state[worker.name] = {"server": True, "starts": 0}
-            worker.process.restart()  # type: ignore[no-untyped-call]
+            worker.process.restart()
         except (OSError, EOFError, RuntimeError):  # no memory, no more processes; counts as a quick death
             logger.exception("worker %s could not be started", worker.name)
 

@@ -25,6 +25,7 @@ import sanic.worker.manager
 import sanic.worker.process
 
 from sanic_proxy.server import compat
+from sanic_proxy.server.request import HeaderFields, ProxyRequest
 
 ROOT = Path(__file__).parents[2]
 MODULES: list[ModuleType] = [
@@ -71,6 +72,18 @@ def test_every_private_name_of_sanic_that_is_used_is_listed() -> None:
     private = sanics()
     unlisted = {(name, where) for name, where in used() if name in private - listed - UNRELATED}
     assert not unlisted
+
+
+def test_private_names_of_sanic_are_used_in_one_module_only() -> None:
+    listed = {name for _, name, _ in compat.NAMES}
+    assert {where for name, where in used() if name in listed - UNRELATED} == {"compat.py"}
+
+
+def test_a_public_name_is_the_same_attribute() -> None:
+    request = ProxyRequest(b"/", HeaderFields({"x-request-id": "given"}), "1.1", "GET", None, None)
+    assert request.id == request.given_id == "given"
+    request.path_parameters = {"name": "value"}
+    assert request.match_info == {"name": "value"}
 
 
 def test_no_more_than_25_names_are_relied_on() -> None:

@@ -522,9 +522,9 @@ class Wire:
         self.written = b""
         self.request_handler: Any = None
         self.is_reading = True
-        self._time = 0.0
-        self._can_write = asyncio.Event()
-        self._can_write.set()
+        self.active_at = 0.0
+        self.writable = asyncio.Event()
+        self.writable.set()
 
     async def send(self, data: bytes) -> None:
         self.written += data
@@ -576,12 +576,12 @@ def on_a_wire(work: Any) -> Any:
 def test_a_head_has_to_come_within_its_time_however_it_trickles() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         http.received(b"G")
-        began = wire._time
+        began = wire.active_at
         assert began > 0
         assert http.stage is Stage.REQUEST
-        wire._time = began - 50  # as if 50 s had passed
+        wire.active_at = began - 50  # as if 50 s had passed
         http.received(b"E")
-        assert wire._time == began - 50
+        assert wire.active_at == began - 50
 
     on_a_wire(work)
 
@@ -605,7 +605,7 @@ def test_a_body_slower_than_the_least_rate_is_a_408(
 
     async def work(wire: Wire, http: ProxyHttp) -> None:
         wire.request_max_size = 10**6
-        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.init_for_request()
         head = HEAD.replace(b"application/json", b"multipart/form-data; boundary=x") if is_upload else HEAD
         http.received(head + b"content-length: 100000\r\n\r\nhalf")
         await http.next_request()
@@ -652,7 +652,7 @@ def test_an_upload_without_a_reader_is_not_buffered() -> None:
 def test_a_body_in_tiny_chunks_takes_no_object_for_each() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         wire.request_max_size = 10**6
-        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.init_for_request()
         http.received(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         request = await http.next_request()
         for _ in range(10):
@@ -718,7 +718,7 @@ def test_a_trailer_is_not_a_header_of_the_request() -> None:
 def test_a_large_body_is_not_read_while_another_request_is_in_flight() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         wire.request_max_size = 10**6
-        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.init_for_request()
         http.received(HEALTH + b"\r\n")
         await http.next_request()
         http.received(HEAD + b"content-length: 200000\r\n\r\n")
@@ -754,7 +754,7 @@ def test_a_path_is_taken_as_it_stands(url: bytes, path: str) -> None:
 def test_a_repeated_head_gives_the_request_that_a_parser_makes() -> None:
     async def work(wire: Wire, http: ProxyHttp) -> None:
         wire.request_max_size = 10**6
-        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.init_for_request()
         bodies = (b"first", b"other", b"x" * 50, b"y" * 51, b"", b"z" * 99)
         for body in bodies:
             head = HEAD + b"x-Client: 7\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -810,7 +810,7 @@ def test_a_head_in_the_middle_of_a_body_is_a_part_of_it() -> None:
         http.received(inner)
         await http.next_request()
         wire.request_max_size = 10**6
-        http.init_for_request()  # type: ignore[no-untyped-call]
+        http.init_for_request()
         http.received(HEAD + b"content-length: %d\r\n\r\n" % (2 * len(inner)))
         request = await http.next_request()
         http.received(inner)
@@ -859,12 +859,12 @@ def test_an_answer_is_in_flight_until_its_end_is_written() -> None:
         request = await http.next_request()
         http.stage = Stage.HANDLER
         request.begin(Reply(""), b"a")
-        wire._can_write.clear()
+        wire.writable.clear()
         http.is_writable = False
         ending = asyncio.ensure_future(http.response.send(b"b", end_stream=True))
         await asyncio.sleep(0)
         assert http.stage is Stage.RESPONSE
-        wire._can_write.set()
+        wire.writable.set()
         await ending
         assert http.stage.name == "IDLE"
         assert wire.written.endswith(b"1\r\nb\r\n0\r\n\r\n")
