@@ -210,7 +210,9 @@ def count_instructions(options: Options) -> int:
         for name in SINGLE_PROCESS:
             started = time.monotonic()
             try:
-                counted[name] = instructions.count_gateway(fixture, name, amounts)
+                counted[name] = instructions.count_gateway(
+                    fixture, name, amounts, dialects=options.counts_dialects
+                )
             except FAILURES as exc:
                 if name != "nginx":
                     raise

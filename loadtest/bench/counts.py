@@ -11,31 +11,53 @@ Figures = Mapping[str, Mapping[str, float]]  # by gateway and kind
 REFERENCE = "constant"  # the stock Sanic app that answers a constant
 JUDGED = "proxy"
 TOLERANCE = 0.03
+# What is counted of a chat, and of the stock Sanic app.
 TITLES: Mapping[str, str] = {
     "whole": "whole answer",
     "back_to_back": "back-to-back frame",
     "paced": "paced frame",
 }
+# The same of other dialects, as kinds such as `messages/paced`.
+DIALECT_TITLES: Mapping[str, str] = {
+    "messages": "of Messages",
+    "messages-from-chat": "of Messages, translated from a chat",
+    "responses": "of Responses",
+    "responses-from-chat": "of Responses, translated from a chat",
+}
+
+
+def title(kind: str) -> str:
+    """What a kind counts, in words."""
+    dialect, _, unit = kind.rpartition("/")
+    return f"{TITLES[unit]} {DIALECT_TITLES[dialect]}" if dialect else TITLES[unit]
+
+
+def reference_kind(kind: str) -> str:
+    """The kind of the stock Sanic app that `kind` is compared with."""
+    return kind.rpartition("/")[2]
 
 
 def ratios(counts: Figures) -> dict[str, dict[str, float]]:
     """Each count over that of the stock Sanic app in the same run."""
     reference = counts[REFERENCE]
     return {
-        name: {kind: count / reference[kind] for kind, count in each.items()}
+        name: {kind: count / reference[reference_kind(kind)] for kind, count in each.items()}
         for name, each in counts.items()
         if name != REFERENCE
     }
 
 
 def excesses(measured: Figures, committed: Figures) -> list[str]:
-    """A line for each ratio of the proxy that exceeds the committed one by more than the tolerance."""
+    """A line for each ratio of the proxy that exceeds the committed one by more than the tolerance.
+
+    A kind that was not counted exceeds nothing.
+    """
     lines = []
     for kind, limit in committed.get(JUDGED, {}).items():
-        ratio = measured[JUDGED][kind]
+        ratio = measured[JUDGED].get(kind, 0.0)
         if ratio > limit * (1 + TOLERANCE):
             lines.append(
-                f"{TITLES[kind]}: {ratio:.3f} x the stock Sanic app, the baseline is {limit:.3f}:"
+                f"{title(kind)}: {ratio:.3f} x the stock Sanic app, the baseline is {limit:.3f}:"
                 f" {100 * (ratio / limit - 1):.1f} % more, {100 * TOLERANCE:.0f} % are allowed"
             )
     return lines
@@ -45,7 +67,9 @@ def savings(measured: Figures, committed: Figures) -> list[str]:
     """The titles of the kinds whose ratio fell below the committed one by more than the tolerance."""
     limits = committed.get(JUDGED, {})
     return [
-        TITLES[kind] for kind, limit in limits.items() if measured[JUDGED][kind] < limit * (1 - TOLERANCE)
+        title(kind)
+        for kind, ratio in measured[JUDGED].items()
+        if kind in limits and ratio < limits[kind] * (1 - TOLERANCE)
     ]
 
 
@@ -55,7 +79,7 @@ def count_table(counts: Figures, committed: Figures) -> str:
     lines = [
         [
             name,
-            TITLES[kind],
+            title(kind),
             f"{count:,.0f}",
             _ratio(measured, name, kind),
             _ratio(committed, name, kind),

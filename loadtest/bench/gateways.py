@@ -266,7 +266,11 @@ def single_constant(paths: Paths, port: int) -> Launch:
 
 
 def single_proxy(paths: Paths, port: int) -> Launch:
-    return _proxy(paths, port, {**_provider(paths.upstream), "SANIC_PROXY_API_KEYS": ""}, workers=0)
+    """With providers that speak chats only (openai, groq) and Messages only (anthropic)."""
+    providers = _provider(paths.upstream)
+    for name in ("ANTHROPIC", "GROQ"):
+        providers |= {f"{name}_API_KEY": "bench-provider-key", f"{name}_BASE_URL": f"{paths.upstream}/v1"}
+    return _proxy(paths, port, {**providers, "SANIC_PROXY_API_KEYS": ""}, workers=0)
 
 
 SINGLE_PROCESS: Mapping[str, Launcher] = {

@@ -12,9 +12,12 @@ the start of the process, cancel out.
 Under callgrind a gateway is about fifty times slower, so an upstream that sends at its own pace would fill
 the socket buffers, and the gateway would read many frames at once: the count would depend on timing. So
 streams advance in lock-step: the upstream sends a burst as one send(), the client waits until it has
-received those frames, and only then requests the next burst of the upstream. A paced frame is a burst of one;
+received the content of those frames, and only then requests the next burst. A paced frame is a burst of one;
 frames back to back come in bursts of BURST. The stock Sanic app has no upstream: it streams as many frames,
 paced ones with a sleep after each.
+
+Content is numbered and counted wherever it stands, so that the frames of all dialects are counted alike, and
+translated ones by the frames of their upstream.
 """
 
 from __future__ import annotations
@@ -29,14 +32,14 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 
-from loadtest.bench.counts import REFERENCE
+from loadtest.bench.counts import JUDGED, REFERENCE
 from loadtest.bench.fixture import Fixture
 from loadtest.bench.gateways import SINGLE_PROCESS, Launch, found, free_port
-from loadtest.bench.load import Endpoint, KeptConnection, LoadError
+from loadtest.bench.load import Dialect, Endpoint, KeptConnection, LoadError
 from loadtest.bench.processes import Session, StartError, child_environment
 
 BURST = 8
-# Frames that the upstream sends after those of content: usage and [DONE].
+# The last of the frames of a stream has no content; those behind it (usage and [DONE], say) close it.
 CLOSING_FRAMES = 2
 STOCK_INTERVAL_MS = 1
 START_TIMEOUT_S = 120.0
@@ -45,6 +48,9 @@ CONTROL_TIMEOUT_S = 60.0
 # A gateway is at rest when two readings of its counter differ by less.
 READ_ATTEMPTS = 20
 REST_INSTRUCTIONS = 5000
+# Numbered content, as frames.h writes it.
+_CONTENT = re.compile(rb'"w\d{6} "')
+CONTENT_BYTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,12 @@ class Amounts:
 
 # The kinds of counts.TITLES by the number of frames that arrive together; 0: whole answers.
 BURSTS: Mapping[str, int] = {"whole": 0, "back_to_back": BURST, "paced": 1}
+# The dialects of counts.DIALECT_TITLES: the one that the client speaks, and a model of a provider that speaks
+# it or, for translations, chats only.
+ASKED: Mapping[str, tuple[Dialect, str]] = {
+    "messages": ("messages", "anthropic/bench-model"),
+    "messages-from-chat": ("messages", "groq/bench-model"),
+}
 AMOUNTS = Amounts(200, 1200)
 QUICK_AMOUNTS = Amounts(16, 64)
 
@@ -133,59 +145,64 @@ class LockStepClient:
         self._connection.close()
         self._upstream.close()
 
-    def load(self, burst: int, amount: int) -> None:
-        """`amount` whole answers if `burst` is 0, else one stream with that many frames. Raises LoadError."""
+    def load(self, kind: str, amount: int) -> None:
+        """`amount` whole answers, or one stream with that many frames. Raises LoadError."""
+        dialect, _, unit = kind.rpartition("/")
+        endpoint = self._endpoint.spoken(*ASKED[dialect]) if dialect else self._endpoint
+        burst = BURSTS[unit]
         if not burst:
             for _ in range(amount):
-                self._send(self._endpoint.path, is_stream=False).read()
+                self._send(endpoint, is_stream=False).read()
         elif self._has_upstream:
-            self._relayed_stream(burst, amount)
+            self._relayed_stream(endpoint, burst, amount)
         else:
             interval_ms = STOCK_INTERVAL_MS if burst == 1 else 0
-            response = self._send(f"/frames/{amount}/{interval_ms}", is_stream=True)
-            _expect(response.read().count(b"\n\n"), amount)
+            endpoint = dataclasses.replace(endpoint, path=f"/frames/{amount}/{interval_ms}")
+            _expect(self._send(endpoint, is_stream=True).read().count(b"\n\n"), amount)
 
-    def _relayed_stream(self, burst: int, amount: int) -> None:
+    def _relayed_stream(self, endpoint: Endpoint, burst: int, amount: int) -> None:
         self._fixture.script(frames=amount, burst=burst, step=1)
-        response = self._send(self._endpoint.path, is_stream=True)
-        frames = FrameCounter()
+        response = self._send(endpoint, is_stream=True)
+        content = ContentCounter()
         total = amount + CLOSING_FRAMES
-        wanted = min(burst, total)
+        sent = min(burst, total)
         while True:
-            while frames.count < wanted and (data := response.read1(65536)):
-                frames.feed(data)
-            _expect(frames.count, wanted)
-            if wanted == total:
+            wanted = min(sent, amount - 1)
+            while content.count < wanted and (data := response.read1(65536)):
+                content.feed(data)
+            _expect(content.count, wanted)
+            if sent == total:
                 break
-            wanted = min(wanted + burst, total)
+            sent = min(sent + burst, total)
             self._upstream.send(STEP).read()
         response.read()
 
-    def _send(self, path: str, *, is_stream: bool) -> HTTPResponse:
-        endpoint = dataclasses.replace(self._endpoint, path=path)
+    def _send(self, endpoint: Endpoint, *, is_stream: bool) -> HTTPResponse:
         response = self._connection.send(endpoint.request(endpoint.body(is_stream=is_stream)))
         if response.status != 200:
             raise LoadError(f"status {response.status}: {response.read()[:200].decode(errors='replace')}")
         return response
 
 
-class FrameCounter:
-    """Counts the ends of frames in a stream that may be cut anywhere."""
+class ContentCounter:
+    """Counts the pieces of numbered content in a stream that may be cut anywhere.
+
+    A piece is a JSON string of its own. Text that repeats all of the content at the end does not count.
+    """
 
     def __init__(self) -> None:
         self.count = 0
-        self._is_after_newline = False
+        self._tail = b""
 
     def feed(self, data: bytes) -> None:
-        joined = b"\n" + data if self._is_after_newline else data
-        ends = joined.count(b"\n\n")
-        self.count += ends
-        self._is_after_newline = data.endswith(b"\n") and not joined.endswith(b"\n\n")
+        joined = self._tail + data
+        self.count += len(_CONTENT.findall(joined))
+        self._tail = joined[1 - CONTENT_BYTES :]
 
 
 def _expect(count: int, wanted: int) -> None:
     if count != wanted:
-        raise LoadError(f"{count} frames instead of {wanted}")
+        raise LoadError(f"{count} pieces of content instead of {wanted}")
 
 
 def under_callgrind(launch: Launch, scratch: Path) -> Launch:
@@ -200,7 +217,14 @@ def under_callgrind(launch: Launch, scratch: Path) -> Launch:
     return Launch((found("valgrind"), *options, *launch.argv), launch.endpoint, env, START_TIMEOUT_S)
 
 
-def count_gateway(fixture: Fixture, name: str, amounts: Amounts) -> dict[str, float]:
+def kinds(*, dialects: bool) -> list[str]:
+    """The kinds that are counted of the proxy: of chats and, where wanted, of the other dialects."""
+    return [*BURSTS, *(f"{dialect}/{unit}" for dialect in ASKED for unit in BURSTS if dialects)]
+
+
+def count_gateway(
+    fixture: Fixture, name: str, amounts: Amounts, *, dialects: bool = False
+) -> dict[str, float]:
     """Instructions per unit of each kind. Raises StartError or LoadError."""
     fixture.script()
     launch = under_callgrind(SINGLE_PROCESS[name](fixture.paths, free_port()), fixture.paths.scratch)
@@ -210,17 +234,18 @@ def count_gateway(fixture: Fixture, name: str, amounts: Amounts) -> dict[str, fl
     try:
         counter = CallgrindCounter(running.session, fixture.paths.scratch)
         counter.start()
-        return {kind: _per_unit(counter, client, burst, amounts) for kind, burst in BURSTS.items()}
+        counted = kinds(dialects=dialects and name == JUDGED)
+        return {kind: _per_unit(counter, client, kind, amounts) for kind in counted}
     finally:
         client.close()
         running.session.stop()
 
 
-def _per_unit(counter: CallgrindCounter, client: LockStepClient, burst: int, amounts: Amounts) -> float:
-    client.load(burst, amounts.few)  # warm-up
+def _per_unit(counter: CallgrindCounter, client: LockStepClient, kind: str, amounts: Amounts) -> float:
+    client.load(kind, amounts.few)  # warm-up
     readings = [counter.settled()]
     for amount in (amounts.few, amounts.many):
-        client.load(burst, amount)
+        client.load(kind, amount)
         readings.append(counter.settled())
     start, after_few, after_many = readings
     return amounts.per_unit(after_few - start, after_many - after_few)

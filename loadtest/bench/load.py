@@ -7,17 +7,24 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
+from typing import Literal
 
 from loadtest.bench.cases import Case
 from loadtest.bench.processes import child_environment, pinned
 
 HERE = Path(__file__).parent
 Metrics = dict[str, float]
+Dialect = Literal["chat", "messages", "responses"]
+PATHS: Mapping[Dialect, str] = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+}
 # The longest a stream may take, and the longest a client may run past its time.
 STREAM_TIMEOUT_S = 25
 OVERTIME_S = 35
@@ -31,14 +38,20 @@ class LoadError(Exception):
 class Endpoint:
     """The address of a gateway, and the form of its requests.
 
-    `is_exact`: its streams are the upstream's, byte for byte; else only the content is compared.
+    `is_exact`: its streams are the upstream's, byte for byte; else only the content is compared. `dialect` is
+    the API of the requests; `spoken` returns the endpoint for another one.
     """
 
     port: int
     model: str = "bench-model"
     headers: tuple[tuple[str, str], ...] = ()
-    path: str = "/v1/chat/completions"
+    path: str = PATHS["chat"]
     is_exact: bool = True
+    dialect: Dialect = "chat"
+
+    def spoken(self, dialect: Dialect, model: str) -> Endpoint:
+        """The same gateway, asked for `model` in another dialect."""
+        return replace(self, path=PATHS[dialect], dialect=dialect, model=model)
 
     def all_headers(self) -> dict[str, str]:
         return {
@@ -48,13 +61,18 @@ class Endpoint:
         }
 
     def body(self, *, is_stream: bool, size_bytes: int = 0) -> bytes:
-        """A request of about 250 bytes; padded to `size_bytes` with a long system message if that is more."""
+        """A request of about 250 bytes; a chat is padded to `size_bytes` with a long system message."""
         question = "How do I distinguish a slow gateway from a slow provider? Answer in two sentences."
         system = "You are a patient engineer."
         fields: dict[str, object] = {"model": self.model, "stream": is_stream}
-        if is_stream:
+        if is_stream and self.dialect == "chat":
             fields["stream_options"] = {"include_usage": True}
         fields["temperature"] = 0.7
+        if self.dialect == "messages":
+            asked = {"max_tokens": 500, "system": system, "messages": [{"role": "user", "content": question}]}
+            return json.dumps({**fields, **asked}).encode()
+        if self.dialect == "responses":
+            return json.dumps({**fields, "instructions": system, "input": question}).encode()
         fields["messages"] = [{"role": "system", "content": system}, {"role": "user", "content": question}]
         missing = size_bytes - len(json.dumps(fields))
         if missing > 0:

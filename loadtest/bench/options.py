@@ -24,6 +24,7 @@ class Options:
     is_quick: bool
     peers: tuple[str, ...]
     counts_instructions: bool
+    counts_dialects: bool
     saves_baseline: bool
     baseline: Path
     cache: Path
@@ -45,6 +46,9 @@ def parsed(arguments: Sequence[str]) -> Options | None:
         action="store_true",
         help="count instructions with callgrind instead of measuring times; exit code 1 if a ratio of the"
         f" proxy to the stock Sanic app exceeds the baseline's by more than {100 * counts.TOLERANCE:.0f} %%",
+    )
+    parser.add_argument(
+        "--dialects", action="store_true", help="with --instructions: count the other dialects as well"
     )
     parser.add_argument("--save-baseline", action="store_true", help="also write the figures to the baseline")
     parser.add_argument(
@@ -78,6 +82,7 @@ def parsed(arguments: Sequence[str]) -> Options | None:
         given.quick,
         peers,
         given.instructions,
+        given.dialects,
         given.save_baseline,
         given.baseline.resolve(),
         given.cache.resolve(),

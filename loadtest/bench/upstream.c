@@ -6,6 +6,8 @@
  *
  *     POST .../chat/completions   whole, or a stream if the body has "stream":true; the usage frame only
  *                                 if it has "include_usage":true; with /v2/ in the path in Straico's shape
+ *     POST .../messages, .../responses
+ *                                 the same answer in Anthropic's Messages and OpenAI's Responses
  *     GET  .../models, /health    a short list; 200
  *     POST /control?frames=100&interval_ms=0&delay_ms=0&hold=0&burst=1&step=0
  *                                 for later requests: frames of a stream, the wait before each (0: back to
@@ -19,6 +21,7 @@
  * Requests are framed by Content-Length. It ends with its parent.
  */
 #define _GNU_SOURCE
+#include "dialects.h"
 #include "frames.h"
 
 #include <errno.h>
@@ -75,8 +78,10 @@ struct conn {
 static struct {
     int frames, interval_ms, delay_ms, hold, burst, step;
 } settings = {100, 0, 0, 0, 1, 0};
-static const script *scripts[2]; /* without and with usage */
-static text whole_answer, straico_answer, models, fine, missing, length_required, stream_head;
+static const script *scripts[2]; /* of chats, without and with usage */
+static const script *message_script, *response_script;
+static text whole_answer, straico_answer, whole_message, whole_response;
+static text models, fine, missing, length_required, stream_head;
 static list delayed, paced, eager, stepping;
 static int epoll_fd;
 
@@ -161,12 +166,35 @@ static const script *make_script(int count, int usage) {
     return s;
 }
 
+static const script *make_unit_script(int count, int is_response) {
+    script *s = malloc(sizeof *s);
+    size_t room = 4096 + 2 * 8 * (size_t)count; /* a unit has all of the content twice at most */
+    char *unit = malloc(room), *content = calloc(1, room), *end = content;
+    for (int i = 0; i < count - 1; i++) end += sprintf(end, "w%06d ", i);
+    s->count = count + CLOSING_UNITS;
+    s->frames = malloc((size_t)s->count * sizeof *s->frames);
+    for (int i = 0; i < s->count; i++) {
+        if (is_response)
+            write_response_unit(unit, room, i, count, content);
+        else
+            write_message_unit(unit, room, i, count);
+        s->frames[i] = as_chunk(unit, i == s->count - 1 ? "\r\n0\r\n\r\n" : "\r\n");
+    }
+    make_contiguous(s);
+    free(unit);
+    free(content);
+    return s;
+}
+
+#define ANSWER                                                                                              \
+    "A gateway earns its place by what it takes away: one address instead of thirty, one key, one shape of " \
+    "error. What it adds, in time and in memory, should be too little to find."
+
 #define COMPLETION                                                                                          \
     "{\"id\":\"chatcmpl-bench7d41f0c3a9e6\",\"object\":\"chat.completion\",\"created\":1700000000,"         \
     "\"model\":\"bench-model\",\"system_fingerprint\":\"fp_bench00001\",\"choices\":[{\"index\":0,"         \
-    "\"message\":{\"role\":\"assistant\",\"content\":\"A gateway earns its place by what it takes away: one " \
-    "address instead of thirty, one key, one shape of error. What it adds, in time and in memory, should "   \
-    "be too little to find.\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"stop\"}],"            \
+    "\"message\":{\"role\":\"assistant\",\"content\":\"" ANSWER "\",\"refusal\":null},"                      \
+    "\"logprobs\":null,\"finish_reason\":\"stop\"}],"                                                       \
     "\"usage\":{\"prompt_tokens\":31,\"completion_tokens\":38,\"total_tokens\":69,"                         \
     "\"prompt_tokens_details\":{\"cached_tokens\":0}}"
 
@@ -174,6 +202,8 @@ static void prepare(void) {
     whole_answer = response("200 OK", COMPLETION "}");
     straico_answer = response("200 OK", COMPLETION ",\"price\":{\"input\":0.31,\"output\":0.76,\"total\":1.07},"
                                                    "\"words\":{\"input\":24,\"output\":33,\"total\":57}}");
+    whole_message = response("200 OK", MESSAGE(ANSWER));
+    whole_response = response("200 OK", RESPONSE(ANSWER));
     models = response("200 OK", "{\"object\":\"list\",\"data\":[{\"id\":\"bench-model\",\"object\":\"model\","
                                 "\"created\":1700000000,\"owned_by\":\"bench\"}]}");
     fine = response("200 OK", "{\"status\":\"ok\"}");
@@ -189,6 +219,8 @@ static void rebuild(void) {
     built = settings.frames;
     scripts[0] = make_script(built, 0);
     scripts[1] = make_script(built, 1);
+    message_script = make_unit_script(built, 0);
+    response_script = make_unit_script(built, 1);
 }
 
 /* ---- connections */
@@ -329,6 +361,12 @@ static void route(conn *c, const char *line, const char *body, size_t size) {
     } else if (!strncmp(line, "POST", 4) && strstr(line, "/chat/completions")) {
         c->answer = strstr(line, "/v2/") ? &straico_answer : &whole_answer;
         if (has_true(body, size, "\"stream\"")) c->script = scripts[has_true(body, size, "\"include_usage\"")];
+    } else if (!strncmp(line, "POST", 4) && strstr(line, "/messages")) {
+        c->answer = &whole_message;
+        if (has_true(body, size, "\"stream\"")) c->script = message_script;
+    } else if (!strncmp(line, "POST", 4) && strstr(line, "/responses")) {
+        c->answer = &whole_response;
+        if (has_true(body, size, "\"stream\"")) c->script = response_script;
     } else if (strstr(line, "/models")) {
         c->answer = &models;
     } else if (strstr(line, "/health")) {

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from loadtest.bench import instructions
-from loadtest.bench.counts import TITLES
+from loadtest.bench.counts import DIALECT_TITLES, TITLES
 from loadtest.bench.fixture import Fixture, opened
-from loadtest.bench.instructions import Amounts, FrameCounter
+from loadtest.bench.instructions import Amounts, ContentCounter
 from loadtest.bench.load import LoadError
 from loadtest.bench.options import ROOT
 from tests.support.callgrind import installed, needs_callgrind
@@ -41,16 +41,31 @@ def test_the_fixed_part_of_a_load_cancels_out() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-def test_frames_are_counted_wherever_the_stream_is_cut(size: int) -> None:
-    stream = b"data: a\n\n: comment\n\ndata: b\ndata: c\n\ndata: [DONE]\n\n"
-    counter = FrameCounter()
+def test_content_is_counted_wherever_the_stream_is_cut(size: int) -> None:
+    stream = b'data: {"text":"w000000 "}\n\ndata: {"delta":"w000001 "}\n\n: ping\n\ndata: "w000002 "\n\n'
+    counter = ContentCounter()
     for at in range(0, len(stream), size):
         counter.feed(stream[at : at + size])
-    assert counter.count == 4
+    assert counter.count == 3
+
+
+def test_a_text_that_repeats_all_content_is_not_counted() -> None:
+    counter = ContentCounter()
+    counter.feed(b'{"delta":"w000000 "}{"delta":"w000001 "}{"text":"w000000 w000001 "}')
+    assert counter.count == 2
 
 
 def test_each_kind_has_a_title() -> None:
     assert set(instructions.BURSTS) == set(TITLES)
+    assert set(instructions.ASKED) == set(DIALECT_TITLES)
+
+
+def test_other_dialects_are_counted_where_they_are_wanted() -> None:
+    assert instructions.kinds(dialects=False) == list(TITLES)
+    counted = instructions.kinds(dialects=True)
+    assert counted[: len(TITLES)] == list(TITLES)
+    assert "messages-from-chat/paced" in counted
+    assert len(counted) == len(TITLES) * (1 + len(DIALECT_TITLES))
 
 
 @pytest.mark.slow
@@ -66,6 +81,14 @@ def test_the_stock_app_is_counted_for_every_kind(fixture: Fixture) -> None:
 def test_the_proxy_relays_every_frame_in_lock_step(fixture: Fixture) -> None:
     counted = instructions.count_gateway(fixture, "proxy", SMALL)
     assert counted["whole"] > counted["paced"] > counted["back_to_back"] > 0
+
+
+@pytest.mark.slow
+@needs_callgrind
+def test_the_proxy_is_counted_in_every_dialect(fixture: Fixture) -> None:
+    counted = instructions.count_gateway(fixture, "proxy", Amounts(2, 12), dialects=True)
+    assert list(counted) == instructions.kinds(dialects=True)
+    assert all(count > 0 for count in counted.values())
 
 
 @needs_callgrind
