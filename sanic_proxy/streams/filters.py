@@ -120,8 +120,17 @@ class FilterChain(StreamFilter):
 
     @override
     def feed(self, data: bytes) -> bytes:
-        frames = self._translated(self._first.feed(data), is_last=self._first.is_done)
-        self._note()
+        first, then = self._first, self._then
+        passed = first.feed(data)
+        if first.is_done:
+            frames = self._translated(passed, is_last=True)
+        else:
+            frames = then.feed(passed) if passed else b""
+        if first.is_done or then.is_done or first.failure is not None or then.failure is not None:
+            self._note()
+        else:
+            self.usage = first.usage or then.usage
+            self.dropped_frames = first.dropped_frames + then.dropped_frames
         return frames
 
     @override

@@ -99,6 +99,14 @@ class FrameSplitter:
         self._at_start = False
         return frames
 
+    def whole_frames(self, data: bytes) -> list[Frame] | None:
+        """The frames of `data` as `feed` returns them, if `data` is nothing but whole ones, else None."""
+        if (payloads := self.plain_payloads(data)) is not None:
+            return [Frame(encode(payload), payload) for payload in payloads]
+        if (events := self.event_payloads(data)) is not None:
+            return [Frame(encode(payload), payload, name) for name, payload in events if payload]
+        return None
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes. Raises FrameTooLarge."""
         tail = self._tail

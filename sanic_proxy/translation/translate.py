@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from typing_extensions import override
@@ -12,7 +12,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.translation.collect import AnswerCollector
-from sanic_proxy.translation.conversation import Answer, Conversation, Reasoning
+from sanic_proxy.translation.conversation import Answer, Conversation, Event, Reasoning
 from sanic_proxy.translation.format import Collector, Format, StreamReader, StreamWriter, TargetTraits
 from sanic_proxy.translation.tool_names import EventRestorer, restored_parts
 
@@ -57,11 +57,8 @@ class Translation:
 
     def stream_filter(self) -> StreamFilter:
         """A filter for one stream of the target, behind the guard of the target's dialect."""
-        return TranslationFilter(
-            self.target.reader(self.traits),
-            self._client.writer(self._asked),
-            EventRestorer(self._originals),
-        )
+        restorer = EventRestorer(self._originals) if self._originals else None
+        return TranslationFilter(self.target.reader(self.traits), self._client.writer(self._asked), restorer)
 
 
 def translated(
@@ -94,11 +91,14 @@ class _Collector(Collector):
 
 
 class TranslationFilter(StreamFilter):
-    """Whole frames of one format -> frames of another one."""
+    """Whole frames of one format -> frames of another one.
+
+    Without a `restorer` no tool has another name for the target than for the client.
+    """
 
     __slots__ = ("_reader", "_restorer", "_splitter", "_writer", "failure")
 
-    def __init__(self, reader: StreamReader, writer: StreamWriter, restorer: EventRestorer) -> None:
+    def __init__(self, reader: StreamReader, writer: StreamWriter, restorer: EventRestorer | None) -> None:
         self._reader = reader
         self._writer = writer
         self._restorer = restorer
@@ -107,12 +107,11 @@ class TranslationFilter(StreamFilter):
 
     @override
     def feed(self, data: bytes) -> bytes:
-        write, restored = self._writer.write, self._restorer.restored
+        read, write = self._reader.read, self._writer.write
         written: list[bytes] = []
         try:
-            for frame in self._splitter.feed(data):
-                for read in self._reader.read(frame):
-                    written += map(write, restored(read))
+            for frame in self._splitter.whole_frames(data) or self._splitter.feed(data):
+                written += map(write, self._restored(read(frame)))
         except errors.ProxyError as exc:
             self.failure = exc
         return b"".join(written)
@@ -123,9 +122,11 @@ class TranslationFilter(StreamFilter):
 
     @override
     def end(self) -> bytes:
-        last = [
-            self._writer.write(event)
-            for read in self._reader.end()
-            for event in self._restorer.restored(read)
-        ]
+        last = map(self._writer.write, self._restored(self._reader.end()))
         return b"".join([*last, self._writer.end()])
+
+    def _restored(self, events: Iterable[Event]) -> Iterable[Event]:
+        restorer = self._restorer
+        if restorer is None:
+            return events
+        return (restored for event in events for restored in restorer.restored(event))

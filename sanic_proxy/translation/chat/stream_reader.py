@@ -8,7 +8,7 @@ end, since servers send both in any order, in several chunks, and behind them mo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -77,13 +77,17 @@ class ChatStreamReader(StreamReader):
         self._usage: Usage | None = None
 
     @override
-    def read(self, frame: sse.Frame) -> Iterator[Event]:
+    def read(self, frame: sse.Frame) -> Iterable[Event]:
         if frame.payload == sse.DONE_PAYLOAD:
-            yield from self.end()
-            return
+            return self.end()
         chunk = codec.loads_tolerant(frame.payload)
         if not isinstance(chunk, dict) or self._is_ended:
-            return
+            return ()
+        if self._part is Text and (text := _plain_text(chunk)) is not None:
+            return (TextDelta(text),)
+        return self._read(chunk)
+
+    def _read(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
         if not self._has_begun:
             self._has_begun = True
             yield Begin(_text(chunk.get("id")), _text(chunk.get("model")), whole(chunk.get("created")))
@@ -243,6 +247,19 @@ class ChatStreamReader(StreamReader):
         if not call.has_begun:
             call.has_begun = True
             yield CallBegin(key, call.id, call.name, call.kind)
+
+
+def _plain_text(chunk: dict[str, Any]) -> str | None:
+    """The text of a chunk that is a further piece of content and nothing else, as nearly all are."""
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        if len(delta) != 1 or choice.get("index") or choice.get("finish_reason") or chunk.get("usage"):
+            return None
+        text = delta["content"]
+        return text if type(text) is str and text and "usage" not in choice else None
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _text(value: object) -> str:

@@ -35,6 +35,8 @@ from sanic_proxy.translation.conversation import (
 from sanic_proxy.translation.format import StreamWriter
 from sanic_proxy.translation.tool_names import function_name
 
+_EMPTY_CONTENT = b'"content":""'
+
 
 class _Call:
     __slots__ = ("index", "is_empty", "kind")
@@ -63,12 +65,22 @@ class ChatStreamWriter(StreamWriter):
         # The text fields that have begun, and the ones among them that another part has interrupted.
         self._begun: set[str] = set()
         self._interrupted: set[str] = set()
+        # A chunk before and behind its content, while that is what was written last: nearly all are these.
+        self._content_ends: tuple[bytes, bytes] | None = None
 
     @override
     def write(self, event: Event) -> bytes:
+        if self._content_ends is not None and type(event) is TextDelta and event.text:
+            head, tail = self._content_ends
+            return head + codec.dumps(event.text) + tail
+        self._content_ends = None
         if isinstance(event, Begin):
             return self._begin(event)
-        return self._opening() + self._written(event)
+        frames = self._opening() + self._written(event)
+        if type(event) is TextDelta and event.text:
+            head, _, tail = self._delta({"content": ""}).partition(_EMPTY_CONTENT)
+            self._content_ends = head + _EMPTY_CONTENT[:-2], tail
+        return frames
 
     @override
     def end(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from typing_extensions import override
@@ -46,17 +46,24 @@ class MessagesReader(StreamReader):
         self._is_reported = False
 
     @override
-    def read(self, frame: sse.Frame) -> Iterator[Event]:
+    def read(self, frame: sse.Frame) -> Iterable[Event]:
         event = codec.loads_tolerant(frame.payload)
         if not isinstance(event, dict):
-            return
+            return ()
+        # Nearly all events are pieces of text, which need no state.
+        if event.get("type") != "content_block_delta":
+            return self._read(event)
+        delta = _object(event, "delta")
+        if delta.get("type") == "text_delta":
+            return (TextDelta(text),) if (text := _text(delta, "text")) else ()
+        return self._delta(_index(event), delta)
+
+    def _read(self, event: Json) -> Iterator[Event]:
         match event.get("type"):
             case "message_start":
                 yield from self._begin(_object(event, "message"))
             case "content_block_start":
                 yield from self._open(event)
-            case "content_block_delta":
-                yield from self._delta(_index(event), _object(event, "delta"))
             case "content_block_stop":
                 yield from self._close(_index(event))
             case "message_delta":
@@ -91,8 +98,6 @@ class MessagesReader(StreamReader):
     def _delta(self, index: int, delta: Json) -> Iterator[Event]:
         block = self._open_blocks.get(index, {})
         match delta.get("type"):
-            case "text_delta" if text := _text(delta, "text"):
-                yield TextDelta(text)
             case "thinking_delta" if text := _text(delta, "thinking"):
                 yield ReasoningDelta(text)
             case "signature_delta":

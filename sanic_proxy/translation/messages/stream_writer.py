@@ -53,6 +53,13 @@ def frame(event: Json) -> bytes:
     return b"event: " + str(event["type"]).encode() + b"\ndata: " + codec.dumps(event) + b"\n\n"
 
 
+_TEXT_HEAD = (
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,'
+    b'"delta":{"type":"text_delta","text":'
+)
+_TEXT_TAIL = b"}}\n\n"
+
+
 @dataclass(slots=True)
 class _Block:
     """A block that is open or waits. `start` is what its start event has; `pieces` are not written yet."""
@@ -115,6 +122,7 @@ class MessagesWriter(StreamWriter):
         "_is_started",
         "_model",
         "_queue",
+        "_text_head",
         "_usage",
     )
 
@@ -129,13 +137,25 @@ class MessagesWriter(StreamWriter):
         self._has_refusal = False
         self._is_started = False
         self._is_over = False
+        # The frame of a delta up to its text, while the only block is an open text: nearly all are these.
+        self._text_head = b""
 
     @override
     def write(self, event: Event) -> bytes:
+        if self._text_head and type(event) is TextDelta and event.text:
+            return self._text_head + codec.dumps(event.text) + _TEXT_TAIL
         if isinstance(event, Begin):
             return self._start(event)
         self._note(event)
-        return self._advance()
+        frames = self._advance()
+        self._text_head = self._delta_head()
+        return frames
+
+    def _delta_head(self) -> bytes:
+        queue = self._queue
+        if len(queue) != 1 or queue[0].type != "text" or queue[0].is_ended:
+            return b""
+        return _TEXT_HEAD % self._index
 
     def _note(self, event: Event) -> None:
         match event:

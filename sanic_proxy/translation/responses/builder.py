@@ -109,6 +109,12 @@ class ResponseBuilder:
                 self._note_usage(usage)
         return [*events, *self._drained()]
 
+    @property
+    def open_message(self) -> MessageItem | None:
+        """The message that is written, if it ends in a text and nothing waits behind it."""
+        item = self._queue[0] if len(self._queue) == 1 else None
+        return item if isinstance(item, MessageItem) and item.has_open_text else None
+
     def annotate(self, annotations: list[Any]) -> None:
         """Add annotations to the text that was the last delta."""
         self._message().annotate(flat_annotations(annotations))

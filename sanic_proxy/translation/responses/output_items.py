@@ -71,7 +71,27 @@ class MessageItem(OutputItem):
         if kind == "refusal":
             self._emit_part("response.refusal.delta", delta=text)
         else:
-            self._emit_part("response.output_text.delta", delta=text, logprobs=[])
+            self._events.append(self.text_event(text))
+
+    def text_event(self, text: str) -> Json:
+        """The event of a piece of text."""
+        return {
+            "type": "response.output_text.delta",
+            "item_id": self.id,
+            "output_index": self.index,
+            "content_index": len(self._parts) - 1,
+            "logprobs": [],
+            "delta": text,
+        }
+
+    @property
+    def has_open_text(self) -> bool:
+        """Whether the events of a text have been taken, and more of it can follow."""
+        return bool(self._pieces) and not self._events and self._parts[-1]["type"] == "output_text"
+
+    def continue_text(self, text: str) -> None:
+        """Add to an open text, without an event for it."""
+        self._pieces.append(text)
 
     def annotate(self, annotations: list[Any]) -> None:
         if self._pieces and self._parts[-1]["type"] == "output_text":

@@ -7,7 +7,7 @@ event that has it. Unknown events are skipped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from typing_extensions import override
@@ -42,10 +42,11 @@ Json = dict[str, Any]
 # The item's index, its list of parts, and the part's index in that.
 _PartKey = tuple[int, str, int]
 
+_TEXT_DELTA = "response.output_text.delta"
 # Events with a piece of a part, and those with the whole part: the list it is in, the name of its index and
 # that of its text.
 _DELTAS: Mapping[str, tuple[str, str]] = {
-    "response.output_text.delta": ("content", "content_index"),
+    _TEXT_DELTA: ("content", "content_index"),
     "response.refusal.delta": ("content", "content_index"),
     "response.reasoning_text.delta": ("content", "content_index"),
     "response.reasoning.delta": ("content", "content_index"),
@@ -93,10 +94,20 @@ class ResponsesStreamReader(StreamReader):
         self._done_items: set[int] = set()
 
     @override
-    def read(self, frame: sse.Frame) -> Iterator[Event]:
+    def read(self, frame: sse.Frame) -> Iterable[Event]:
         event = codec.loads_tolerant(frame.payload)
         if not isinstance(event, dict) or self._is_over:
-            return
+            return ()
+        if event.get("type") == _TEXT_DELTA and self._is_open_text(event):
+            return (TextDelta(event["delta"]),)
+        return self._read_event(frame, event)
+
+    def _is_open_text(self, event: Json) -> bool:
+        """Whether a piece of text continues one that has begun, as nearly all do."""
+        key = _index(event, "output_index"), "content", _index(event, "content_index")
+        return self._read.get(key) is False and not self._has_ended_thought and _is_text(event.get("delta"))
+
+    def _read_event(self, frame: sse.Frame, event: Json) -> Iterator[Event]:
         kind = event.get("type") or frame.event.decode("utf-8", "replace")
         if kind == "error" or (not event.get("type") and error_parser.is_error(event)):
             raise error_parser.error_in_band(event if event.get("error") else {"error": event})
@@ -220,6 +231,10 @@ def _delta(kind: str, text: str) -> Event:
     if kind.startswith("response.reasoning"):
         return ReasoningDelta(text, kind.startswith("response.reasoning_summary"))
     return TextDelta(text)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _index(event: Json, name: str) -> int:

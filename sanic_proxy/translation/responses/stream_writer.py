@@ -9,6 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import event_frame, failed_frames
 from sanic_proxy.streams import sse
 from sanic_proxy.translation.conversation import (
@@ -33,6 +34,10 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.format import StreamWriter
 from sanic_proxy.translation.responses.builder import ResponseBuilder
+from sanic_proxy.translation.responses.output_items import MessageItem
+
+_EMPTY_DELTA = b'"delta":""'
+_TEXT_TAIL = b',"sequence_number":%d}\n\n'
 
 
 class ResponsesStreamWriter(StreamWriter):
@@ -42,15 +47,29 @@ class ResponsesStreamWriter(StreamWriter):
     send it.
     """
 
-    __slots__ = ("_builder", "_end")
+    __slots__ = ("_builder", "_end", "_message", "_text_head")
 
     def __init__(self, asked: Conversation, now: Callable[[], int], *, has_done_marker: bool = False) -> None:
         self._builder = ResponseBuilder(asked, now)
         self._end = sse.DONE if has_done_marker else b""
+        # The message whose text is open, and the frame of a delta up to its text: nearly all are these.
+        self._message: MessageItem | None = None
+        self._text_head = b""
 
     @override
     def write(self, event: Event) -> bytes:
-        return b"".join(map(event_frame, self._builder.apply(event)))
+        builder = self._builder
+        if self._message is not None and type(event) is TextDelta and event.text:
+            self._message.continue_text(event.text)
+            sequence = builder.sequence
+            builder.sequence += 1
+            return self._text_head + codec.dumps(event.text) + _TEXT_TAIL % sequence
+        frames = b"".join(map(event_frame, builder.apply(event)))
+        self._message = builder.open_message
+        if self._message is not None:
+            self._text_head, _, _ = event_frame(self._message.text_event("")).partition(_EMPTY_DELTA)
+            self._text_head += _EMPTY_DELTA[:-2]
+        return frames
 
     @override
     def end(self) -> bytes:
