@@ -71,6 +71,8 @@ BURSTS: Mapping[str, int] = {"whole": 0, "back_to_back": BURST, "paced": 1}
 ASKED: Mapping[str, tuple[Dialect, str]] = {
     "messages": ("messages", "anthropic/bench-model"),
     "messages-from-chat": ("messages", "groq/bench-model"),
+    "responses": ("responses", "openai/bench-model"),
+    "responses-from-chat": ("responses", "groq/bench-model"),
 }
 AMOUNTS = Amounts(200, 1200)
 QUICK_AMOUNTS = Amounts(16, 64)

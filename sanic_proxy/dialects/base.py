@@ -13,9 +13,9 @@ have the right shape as well.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.openai.codec import Span
@@ -40,6 +40,17 @@ class ParsedRequest:
     include_usage: bool = False
     model_span: Span | None = None
     collect_s: float | None = None
+
+
+# The name of reasoning in the history that is not returned, as it is another provider's.
+DROPPED_REASONING = "messages.reasoning"
+
+
+class Prepared(NamedTuple):
+    """The changed fields of a request, and the names of what was removed of it."""
+
+    fields: Mapping[str, Any]
+    dropped: Sequence[str] = ()
 
 
 class Dialect(ABC):
@@ -84,7 +95,7 @@ class Dialect(ABC):
     def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
         """A new filter for a provider's stream: frames pass unchanged, their end and errors are noted."""
 
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Mapping[str, Any] | None:
+    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
         """A request of this dialect without what `provider` must not get; None where nothing is changed."""
         return None
 

@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.dialects.base import Dialect, ParsedRequest, register
+from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
@@ -89,11 +89,14 @@ class MessagesDialect(Dialect):
         return MessagesStreamFilter()
 
     @override
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Mapping[str, Any] | None:
+    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
         if b'"signature"' not in body and b"redacted_thinking" not in body:
             return None
         prepared = with_own_reasoning(fields, provider)
-        return None if prepared is fields else prepared
+        if prepared is fields:
+            return None
+        is_shorter = _block_count(prepared) < _block_count(fields)
+        return Prepared(prepared, (DROPPED_REASONING,) if is_shorter else ())
 
     @override
     def collector(self) -> Collector:
@@ -103,6 +106,11 @@ class MessagesDialect(Dialect):
     def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
         usage = answers.checked_message(body).get("usage")
         return usage_of(usage).as_chat() if isinstance(usage, dict) else None
+
+
+def _block_count(fields: Mapping[str, Any]) -> int:
+    contents = (message.get("content") for message in fields["messages"] if isinstance(message, dict))
+    return sum(len(content) for content in contents if isinstance(content, list))
 
 
 def _type_of(error: ProxyError) -> str:

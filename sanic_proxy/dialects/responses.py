@@ -12,7 +12,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.dialects.base import Dialect, ParsedRequest, register
+from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.openai import codec
@@ -64,11 +64,14 @@ class ResponsesDialect(Dialect):
         return ResponsesStreamFilter()
 
     @override
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Mapping[str, Any] | None:
+    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
         if not may_need_change(body):
             return None
         prepared = with_own_items(fields, provider)
-        return None if prepared is fields else prepared
+        if prepared is fields:
+            return None
+        is_shorter = len(prepared["input"]) < len(fields["input"])
+        return Prepared(prepared, (DROPPED_REASONING,) if is_shorter else ())
 
     @override
     def usage_in(self, body: bytes) -> Mapping[str, Any] | None:

@@ -58,7 +58,10 @@ def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) 
 def _prepare(request: ChatRequest, target: Target[ChatProvider]) -> None:
     """Change what a target of the client's own dialect must not get, or gets besides; mostly nothing."""
     provider, options = target.provider, target.options
-    changed = request.wire.prepared(request.body, request.fields, provider.name)
+    changed: Mapping[str, Any] | None = None
+    if (prepared := request.wire.prepared(request.body, request.fields, provider.name)) is not None:
+        changed = prepared.fields
+        request.drop(prepared.dropped)
     if options.changes_requests:
         changed = with_options(request.fields if changed is None else changed, options)
     if request.collect_s is not None:

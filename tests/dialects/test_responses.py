@@ -60,7 +60,10 @@ def test_the_guard_is_the_one_of_the_api() -> None:
 
 def test_foreign_reasoning_is_removed_from_a_native_request() -> None:
     fields = {"model": "m", "input": [{"type": "reasoning", "encrypted_content": wrapped("acme", "x")}]}
-    assert RESPONSES.prepared(json.dumps(fields).encode(), fields, "openai") == {"model": "m", "input": []}
+    assert RESPONSES.prepared(json.dumps(fields).encode(), fields, "openai") == (
+        {"model": "m", "input": []},
+        ("messages.reasoning",),
+    )
     assert RESPONSES.prepared(b"{}", {"model": "m"}, "openai") is None
 
 

@@ -6,7 +6,7 @@ rejected. A value without an effect (the default, or null) is ignored in both ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,6 +76,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("prompt_cache_retention", "dropped", _UNSUPPORTED),
     Parameter("web_search_options", "dropped", _UNSUPPORTED),
 )
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "reasoning_details")
 _BY_NAME: Mapping[str, Parameter] = {row.name: row for row in PARAMETERS}
 _SUPPORTED = frozenset(row.name for row in PARAMETERS if row.handling in {"passed", "emulated"})
 
@@ -86,6 +87,31 @@ def dropped_params(fields: Mapping[str, object]) -> list[str]:
     Raises InvalidRequest for a rejected one.
     """
     return [name for name, value in fields.items() if name not in _SUPPORTED and _is_dropped(name, value)]
+
+
+def dropped_parts(messages: object) -> list[str]:
+    """The names of what messages have and Straico cannot get, each once: `messages.image.detail`, say."""
+    listed = messages if isinstance(messages, list) else []
+    names = (
+        name for message in listed if isinstance(message, dict) for name in _parts_without_place(message)
+    )
+    return list(dict.fromkeys(names))
+
+
+def _parts_without_place(message: Mapping[str, object]) -> Iterator[str]:
+    if message.get("name") and message.get("role") not in {"tool", "function"}:
+        yield "messages.name"
+    content = message.get("content")
+    for part in (message, *(content if isinstance(content, list) else ())):
+        if not isinstance(part, dict):
+            continue
+        if part.get("cache_control"):
+            yield "messages.cache_control"
+        image = part.get("image_url")
+        if isinstance(image, dict) and image.get("detail") not in {None, "auto"}:
+            yield "messages.image.detail"
+    if any(message.get(name) for name in _REASONING):
+        yield "messages.reasoning"
 
 
 def _is_dropped(name: str, value: object) -> bool:

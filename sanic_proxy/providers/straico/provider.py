@@ -63,7 +63,8 @@ class StraicoProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        request.drop(parameters.dropped_params(request.fields))
+        fields = request.fields
+        request.drop([*parameters.dropped_params(fields), *parameters.dropped_parts(fields.get("messages"))])
         if request.is_streaming:
             _head_of(request)  # while the conversation is still here
         plan = build_plan(request.fields, request.upstream_model)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.conversation import (
     Audio,
@@ -78,6 +79,8 @@ def write_request(conversation: Conversation, target: TargetTraits) -> WrittenRe
         "prompt_cache_key": conversation.prompt_cache_key,
         "metadata": _metadata(conversation.metadata, items.dropped),
     }
+    if "n" in conversation.extras:
+        raise InvalidRequest("This model gives one answer at a time: `n` must be 1", param="n")
     items.dropped |= {name: True for name in _DROPPED if getattr(conversation, name) not in (None, [])}
     return WrittenRequest(
         {name: value for name, value in fields.items() if value is not None},

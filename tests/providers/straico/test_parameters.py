@@ -13,6 +13,7 @@ from sanic_proxy.providers.straico.parameters import (
     PARAMETERS,
     Parameter,
     dropped_params,
+    dropped_parts,
 )
 
 PAGE = (Path(__file__).parents[3] / "scripts/docs/straico.md").read_text("utf-8")
@@ -67,3 +68,30 @@ def test_parameters_that_change_the_form_of_the_answer_are_rejected(name: str, v
     with pytest.raises(InvalidRequest) as caught:
         dropped_params({name: value})
     assert caught.value.param == name
+
+
+def test_parts_of_messages_that_straico_cannot_get_are_named() -> None:
+    mark = {"type": "ephemeral"}
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "high"}}
+    messages = [
+        {"role": "user", "name": "ann", "content": [{"type": "text", "text": "hi", "cache_control": mark}]},
+        {"role": "user", "content": [image]},
+        {"role": "assistant", "content": "ok", "reasoning_content": "hm"},
+    ]
+    named = ["messages.name", "messages.cache_control", "messages.image.detail", "messages.reasoning"]
+    assert dropped_parts(messages) == named
+    assert dropped_parts([{"role": "assistant", "content": "ok", "reasoning_details": [{}]}]) == [named[-1]]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": None, "reasoning": None}],
+        [{"role": "function", "name": "f", "content": "1"}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u", "detail": "auto"}}]}],
+        [{"role": "user", "content": [{"type": "image_url", "image_url": "u"}, "x", None]}, 7],
+        None,
+    ],
+)
+def test_nothing_else_of_messages_is_named(messages: Any) -> None:
+    assert dropped_parts(messages) == []

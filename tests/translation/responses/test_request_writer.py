@@ -14,6 +14,7 @@ from openai.types.responses import Tool as OpenAITool
 from openresponses_types.types import CreateResponseBody
 from pydantic import TypeAdapter
 
+from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.translation.conversation import (
     Audio,
     Conversation,
@@ -397,3 +398,10 @@ def test_what_is_written_is_read_back(conversation: Conversation) -> None:
     written = FORMAT.write_request(conversation, TargetTraits("responses:", "gpt"))
     assert written.dropped == ()
     assert FORMAT.read_request(written.fields).turns == conversation.turns
+
+
+def test_several_answers_cannot_be_requested() -> None:
+    conversation = Conversation("gpt", [Turn("user", [Text("hi")])], extras={"n": 2})
+    with pytest.raises(InvalidRequest) as caught:
+        FORMAT.write_request(conversation, TARGET)
+    assert caught.value.param == "n"
