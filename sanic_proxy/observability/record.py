@@ -54,8 +54,8 @@ class Attempt:
         what = self.status or self.outcome
         if self.started is None or self.ended is None:
             return f"{self.target} {what}"
-        rest = "" if self.resumed_at is None else f" from {self.resumed_at}"
-        return f"{self.target} {what} {round(1000 * (self.ended - self.started))}ms{rest}"
+        text = f"{self.target} {what} {round(1000 * (self.ended - self.started))}ms"
+        return text if self.resumed_at is None else f"{text} from {self.resumed_at}"
 
     __str__ = text
 
