@@ -1,4 +1,4 @@
-"""The agents, the providers they are driven through, and what they are known to get wrong. Data.
+"""The agents, the providers they are driven through, and their known gaps. Data.
 
 Keys of `errors`, `not_for` and `gaps` are a scenario, or `scenario/provider` for one of its rows.
 """
@@ -36,8 +36,8 @@ STRAICO = Provider("straico", StraicoShape(), "openai/agent")
 class Agent(Package):
     """One agent, pinned by `scripts/requirements/clients/<name>.json`.
 
-    The provider `native` speaks the agent's own API, the proxy translates for the others. In the scenarios of
-    `errors` the agent has to fail, and to show that text.
+    The provider `native` speaks the agent's own API; for the others the proxy translates. In the scenarios of
+    `errors` the agent must fail and show that text.
     """
 
     program: Program
@@ -49,7 +49,7 @@ class Agent(Package):
     gaps: Mapping[str, str] = field(default_factory=dict)
 
 
-_REPEATS = "the agent repeats its requests for minutes, whatever the error says"
+_REPEATS = "the agent repeats its requests for minutes, regardless of the error"
 _NO_END = {"quota": _REPEATS, "late-quota": _REPEATS, "cut-always": _REPEATS}
 _STRAICO_QUOTA = "daily API limit"
 _NO_CONTEXT = {"context": "the agent counts tokens by itself"}

@@ -1,4 +1,4 @@
-"""One agent through one scenario: a run without a terminal in a new home, judged when it has ended."""
+"""One run of an agent, without a terminal, in a new home directory: a scenario with a provider."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ MIN_TOKEN_COUNTS = 10
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Where the agents send their requests, and the client's key there.
+    """The address for the agents' requests, and the client's key.
 
-    With `is_direct` that is the upstream itself: what fails then is no fault of the proxy.
+    With `is_direct` it is the upstream's own address: a failure is then not caused by the proxy.
     """
 
     url: str
@@ -43,7 +43,7 @@ class Access:
 def drive(
     agent: Agent, folder: Path, scenario: Scenario, provider: Provider, upstream: Upstream, access: Access
 ) -> tuple[list[str], str]:
-    """What is wrong with one run, and its record: the output, and the requests that the upstream saw."""
+    """The faults of one run, and its record: the output and the upstream requests."""
     noticed = Noticed()
     with tempfile.TemporaryDirectory() as directory:
         home, work = Path(directory, "home"), Path(directory, "work")
@@ -73,7 +73,7 @@ def drive(
 
 
 def run(launch: Launch, home: Path, work: Path) -> Ended:
-    """Run a program to its end, for LIMIT_S at most; nothing that it started outlives it."""
+    """Run a program for at most LIMIT_S seconds, and kill its process group afterwards."""
     variables = {**environment({}, home), **launch.variables}
     process = subprocess.Popen(
         launch.command,
@@ -100,7 +100,7 @@ def run(launch: Launch, home: Path, work: Path) -> Ended:
 
 
 def script(scenario: Scenario, turns: Sequence[Turn], shape: Shape, noticed: Noticed) -> Script:
-    """The upstream's part: the turn that is due after the rounds of calls that the request holds."""
+    """The upstream's script: it answers with the turn after the rounds of calls in the request."""
 
     async def answer(exchange: Exchange) -> None:
         seen = exchange.seen
@@ -141,7 +141,7 @@ def script(scenario: Scenario, turns: Sequence[Turn], shape: Shape, noticed: Not
 
 
 def header_faults(requests: Sequence[Seen], shape: Shape, client_key: str) -> Iterator[str]:
-    """Headers of upstream requests that are not the provider's, and the client's key in any part."""
+    """Headers that do not belong to the provider's API, and the client's key anywhere."""
     for seen in requests:
         for name, value in seen.headers:
             if name.lower() not in shape.headers:

@@ -1,4 +1,4 @@
-"""How each agent program is set up, started without a terminal, and which tools it offers to the model."""
+"""The agent programs: their settings, their command lines and the tools that they offer to the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.clients.agents.shapes.base import Call, Turn
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one run takes place.
+    """The directories, address, key and model of one run.
 
     `folder` is the program's installation, `url` the proxy's address without `/v1`. `mcp_server` is the
     command of an MCP server that the program is to start; empty for none.
@@ -44,7 +44,7 @@ class Program(ABC):
 
     @abstractmethod
     def launch(self, place: Place, prompt: str) -> Launch:
-        """Write the program's settings, and say how to start it. It may use all its tools unasked."""
+        """Write the program's settings; its command. All its tools are allowed without confirmation."""
 
     @abstractmethod
     def shell(self, command: str) -> Call:
@@ -56,7 +56,7 @@ class Program(ABC):
 
     @abstractmethod
     def add(self, a: int, b: int) -> Sequence[Turn]:
-        """Turns that call the tool `add` of the MCP server, the program's own search for it included."""
+        """Turns that call the tool `add` of the MCP server, after a search for it if the program has one."""
 
 
 class ClaudeCode(Program):
@@ -90,7 +90,7 @@ class ClaudeCode(Program):
     @override
     def edit(self, path: Path, old: str, new: str) -> Sequence[Turn]:
         change = {"file_path": str(path), "old_string": old, "new_string": new}
-        # It edits only files that it has read.
+        # Only files that were read can be edited.
         read = Call("Read", {"file_path": str(path)})
         return [Turn(calls=(read,)), Turn(calls=(Call("Edit", change),))]
 
@@ -158,7 +158,7 @@ class OpenCode(Program):
 
     @override
     def launch(self, place: Place, prompt: str) -> Launch:
-        # Two builds are installed: one needs no new processor.
+        # Two builds are installed; the last one, `baseline`, runs on any processor.
         binary = max(place.folder.glob("node_modules/opencode-*/bin/opencode"))
         settings: dict[str, Any] = {
             "provider": {
@@ -182,7 +182,7 @@ class OpenCode(Program):
             "OPENCODE_DISABLE_MODELS_FETCH": "1",
             "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
         }
-        # With a title given, the model is not asked for one.
+        # Without a title, the program requests one from the model.
         return Launch([str(binary), "run", "--auto", "--title", "A task", prompt], variables)
 
     @override
@@ -209,7 +209,7 @@ class QwenCode(Program):
             "general": {"disableAutoUpdate": True, "enableAutoUpdate": False},
             "privacy": {"usageStatisticsEnabled": False},
             "telemetry": {"enabled": False},
-            # It would let the model look for memories when the task is done.
+            # Otherwise a second conversation extracts memories after the task.
             "memory": {"enableManagedAutoMemory": False},
         }
         if place.mcp_server:

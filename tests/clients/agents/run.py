@@ -21,7 +21,7 @@ WORKERS = 2
 
 
 def proxy_settings(upstream: Upstream) -> dict[str, str]:
-    """All the providers, each at the path of its shape."""
+    """All providers, each at the path of its shape."""
     return {
         **provider_settings(upstream),
         "SANIC_PROXY_API_KEYS": KEY,
@@ -37,14 +37,14 @@ def proxy_settings(upstream: Upstream) -> dict[str, str]:
 def cells(
     agent: Agent, scenarios: Sequence[Scenario], *, is_direct: bool = False
 ) -> Iterator[tuple[Scenario, Provider, str | None]]:
-    """The scenarios of one agent with each provider, and why one does not apply."""
+    """The scenarios of one agent with each provider, and the reason if one does not apply."""
     for scenario in scenarios:
         for provider in (agent.native,) if is_direct else (agent.native, *agent.translated):
             yield scenario, provider, reason(agent.not_for, scenario.name, provider.name)
 
 
 def run_directly(agents: Sequence[Agent], scenarios: Sequence[Scenario]) -> dict[Key, Outcome]:
-    """All scenarios without a proxy: what fails here is a fault of an agent or of the upstream."""
+    """All scenarios without the proxy: a failure is caused by the agent or the scripted upstream."""
     environments.CACHE.mkdir(exist_ok=True)
     upstream = Upstream()
     upstream.start()
@@ -55,7 +55,7 @@ def run_directly(agents: Sequence[Agent], scenarios: Sequence[Scenario]) -> dict
 
 
 def run(agents: Sequence[Agent], scenarios: Sequence[Scenario]) -> tuple[dict[Key, Outcome], str]:
-    """All scenarios through running workers, and what is wrong with the proxy itself."""
+    """All scenarios through running workers, and a fault of the proxy itself, if any."""
     environments.CACHE.mkdir(exist_ok=True)
     upstream = Upstream()
     upstream.start()

@@ -1,4 +1,4 @@
-"""What each agent is given to do, what the upstream answers, and what has to come of it."""
+"""The scenarios: the turns of the model, the faults of the upstream, and the expected outcome."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FINAL = "All of it is done: Grüße aus 東京 🌍."
 FILE = "notes.txt"
 BEFORE, AFTER = "the colour is red", "the colour is blue"
 NO_TURNS: Sequence[Turn] = ()
-# Longer than the proxy waits before it sends a status, and than several of its heartbeats.
+# Longer than the commit delay and several heartbeats.
 SILENCE_S = 1.4
 COMMIT_DELAY_S = 0.5
 HEARTBEAT_S = 0.3
@@ -26,7 +26,7 @@ _TOTAL = ("total-1737",)
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a run ended. `code` is None if it had to be killed."""
+    """The exit code and output of a run. `code` is None if the run was killed at its time limit."""
 
     code: int | None
     output: str
@@ -35,9 +35,9 @@ class Ended:
 
 @dataclass(slots=True)
 class Noticed:
-    """What the upstream saw: the rounds of calls of each request, and what was wrong with them.
+    """The requests that the upstream received: the rounds of calls in each, and their problems.
 
-    Requests without tools (for a title, for instance) and for numbers of tokens are no steps of the task, and
+    Requests without tools (for a title, for instance) and token counts do not belong to the task: they are
     only counted.
     """
 
@@ -52,10 +52,10 @@ class Scenario:
     """One row of the table, or several: each provider has one.
 
     `work` makes the model's turns before the last one, which is the text FINAL. `results` are texts that the
-    results of the calls hold, and `files` what is in the working directory in the end. `shows` is what the
-    agent has to print. `requests` is how many the upstream gets; None where that is the agent's own affair.
-    With `counts_tokens` it also gets requests for numbers of tokens, where its API has them. It is silent for
-    `pause_s` before each answer. `model` replaces the model of the agent.
+    results of the calls contain, `files` the expected files in the working directory, and `shows` a text that
+    the agent prints. `requests` is the number of upstream requests; None: any number. With `counts_tokens`
+    the upstream also gets token counts, if its API has them. It waits `pause_s` seconds before each answer.
+    `model` replaces the model of the agent.
     """
 
     name: str
@@ -76,20 +76,20 @@ class Scenario:
         return [*self.work(program, work), Turn(text=FINAL)]
 
     def is_faulty(self, request: int) -> bool:
-        """Whether the upstream fails at the request of that number, from 1."""
+        """Whether the upstream fails the request of that number, counted from 1."""
         return self.fault is not None and request <= _FAULTY_REQUESTS[self.fault]
 
 
-# So many requests fail. Agents repeat a broken stream twice, and then ask for a whole answer.
+# The number of requests that fail. After two broken streams Claude Code requests a whole answer.
 _FAULTY_REQUESTS: Mapping[Fault, float] = {"busy": 1, "quota": math.inf, "cut": 2, "cut-always": math.inf}
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a run has to come to: the requests of `turns`, and an answer.
+    """The expected outcome of a run: the requests of `turns`, and an answer.
 
-    With `error` it has to fail, and to show that text. The upstream gets `thoughts` back, and
-    `token_counts` requests for numbers of tokens at least.
+    With `error` the run must fail and show that text. The last request contains `thoughts`; there are at
+    least `token_counts` token counts.
     """
 
     turns: Sequence[Turn]
@@ -101,7 +101,7 @@ class Expected:
 def faults(
     scenario: Scenario, expected: Expected, ended: Ended, noticed: Noticed, work: Path
 ) -> Iterator[str]:
-    """What is wrong with a run."""
+    """The faults of a run."""
     yield from noticed.problems
     yield from _faults_of_the_end(ended, scenario.shows, expected.error)
     wanted = len(expected.turns) if scenario.requests == "one per turn" else scenario.requests
@@ -109,7 +109,7 @@ def faults(
     if wanted is not None and count != wanted:
         yield f"the upstream got {count} requests instead of {wanted}"
     if noticed.token_counts < expected.token_counts:
-        yield f"the upstream got {noticed.token_counts} requests for numbers of tokens"
+        yield f"the upstream got {noticed.token_counts} token counts"
     last = noticed.rounds[-1] if noticed.rounds else []
     if (thoughts := [past.thought for past in last if past.thought]) != [*expected.thoughts]:
         yield f"the last request has the thoughts {thoughts}"
@@ -140,8 +140,9 @@ def _faults_of_the_end(ended: Ended, shows: str, error: str | None) -> Iterator[
 
 
 def _printing(sum_of: str) -> str:
-    """A command whose output cannot be confused with the command. Some agents lose the output of one that
-    ends at once.
+    """A command whose output is not part of the command.
+
+    It sleeps, because some agents lose the output of a command that ends at once.
     """
     return f"printf 'sum-%s\\n' $(({sum_of})); sleep 0.3"
 
@@ -180,7 +181,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("namespace", "the same, declared at once", _add, _TOTAL, model="agent", needs_mcp=True),
     Scenario(
         "context",
-        "the size of the context, in many requests for numbers of tokens",
+        "the size of the context, by many token counts",
         prompt="/context",
         shows="Context Usage",
         requests=0,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -17,7 +15,7 @@ from harness import (
     check,
     check_usage,
     get_weather,
-    now,
+    leave_once_requested,
     raised,
     raised_as_broken,
     serve,
@@ -118,16 +116,7 @@ def cancel(task: Task) -> float:
             async for _ in await other.messages.create(**arguments(task, {"stream": True})):
                 pass
 
-    async def give_up() -> float:
-        waiting = asyncio.create_task(read())
-        while not (waiting.done() or Path(FACTS["requested_file"]).exists()):  # noqa: ASYNC110, ASYNC240 - one client waits
-            await asyncio.sleep(0.05)
-        left_at = now()
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        return left_at
-
-    return asyncio.run(give_up())
+    return leave_once_requested(read)
 
 
 def models(task: Task) -> None:

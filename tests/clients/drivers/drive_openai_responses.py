@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -15,7 +13,7 @@ from harness import (
     check,
     check_usage,
     get_weather,
-    now,
+    leave_once_requested,
     raised,
     raised_as_broken,
     serve,
@@ -113,16 +111,7 @@ def cancel(task: Task) -> float:
             async for _ in await other.responses.create(model=task.model, input=HELLO, stream=True):
                 pass
 
-    async def give_up() -> float:
-        waiting = asyncio.create_task(read())
-        while not (waiting.done() or Path(FACTS["requested_file"]).exists()):  # noqa: ASYNC110, ASYNC240 - one client waits
-            await asyncio.sleep(0.05)
-        left_at = now()
-        waiting.cancel()
-        await asyncio.wait([waiting])
-        return left_at
-
-    return asyncio.run(give_up())
+    return leave_once_requested(read)
 
 
 serve(

@@ -6,12 +6,14 @@ A feature is a function that raises where its client returned anything but what 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -22,6 +24,7 @@ class Task:
     model: str
 
 
+REQUEST_TIMEOUT_S = 60.0
 FACTS: Mapping[str, Any] = json.loads(os.environ["FACTS"])
 # What it returns is of no interest, but for a time: then the client left.
 Feature = Callable[[Task], object]
@@ -57,6 +60,27 @@ def raised_as_broken(kinds: Kinds, read: Callable[[], object]) -> None:
 def now() -> float:
     """The wall clock, which the runner can compare with its own."""
     return time.time()
+
+
+def leave_once_requested(read: Callable[[], Coroutine[Any, Any, None]]) -> float:
+    """Run `read` until the upstream has its request, and cancel it; when that was."""
+
+    def wait() -> None:
+        until = time.monotonic() + REQUEST_TIMEOUT_S
+        while not Path(FACTS["requested_file"]).exists():
+            if time.monotonic() > until:
+                raise AssertionError("the upstream received no request")
+            time.sleep(0.05)
+
+    async def leave() -> float:
+        reading = asyncio.create_task(read())
+        await asyncio.to_thread(wait)
+        left_at = now()
+        reading.cancel()
+        await asyncio.wait([reading])
+        return left_at
+
+    return asyncio.run(leave())
 
 
 def get_weather(city: str) -> str:

@@ -1,4 +1,4 @@
-"""What all upstream APIs have in common: the model's turns, and the rules for the requests.
+"""Common to all upstream APIs: the model's turns, and the rules for requests.
 
 A scenario is a list of turns that do not depend on an API. A shape renders them, reads how far a
 conversation has come from its messages, and finds what a strict server would reject.
@@ -53,9 +53,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """The calls of one assistant turn of a request, their results in the order of the calls, and the thought
-    before them.
-    """
+    """The calls of one assistant turn of a request, their results in the same order, and the thought."""
 
     calls: tuple[Call, ...]
     results: tuple[str, ...]
@@ -107,7 +105,7 @@ class Shape(ABC):
 
     @abstractmethod
     def tool_names(self, body: Mapping[str, Any]) -> list[str]:
-        """The declared tools. A request without tools is no step of the agent's task."""
+        """The names of the declared tools."""
 
     @abstractmethod
     def rounds(self, body: Mapping[str, Any]) -> list[Round]:
@@ -115,10 +113,10 @@ class Shape(ABC):
 
     @abstractmethod
     def violations(self, body: Mapping[str, Any]) -> Iterator[str]:
-        """What a strict server would reject."""
+        """The reasons for which a strict server would reject the request."""
 
     async def fail(self, exchange: Exchange, fault: str, turn: Turn) -> None:
-        """Fail as `fault` says, with the turn as what breaks off."""
+        """Send the error answer of `fault`, or begin the turn and break off."""
         if fault not in self.refusals:
             await self.break_off(exchange, turn)
             return
@@ -140,14 +138,14 @@ def call_id(number: int, index: int) -> str:
 
 
 class PendingCalls:
-    """The calls of a conversation whose results have not come yet, by their ids."""
+    """The ids of the calls of a conversation that have no result yet."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
         self._used: set[str] = set()
 
     def add(self, called: Sequence[str], where: str) -> Iterator[str]:
-        """Note calls; yields ids that are used twice."""
+        """Add calls; yields a fault for each id that is used twice."""
         for used in called:
             if used in self._used:
                 yield f"{where}: the call id {used} is used twice"
@@ -155,21 +153,21 @@ class PendingCalls:
             self.ids.append(used)
 
     def settle(self, answered: object, where: str) -> Iterator[str]:
-        """Note the result of a call; yields it if there is no such call."""
+        """Remove the call that has a result; yields a fault if there is none."""
         if answered in self.ids:
             self.ids.remove(str(answered))
         else:
             yield f"{where} is a result without its call"
 
     def missing(self, where: str) -> Iterator[str]:
-        """Calls that have no result although the conversation goes on, or ends, at `where`."""
+        """Yields a fault if calls have no result although the conversation continues, or ends, at `where`."""
         if self.ids:
             yield f"{where}: results are missing for {self.ids}"
             self.ids = []
 
 
 def pieces(text: str) -> list[str]:
-    """A text as a model streams it: in pieces of a few characters."""
+    """A text in up to four pieces, as a model streams it."""
     size = max(1, -(-len(text) // 4))
     return [text[start : start + size] for start in range(0, len(text), size)]
 
@@ -182,7 +180,7 @@ def sse(name: str, value: Mapping[str, Any]) -> bytes:
 def field_faults(value: object, fields: Fields, where: str) -> Iterator[str]:
     """Unknown fields, and fields of a wrong type."""
     if not isinstance(value, dict):
-        yield f"{where} is no object"
+        yield f"{where} is not an object"
         return
     for name, item in value.items():
         if name not in fields:
@@ -211,11 +209,11 @@ def name_faults(names: Sequence[object]) -> Iterator[str]:
 def schema_faults(schema: object, name: object) -> Iterator[str]:
     """A tool's parameters have to be an object's schema."""
     if not isinstance(schema, dict) or schema.get("type") != "object":
-        yield f"the parameters of the tool {name!r} are no object's schema"
+        yield f"the parameters of the tool {name!r} are not the schema of an object"
 
 
 def json_object(text: object) -> dict[str, Any] | None:
-    """The object that `text` is the JSON of; None if it is none."""
+    """The JSON object in `text`; None if it contains no object."""
     try:
         value = json.loads(text) if isinstance(text, str) else None
     except ValueError:

@@ -52,7 +52,7 @@ _MESSAGE: Mapping[str, base.Fields] = {
         "tool_calls": base.LIST,
         "refusal": base.TEXT_OR_NONE,
         "name": base.TEXT,
-        # Not OpenAI's: providers of reasoning models take it back.
+        # An extension of providers of reasoning models.
         "reasoning_content": base.TEXT,
     },
     "tool": {"role": base.TEXT, "content": (str, list), "tool_call_id": base.TEXT},
@@ -163,7 +163,7 @@ class ChatShape(Shape):
 
 
 def _call(call: Call, names: Sequence[str], number: int, index: int) -> dict[str, Any]:
-    # A custom tool's text is the one argument of the function that stands for it.
+    # A custom tool is declared as a function with one argument.
     arguments = {"input": call.arguments} if isinstance(call.arguments, str) else call.arguments
     function = {"name": base.declared(call.tool, names), "arguments": json.dumps(arguments)}
     return {"id": base.call_id(number, index), "type": "function", "function": function}
@@ -222,4 +222,4 @@ def _call_faults(call: Mapping[str, Any], where: str) -> Iterator[str]:
     yield from base.field_faults(call, _CALL, f"{where}.tool_calls")
     yield from base.field_faults(call.get("function"), _CALLED, f"{where}.tool_calls.function")
     if base.json_object(call["function"]["arguments"]) is None:
-        yield f"{where}: the arguments of {call['function']['name']} are no JSON object"
+        yield f"{where}: the arguments of {call['function']['name']} are not a JSON object"

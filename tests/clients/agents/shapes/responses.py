@@ -74,7 +74,7 @@ _ROLES: Mapping[str, str] = {
     "user": "input_text",
     "assistant": "output_text",
 }
-# By type of tool: the type of a call's item, the prefix of its id, and the field with what it is given.
+# Type of a tool -> type of the item of a call, prefix of its id, field with the arguments.
 _CALL_KINDS = {
     "function": ("function_call", "fc", "arguments"),
     "custom": ("custom_tool_call", "ctc", "input"),
@@ -133,7 +133,7 @@ class ResponsesShape(Shape):
             if is_call:
                 given = str(item.get("arguments", item.get("input")))
                 call, result = Call(item.get("name", "tool_search"), given), results.get(item["call_id"], "")
-                # Calls without anything between them are of one turn.
+                # Consecutive calls belong to one turn.
                 past = rounds.pop() if was_call else Round((), (), thought)
                 rounds.append(Round((*past.calls, call), (*past.results, result), past.thought))
                 thought = ""
@@ -160,13 +160,13 @@ def _input(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _flat(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The tools, with those that a search has found, and those inside namespaces."""
+    """All tools, including those found by a search and those inside namespaces."""
     tools = [*(body.get("tools") or []), *(tool for item in _input(body) for tool in item.get("tools") or [])]
     return [*tools, *(inner for tool in tools for inner in tool.get("tools") or [])]
 
 
 def _declared(body: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The callable tools by name, with the type and, in a namespace, its name."""
+    """Name of each callable tool -> its type, and its namespace if it has one."""
     found: dict[str, Mapping[str, Any]] = {}
     for tool in _flat(body):
         if tool["type"] in _CALL_KINDS:

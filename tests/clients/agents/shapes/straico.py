@@ -22,7 +22,7 @@ _FIELDS: base.Fields = {
     "max_tokens": (int,),
 }
 _MESSAGE: base.Fields = {"role": base.TEXT, "content": base.TEXT}
-# As the proxy describes tools and calls to models without a markup of their own.
+# The proxy's markup for models that have none of their own.
 _TOOLS = re.compile(r"(?s)<tools>\n(.*?)\n</tools>")
 _CALLS = re.compile(r"(?s)<tool_calls>\n(.*?)\n</tool_calls>")
 
