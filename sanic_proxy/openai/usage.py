@@ -29,7 +29,7 @@ class Usage(NamedTuple):
     def of_chat(cls, usage: Mapping[str, Any]) -> Usage:
         """Of the `usage` object of a chat completion. Fields that are no numbers count as 0."""
         prompt, completion = (
-            details if isinstance(details := usage.get(name), Mapping) else {}
+            details if isinstance(details := usage.get(name), dict) else {}
             for name in ("prompt_tokens_details", "completion_tokens_details")
         )
         return cls(

@@ -44,7 +44,8 @@ class Translation:
         for part in answer.parts:
             if isinstance(part, Reasoning) and part.signature and not part.origin:
                 part.origin = self.traits.provider
-        answer.parts = restored_parts(answer.parts, self._originals)
+        if self._originals:
+            answer.parts = restored_parts(answer.parts, self._originals)
         return codec.dumps(self._client.write_answer(answer, self._asked))
 
     def error(self, error: errors.ProxyError) -> errors.ProxyError:

@@ -46,7 +46,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     made = Usage.of_chat(usage)
     if not made.cached:
         cached = whole(usage.get("prompt_cache_hit_tokens")) or whole(usage.get("cached_tokens"))
-        made = made._replace(cached=cached)
+        made = made._replace(cached=cached) if cached else made
     if made.reasoning and whole(usage.get("total_tokens")) == made.input + made.output + made.reasoning:
         made = made._replace(output=made.output + made.reasoning)
     return made

@@ -38,6 +38,8 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.format import TargetTraits
 
+# Parts that may have a cache mark. A union in a call of isinstance would be made anew for each part.
+_MARKED = (Text, Image, Document, ToolCall, ToolResult)
 _DETAILS = frozenset({"auto", "low", "high"})
 _ERROR_PREFIX = "Error: "
 _ONLY_MEDIA = "The content of this result is in the next message of the user."
@@ -273,10 +275,7 @@ class _HistoryWriter:
                 self._drop(f"messages.{_PART_NAMES[type(part)]}")
 
     def _note_marks(self, part: Part) -> None:
-        if (
-            isinstance(part, Text | Image | Document | ToolCall | ToolResult)
-            and part.cache_control is not None
-        ):
+        if isinstance(part, _MARKED) and part.cache_control is not None:
             self._drop("messages.cache_control")
         if isinstance(part, Text):
             if part.citations:
