@@ -54,7 +54,7 @@ def test_each_step_runs_in_order_and_prints_its_time(tree: Path) -> None:
         "ran check",
         "ran test",
         "ran trace-request --summary",
-        "ran bench --instructions",
+        "ran bench --instructions --dialects",
         "ran test-clients claude-code codex",
         "ran test-clients opencode qwen-code --feature shell --feature edit",
     ]
@@ -95,7 +95,7 @@ def test_what_is_missing_is_installed(tree: Path) -> None:
     assert (
         (tree / "apt").read_text().splitlines()[1].endswith("install --yes --no-install-recommends valgrind")
     )
-    assert "ran bench --instructions" in done.stdout
+    assert "ran bench --instructions --dialects" in done.stdout
 
 
 def test_packages_that_cannot_be_installed_do_not_end_the_run(tree: Path) -> None:

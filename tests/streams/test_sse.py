@@ -144,3 +144,26 @@ def test_payloads_of_whole_events(data: bytes, payloads: list[tuple[bytes, bytes
     assert splitter.event_payloads(data) == payloads
     splitter.feed(b"x")
     assert splitter.event_payloads(EVENT) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"data: {}\n\n",
+        b"data: 1\n\ndata: 2\n\n",
+        EVENT,
+        EVENT + EVENT,
+        b"event: a\ndata: \n\nevent: b\ndata: 1\n\n",
+    ],
+)
+def test_whole_frames_are_those_of_feed(data: bytes) -> None:
+    assert sse.FrameSplitter().whole_frames(data) == sse.FrameSplitter().feed(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"data: {}\n", b"data: {}\r\n\r\n", b": ping\n\n", b"\xef\xbb\xbfdata: 1\n\n"]
+)
+def test_other_bytes_are_left_to_feed(data: bytes) -> None:
+    splitter = sse.FrameSplitter()
+    assert splitter.whole_frames(data) is None
+    assert splitter.feed(data) == sse.FrameSplitter().feed(data)

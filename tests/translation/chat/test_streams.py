@@ -9,6 +9,7 @@ import pytest
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 
+from sanic_proxy.dialects.registry import DIALECTS
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import ChatStreamFilter
 from sanic_proxy.translation.conversation import (
@@ -28,7 +29,7 @@ from sanic_proxy.translation.conversation import (
     UsageReport,
 )
 from sanic_proxy.translation.signatures import wrapped
-from tests.support.chat_translation import ASKED, CHAT, chunks_of, events_of, stream_of
+from tests.support.chat_translation import ASKED, CHAT, TARGET, chunks_of, events_of, stream_of
 
 # Reading.
 
@@ -454,3 +455,45 @@ def test_the_end(finish: Finish, fields: dict[str, Any]) -> None:
     last = written(TextDelta("a"), finish, include_usage=False)[-1]["choices"][0]
     assert last.items() >= fields.items()
     assert last["delta"] == {}
+
+
+@pytest.mark.parametrize("client", ["chat", "messages", "responses"])
+def test_pieces_of_text_are_the_same_whatever_stands_between_them(client: str) -> None:
+    """Further pieces of a text take fewer steps than those behind another part."""
+    events: list[Event] = [
+        Begin("x", "m", 1),
+        *(TextDelta(text) for text in ("a", '\u2028"', "", "c")),
+        PartEnd(),
+        CallBegin(0, "call_1", "f"),
+        CallDelta(0, "{}"),
+        PartEnd(0),
+        *(TextDelta(text) for text in ("d", "e", "\udc80")),
+        RefusalDelta("no"),
+        TextDelta("f"),
+        TextDelta("g"),
+        Finish("stop"),
+        UsageReport(Usage(1, 2)),
+    ]
+    form = DIALECTS[client].format
+    writer = form.writer(Conversation("m", [], tools=[Tool("f")]))
+    frames = b"".join(map(writer.write, events)) + writer.end()
+    reader = form.reader(TARGET)
+    read = [event for frame in sse.FrameSplitter().feed(frames) for event in reader.read(frame)]
+    texts = [event.text for event in [*read, *reader.end()] if isinstance(event, TextDelta)]
+    assert "".join(texts).replace("\n", "").replace("no", "") == 'a\u2028"cde\udc80fg'
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        chunk({"content": "c"}, "stop"),
+        chunk({"content": "c"}, "stop", usage=USAGE),
+        chunk({"content": "c", "refusal": None}, "stop"),
+        chunk({"content": [{"type": "text", "text": "c"}]}, "stop"),
+    ],
+)
+def test_a_piece_of_text_may_come_with_more(last: bytes) -> None:
+    other = chunk({"content": "x"}, "stop", index=1)
+    events = read(chunk({"content": "a"}), chunk({"content": "b"}), chunk({"content": ""}), other, last)
+    usage = [UsageReport(Usage(9, 5))] if b"total" in last else []
+    assert events == [*map(TextDelta, "abc"), PartEnd(), Finish("stop"), *usage]
