@@ -91,8 +91,9 @@ async def first_good(
                 return answer
             if wait_s:
                 await pause(sent, wait_s)
-    finally:
+    except BaseException:
         retry_state.release()
+        raise
 
 
 async def before(pending: Awaitable[T], *, content_s: float = 0.0, caller: CallerDeadline | None = None) -> T:

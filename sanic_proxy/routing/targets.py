@@ -83,6 +83,9 @@ class Limits:
     in_all: int = 4
 
 
+_NONE_EXCEEDED = ExceededWindows()
+
+
 class RetryState(Generic[P]):
     """The attempts of one request: which target is next, and what came of each.
 
@@ -137,7 +140,7 @@ class RetryState(Generic[P]):
         self._last: errors.ProxyError | None = None
         self._sat_out = 0.0  # the end of the rate limit that this request itself has met and waits for
         self._cause: OnlyAfter = ""  # the last one for which targets may be kept
-        self._exceeded = ExceededWindows()
+        self._exceeded = _NONE_EXCEEDED
         self._resumed_at: int | None = None  # the characters that the client has, once a stream has failed
         self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
 
