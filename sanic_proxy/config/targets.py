@@ -177,7 +177,7 @@ def _entries(value: object, keys: Mapping[str, Kind[Any]], what: str) -> dict[st
     """The parsed entries of a table. Raises ValueError that names the first wrong one."""
     if not isinstance(value, dict):
         raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, whatever its type
-    parsed: dict[str, Any] = {}
+    parsed: dict[str, object] = {}
     for name, entry in value.items():
         if name not in keys:
             raise ValueError(f"{name!r} is not a key of {what}{suggestion(name, keys)}")

@@ -99,7 +99,7 @@ class _Converter:
             "request_timeout", self._litellm
         )
 
-    def tables(self) -> dict[str, Any]:
+    def tables(self) -> dict[str, object]:
         reader = Reader(self._work, self._upstreams, self._defaults())
         deployments = reader.read(self._work.document.top("model_list"))
         fallbacks = self._fallbacks(deployments)
@@ -112,11 +112,11 @@ class _Converter:
         found = {"proxy": proxy, "providers": self._upstreams.tables(), "models": models}
         return {name: table for name, table in found.items() if table}
 
-    def _number(self, name: str, section: Mapping[str, Any]) -> float | None:
+    def _number(self, name: str, section: Mapping[str, object]) -> float | None:
         place = "router_settings" if section is self._router else "litellm_settings"
         return self._work.number((place, name), section.get(name))
 
-    def _either(self, name: str) -> Any:
+    def _either(self, name: str) -> object:
         """A key that may stand in both sections."""
         return self._router[name] if self._router.get(name) is not None else self._litellm.get(name)
 
@@ -182,8 +182,8 @@ class _Converter:
 
     # Settings
 
-    def _proxy(self, fallbacks: Fallbacks) -> dict[str, Any]:
-        proxy: dict[str, Any] = {}
+    def _proxy(self, fallbacks: Fallbacks) -> dict[str, object]:
+        proxy: dict[str, object] = {}
         self._add_keys(proxy)
         if self._timeout_s:
             proxy |= {f"timeout_{name}": value for name, value in timeouts(self._timeout_s).items()}
@@ -209,7 +209,7 @@ class _Converter:
             proxy["max_concurrent"] = min(concurrent, 1_000_000)
         return proxy
 
-    def _add_keys(self, proxy: dict[str, Any]) -> None:
+    def _add_keys(self, proxy: dict[str, object]) -> None:
         """The master key. One that is named but not set stays as a reference to a variable, so that the proxy
         does not start: it would be open to everybody.
         """
@@ -237,7 +237,7 @@ class _Converter:
         else:
             proxy["admin_key"] = f"${{{variable}}}"
 
-    def _add_retries(self, proxy: dict[str, Any], fallbacks: Fallbacks) -> None:
+    def _add_retries(self, proxy: dict[str, object], fallbacks: Fallbacks) -> None:
         given = [
             self._number(name, section)
             for section, name in (
@@ -327,9 +327,9 @@ def usable(converted: Converted, environ: Mapping[str, str]) -> Usable:
 
 def _without(
     tables: Mapping[str, Any], absent: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, list[str]]]:
+) -> tuple[dict[str, object], dict[str, list[str]]]:
     """The models without the targets of `absent` providers, and the names that lose one, by provider."""
-    models: dict[str, Any] = {}
+    models: dict[str, object] = {}
     lost: dict[str, list[str]] = {name: [] for name in absent}
     for model, table in tables.items():
         kept = []
@@ -344,7 +344,7 @@ def _without(
     return models, lost
 
 
-def _missing(name: str, table: Mapping[str, Any], environ: Mapping[str, str]) -> str | None:
+def _missing(name: str, table: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
     """A variable that the provider needs and that is not set."""
     for variable in _references(table):
         if not environ.get(variable, "").strip():
@@ -356,7 +356,7 @@ def _missing(name: str, table: Mapping[str, Any], environ: Mapping[str, str]) ->
     return None if any(environ.get(variable, "").strip() for variable in variables) else row.key_variable
 
 
-def _references(table: Mapping[str, Any]) -> Iterator[str]:
+def _references(table: Mapping[str, object]) -> Iterator[str]:
     for name, value in table.items():
         if name == "api_key_env":
             yield str(value)

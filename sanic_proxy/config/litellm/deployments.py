@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from sanic_proxy.config.litellm.document import Path
 from sanic_proxy.config.litellm.keys import INFO, MODEL, PARAMS, REQUEST_PARAMS
@@ -38,7 +37,7 @@ class Deployment:
     context_window: int | None = None
     prices: tuple[tuple[str, float], ...] = ()
     stream_timeout_s: float | None = None
-    default_params: Mapping[str, Any] = field(default_factory=dict)
+    default_params: Mapping[str, object] = field(default_factory=dict)
     remove_params: tuple[str, ...] = ()
 
     @property
@@ -51,8 +50,8 @@ class Deployment:
 class Defaults:
     """What holds for deployments that do not say it. `params` are further ones by name."""
 
-    params: Mapping[str, Any]
-    credentials: Mapping[str, Mapping[str, Any]]
+    params: Mapping[str, object]
+    credentials: Mapping[str, Mapping[str, object]]
     timeout_s: float | None = None
     concurrent: int | None = None
     drops: bool = False
@@ -115,7 +114,7 @@ class Reader:
         return self._described(deployment, path, params, _mapping(entry.get("model_info")))
 
     def _described(
-        self, deployment: Deployment, path: Path, params: Mapping[str, Any], info: Mapping[str, Any]
+        self, deployment: Deployment, path: Path, params: Mapping[str, object], info: Mapping[str, object]
     ) -> Deployment:
         """The deployment with its numbers."""
         work = self._work
@@ -145,7 +144,7 @@ class Reader:
             ),
         )
 
-    def _note(self, path: Path, entry: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+    def _note(self, path: Path, entry: Mapping[str, object], params: Mapping[str, object]) -> None:
         work = self._work
         work.note_keys(path, entry, MODEL)
         ours = [name for name in params if name in REQUEST_PARAMS]
@@ -153,9 +152,9 @@ class Reader:
         work.note_keys((*path, "litellm_params"), params, PARAMS, skip={*ours, "model"})
         work.note_keys((*path, "model_info"), _mapping(entry.get("model_info")), INFO)
 
-    def _default_params(self, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+    def _default_params(self, path: Path, params: Mapping[str, object]) -> dict[str, object]:
         """The parameters of requests that the deployment sets where the client does not."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         for name in sorted(REQUEST_PARAMS & params.keys()):
             given = self._work.value(params[name])
             try:
@@ -169,7 +168,7 @@ class Reader:
                 self._work.note((*path, name), "exact")
         return found
 
-    def _credentials(self, path: Path, params: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _credentials(self, path: Path, params: Mapping[str, object]) -> Mapping[str, object]:
         name = self._work.text(params.get("litellm_credential_name"))
         if name is None:
             return {}
@@ -179,11 +178,11 @@ class Reader:
         return self._defaults.credentials.get(name, {})
 
 
-def _list(value: object) -> Sequence[Any]:
+def _list(value: object) -> Sequence[object]:
     return value if isinstance(value, list) else ()
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 

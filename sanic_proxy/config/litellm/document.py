@@ -25,7 +25,7 @@ class DocumentError(ValueError):
 class Document:
     """The values, and the line of each path (from 1). `repeated` are keys that occur twice in one mapping."""
 
-    root: Any = None
+    root: object = None
     lines: dict[Path, int] = field(default_factory=dict)
     repeated: list[Path] = field(default_factory=list)
 
@@ -35,11 +35,11 @@ class Document:
             path = path[:-1]
         return self.lines.get(path, 1)
 
-    def top(self, name: str) -> Any:
+    def top(self, name: str) -> object:
         """The value of a key at the top of the file; None where there is none."""
         return self.root.get(name) if isinstance(self.root, dict) else None
 
-    def section(self, name: str) -> Mapping[str, Any]:
+    def section(self, name: str) -> Mapping[str, object]:
         """A mapping at the top of the file; empty where there is none."""
         found = self.top(name)
         return found if isinstance(found, dict) else {}
@@ -69,7 +69,7 @@ def parse(text: str) -> Document:
     return document
 
 
-def _reason(error: Any) -> str:
+def _reason(error: object) -> str:
     """What is wrong and where. PyYAML's own text quotes the file, which may hold a key."""
     mark = getattr(error, "problem_mark", None)
     problem = _QUOTED.sub("'...'", getattr(error, "problem", None) or "it is not YAML")
@@ -84,7 +84,7 @@ class _Reader:
         self._document = document
         self._nodes = 0
 
-    def value(self, node: Any, path: Path) -> Any:
+    def value(self, node: Any, path: Path) -> object:
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
             raise DocumentError(f"line {node.start_mark.line + 1}: the file is too large or too deep")
@@ -95,9 +95,9 @@ class _Reader:
             return [self.value(item, (*path, place)) for place, item in enumerate(node.value)]
         return _plain(self._loader.construct_object(node))
 
-    def _mapping(self, node: Any, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: Any, path: Path) -> dict[str, object]:
         self._loader.flatten_mapping(node)  # `<<: *defaults`
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for key, item in node.value:
             inner = (*path, str(key.value) if key.id == "scalar" else "?")
             if inner[-1] in values:
@@ -107,6 +107,6 @@ class _Reader:
         return values
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A scalar as JSON knows it: a date is its text."""
     return value if value is None or isinstance(value, str | int | float) else str(value)

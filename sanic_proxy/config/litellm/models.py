@@ -71,7 +71,7 @@ def model_tables(
     aliases: Mapping[str, tuple[str, bool]],
     *,
     note: Note,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, object]]:
     """The tables of all groups and aliases, in the file's order."""
     groups: dict[str, list[Deployment]] = {}
     for deployment in deployments:
@@ -86,8 +86,8 @@ def model_tables(
 
 def _table(
     name: str, groups: Mapping[str, Sequence[Deployment]], fallbacks: Fallbacks, grouping: Grouping
-) -> dict[str, Any]:
-    targets: list[dict[str, Any]] = []
+) -> dict[str, object]:
+    targets: list[dict[str, object]] = []
     _add_tier(targets, groups[name], grouping, "")
     for follower in fallbacks.after(name):
         _add_tier(targets, _group(groups, follower), grouping, "")
@@ -95,7 +95,7 @@ def _table(
         for follower in fallbacks.after_cause(name, cause):
             _add_tier(targets, _group(groups, follower), grouping, cause)
     orders = [target["order"] for target in targets]
-    table: dict[str, Any] = {}
+    table: dict[str, object] = {}
     if len(set(orders)) < len(orders):
         table["strategy"] = grouping.strategy
     first = groups[name][0]
@@ -126,7 +126,7 @@ def _add_tier(
     last = max((target["order"] for target in targets), default=0)
     ranks = {order: last + 1 + rank for rank, order in enumerate(sorted({d.order for d in group}))}
     for deployment, weight in zip(group, weights(group), strict=True):
-        target: dict[str, Any] = {
+        target: dict[str, object] = {
             "provider": deployment.provider,
             "model": deployment.model,
             "order": ranks[deployment.order],
@@ -141,7 +141,7 @@ def _add_tier(
         targets.append(target)
 
 
-def _short(target: Mapping[str, Any], *, is_weighted: bool) -> dict[str, Any] | str:
+def _short(target: Mapping[str, Any], *, is_weighted: bool) -> dict[str, object] | str:
     """A target without what goes without saying; as text where that is all."""
     plain = {
         name: value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sanic_proxy.config.catalog import Row
 from sanic_proxy.config.litellm.document import Path
@@ -43,7 +42,7 @@ class Upstreams:
     work: Work
     names: dict[Upstream, str] = field(default_factory=dict)
 
-    def vendor(self, path: Path, params: Mapping[str, Any]) -> tuple[Vendor, str] | None:
+    def vendor(self, path: Path, params: Mapping[str, object]) -> tuple[Vendor, str] | None:
         """The vendor of a deployment and the vendor's name for the model; None, with a note, for none."""
         model = self.work.text(params.get("model"))
         if model is None:
@@ -85,7 +84,13 @@ class Upstreams:
         self.work.note((*path, "model"), "ignored", f"{text}: {LEFT_OUT}")
 
     def upstream(
-        self, path: Path, vendor: Vendor, params: Mapping[str, Any], timeout_s: float | None, *, drops: bool
+        self,
+        path: Path,
+        vendor: Vendor,
+        params: Mapping[str, object],
+        timeout_s: float | None,
+        *,
+        drops: bool,
     ) -> Upstream | None:
         """Where the requests go; None, with a note, where that cannot work."""
         name = "api_base" if params.get("api_base") is not None else "base_url"
@@ -104,7 +109,7 @@ class Upstreams:
         drops = drops and vendor.row is not None and bool(vendor.row.unsupported_params)
         return Upstream(vendor, base_url, key, self._headers(path, params), timeout_s, drops)
 
-    def _base_url(self, vendor: Vendor, raw: Any) -> tuple[str | None, str | None]:
+    def _base_url(self, vendor: Vendor, raw: object) -> tuple[str | None, str | None]:
         """The address (None: the row's own), and why there is none."""
         if raw is None:
             if vendor.base_url is None:
@@ -124,7 +129,7 @@ class Upstreams:
         return base_url, None
 
     def _key(
-        self, path: Path, vendor: Vendor, raw: Any, *, is_own_address: bool
+        self, path: Path, vendor: Vendor, raw: object, *, is_own_address: bool
     ) -> tuple[str | None, str | None]:
         """The variable with the key ("" for none, None: the row's), and why the key cannot be used."""
         if (named := referred(raw)) is not None:
@@ -145,7 +150,7 @@ class Upstreams:
         is_vendors = vendor.row is None and vendor.base_url is not None
         return (own if is_vendors or own in self.work.environ else ""), None
 
-    def _headers(self, path: Path, params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    def _headers(self, path: Path, params: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
         found: dict[str, str] = {}
         for section in ("headers", "extra_headers"):
             given = params.get(section)
@@ -186,13 +191,13 @@ class Upstreams:
             self.names[upstream] = name
         return self.names[upstream]
 
-    def tables(self) -> dict[str, dict[str, Any]]:
+    def tables(self) -> dict[str, dict[str, object]]:
         """The tables `[providers.NAME]`."""
         return {name: self._table(name, upstream) for upstream, name in self.names.items()}
 
-    def _table(self, name: str, upstream: Upstream) -> dict[str, Any]:
+    def _table(self, name: str, upstream: Upstream) -> dict[str, object]:
         row = upstream.vendor.row
-        table: dict[str, Any] = {}
+        table: dict[str, object] = {}
         is_rows = row is not None and row.name == name
         if upstream.base_url is not None:
             table["base_url"] = upstream.base_url
@@ -213,10 +218,10 @@ class Upstreams:
         return table
 
 
-def _apis(row: Row) -> dict[str, Any]:
+def _apis(row: Row) -> dict[str, object]:
     """What another address of a vendor has in common with the vendor's own."""
     plain = Row("", None, None)
-    table: dict[str, Any] = {}
+    table: dict[str, object] = {}
     if row.dialects != plain.dialects:
         table["dialects"] = list(row.dialects)
     if row.key_header != plain.key_header:

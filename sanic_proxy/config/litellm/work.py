@@ -55,17 +55,17 @@ class Work:
             else:
                 self.note((*path, name), rule.outcome, rule.text)
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: object) -> Any:
         """`value`, or the variable's if it names one; None where that is not set."""
         name = referred(value)
         return value if name is None else self.environ.get(name, "").strip() or None
 
-    def text(self, value: Any) -> str | None:
+    def text(self, value: object) -> str | None:
         """A value as text; None for none, for an empty one, and for lists and mappings."""
         found = self.value(value)
         return str(found).strip() or None if isinstance(found, str | int | float) else None
 
-    def number(self, path: Path, value: Any) -> float | None:
+    def number(self, path: Path, value: object) -> float | None:
         """A value as a number from 0; None where there is none, with a note if it is something else."""
         found = self.value(value)
         if found is None:
@@ -79,12 +79,12 @@ class Work:
         self.note(path, "ignored", "expected a number from 0")
         return None
 
-    def count(self, path: Path, value: Any) -> int | None:
+    def count(self, path: Path, value: object) -> int | None:
         """The same as a whole number from 1; 0 is none."""
         number = self.number(path, value)
         return min(int(number), MAX_COUNT) or None if number is not None else None
 
-    def is_on(self, value: Any) -> bool:
+    def is_on(self, value: object) -> bool:
         """Whether a value means yes."""
         found = self.value(value)
         return found is True or (
