@@ -52,7 +52,8 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     """Answer a request to the endpoint of `row`."""
     path = row.path_for(resource_id)
     if path is None:
-        raise NotFound("There is nothing by that id")
+        kind = "batch" if row.path.startswith("/batches") else "file"
+        raise NotFound(f"No such {kind}: {str(resource_id)[:80]!r}", param="id")
     call = Call(row.method, path + query_up(request), request.fields, request.record, is_once=row.is_once)
     call.resource = row.resource_for(resource_id)
     named = named_provider(request)

@@ -197,7 +197,7 @@ async def _first_found(
             if missing is None or (is_missing and missing.upstream_status != NOT_FOUND):
                 missing = exc
     try:
-        raise missing or UpstreamUnavailable("No target is left to ask")
+        raise missing or UpstreamUnavailable("No target is available")
     finally:
         missing = None  # an error and the frame that raises it would keep the request until collected
 

@@ -202,7 +202,7 @@ def _steps(targets: Sequence[Target[P]], limits: Limits, failing: Mapping[str, s
             asked.append((label, cause or "ok", goes_on))
     except errors.ProxyError:
         if not asked:
-            return [Step("-", "refused", "no target can be asked at the moment")]
+            return [Step("-", "refused", "no target is available at the moment")]
     return [_step(asked, place) for place in range(len(asked))]
 
 

@@ -165,7 +165,7 @@ class RetryState(Generic[P]):
                 return self._begin(target, now)
         # The answer of a target says more than that another one was not asked.
         try:
-            raise self._last or refused or errors.UpstreamUnavailable("No target is left to ask")
+            raise self._last or refused or errors.UpstreamUnavailable("No target is available")
         finally:
             # An error and the frame that raises it would keep the request until the collector runs.
             self._last = refused = None

@@ -159,7 +159,7 @@ def decoder_for(content_encoding: str) -> Decoder | None:
         if name not in {"gzip", "x-gzip", "deflate"}:
             raise errors.UpstreamBadResponse(
                 f"The provider's answer has the content encoding `{_NOT_A_TOKEN.sub('?', name)[:40]}`, which "
-                "is not supported. The proxy asks for `identity` and also decodes `gzip` and `deflate`"
+                "is not supported. The proxy requests `identity` and also decodes `gzip` and `deflate`"
             )
     if len(codings) > MAX_LAYERS:
         raise errors.UpstreamBadResponse(

@@ -106,7 +106,7 @@ def test_what_cannot_be_asked_now_is_named_and_not_changed(router: Router[str]) 
     assert [step.target for step in explanation.steps] == ["xai/b"]
     other.key_health.record_failure(UpstreamError("x"), "key", now, other.key_health.generation)
     refused = explain(router, "fast", Limits(), now=now)
-    assert refused.steps[0].then == "no target can be asked at the moment"
+    assert refused.steps[0].then == "no target is available at the moment"
     later = now + 60
     assert first.health.admit(later) is None  # the probe is still free
 
