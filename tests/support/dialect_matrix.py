@@ -41,6 +41,8 @@ from tests.support.dialect_features import ANSWERS, FEATURES, AnswerFeature, Fea
 Outcome = Literal["works", "lossy", "refused", "lost"]
 Json = dict[str, Any]
 
+# The dialects of clients that have a table.
+CLIENTS = ("chat", "messages", "responses")
 # The columns: a provider of each kind, as the prefix of its models.
 PROVIDERS: Mapping[str, str] = {
     "OpenAI-like": "groq",
@@ -189,7 +191,7 @@ def _names(prepared: Prepared) -> str:
 
 def losses(matrix: Matrix) -> Iterator[str]:
     """The cells of requests in which something is lost without notice."""
-    for client in DIALECTS:
+    for client in CLIENTS:
         for feature in FEATURES:
             for provider in PROVIDERS.values():
                 if (cell := matrix.cell(feature, client, provider)) and cell.outcome == "lost":
