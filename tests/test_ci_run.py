@@ -55,8 +55,7 @@ def test_each_step_runs_in_order_and_prints_its_time(tree: Path) -> None:
         "ran test",
         "ran trace-request --summary",
         "ran bench --instructions --dialects",
-        "ran test-clients claude-code codex",
-        "ran test-clients opencode qwen-code --feature shell --feature edit",
+        "ran test-clients --agents --limit 420",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import tempfile
@@ -193,6 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--agents", action="store_true", help="only the agents")
     parser.add_argument("--feature", action="append", help="only this one, or this scenario; may be repeated")
     parser.add_argument("--direct", action="store_true", help="only the agents, and without the proxy")
+    parser.add_argument(
+        "--limit", type=float, default=math.inf, metavar="SECONDS", help="start no agent after this time"
+    )
     parser.add_argument("--list", action="store_true", help="the clients and the features, then end")
     return parser
 
@@ -219,9 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         codes.append(_print_report(clients, *run(clients, features)))
     if agents and scenarios:
         done = (
-            (agents_run.run_directly(agents, scenarios), "")
+            (agents_run.run_directly(agents, scenarios, options.limit), "")
             if options.direct
-            else agents_run.run(agents, scenarios)
+            else agents_run.run(agents, scenarios, options.limit)
         )
         codes.append(_print_report(agents, *done))
     return max(codes, default=0)

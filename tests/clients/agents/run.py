@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from tests.support.upstream import Upstream
 
 KEY = "client-canary-0123456789"
 WORKERS = 2
+NO_TIME = "not run: the time limit (--limit) was reached"
 
 
 def proxy_settings(upstream: Upstream) -> dict[str, str]:
@@ -43,26 +46,33 @@ def cells(
             yield scenario, provider, reason(agent.not_for, scenario.name, provider.name)
 
 
-def run_directly(agents: Sequence[Agent], scenarios: Sequence[Scenario]) -> dict[Key, Outcome]:
+def run_directly(
+    agents: Sequence[Agent], scenarios: Sequence[Scenario], limit_s: float = math.inf
+) -> dict[Key, Outcome]:
     """All scenarios without the proxy: a failure is caused by the agent or the scripted upstream."""
-    environments.CACHE.mkdir(exist_ok=True)
     upstream = Upstream()
     upstream.start()
     try:
-        return _outcomes(agents, scenarios, upstream, Access(upstream.url, KEY, is_direct=True))
+        access = Access(upstream.url, KEY, is_direct=True)
+        return _outcomes(agents, scenarios, upstream, access, time.monotonic() + limit_s)
     finally:
         upstream.stop()
 
 
-def run(agents: Sequence[Agent], scenarios: Sequence[Scenario]) -> tuple[dict[Key, Outcome], str]:
-    """All scenarios through running workers, and a fault of the proxy itself, if any."""
-    environments.CACHE.mkdir(exist_ok=True)
+def run(
+    agents: Sequence[Agent], scenarios: Sequence[Scenario], limit_s: float = math.inf
+) -> tuple[dict[Key, Outcome], str]:
+    """All scenarios through running workers, and a fault of the proxy itself, if any.
+
+    After `limit_s` seconds, which include installations, no further run is started.
+    """
+    until = time.monotonic() + limit_s
     upstream = Upstream()
     upstream.start()
     trouble = ""
     try:
         with running_proxy(proxy_settings(upstream), "--workers", str(WORKERS)) as proxy:
-            outcomes = _outcomes(agents, scenarios, upstream, Access(proxy.url, KEY))
+            outcomes = _outcomes(agents, scenarios, upstream, Access(proxy.url, KEY), until)
         if "Traceback" in proxy.log:
             (environments.CACHE / "agents-proxy.log").write_text(proxy.log, "utf-8")
             trouble = "the proxy has logged a traceback: .clients/agents-proxy.log"
@@ -72,9 +82,10 @@ def run(agents: Sequence[Agent], scenarios: Sequence[Scenario]) -> tuple[dict[Ke
 
 
 def _outcomes(
-    agents: Sequence[Agent], scenarios: Sequence[Scenario], upstream: Upstream, access: Access
+    agents: Sequence[Agent], scenarios: Sequence[Scenario], upstream: Upstream, access: Access, until: float
 ) -> dict[Key, Outcome]:
     outcomes: dict[Key, Outcome] = {}
+    environments.CACHE.mkdir(exist_ok=True)
     for agent in agents:
         rows = [*cells(agent, scenarios, is_direct=access.is_direct)]
         try:
@@ -86,6 +97,8 @@ def _outcomes(
         for scenario, provider, not_for in rows:
             if not_for is not None:
                 outcome = Outcome("-", not_for)
+            elif time.monotonic() > until:
+                outcome = Outcome("-", NO_TIME)
             else:
                 outcome = _outcome(agent, folder, scenario, provider, upstream, access)
             outcomes[agent.name, scenario.name, provider.name] = outcome

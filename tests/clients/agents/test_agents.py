@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import http.client
 import json
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients import environments
 from tests.clients.agents import drive, mcp_server, run
 from tests.clients.agents.agents import AGENTS, CHAT, MESSAGES, RESPONSES, STRAICO, Agent, Provider
 from tests.clients.agents.programs import Codex, Launch
@@ -376,6 +378,19 @@ def test_directly_an_agent_has_one_provider() -> None:
     (agent,) = (agent for agent in AGENTS if isinstance(agent.program, Codex))
     assert {provider.name for _, provider, _ in run.cells(agent, SCENARIOS, is_direct=True)} == {"openai"}
     assert len([*run.cells(agent, SCENARIOS)]) == 4 * len(SCENARIOS)
+
+
+def test_after_the_time_limit_no_agent_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "CACHE", tmp_path)
+    agent = AGENTS[0]
+    (tmp_path / agent.name).mkdir()
+    stamp = hashlib.sha256(agent.pins.read_bytes()).hexdigest()
+    (tmp_path / agent.name / ".installed").write_text(stamp)
+    outcomes = run.run_directly([agent], [BY_NAME["answer"], BY_NAME["namespace"]], limit_s=-1.0)
+    assert {scenario: outcome.why for (_, scenario, _), outcome in outcomes.items()} == {
+        "answer": run.NO_TIME,
+        "namespace": "the agent has no namespaces of tools",
+    }
 
 
 def test_the_mcp_server_adds() -> None:
