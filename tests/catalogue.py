@@ -105,4 +105,5 @@ ROWS = (
     # The rest of an answer
     Row(78, "another target brings another text than was sent"),
     Row(79, "the client gives up before its provider answers"),
+    Row(80, "a process is killed that keeps a directory in memory"),
 )

@@ -2,10 +2,11 @@
 
 Theory. SQLite in WAL mode lets any number of processes read while one writes, and a commit survives
 `kill -9`. Its calls block, so they never run on an event loop: each worker has one thread that owns one
-connection and takes jobs from a queue. Two kinds of jobs exist. `run` is a transaction whose result is
-awaited. `write` is fire-and-forget: such jobs are collected for up to `BATCH_S` seconds or `BATCH_JOBS` jobs
-and committed together, because a commit costs as much as hundreds of inserts; each has a savepoint, so that
-one that fails does not take the others with it.
+connection and takes jobs from a queue. Two kinds of jobs exist. `run` is a job whose result is awaited: it
+is committed at once, together with whatever has been queued by then. `write` is fire-and-forget: such jobs
+are collected for up to `BATCH_S` seconds or `BATCH_JOBS` jobs and committed together, because a commit costs
+as much as hundreds of inserts. Each job has a savepoint, so that one that fails does not take the others
+with it.
 
 Other processes' commits are noticed by `PRAGMA data_version`, a number that changes whenever another
 connection has committed. While there are subscribers, the thread reads it every `POLL_S` seconds.
@@ -62,11 +63,22 @@ class _Job:
 
 
 class SQLiteStore(StateStore):
-    """See the module. `directory` is created with mode 0700 when the store is first used."""
+    """See the module. `directory` is created with mode 0700 when the store is first used.
 
-    def __init__(self, directory: Path, migrations: Sequence[Migration]) -> None:
-        self._directory = directory
+    `prepare` is called in the store's thread before the file is opened; what it raises fails the jobs.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        migrations: Sequence[Migration],
+        file_name: str = FILE_NAME,
+        *,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._path = directory / file_name
         self._migrations = migrations
+        self._prepare = prepare
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._subscribers: list[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = []
@@ -134,7 +146,7 @@ class SQLiteStore(StateStore):
             jobs, is_last = self._next_jobs()
             if jobs:
                 try:
-                    connection = connection or _opened(self._directory, self._migrations)
+                    connection = connection or self._opened()
                 except StoreError as exc:
                     for job in jobs:
                         job.done.set_exception(exc)
@@ -157,13 +169,22 @@ class SQLiteStore(StateStore):
         until = time.monotonic() + BATCH_S
         while job is not None:
             jobs.append(job)
-            if not job.is_batched or len(jobs) >= BATCH_JOBS:
+            if not job.is_batched:
+                until = 0.0  # somebody waits: take only what is here already
+            if len(jobs) >= BATCH_JOBS:
                 return jobs, False
             try:
                 job = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 return jobs, False
         return jobs, True
+
+    def _opened(self) -> sqlite3.Connection:
+        try:
+            self._prepare()
+        except OSError as exc:
+            raise StoreUnavailable(f"The directory of {self._path} cannot be made: {exc}") from exc
+        return _opened(self._path, self._migrations)
 
     def _notify(self, connection: sqlite3.Connection, known: int) -> int:
         version: int = connection.execute("PRAGMA data_version").fetchone()[0]
@@ -209,11 +230,10 @@ def _in_savepoint(connection: sqlite3.Connection, job: _Job) -> tuple[object, Ba
     return result, None
 
 
-def _opened(directory: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
+def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     """A connection to the file, with its schema up to date. Raises StoreUnavailable or StoreTooNew."""
-    path = directory / FILE_NAME
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600, exist_ok=True)
         connection = sqlite3.connect(
             path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False

@@ -1,0 +1,212 @@
+"""The tables of stored responses: owners, conversations, limits, leases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_proxy.state_store import responses
+from sanic_proxy.state_store.responses import (
+    ConversationTooLarge,
+    NewResponse,
+    ResponseStore,
+    ResponseTooLarge,
+)
+from sanic_proxy.state_store.sqlite import SQLiteStore
+
+SIZE = 2**20
+
+
+def made(number: int, previous: int | None = None, owner: str = "", **fields: Any) -> NewResponse:
+    body = {"id": f"r{number}", "status": "completed", "output": [{"text": f"out{number}"}]}
+    return NewResponse(
+        owner,
+        f"r{number}",
+        fields.pop("status", "completed"),
+        json.dumps(body).encode(),
+        fields.pop("input", json.dumps([{"text": f"in{number}"}]).encode()),
+        "" if previous is None else f"r{previous}",
+        **fields,
+    )
+
+
+def with_store(
+    directory: Path,
+    use: Callable[[ResponseStore], Awaitable[Any]],
+    size_bytes: int = SIZE,
+    ttl_s: float = 3600.0,
+) -> Any:
+    async def work() -> Any:
+        database = SQLiteStore(directory, responses.MIGRATIONS, responses.FILE_NAME)
+        store = ResponseStore(database, lambda: size_bytes, ttl_s)
+        try:
+            return await use(store)
+        finally:
+            await store.aclose()
+
+    return asyncio.run(work())
+
+
+def texts(pieces: list[bytes] | None) -> list[str]:
+    return [item["text"] for item in json.loads(b"[" + b",".join(pieces or []) + b"]")]
+
+
+def test_a_response_is_its_owners_alone(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1, owner="a"))
+        found = await store.find("a", "r1")
+        assert found is not None
+        assert json.loads(found.body)["id"] == "r1"
+        assert await store.find("b", "r1") is None
+        assert await store.conversation("b", "r1", SIZE) is None
+        assert not await store.delete("b", "r1")
+        await store.add(made(1, owner="b"))
+        assert await store.delete("b", "r1")
+        assert await store.find("a", "r1") is not None
+
+    with_store(tmp_path, use)
+
+
+def test_a_conversation_is_all_items_up_to_its_last_response(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1))
+        await store.add(made(2, 1))
+        await store.add(made(3, 2))
+        await store.add(made(4, 1, input=b"[]"))
+        assert texts(await store.conversation("", "r3", SIZE)) == [
+            "in1",
+            "out1",
+            "in2",
+            "out2",
+            "in3",
+            "out3",
+        ]
+        assert texts(await store.conversation("", "r4", SIZE)) == ["in1", "out1", "out4"]
+        with pytest.raises(ConversationTooLarge):
+            await store.conversation("", "r3", 50)
+
+    with_store(tmp_path, use)
+
+
+def test_a_deleted_response_stays_a_part_of_those_that_continue_it(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> list[int]:
+        await store.add(made(1))
+        await store.add(made(2, 1))
+        assert await store.delete("", "r1")
+        assert not await store.delete("", "r1")
+        assert await store.find("", "r1") is None
+        assert texts(await store.conversation("", "r2", SIZE)) == ["in1", "out1", "in2", "out2"]
+        assert await store.delete("", "r2")
+        return await store.store.run(
+            lambda connection: (
+                [
+                    connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+                    for table in ("response", "response_content")
+                ]
+                + [connection.execute("SELECT bytes FROM response_total").fetchone()[0]]
+            )
+        )
+
+    assert with_store(tmp_path, use) == [0, 0, 0]
+
+
+def test_the_oldest_make_room_and_a_conversation_without_its_beginning_is_none(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        for number in range(10):
+            await store.add(made(number, number - 1 if number else None, input=b'["%b"]' % (b"x" * 1000)))
+        assert await store.find("", "r0") is None
+        assert await store.find("", "r9") is not None
+        assert await store.conversation("", "r9", SIZE) is None
+        with pytest.raises(ResponseTooLarge):
+            await store.add(made(10, input=b" " * responses.MAX_ITEM_BYTES))
+
+    with_store(tmp_path, use, size_bytes=9000)
+
+
+def test_a_response_that_has_expired_is_gone(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1))
+        assert await store.find("", "r1") is None
+
+    with_store(tmp_path, use, ttl_s=-1.0)
+
+
+def test_continuing_a_conversation_keeps_its_beginning(tmp_path: Path) -> None:
+    async def expiry(store: ResponseStore) -> list[float]:
+        return await store.store.run(
+            lambda connection: [
+                row[0] for row in connection.execute("SELECT expires_at FROM response ORDER BY seq")
+            ]
+        )
+
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1))
+        await store.add(made(2, 1))
+        await store.store.run(
+            lambda connection: connection.execute("UPDATE response SET expires_at = expires_at - 1000")
+        )
+        before = await expiry(store)
+        await store.conversation("", "r2", SIZE)
+        assert all(after > old + 900 for old, after in zip(before, await expiry(store), strict=True))
+
+    with_store(tmp_path, use)
+
+
+def test_a_reference_says_where_a_response_is(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.refer("a", "r1", "openai", 1)
+        await store.refer("a", "r1", "openai", 2)
+        found = await store.find("a", "r1")
+        assert found is not None
+        assert (found.provider, found.key_number, found.body) == ("openai", 2, b"")
+        assert await store.conversation("a", "r1", SIZE) is None
+        await store.add(made(2, owner="a"))
+        await store.refer("a", "r2", "openai", 1)
+        assert (await store.find("a", "r2") or found).provider == ""
+
+    with_store(tmp_path, use)
+
+
+@pytest.mark.parametrize("lease_s", [-0.1, responses.LEASE_S + 100])
+def test_a_response_whose_worker_is_gone_has_failed(tmp_path: Path, lease_s: float) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1, status="queued", worker=store.worker))
+        found = await store.find("", "r1")
+        assert found is not None
+        assert found.status == "queued"
+        assert await store.unfinished() == {"r1"}
+        lease = time.monotonic() + lease_s
+        await store.store.run(
+            lambda connection: connection.execute("UPDATE response SET lease = ?", (lease,))
+        )
+        found = await store.find("", "r1")
+        assert found is not None
+        assert found.status == "failed"
+        assert json.loads(found.body)["error"]["code"] == "server_error"
+        assert not await store.advance("", "r1", "completed", b"{}")
+        assert await store.unfinished() == set()
+
+    with_store(tmp_path, use)
+
+
+def test_a_renewed_lease_lasts(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1, status="in_progress", worker=store.worker))
+        await store.store.run(lambda connection: connection.execute("UPDATE response SET lease = 0"))
+        store.renew()
+        await store.store.flush()
+        found = await store.find("", "r1")
+        assert found is not None
+        assert found.status == "in_progress"
+        assert await store.advance("", "r1", "completed", b'{"status":"completed"}')
+        found = await store.find("", "r1")
+        assert found is not None
+        assert (found.status, found.body) == ("completed", b'{"status":"completed"}')
+
+    with_store(tmp_path, use)
