@@ -23,6 +23,7 @@ from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.server.startup import announce_ready, announced_settings
 from sanic_proxy.server.supervisor import Supervisor
 from sanic_proxy.server.worker import Worker, read_again
+from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
 
 # Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
 # for longer than a minute with a 503 of its own.
@@ -57,7 +58,7 @@ def create_app(kind: type[ProxyApp] = ProxyApp, *, name: str = "sanic-proxy") ->
     made.add_own(BLUEPRINTS)
     made.main_process_start(begin_supervision)
     made.main_process_ready(supervise)
-    made.main_process_stop(flush_log)
+    made.main_process_stop(end_supervision)
     made.before_server_start(open_state)
     made.after_server_start(begin_serving)
     made.before_server_stop(begin_drain)
@@ -77,6 +78,9 @@ async def begin_supervision(app: ProxyApp) -> None:
 
     logs.enable_stack_dumps()
     app.shared_ctx.worker_slots = shared_slots()
+    name = new_name().encode()
+    app.shared_ctx.runtime_name = multiprocessing.get_context("spawn").RawArray("c", name)
+    app.ctx.runtime = RuntimeDirectory(name.decode())
     app.shared_ctx.started_at = multiprocessing.get_context("spawn").RawValue("d", time.monotonic())
     app.ctx.supervisor = Supervisor(settings, read, app.shared_ctx.worker_slots, announce_ready(app))
 
@@ -87,8 +91,10 @@ async def supervise(app: ProxyApp) -> None:
         app.ctx.supervisor.take_over(app.manager)
 
 
-async def flush_log(app: ProxyApp) -> None:
+async def end_supervision(app: ProxyApp) -> None:
     """In the main process, at its end: Sanic leaves without exit handlers if it has failed."""
+    if (runtime := getattr(app.ctx, "runtime", None)) is not None:
+        runtime.remove()
     logs.flush()
 
 

@@ -20,7 +20,11 @@ from sanic_proxy.routing.model_list import ModelList
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.targets import Limits
+from sanic_proxy.state_store import responses
+from sanic_proxy.state_store.background import BackgroundResponses
 from sanic_proxy.state_store.base import Migration, StateStore
+from sanic_proxy.state_store.responses import ResponseStore
+from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
 from sanic_proxy.state_store.sqlite import SQLiteStore, state_directory
 from sanic_proxy.upstream.client import UpstreamClient
 
@@ -36,6 +40,9 @@ RETIRED_STEP_S = 0.5
 MAX_REMEMBERED = 4096
 # The schema of the shared state, in the order in which it grew.
 MIGRATIONS: tuple[Migration, ...] = ()
+# How many bytes stored responses may take, and for how many seconds each is kept.
+MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
+SQLITE_LIMITS = responses.Limits(2**30, 30 * 86_400.0)
 # How much of a provider's key the log shows, and how long a key has to be for that.
 HINT_CHARS = 4
 MIN_HINTED_CHARS = 12
@@ -44,16 +51,20 @@ MIN_HINTED_CHARS = 12
 class AppState:
     """Built in a running loop; `aclose` waits for the handlers that still use it.
 
-    `traffic` is that of the state which this one replaces; None in a new worker.
+    `traffic` is that of the state which this one replaces; None in a new worker. `runtime` is the directory
+    in memory that the workers share; one of its own by default.
     """
 
-    def __init__(self, settings: Settings, traffic: Traffic | None = None) -> None:
+    def __init__(
+        self, settings: Settings, traffic: Traffic | None = None, runtime: RuntimeDirectory | None = None
+    ) -> None:
         self.settings = settings
         self.secrets = settings.secrets
         self.traffic = traffic or Traffic()
         self.traffic.limit(settings.capacity)
         self.client = UpstreamClient(settings.pool, settings.ssl_cert_file)
-        keyed = build_providers(settings, self.client)
+        # The providers that are on, by name and alias, each with one object per key.
+        self.keyed = keyed = build_providers(settings, self.client)
         self.providers = {name: providers[0] for name, providers in keyed.items()}
         self.router: Router[ChatProvider] = Router(
             keyed,
@@ -81,6 +92,12 @@ class AppState:
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
         # Opened by its first use: a proxy without a feature that shares state opens no file.
         self.store: StateStore = SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
+        self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))
+        self.background = (
+            None
+            if self.responses is None
+            else BackgroundResponses(self.responses, self.traffic, settings.background_responses)
+        )
 
     def _redacted(self, text: str) -> str:
         for secret in self.secrets:
@@ -106,7 +123,15 @@ class AppState:
         return list({id(provider): provider for provider in self.providers.values()}.values())
 
     async def aclose(self) -> None:
-        """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them."""
+        """Close the pools after the last handler. Sanic cancels handlers, and does not wait for them.
+
+        Background responses have as long as requests: Sanic knows nothing of them.
+        """
+        if self.background is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    self.background.aclose(), self.settings.ending.drain_s + LAST_HANDLERS_S
+                )
         with suppress(TimeoutError):
             await asyncio.wait_for(self.traffic.emptied(), LAST_HANDLERS_S)
         await self._close()
@@ -123,6 +148,22 @@ class AppState:
         await self.models.aclose()
         await self.client.aclose()
         await self.store.aclose()
+        if self.responses is not None:
+            await self.responses.aclose()
+
+
+def _response_store(settings: Settings, runtime: RuntimeDirectory) -> ResponseStore | None:
+    """The store of responses, which opens its file when it is first used; None where it is off.
+
+    It has a file and a thread of its own: a response may have megabytes, for which no other writer waits.
+    """
+    if settings.response_store == "off":
+        return None
+    if settings.response_store == "sqlite":
+        store = SQLiteStore(state_directory(settings.state_dir), responses.MIGRATIONS, responses.FILE_NAME)
+        return ResponseStore(store, lambda: SQLITE_LIMITS.size_bytes, SQLITE_LIMITS.ttl_s)
+    store = SQLiteStore(runtime.path, responses.MIGRATIONS, responses.FILE_NAME, prepare=runtime.prepare)
+    return ResponseStore(store, lambda: runtime.size_limit(MEMORY_LIMITS.size_bytes), MEMORY_LIMITS.ttl_s)
 
 
 _ID_DIGITS = 16
@@ -143,6 +184,11 @@ class KeyRing:
         self._clients = {digest: Client(id=id_, name=id_[:_LABEL_DIGITS]) for digest, id_ in ids.items()}
         self._known: dict[str | None, Client] = {}
         self.is_empty = not digests
+
+    @property
+    def has_many(self) -> bool:
+        """Whether there are several clients, of whom none may see what belongs to another one."""
+        return len(self._clients) > 1
 
     def client_with(self, key: str) -> Client | None:
         """The client whose key this is."""

@@ -96,7 +96,7 @@ ROWS = (
     Row(69, "no memory left", "the operator: a limit per service"),
     Row(70, "the event loop is blocked"),
     Row(71, "the system clock jumps"),
-    Row(72, "a store is down", "later: money and limits"),
+    Row(72, "a store is down"),
     Row(73, "nginx reloads, or its workers end"),
     Row(74, "nginx's timeout is shorter than a pause"),
     Row(75, "keys are changed while it runs"),
@@ -106,4 +106,5 @@ ROWS = (
     Row(78, "another target brings another text than was sent"),
     Row(79, "the client gives up before its provider answers"),
     Row(80, "a process is killed that keeps a directory in memory"),
+    Row(81, "a response is too large to be stored"),
 )

@@ -33,6 +33,7 @@ from sanic_proxy.config.variables import (
 
 Switch = Literal["auto", "on", "off"]
 Thinking = Literal["adaptive", "budget"]
+ResponseStoreKind = Literal["memory", "sqlite", "off"]
 
 HEARTBEATS: Mapping[str, str] = {
     "": "",
@@ -338,6 +339,22 @@ class Settings:
         Flag(),
         False,
         "`on`: translated streams of the Responses API end with `data: [DONE]`, as Open Responses demands",
+    )
+    response_store: ResponseStoreKind = setting(
+        "RESPONSE_STORE",
+        Choice(("memory", "sqlite", "off")),
+        "memory",
+        "where answers of the Responses API are stored: `memory` (256 MiB, 1 h), `sqlite` (in the state "
+        "directory; 1 GiB, 30 days), `off`",
+    )
+    background_responses: int = setting(
+        "BACKGROUND_RESPONSES",
+        Integer(0, 10_000),
+        64,
+        "background responses that one worker runs at once; 0: none",
+    )
+    background_timeout_s: float = setting(
+        "TIMEOUT_BACKGROUND", Duration(), 3600.0, "time for one background response"
     )
     log_level: str = setting(
         "LOG_LEVEL",

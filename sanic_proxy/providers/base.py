@@ -37,7 +37,7 @@ class ChatRequest:
     because it may take longer than a silent connection lives; None: it is not collected.
     `answer_headers` is set by the provider: headers for the client beside the answer. `dropped` has the names
     of what the provider cannot be asked for; a provider that drops more calls `drop`. `is_strict`: nothing
-    may be dropped.
+    may be dropped. `repeated` has fields of a translated answer, besides those that repeat the request's.
     A stream's head is sent with its first frame or at the commit; what is set later is not sent.
     """
 
@@ -60,6 +60,7 @@ class ChatRequest:
     answer_headers: Sequence[tuple[str, str]] = ()
     dropped: Sequence[str] = ()
     is_strict: bool = False
+    repeated: Mapping[str, Any] | None = None
 
     def drop(self, names: Sequence[str]) -> None:
         """Note that `names` cannot be passed on. Raises InvalidRequest where nothing may be dropped."""

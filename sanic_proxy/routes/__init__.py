@@ -1,7 +1,28 @@
 """The routes, one module per resource."""
 
-from sanic_proxy.routes import admin, chat, health, messages, models, pages, passthrough, responses
+from sanic_proxy.routes import (
+    admin,
+    chat,
+    health,
+    messages,
+    models,
+    pages,
+    passthrough,
+    responses,
+    stored_responses,
+)
 
 BLUEPRINTS = tuple(
-    module.blueprint for module in (chat, messages, responses, passthrough, models, health, pages, admin)
+    module.blueprint
+    for module in (
+        chat,
+        messages,
+        responses,
+        stored_responses,
+        passthrough,
+        models,
+        health,
+        pages,
+        admin,
+    )
 )

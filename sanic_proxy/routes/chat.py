@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from sanic import Blueprint
 
 from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routes import openapi
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.router import Router
+from sanic_proxy.routing.targets import Limits
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import dropped_headers, named_provider, route_headers, route_lines
 from sanic_proxy.server.streaming import pump
 from sanic_proxy.state import AppState
+from sanic_proxy.streams.stream import Stream
 
 blueprint = Blueprint("chat")
 
@@ -35,21 +40,24 @@ def answer(request: ProxyRequest, dialect: Dialect) -> Coroutine[Any, Any, Reply
     return answer_to(request, dialect, dialect.parse(body, fields, request.model_span))
 
 
-async def answer_to(request: ProxyRequest, dialect: Dialect, asked: ParsedRequest) -> Reply | None:
-    """Answer `asked`, the conversation in `request` or one that was made of it."""
+async def answer_to(
+    request: ProxyRequest, dialect: Dialect, asked: ParsedRequest, keeper: Keeper | None = None
+) -> Reply | None:
+    """Answer `asked`, the conversation in `request` or one that was made of it. `keeper` keeps the answer."""
     state: AppState = request.state
-    targets, chat = _targets_and_request(request, dialect, asked, state.router)
+    targets, chat = conversation(request, request.record, state.router, dialect, asked, keeper)
     limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
+        body = whole.body if keeper is None else await keeper.keep(chat, whole.body)
         headers = [*whole.headers, *chat.answer_headers]
         if chat.dropped:
             headers += dropped_headers(chat.dropped)
-        return Reply(route_lines(request.record) + header_lines(headers), whole.body)
+        return Reply(route_lines(request.record) + header_lines(headers), body)
     first = targets[0].provider
     await pump(
         request,
-        lambda: attempts.streamed(targets, limits, chat),
+        lambda: stream_of(targets, limits, chat, keeper),
         commit_delay_s=first.commit_delay_s,
         ping_s=first.ping_s,
         headers=lambda: [
@@ -63,16 +71,60 @@ async def answer_to(request: ProxyRequest, dialect: Dialect, asked: ParsedReques
     return None
 
 
-def _targets_and_request(
-    request: ProxyRequest, dialect: Dialect, asked: ParsedRequest, router: Router[ChatProvider]
+class Keeper(ABC):
+    """Keeps the answer to one request, so that another request can refer to it.
+
+    `repeated` has fields of a translated answer, as in `ChatRequest`.
+    """
+
+    repeated: Mapping[str, Any] | None = None
+
+    @abstractmethod
+    def targets(self, targets: attempts.Targets) -> attempts.Targets:
+        """Those of `targets` that can answer. Raises a ClientError where there are none."""
+
+    @abstractmethod
+    async def keep(self, chat: ChatRequest, body: bytes) -> bytes:
+        """Keep a whole answer. Returns the one for the client."""
+
+    @abstractmethod
+    async def keep_stream(self, chat: ChatRequest, frames: bytes) -> bytes:
+        """The same with the last frames of a stream, which hold the whole answer."""
+
+
+async def stream_of(
+    targets: attempts.Targets, limits: Limits, chat: ChatRequest, keeper: Keeper | None
+) -> Stream:
+    """The stream of the first target that has content; its end waits for `keeper`. The caller closes it."""
+    stream = await attempts.streamed(targets, limits, chat)
+    if keeper is not None:
+        try:
+            await stream.hold_end(partial(keeper.keep_stream, chat))
+        except BaseException:
+            stream.close()
+            raise
+    return stream
+
+
+def conversation(
+    request: ProxyRequest,
+    record: RequestRecord,
+    router: Router[ChatProvider],
+    dialect: Dialect,
+    asked: ParsedRequest,
+    keeper: Keeper | None = None,
 ) -> tuple[attempts.Targets, ChatRequest]:
-    """Where the request may go and what it asks. From here on the conversation is the latter's alone."""
+    """Where a request may go and what it asks. From here on the conversation is the latter's alone.
+
+    `record` is that of the conversation: a websocket's request has several of them.
+    """
     model = asked.model
-    record = request.record
     record.dialect = dialect.name
     record.model, record.is_streaming = model[:256], asked.is_streaming
     named = named_provider(request)
     targets = router.resolve(model) if named is None else router.named(named, model)
+    if keeper is not None:
+        targets = keeper.targets(targets)
     first = targets[0]
     record.provider = first.provider.name
     chat = ChatRequest(
@@ -82,6 +134,8 @@ def _targets_and_request(
     chat.include_usage = asked.include_usage
     chat.dialect = chat.wire = dialect
     chat.collect_s = asked.collect_s
+    if keeper is not None:
+        chat.repeated = keeper.repeated
     return targets, chat
 
 

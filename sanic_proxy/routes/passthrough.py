@@ -64,7 +64,7 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
         targets = _with_json(request, row, call)
     if targets is None:
         raise unnamed()
-    return await _answered(request, row, targets, call)
+    return await answered(request, row, targets, call)
 
 
 # Bodies
@@ -110,14 +110,14 @@ async def _pass_form(
     async with aclosing(pieces_of(request, limit_bytes)) as pieces:
         if named is not None:
             call.body = Upload(pieces, size_bytes)
-            return await _answered(request, row, named, call)
+            return await answered(request, row, named, call)
         form = UnsortedForm(pieces, boundary)
         try:
             request.record.model = model = await form.model()
             # The model is written once, so only the first of its targets can be asked.
             targets = state_of(request.app).router.resolve(model, row.endpoint)[:1]
             call.body = form.upload(targets[0].upstream_model, size_bytes)
-            return await _answered(request, row, targets, call)
+            return await answered(request, row, targets, call)
         finally:
             form.close()
 
@@ -125,7 +125,7 @@ async def _pass_form(
 # Answers
 
 
-async def _answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
+async def answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
     """Send `call` and answer with the response. Streams of completions are opened as in chats."""
     record = request.record
     record.provider = targets[0].provider.name

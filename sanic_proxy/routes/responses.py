@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
-
 from sanic import Blueprint
 
 from sanic_proxy.dialects.responses import RESPONSES, RESPONSES_WITH_DONE
 from sanic_proxy.errors import NotFound
 from sanic_proxy.openai import codec
-from sanic_proxy.routes import chat, openapi
+from sanic_proxy.openai.fields import flag_field
+from sanic_proxy.routes import background, chat, openapi
 from sanic_proxy.routes.counting import counted, forwarded
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.routes.response_keeping import prepared
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
-from sanic_proxy.state import state_of
+from sanic_proxy.state import AppState
 from sanic_proxy.translation.responses.compaction import compacted, compaction_request
 from sanic_proxy.translation.responses.tokens import estimate_tokens
 
@@ -23,10 +22,17 @@ blueprint = Blueprint("responses")
 
 
 @openapi.responses
-def responses(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]:
+async def responses(request: ProxyRequest) -> Reply | None:
     """Create a response, whole or streamed."""
-    has_done = state_of(request.app).settings.responses_done
-    return chat.answer(request, RESPONSES_WITH_DONE if has_done else RESPONSES)
+    state: AppState = request.state
+    dialect = RESPONSES_WITH_DONE if state.settings.responses_done else RESPONSES
+    fields = bodies.json_object(request)
+    body, request.body = request.body, b""
+    asked = dialect.parse(body, fields, request.model_span)
+    asked, keeper = await prepared(state, request.record.client.id, asked, request)
+    if flag_field(asked.fields, "background"):
+        return await background.answer(request, dialect, asked, keeper)
+    return await chat.answer_to(request, dialect, asked, keeper)
 
 
 @openapi.compact

@@ -86,8 +86,9 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
     if settings.has_openai_fields:
         traits = replace(traits, limit_field="max_completion_tokens", omitted_fields=frozenset())
     fields = {**request.fields, "stream": request.is_streaming}
-    translation = translated(request.dialect.format, fields, request.wire.format, traits)
-    request.drop(translation.dropped)
+    translation = translated(request.dialect.format, fields, request.wire.format, traits, request.repeated)
+    # What an answer repeats besides is what the proxy does by itself.
+    request.drop([name for name in translation.dropped if name not in (request.repeated or ())])
     replace_fields(request, with_options(translation.fields, options))
     return translation
 

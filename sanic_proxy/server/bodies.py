@@ -60,6 +60,12 @@ async def parse_in_steps(request: ProxyRequest, turn: asyncio.Lock) -> None:
         request.model_span = parsed.model_span
 
 
+async def parsed(body: bytes, turn: asyncio.Lock) -> codec.ParsedBody:
+    """`body`, which the proxy has made itself, parsed in steps; `turn` as in `parse_in_steps`."""
+    async with turn:
+        return await _run(codec.parsing(body))
+
+
 async def _run(steps: Generator[None, None, T]) -> T:
     while True:
         try:

@@ -29,6 +29,9 @@ OFFERED = (
     "/responses",
     "/responses/compact",
     "/responses/input_tokens",
+    "/responses/<id>",
+    "/responses/<id>/cancel",
+    "/responses/<id>/input_items",
     "/models/<id>",
     *dict.fromkeys(row.path for row in ROWS),
 )
@@ -94,8 +97,6 @@ def _replacement(path: str) -> tuple[str, str]:
         return "POST", "/embeddings"
     if plain.endswith(("/models", "/tags", "/show", "/ps")):
         return "GET", "/models"
-    if "/responses/" in plain:
-        return "POST", "/responses"
     offered = _offered_in(path)
     return "POST", "/chat/completions" if offered is None or offered.startswith("/models/") else offered
 
@@ -143,11 +144,6 @@ _APIS = (
         MESSAGES.error_body,
     ),
     _Api("OpenAI's Assistants API", _paths(r"(/openai)?(/v1)?/(threads|assistants)(/.*)?"), CHAT.error_body),
-    _Api(
-        "OpenAI's stored responses",
-        _paths(r"(/openai)?(/v1)?/responses/(?!(compact|input_tokens)$).*"),
-        CHAT.error_body,
-    ),
     _Api(
         "Gemini's API",
         _paths(

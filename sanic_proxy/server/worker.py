@@ -33,6 +33,7 @@ from sanic_proxy.server import compat
 from sanic_proxy.server.admin_port import AdminPort
 from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
 from sanic_proxy.state import AppState, state_of
+from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
 
 if TYPE_CHECKING:
     from sanic import Sanic
@@ -102,6 +103,12 @@ def _slot(app: Sanic[Any, Any], name: str | None) -> SharedSlot:
     return slot_of(slots, name) if name and slots is not None else SharedSlot()
 
 
+def _runtime_name(app: Sanic[Any, Any]) -> str:
+    """The name of the directory in memory that this main process' workers share."""
+    shared = getattr(app.shared_ctx, "runtime_name", None)
+    return new_name() if shared is None else shared.value.decode()
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
@@ -119,10 +126,11 @@ class Worker:
         self._is_forced = False
         self._admin_port = AdminPort()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._runtime = RuntimeDirectory(_runtime_name(app))
         logs.redirect_stderr()
         logs.enable_stack_dumps()
         raise_descriptor_limit()
-        self._use(AppState(settings))
+        self._use(AppState(settings, runtime=self._runtime))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
         compat.replace_signal_setup(_leave_signals_alone)
@@ -167,7 +175,7 @@ class Worker:
         if settings is None:
             return
         gc.unfreeze()  # or what is to go would stay
-        self._use(AppState(settings, old.traffic))
+        self._use(AppState(settings, old.traffic, self._runtime))
         retiring = self._loop.create_task(old.retire())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retired)
@@ -272,4 +280,8 @@ class Worker:
         for retiring in self._retiring:
             retiring.cancel()
         await state_of(self._app).aclose()
+        if self._is_alone:
+            self._runtime.remove()
+        else:
+            self._runtime.release()
         self._slot.advance(WorkerState.STOPPED)

@@ -7,7 +7,7 @@ source. Which source comes next is decided by a callback, as that is routing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from typing_extensions import override
 
@@ -144,9 +144,25 @@ class SavedStream(Stream):
                 frames = await self._resumed(exc)
                 if frames is None:
                     raise
+                frames = await self._held(frames)
                 self.sent_bytes += len(frames)
                 if frames:
                     await response.send(frames)
+            else:
+                return
+
+    @override
+    async def _rest(self) -> AsyncIterator[bytes]:
+        while True:
+            try:
+                async for frames in super()._rest():
+                    yield frames
+            except errors.ProxyError as exc:
+                resumed = await self._resumed(exc)
+                if resumed is None:
+                    raise
+                if resumed := await self._held(resumed):
+                    yield resumed
             else:
                 return
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from typing_extensions import override
@@ -60,6 +60,7 @@ class Heartbeat(NamedTuple):
 
 
 PINGS = Heartbeat()
+BeforeEnd = Callable[[bytes], Awaitable[bytes]]
 
 
 class Frames(Response):
@@ -98,7 +99,8 @@ class Stream:
     `opening` precedes the first frames, unless it was sent before them while the client waited
     (`Heartbeat.opening`). `begun` is what `begin` has read: the first content. What the filters counted goes
     to `record` when the stream is closed; `on_failure` is called with the error of a stream that fails after
-    it began.
+    it began. `before_end` is awaited with the last frames of a stream that is complete, before they are sent,
+    and returns those to send.
     """
 
     __slots__ = (
@@ -108,6 +110,7 @@ class Stream:
         "_is_over",
         "_progress_at",
         "_source",
+        "before_end",
         "begun",
         "on_failure",
         "opening",
@@ -134,6 +137,7 @@ class Stream:
         self.begun = b""
         self.opening = opening
         self.on_failure: Callable[[errors.ProxyError], None] | None = None
+        self.before_end: BeforeEnd | None = None
         self.sent_bytes = 0
 
     @classmethod
@@ -173,6 +177,13 @@ class Stream:
                 return
             piece = await source.read_some() or b""
 
+    async def hold_end(self, before_end: BeforeEnd | None) -> None:
+        """Have `before_end` awaited before the stream's last frames are sent: now, if `begun` has them."""
+        self.before_end = before_end
+        if before_end is not None and self._is_over and self._failure is None:
+            self.begun = await before_end(self.begun)
+            self.before_end = None
+
     @property
     def failed(self) -> Callable[[errors.ProxyError], bytes]:
         """Makes the frames that end this stream after a failure; b"" where its dialect has one for all.
@@ -207,14 +218,37 @@ class Stream:
     async def frames(self) -> AsyncIterator[bytes]:
         """All frames, for an answer that is not sent as a stream. Raises what ended the stream early."""
         await self.begin()
-        self._progress_at = asyncio.get_running_loop().time()
+        async for frames in self.begun_frames():
+            yield frames
+
+    async def begun_frames(self) -> AsyncIterator[bytes]:
+        """The frames of a stream that has begun, from its first one. Raises what ended it early."""
+        await self.hold_end(self.before_end)
         yield self.opening + self.begun
-        while not self._is_over and self._failure is None:
-            if frames := await self._next():
-                yield frames
-        if self._failure is not None:
-            raise self._failure
-        self._source.drain()
+        async for frames in self._rest():
+            yield frames
+
+    async def _rest(self) -> AsyncIterator[bytes]:
+        """What follows `begun`."""
+        self._progress_at = asyncio.get_running_loop().time()
+        try:
+            while not self._is_over and self._failure is None:
+                if frames := await self._held(await self._next() or b""):
+                    yield frames
+            if self._failure is not None:
+                raise self._failure
+            self._source.drain()
+            self._note_reported()
+        except errors.ProxyError as exc:
+            if self.on_failure is not None:
+                self.on_failure(exc)
+            raise
+
+    async def _held(self, frames: bytes) -> bytes:
+        """`frames`; if they are the last ones of a complete stream, those that `before_end` returns."""
+        if self._is_over and self._failure is None and self.before_end is not None:
+            return await self.before_end(frames)
+        return frames
 
     async def _next(self, wait_s: float | None = None) -> bytes | None:
         """The next frames, possibly none; None if nothing came for `wait_s`. Raises UpstreamStalled."""
@@ -254,7 +288,7 @@ class Stream:
                 self.on_failure(error)
 
     async def _pump(self, response: StreamResponse) -> None:
-        relay = Relay(self._source, self._filter)
+        relay = Relay(self._source, self._filter, self.before_end)
         try:
             await relay.run(response)
         finally:
@@ -307,10 +341,12 @@ class Relay(Receiver):
     """
 
     __slots__ = (
+        "_before_end",
         "_done",
         "_filter",
         "_heard_at",
         "_is_held",
+        "_last",
         "_look_after_s",
         "_loop",
         "_progress_at",
@@ -321,9 +357,13 @@ class Relay(Receiver):
         "sent_bytes",
     )  # fmt: skip
 
-    def __init__(self, source: Response, stream_filter: StreamFilter) -> None:
+    def __init__(
+        self, source: Response, stream_filter: StreamFilter, before_end: BeforeEnd | None = None
+    ) -> None:
         self._source = source
         self._filter = stream_filter
+        self._before_end = before_end
+        self._last = b""  # the last frames, while `before_end` is awaited
         self._is_held = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_after_s = min(LOOK_AFTER_S, source.stall_s / 4)
@@ -344,6 +384,8 @@ class Relay(Receiver):
         try:
             self._set_timer()
             await self._done
+            if self._before_end is not None:
+                self._push_last(await self._before_end(self._last))
         finally:
             sink.on_writable = None
             if self._timer is not None:
@@ -370,6 +412,8 @@ class Relay(Receiver):
             if stream_filter.failure is not None:
                 raise stream_filter.failure
             if stream_filter.is_done or not piece:
+                if self._before_end is not None:
+                    frames = await self._before_end(frames)
                 self._sink.push_last(frames)
                 return
             if self._loop.time() >= self._stalls_at():
@@ -412,9 +456,15 @@ class Relay(Receiver):
             self._done.set_exception(exc)
 
     def _finish(self, frames: bytes) -> None:
+        if self._before_end is None:
+            self._push_last(frames)
+        else:
+            self._last = frames
+        self._done.set_result(None)
+
+    def _push_last(self, frames: bytes) -> None:
         self.sent_bytes += len(frames)
         self._sink.push_last(frames)
-        self._done.set_result(None)
 
     def _release(self) -> None:
         self._is_held = False

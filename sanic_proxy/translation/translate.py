@@ -63,10 +63,20 @@ class Translation:
 
 
 def translated(
-    client: Format, fields: Mapping[str, Any], target: Format, traits: TargetTraits
+    client: Format,
+    fields: Mapping[str, Any],
+    target: Format,
+    traits: TargetTraits,
+    repeated: Mapping[str, Any] | None = None,
 ) -> Translation:
-    """`fields`, a request in the format `client`, for a target. Raises InvalidRequest."""
-    return Translation(client, client.read_request(fields), target, traits)
+    """`fields`, a request in the format `client`, for a target. Raises InvalidRequest.
+
+    `repeated` has fields of the answer, besides those that repeat the request's.
+    """
+    asked = client.read_request(fields)
+    if repeated:
+        asked.repeated = {**asked.repeated, **repeated}
+    return Translation(client, asked, target, traits)
 
 
 class _Collector(Collector):

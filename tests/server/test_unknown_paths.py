@@ -57,7 +57,6 @@ PATHS = [
     ("/v1/messages/v1/messages", "/v1/messages", "anthropic"),
     ("/v1/messages/batches", None, "anthropic"),
     ("/v1/complete", CHAT, "anthropic"),
-    ("/v1/responses/resp_1/cancel", "/v1/responses", "openai"),
     ("/v1/v1/responses", "/v1/responses", "openai"),
     ("/openai/v1/responses", "/v1/responses", "openai"),
     ("/v1beta/models/gemini-2.5-pro:generateContent", CHAT, "gemini"),

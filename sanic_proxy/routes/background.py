@@ -1,0 +1,128 @@
+"""Background responses: the client gets the id at once, and asks for the response until it is finished.
+
+A provider that speaks Responses runs them itself. For any other one the worker that got the request does, and
+all workers see its state in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from sanic_proxy import errors
+from sanic_proxy.dialects.base import Dialect, ParsedRequest
+from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.observability.in_flight import overloaded
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.responses import error_of
+from sanic_proxy.providers.base import ChatRequest
+from sanic_proxy.routes import chat as chats
+from sanic_proxy.routes.response_keeping import ResponseKeeper, reading
+from sanic_proxy.routing import attempts
+from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
+from sanic_proxy.state import AppState
+from sanic_proxy.state_store.background import BackgroundTask
+from sanic_proxy.state_store.responses import ResponseStore, ResponseTooLarge
+from sanic_proxy.translation.responses.stored import queued
+
+JSON_LINES = header_lines([("content-type", "application/json")])
+
+
+async def answer(
+    request: ProxyRequest, dialect: Dialect, asked: ParsedRequest, keeper: ResponseKeeper | None
+) -> Reply | None:
+    """Answer a request with `background: true`."""
+    state: AppState = request.state
+    targets, _ = chats.conversation(request, request.record, state.router, dialect, asked, keeper)
+    if dialect.name in targets[0].provider.dialects or state.responses is None:
+        if keeper is not None:
+            keeper.is_for_native = True
+        return await chats.answer_to(request, dialect, asked, keeper)
+    if asked.is_streaming:
+        raise InvalidRequest(
+            "A background response cannot be streamed here: leave out `stream`, and poll "
+            "`GET /v1/responses/{id}`",
+            param="stream",
+        )
+    if keeper is None or not keeper.repeated["store"]:
+        raise InvalidRequest("A background response must be stored: leave out `store`", param="store")
+    if state.settings.background_responses == 0:
+        raise InvalidRequest("Background responses are off in this proxy", param="background")
+    background = state.background
+    if background is None or background.is_full or state.traffic.is_draining:
+        raise overloaded()
+    keeper.repeated["background"] = True
+    keeper.is_for_native = False
+    fields = {name: value for name, value in asked.fields.items() if name != "background"}
+    asked = replace(asked, body=codec.dumps(fields), fields=fields, model_span=None)
+    asked.collect_s = state.settings.background_timeout_s
+    repeated = {**dialect.format.read_request(fields).repeated, **keeper.repeated}
+    response = queued(keeper.id, asked.model, repeated)
+    try:
+        await reading(state.responses.add(keeper.queued(response, state.responses.worker)))
+    except ResponseTooLarge:
+        raise InvalidRequest("The request is too large to be stored, as a background response is") from None
+    record = RequestRecord(secrets.token_hex(16), "BACKGROUND", request.path, request.record.client)
+    targets, chat = chats.conversation(request, record, state.router, dialect, asked, keeper)
+    run = _Run(state, state.responses, keeper, response, targets, chat)
+    background.start(keeper.id, run)
+    return Reply(JSON_LINES, codec.dumps(response))
+
+
+class _Run:
+    """One background response from its queue to its end."""
+
+    def __init__(
+        self,
+        state: AppState,
+        store: ResponseStore,
+        keeper: ResponseKeeper,
+        response: Mapping[str, Any],
+        targets: attempts.Targets,
+        chat: ChatRequest,
+    ) -> None:
+        self._state = state
+        self._store = store
+        self._keeper = keeper
+        self._response = response
+        self._targets = targets
+        self._chat = chat
+
+    async def __call__(self, task: BackgroundTask) -> None:
+        """Make the response. However this ends, the response does not stay unfinished."""
+        record = self._chat.record
+        error: ProxyError | None = errors.ProxyError("The proxy failed; its log has the details")
+        try:
+            await self._advance("in_progress", {**self._response, "status": "in_progress"})
+            body = await self._whole()
+            await self._advance(str(codec.loads_tolerant(body).get("status")), body)
+            record.status, record.ended = 200, "complete"
+            error = None
+        except ProxyError as exc:
+            error = exc
+        except asyncio.CancelledError:
+            error = task.cut_by  # else its client has ended it, which the store knows
+            record.status, record.ended = 499, "cancelled"
+            raise
+        finally:
+            if error is not None:
+                record.status, record.ended = error.status, error.code or error.type
+                failure = error_of(error.redacted(self._state.secrets))
+                await self._advance("failed", {**self._response, "status": "failed", "error": failure})
+            record.finish(self._state.observers)
+
+    async def _whole(self) -> bytes:
+        limit_s = self._state.settings.background_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return (await attempts.whole(self._targets, self._state.limits, self._chat)).body
+        except TimeoutError:
+            raise errors.UpstreamTimeout(f"The response was not complete within {limit_s:g} s") from None
+
+    async def _advance(self, status: str, response: Mapping[str, Any] | bytes) -> None:
+        body = response if isinstance(response, bytes) else codec.dumps(response)
+        await self._store.advance(self._keeper.owner, self._keeper.id, status, body)

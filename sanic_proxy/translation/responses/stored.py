@@ -1,0 +1,116 @@
+"""Stored responses as their API shows them: the items of an input, pages of them, queued ones. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.responses import response_object
+from sanic_proxy.translation.tool_names import digest
+
+Json = dict[str, Any]
+
+MAX_PAGE = 100
+_DEFAULT_PAGE = 20
+_ID_CHARS = 48
+_PREFIXES = {
+    "message": "msg",
+    "reasoning": "rs",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "custom_tool_call": "ctc",
+    "custom_tool_call_output": "ctco",
+    "compaction": "cmp",
+}
+_ROLES = frozenset({"user", "system", "developer"})
+
+
+def as_items(value: object) -> list[Any]:
+    """The `input` of a request as a list of items."""
+    if isinstance(value, list):
+        return value
+    return [{"type": "message", "role": "user", "content": value}] if isinstance(value, str) else []
+
+
+def continued(fields: Mapping[str, Any], before: Sequence[bytes]) -> bytes:
+    """The body of a request whose input is preceded by the items `before`, which are pieces of JSON.
+
+    Nothing else of a previous response is carried over: not its instructions, nor its tools.
+    """
+    rest = {name: value for name, value in fields.items() if name not in {"input", "previous_response_id"}}
+    own = codec.dumps(as_items(fields.get("input")))[1:-1]
+    return codec.dumps(rest)[:-1] + b',"input":[' + b",".join([*before, own] if own else before) + b"]}"
+
+
+def portable(output: Sequence[Any]) -> list[Any]:
+    """The items of an output that can be sent to any provider: a reference to what one stores cannot."""
+    return [
+        item
+        for item in output
+        if not (
+            isinstance(item, dict) and item.get("type") == "reasoning" and not item.get("encrypted_content")
+        )
+    ]
+
+
+def input_items(chain: Sequence[tuple[str, bytes, bytes]]) -> list[Json]:
+    """The items that the last response of a conversation was made of, in order, each with an id.
+
+    `chain` has the id, the input and the output of each response, as lists in JSON.
+    """
+    found: list[Json] = []
+    for number, (response_id, given, made) in enumerate(chain, 1):
+        items = codec.loads_tolerant(given)
+        if number < len(chain):
+            items = [*items, *codec.loads_tolerant(made)]
+        found += [
+            _whole(item, response_id, index) for index, item in enumerate(items) if isinstance(item, dict)
+        ]
+    return found
+
+
+def _whole(item: Json, response_id: str, index: int) -> Json:
+    """An item with all keys that a listed one has: requests may leave most of them out."""
+    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    id_ = f"{_PREFIXES.get(kind, 'item')}_{digest(f'{response_id} {index}', _ID_CHARS)}"
+    whole = {**item, "id": item.get("id") or id_, "type": kind}
+    if kind != "message":
+        return whole
+    content = item.get("content")
+    is_input = item.get("role") in _ROLES
+    if isinstance(content, str):
+        text: Json = {"type": "input_text" if is_input else "output_text", "text": content}
+        content = [text if is_input else {**text, "annotations": [], "logprobs": []}]
+    return {**whole, "content": content or [], "status": item.get("status") or "completed"}
+
+
+def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+    """One page of `items`, as `limit`, `order` and `after` of the query choose it. Raises InvalidRequest."""
+    text = query.get("limit", str(_DEFAULT_PAGE))
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) else 0
+    if not 1 <= limit <= MAX_PAGE:
+        raise InvalidRequest(f"The parameter `limit` must be from 1 to {MAX_PAGE}", param="limit")
+    order = query.get("order", "desc")
+    if order not in {"asc", "desc"}:
+        raise InvalidRequest("The parameter `order` must be `asc` or `desc`", param="order")
+    listed = list(items) if order == "asc" else list(reversed(items))
+    if (after := query.get("after")) is not None:
+        ids = [item["id"] for item in listed]
+        if after not in ids:
+            raise InvalidRequest("The parameter `after` is not the id of one of the items", param="after")
+        listed = listed[ids.index(after) + 1 :]
+    data = listed[:limit]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(listed) > limit,
+    }
+
+
+def queued(id_: str, model: str, repeated: Mapping[str, Any]) -> Json:
+    """A response that waits for its turn."""
+    return {**response_object(id_, model, codec.now(), repeated), "status": "queued"}
