@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatusCode
+from websockets.legacy.client import connect
 
 from tests.support.load import wait_until
-from tests.support.nginx import CONF, Nginx, needs_nginx, running_nginx
+from tests.support.nginx import CONF, Nginx, needs_nginx, running_nginx, tls_context
 from tests.support.proxy import Proxy, free_port, running_proxy
+from tests.support.response_websocket import Socket
 from tests.support.settings import provider_settings
+from tests.support.stored_responses import echo
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame, text_stream
 
 pytestmark = needs_nginx
@@ -99,6 +103,30 @@ def test_a_whole_answer_and_an_error_of_the_proxy_pass(nginx: Nginx, upstream: U
     missing = parsed(nginx.raw(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
     assert missing[0] == 401
     assert b"invalid_api_key" in missing[2]
+
+
+def test_a_websocket_passes_where_there_is_one(nginx: Nginx, upstream: Upstream) -> None:
+    upstream.on("g", echo)
+    headers = {"authorization": f"Bearer {CLIENT_KEY}"}
+
+    async def talk(path: str) -> str:
+        async with connect(
+            f"wss://localhost:{nginx.port}{path}", ssl=tls_context(), extra_headers=headers
+        ) as connection:
+            socket_ = Socket(connection)
+            last = await socket_.create()
+            text: str = last["response"]["output"][0]["content"][0]["text"]
+            return text
+
+    assert asyncio.run(talk("/v1/responses")) == "Hi"
+    with pytest.raises(InvalidStatusCode):
+        asyncio.run(talk("/v1/models"))
+    upgrade = (
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==",
+    )
+    assert parsed(nginx.raw(request("/v1/models", None, *upgrade, method="GET")))[0] == 200
 
 
 def test_a_stream_arrives_frame_by_frame(nginx: Nginx, upstream: Upstream) -> None:

@@ -356,6 +356,9 @@ class Settings:
     background_timeout_s: float = setting(
         "TIMEOUT_BACKGROUND", Duration(), 3600.0, "time for one background response"
     )
+    websocket_idle_s: float = setting(
+        "TIMEOUT_WEBSOCKET", Duration(), 300.0, "time after which a websocket without a request is closed"
+    )
     log_level: str = setting(
         "LOG_LEVEL",
         Choice(("debug", "info", "warning", "error")),

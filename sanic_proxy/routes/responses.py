@@ -12,6 +12,7 @@ from sanic_proxy.routes import background, chat, openapi
 from sanic_proxy.routes.counting import counted, forwarded
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.response_keeping import prepared
+from sanic_proxy.routes.response_websocket import WebSocketSession
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.state import AppState
@@ -63,9 +64,11 @@ async def input_tokens(request: ProxyRequest) -> Reply:
     )
 
 
-async def websocket(request: ProxyRequest) -> Reply:
-    """Tell a client that tries a websocket first, as Codex does, to use POST."""
-    raise NotFound("Responses are not served over a websocket here: use POST")
+async def websocket(request: ProxyRequest) -> None:
+    """Make responses over a websocket."""
+    if request.fields.get("upgrade", "").lower() != "websocket":
+        raise NotFound("Create a response with POST, or open a websocket here")
+    await WebSocketSession(request, request.transport.get_protocol()).run()
 
 
 for _path, _handler in (

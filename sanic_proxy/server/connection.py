@@ -21,6 +21,7 @@ import fcntl
 import struct
 import termios
 from asyncio import CancelledError
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -295,14 +296,18 @@ class ProxyHttp(RequestReader):
 
 
 class ProxyProtocol(compat.Protocol, ClientConnection):
-    """Sanic's connection with the parser above. `app.http_class` is the class of its Http object."""
+    """Sanic's connection with the parser above. `app.http_class` is the class of its Http object.
 
-    __slots__ = ("_reader_timer", "traffic")
+    `on_closing` is called in place of closing a websocket when the worker stops.
+    """
+
+    __slots__ = ("_reader_timer", "on_closing", "traffic")
     http_object: ProxyHttp | None
 
     @override
     def connection_made(self, transport: Any) -> None:
         self.http_object = None
+        self.on_closing: Callable[[], None] | None = None
         self._reader_timer: asyncio.TimerHandle | None = None
         super().connection_made(transport)
         self.traffic = state_of(self.app).traffic
@@ -353,6 +358,15 @@ class ProxyProtocol(compat.Protocol, ClientConnection):
             if self.http_object is not None:
                 self.http_object.upgrade_websocket = False
             raise
+
+    @override
+    def close_if_idle(self) -> bool:
+        """Sanic's: close the connection unless a request is under way."""
+        if self.on_closing is None:
+            close: Callable[[], bool] = super().close_if_idle
+            return close()
+        self.on_closing()
+        return False
 
     @override
     def pause_writing(self) -> None:

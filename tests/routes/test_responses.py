@@ -314,11 +314,3 @@ def test_tokens_are_counted_or_estimated(front: Proxy, upstream: Upstream) -> No
     estimated = front.request("POST", "/v1/responses/input_tokens", {"model": "groq/g", "input": "x" * 40})
     assert estimated.json["input_tokens"] > 9
     assert estimated.headers["x-sanic-proxy-estimated"] == "input_tokens"
-
-
-@pytest.mark.parametrize("path", ["/v1/responses", "/responses"])
-def test_a_websocket_is_refused_at_once(front: Proxy, path: str) -> None:
-    headers = {"connection": "Upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
-    reply = front.request("GET", path, None, headers)
-    assert reply.status == 404
-    assert "POST" in reply.json["error"]["message"]

@@ -1,0 +1,275 @@
+"""Responses over a websocket: `response.create` in a text frame, and its events in further text frames.
+
+The provider is asked over HTTP, whichever API it speaks. One response is made at a time; a request that comes
+earlier waits unread. Each counts as a request: for the limits, the log, and its key, which is checked again
+each time. The connection itself counts for nothing while it is idle.
+
+The connection remembers its latest response if that was not stored (`store: false`, say), so it can be
+continued on this connection. A request that continues it and fails makes it forgotten: the client cannot know
+how far that request came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from sanic.exceptions import WebsocketClosed
+from typing_extensions import override
+
+from sanic_proxy import errors
+from sanic_proxy.dialects.base import ParsedRequest
+from sanic_proxy.dialects.chat import error_object
+from sanic_proxy.dialects.responses import RESPONSES
+from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.observability.in_flight import UnderWay, overloaded
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.fields import flag_field
+from sanic_proxy.openai.responses import response_object
+from sanic_proxy.routes import chat as chats
+from sanic_proxy.routes.response_keeping import Previous, ResponseKeeper, prepared
+from sanic_proxy.server import admission, bodies
+from sanic_proxy.server.error_responses import to_client_error
+from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.server.streaming import LAST_WORDS_S
+from sanic_proxy.state import AppState, state_of
+from sanic_proxy.streams import sse
+
+logger = logging.getLogger(__name__)
+
+# RFC 6455, 7.4.1.
+NORMAL, GOING_AWAY, POLICY_VIOLATION = 1000, 1001, 1008
+_NOTHING = Previous("")
+# Fields of the frame that are no fields of the request.
+_OF_FRAME = frozenset({"type", "generate", "stream", "background", "event_id"})
+
+
+class Turn(UnderWay):
+    """One response on its way. `cut_by` is why the proxy has ended it, if it has."""
+
+    def __init__(self, record: RequestRecord) -> None:
+        self.record = record
+        self.held_bytes = 0
+        self.cut_by: ProxyError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.continues = ""
+
+    @override
+    def end_connection(self) -> None:
+        """The session looks for that itself when the response is complete."""
+
+    @override
+    def cut(self, error: ProxyError) -> None:
+        if self.cut_by is None and self.task is not None:
+            self.cut_by = error
+            self.task.cancel()
+
+
+class WebSocketSession:
+    """A websocket from its handshake to its end. `protocol` is the connection in which `request` came."""
+
+    def __init__(self, request: ProxyRequest, protocol: Any) -> None:
+        self._request = request
+        self._protocol = protocol
+        self._ws: Any = None
+        self._receiving: asyncio.Task[str | bytes | None] | None = None
+        self._is_closing = False
+        self._latest: Previous | None = None
+
+    async def run(self) -> None:
+        """Serve the connection. Raises SanicException if the request does not ask for a websocket."""
+        request, protocol = self._request, self._protocol
+        state = state_of(request.app)
+        protocol.websocket_max_size = state.settings.max_body_bytes
+        # Pongs wait unread behind a request that came early. A dead client is noticed as it reads nothing.
+        protocol.websocket_ping_timeout = None
+        self._ws = await protocol.websocket_handshake(request)
+        request.record.status, request.record.ended = 101, "complete"  # whoever closes it, and however
+        state.traffic.end(request)
+        protocol.on_closing = self._close_soon
+        code = NORMAL
+        try:
+            while (message := await self._receive()) is not None:
+                code = await self._serve(message)
+                if code:
+                    break
+        finally:
+            protocol.on_closing = None
+        await self._ws.close(GOING_AWAY if self._is_closing else code or NORMAL)
+
+    def _close_soon(self) -> None:
+        """The worker stops: close the connection, after the response under way if there is one."""
+        self._is_closing = True
+        if self._receiving is not None:
+            self._receiving.cancel()
+
+    async def _receive(self) -> str | bytes | None:
+        """The next message; None if the client has closed the connection or was idle, or the worker stops."""
+        if self._is_closing:
+            return None
+        idle_s = state_of(self._request.app).settings.websocket_idle_s
+        # In a task of its own, as Sanic raises CancelledError when the client closes.
+        self._receiving = receiving = asyncio.create_task(self._ws.recv(idle_s))
+        try:
+            await asyncio.wait({receiving})
+        finally:
+            receiving.cancel()
+            self._receiving = None
+        if receiving.cancelled() or receiving.exception() is not None:
+            return None
+        message: str | bytes | None = receiving.result()
+        return message
+
+    async def _serve(self, message: str | bytes) -> int:
+        """Answer one message. Returns the code to close the connection with; 0 to go on."""
+        request = self._request
+        state = state_of(request.app)
+        traffic = state.traffic
+        turn = Turn(RequestRecord(secrets.token_hex(16), request.method, request.path, request.record.client))
+        turn.task = asyncio.create_task(self._respond(state, turn, message))
+        traffic.begin(turn)
+        try:
+            await asyncio.wait({turn.task})
+        finally:
+            await self._end(state, turn, turn.task)
+        if isinstance(turn.cut_by, errors.Unauthorized | errors.Forbidden):
+            return POLICY_VIOLATION
+        return GOING_AWAY if turn.cut_by is not None or traffic.is_draining else 0
+
+    async def _end(self, state: AppState, turn: Turn, task: asyncio.Task[None]) -> None:
+        """Settle a response that is complete, has failed, or whose client has left."""
+        record = turn.record
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("response %s failed", record.request_id, exc_info=error)
+            record.status, record.ended = 500, "server_error"
+            self._is_closing = True
+        if not record.ended:
+            record.status, record.ended = 499, "client_left"
+        if record.ended != "complete" and self._latest is not None and turn.continues == self._latest.id:
+            self._latest = None
+        state.traffic.end(turn)
+        record.finish(state.observers)
+
+    async def _respond(self, state: AppState, turn: Turn, message: str | bytes) -> None:
+        record = turn.record
+        record.dialect, record.is_streaming, record.status = RESPONSES.name, True, 200
+        try:
+            try:
+                await self._make(state, turn, message)
+            except ProxyError as exc:
+                if isinstance(exc, errors.Unauthorized | errors.Forbidden):
+                    turn.cut_by = exc
+                await self._refuse(record, exc)
+            except asyncio.CancelledError:
+                if turn.cut_by is not None and record.first_byte is None:
+                    await self._refuse(record, turn.cut_by)
+                raise
+        except WebsocketClosed:
+            record.status, record.ended = 499, "client_left"
+
+    async def _make(self, state: AppState, turn: Turn, message: str | bytes) -> None:
+        """Make one response and send its events. Raises ProxyError for what has sent no event."""
+        record, traffic = turn.record, state.traffic
+        record.client = client = admission.admit(
+            state.settings, state.keys, path=self._request.path, headers=self._request.fields
+        )
+        if len(traffic.requests) > traffic.max_requests:
+            raise overloaded()
+        fields, is_generated = await self._read(state, turn, message)
+        asked = RESPONSES.parse(codec.dumps(fields), fields, None)
+        latest = self._latest or _NOTHING
+        asked, keeper = await prepared(state, client.id, asked, turn, latest)
+        if keeper is None:  # pragma: no cover - there is always one with what a connection remembers
+            raise TypeError
+        if is_generated:
+            await self._stream(state, turn, asked, keeper)
+        else:
+            await self._warm_up(asked, keeper)
+        if not record.ended:
+            self._latest = keeper.remembered(state.settings.max_body_bytes)
+            record.ended = "complete"
+
+    async def _read(self, state: AppState, turn: Turn, message: str | bytes) -> tuple[dict[str, Any], bool]:
+        """The fields of the request in a message, and whether the model is to be asked at all."""
+        if not isinstance(message, str):
+            raise InvalidRequest("Events are JSON in text frames: a binary frame was received")
+        body = message.encode("utf-8", "surrogatepass")
+        state.traffic.hold(turn, len(body))
+        is_small = len(body) <= codec.SMALL_BYTES
+        event = (
+            codec.loads_strict(body) if is_small else (await bodies.parsed(body, state.traffic.parsing)).value
+        )
+        if not isinstance(event, dict) or event.get("type") != "response.create":
+            raise InvalidRequest('Unknown event: send {"type": "response.create", ...}', param="type")
+        continues = event.get("previous_response_id")
+        turn.continues = continues if isinstance(continues, str) else ""
+        if flag_field(event, "background"):
+            raise InvalidRequest("A background response is created with POST", param="background")
+        fields = {name: value for name, value in event.items() if name not in _OF_FRAME}
+        return {**fields, "stream": True}, event.get("generate") is not False
+
+    async def _stream(
+        self, state: AppState, turn: Turn, asked: ParsedRequest, keeper: ResponseKeeper
+    ) -> None:
+        record = turn.record
+        targets, chat = chats.conversation(self._request, record, state.router, RESPONSES, asked, keeper)
+        stream = await chats.stream_of(targets, state.limits, chat, keeper)
+        failed, splitter = stream.failed, sse.FrameSplitter()
+        try:
+            async for frames in stream.begun_frames():
+                await self._send_frames(record, splitter.feed(frames))
+        except ProxyError as exc:
+            await self._fail(record, failed, exc)
+        except asyncio.CancelledError:
+            if turn.cut_by is not None:
+                await self._fail(record, failed, turn.cut_by)
+            raise
+        finally:
+            stream.close()
+
+    async def _fail(
+        self, record: RequestRecord, failed: Callable[[ProxyError], bytes], exc: ProxyError
+    ) -> None:
+        """End a stream that has begun with `response.failed`."""
+        error = to_client_error(self._request, exc)
+        record.ended = error.code or error.type
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                await self._send_frames(record, sse.FrameSplitter().feed(failed(error)))
+
+    async def _warm_up(self, asked: ParsedRequest, keeper: ResponseKeeper) -> None:
+        """Answer a request that only prepares the next one, which continues this response."""
+        asked_for = RESPONSES.format.read_request(asked.fields)
+        repeated = {**asked_for.repeated, **keeper.repeated, "store": False}
+        response = response_object(keeper.id, asked.model, codec.now(), repeated)
+        await self._send({"type": "response.created", "sequence_number": 0, "response": response})
+        done = {**response, "status": "completed", "completed_at": codec.now()}
+        await self._send({"type": "response.completed", "sequence_number": 1, "response": done})
+        keeper.response = done
+
+    async def _send_frames(self, record: RequestRecord, frames: list[sse.Frame]) -> None:
+        for frame in frames:
+            if frame.payload != sse.DONE_PAYLOAD:
+                record.sent(len(frame.payload))
+                await self._ws.send(frame.payload.decode("utf-8", "replace"))
+
+    async def _send(self, event: Mapping[str, Any]) -> None:
+        await self._ws.send(codec.dumps(event).decode())
+
+    async def _refuse(self, record: RequestRecord, exc: ProxyError) -> None:
+        """Send an error as OpenAI's websockets have it, with the fields of its error events besides."""
+        error = to_client_error(self._request, exc)
+        record.status, record.ended = error.status, error.code or error.type
+        described = error_object(error)
+        about = {name: described[name] for name in ("code", "message", "param")}
+        await self._send(
+            {"type": "error", "status": error.status, "error": described, "sequence_number": 0, **about}
+        )
