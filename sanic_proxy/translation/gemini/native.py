@@ -1,0 +1,51 @@
+"""A request on its way to a provider that speaks Gemini's API itself. Pure.
+
+It passes as it is, but for signatures that the proxy made of another provider's reasoning (`thoughts`): the
+provider would refuse them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sanic_proxy.translation.gemini.thoughts import SKIPPED_SIGNATURE, is_marked
+
+
+def with_own_signatures(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`fields` without signatures of ours; `fields` itself where there are none.
+
+    A call keeps the mark of one that is another model's, and a text without characters, which was there for
+    its signature, is removed. Values that are not of the types of the API are left for the provider to judge.
+    """
+    contents = fields.get("contents")
+    if not isinstance(contents, list):
+        return fields
+    cleaned = [_cleaned(content) for content in contents]
+    if all(new is old for new, old in zip(cleaned, contents, strict=True)):
+        return fields
+    return {**fields, "contents": [content for content in cleaned if content is not None]}
+
+
+def _cleaned(content: Any) -> Any:
+    """The content, itself where nothing has to change; None for one that has lost all of its parts."""
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, list):
+        return content
+    changed = [_part(part) for part in parts]
+    if all(new is old for new, old in zip(changed, parts, strict=True)):
+        return content
+    kept = [part for part in changed if part is not None]
+    return {**content, "parts": kept} if kept else None
+
+
+def _part(part: Any) -> Any:
+    if not isinstance(part, dict):
+        return part
+    names = [name for name in ("thoughtSignature", "thought_signature") if is_marked(part.get(name))]
+    if not names:
+        return part
+    rest = {name: value for name, value in part.items() if name not in names}
+    if "functionCall" in rest or "function_call" in rest:
+        return {**rest, "thoughtSignature": SKIPPED_SIGNATURE}
+    return None if rest == {"text": ""} else rest
