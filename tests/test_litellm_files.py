@@ -172,7 +172,11 @@ async def describe(exchange: Exchange) -> None:
     """Answer with what arrived."""
     seen = exchange.seen
     model = seen.json["model"] if seen.is_json else ""
-    key = (seen.header("authorization") or "").removeprefix("Bearer ") or seen.header("x-api-key")
+    key = (
+        (seen.header("authorization") or "").removeprefix("Bearer ")
+        or seen.header("x-api-key")
+        or seen.header("api-key")
+    )
     words = [seen.path, model, key or "-"]
     if seen.path.endswith("/messages"):
         await answer_message(exchange, " ".join(words))

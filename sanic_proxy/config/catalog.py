@@ -24,7 +24,9 @@ class Row:
     default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
     `unsupported_params` are parameters of OpenAI's chats that the vendor rejects; they are sent unless the
     operator removes them. `continues` is how the provider is asked to continue an answer that broke off;
-    empty: it is not known to. `docs` is the vendor's page with these facts.
+    empty: it is not known to. `endpoint_variable` is the variable with the address of the customer's own
+    resource, in place of a `base_url`, and `version_variable` the one with a dated version of the API
+    (`ProviderSettings.api_version`). `docs` is the vendor's page with these facts.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Row:
     has_openai_fields: bool = False
     unsupported_params: tuple[str, ...] = ()
     continues: Continuation = ""
+    endpoint_variable: str = ""
+    version_variable: str = ""
 
     @property
     def base_url_variable(self) -> str:
@@ -130,6 +134,7 @@ ROWS: tuple[Row, ...] = (
         model_prefix="models/",
         # Not on the vendor's page: its 400 says `Unknown name "seed": Cannot find field`.
         unsupported_params=("frequency_penalty", "presence_penalty", "logit_bias", "seed"),
+        dialects=("gemini", "chat"),  # translations carry thought signatures in its own API only
         docs="ai.google.dev/gemini-api/docs/openai",
     ),
     Row(
@@ -228,6 +233,18 @@ ROWS: tuple[Row, ...] = (
         "COHERE_API_KEY",
         models_path=None,  # not among the endpoints of the compatibility API
         docs="docs.cohere.com/docs/compatibility-api",
+    ),
+    Row(
+        "azure",
+        None,  # each customer has a resource with a name of its own
+        "AZURE_API_KEY",
+        other_key_variables=("AZURE_OPENAI_API_KEY",),
+        endpoint_variable="AZURE_OPENAI_ENDPOINT",
+        version_variable="AZURE_OPENAI_API_VERSION",
+        key_header="api-key",
+        has_openai_fields=True,
+        dialects=("chat", "responses"),
+        docs="learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
     ),
     _local("ollama", 11434, "docs.ollama.com/api/openai-compatibility"),
     _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server", "continue_final_message"),

@@ -188,6 +188,8 @@ class ProviderSettings:
 
     `stream_usage`: a translated stream requests its usage. `hoists_system`: a translated request has all
     system messages in the first one. `continues` is how it is asked to continue an answer; empty: it cannot.
+    `api_version`: models are deployments in the path, and each request has
+    the parameter `api-version` (Azure's dated versions); "": they are not.
     """
 
     name: str
@@ -211,6 +213,7 @@ class ProviderSettings:
     has_openai_fields: bool = False
     stream_usage: bool = True
     hoists_system: bool = True
+    api_version: str = ""
     options: RequestOptions = NO_OPTIONS
     continues: Continuation = ""
 

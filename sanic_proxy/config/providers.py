@@ -60,6 +60,11 @@ from sanic_proxy.config.variables import (
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# Versions of Azure's API that are not dated: its undated endpoint takes their place.
+_UNDATED = frozenset({"", "latest", "preview", "v1"})
+_API_VERSION = re.compile(r"\d{4}-\d{2}-\d{2}(-preview)?")
+# What follows the address of a resource, and is sometimes pasted with it.
+_PASTED_BASE = re.compile(r"/openai(/v1)?\Z")
 _MODEL_NAME = re.compile(r"[!-~](?:[ -~]{0,254}[!-~])?")
 
 
@@ -87,7 +92,7 @@ class DialectList(Kind[tuple[str, ...]]):
         return {"type": "array", "minItems": 1, "items": {"enum": list(DIALECT_NAMES)}}
 
 
-DIALECT_NAMES = ("chat", "messages", "responses")
+DIALECT_NAMES = ("chat", "messages", "responses", "gemini")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ PARAMETER_KEYS: Table = {
     "remove_params": Key(TextList("a list of parameter names"), "parameters that are removed"),
     "thinking": Key(
         Choice(("adaptive", "budget")),
-        "how translated Messages ask for reasoning: `adaptive`, or `budget` for Claude models before 4.6",
+        "how translations ask for reasoning: `adaptive`; `budget` for Claude before 4.6, Gemini before 3",
     ),
     "sampling": Key(
         Flag(),
@@ -132,7 +137,7 @@ PROVIDER_KEYS: Table = {
     ),
     "dialects": Key(
         DialectList(),
-        "the APIs for conversations that the provider offers: `chat`, `messages`, `responses`; "
+        "the provider's APIs for conversations: `chat`, `messages`, `responses`, `gemini`; "
         "requests of other APIs are translated into the first",
     ),
     "key_header": Key(
@@ -320,10 +325,18 @@ class ProviderReader:
         if "api_key_env" in table:
             row = replace(row, key_variable=table["api_key_env"], other_key_variables=(), key_required=True)
         keys = self._keys(row)
-        base_url = self._found.values.get(row.base_url_variable) or table.get("base_url") or row.base_url
+        version = self._api_version(row)
+        base_url = (
+            self._found.values.get(row.base_url_variable)
+            or table.get("base_url")
+            or row.base_url
+            or self._of_resource(row, version)
+        )
         if base_url is None or (row.key_required and not keys):
             return None
         base_url = self._checked_url(row, base_url)
+        if base_url.endswith("/v1"):
+            version = ""  # the address is that of the undated API
         delay_s = table.get("commit_delay", self._settings.commit_delay_s)
         clocks = {f"{name}_s": seconds for name, seconds in table.get("timeouts", {}).items()}
         return ProviderSettings(
@@ -343,11 +356,12 @@ class ProviderReader:
             proxy=self._outbound_proxy(base_url),
             serves_any_name=row.serves_any_name,
             unify_reasoning=table.get("unify_reasoning", False),
-            dialects=table.get("dialects") or row.dialects,
+            dialects=table.get("dialects") or (("chat",) if version else row.dialects),
             key_header=table.get("key_header", row.key_header).lower(),
             has_openai_fields=row.has_openai_fields,
             stream_usage=table.get("stream_usage", True),
             hoists_system=table.get("hoist_system", True),
+            api_version=version,
             options=_options(table),
             continues=continuation(table.get("continues"), row.continues),
         )
@@ -362,6 +376,21 @@ class ProviderReader:
                     self._problems.append(f"{variable}: {exc}")
                     return (Secret("unusable"),)
         return ()
+
+    def _api_version(self, row: Row) -> str:
+        """The dated version of the API that is to be used; "" for the undated one."""
+        version = self._found.values.get(row.version_variable, "")
+        if version in _UNDATED:
+            return ""
+        if not _API_VERSION.fullmatch(version):
+            self._problems.append(f"{row.version_variable}: expected a version such as 2024-10-21")
+        return version
+
+    def _of_resource(self, row: Row, version: str) -> str | None:
+        """The base URL at the customer's own resource; None where its address is not set."""
+        if not (endpoint := self._found.values.get(row.endpoint_variable)):
+            return None
+        return _PASTED_BASE.sub("", endpoint.rstrip("/")) + ("/openai" if version else "/openai/v1")
 
     def _checked_url(self, row: Row, url: str) -> str:
         """A base URL without slashes at its end. One that cannot work is a problem."""
@@ -417,4 +446,6 @@ def _custom_row(name: str, table: Mapping[str, Any]) -> Row:
 
 
 def _turned_on_by(row: Row) -> str:
+    if row.endpoint_variable:
+        return row.endpoint_variable
     return row.base_url_variable if not row.key_required else (row.key_variable or row.base_url_variable)

@@ -67,6 +67,9 @@ def provider_row(row: Row) -> str:
     keys = " or ".join(f"`{name}`" for name in (row.key_variable, *row.other_key_variables))
     variable = keys if row.key_required else f"`{row.base_url_variable}`"
     address = f"`{row.base_url}`" if row.base_url else f"yours, such as `{row.example_url}`"
+    if row.endpoint_variable:
+        variable += f", with `{row.endpoint_variable}`"
+        address = "`/openai/v1` at your resource"
     return f"| {names} | {variable} | {address} |"
 
 
@@ -83,6 +86,7 @@ def env_example() -> str:
         if not row.is_embedded:
             value = "" if row.key_required else row.example_url
             lines.append(f"#{row.key_variable if row.key_required else row.base_url_variable}={value}")
+            lines += [f"#{name}=" for name in (row.endpoint_variable, row.version_variable) if name]
     for variable in VARIABLES:
         default = "" if ";" in variable.default or variable.default == "cores" else variable.default
         lines += ["", f"# {variable.meaning.replace('`', '')}", f"#{PREFIX}{variable.name}={default}"]

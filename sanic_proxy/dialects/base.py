@@ -12,6 +12,7 @@ have the right shape as well.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,13 +58,20 @@ class Dialect(ABC):
     """See the module. One object per dialect serves all requests and keeps nothing of them.
 
     `path` follows the base URL of a provider that speaks the dialect, and `forward_headers` are those headers
-    of a client that it gets; `headers` are sent where the client sends none of that name.
+    of a client that it gets; `headers` are sent where the client sends none of that name. `key_header` is the
+    header of a provider's key, in place of a Bearer token; `key_parameter` the parameter of the query in
+    which clients may send theirs. `has_model_in_path`: the model's name is in the URL, and not in the body.
+    `stream_type` is the content type of a streamed answer.
     """
 
     name: ClassVar[str]
     path: ClassVar[str]
     forward_headers: ClassVar[tuple[str, ...]] = ()
     headers: ClassVar[Mapping[str, str]] = {}
+    key_header: ClassVar[str] = ""
+    key_parameter: ClassVar[str] = ""
+    has_model_in_path: ClassVar[bool] = False
+    stream_type: str = "text/event-stream; charset=utf-8"
     format: Format
 
     # Towards clients
@@ -78,7 +86,10 @@ class Dialect(ABC):
 
     @abstractmethod
     def error_event(self, error: ProxyError) -> bytes:
-        """The event that ends a stream which failed after it began; see `StreamFilter.failed`."""
+        """The event that ends a stream which failed after it began; see `StreamFilter.failed`.
+
+        b"" where clients have to see a stream without an end.
+        """
 
     @property
     @abstractmethod
@@ -89,7 +100,19 @@ class Dialect(ABC):
         """What keeps a client waiting until a stream begins; `provider` is the provider's own, a chat's."""
         return Heartbeat(self.ping)
 
+    def framing(self) -> StreamFilter | None:
+        """A new filter that makes the frames of a stream what clients get instead of events, if they do."""
+        return None
+
     # Towards providers that speak it
+
+    def base_url(self, provider: str) -> str:
+        """The URL that the dialect's paths follow, for a provider with the base URL `provider`."""
+        return provider
+
+    def path_to(self, model: str, *, is_streaming: bool) -> str:
+        """The path for an answer of a provider's model. Raises ModelNotFound for what cannot be in a path."""
+        return self.path
 
     @abstractmethod
     def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
@@ -110,16 +133,25 @@ class Dialect(ABC):
 
 D = TypeVar("D", bound=Dialect)
 _BY_PATH: dict[str, Dialect] = {}
+_BY_PATTERN: list[tuple[re.Pattern[str], Dialect]] = []
 
 
-def register(dialect: D, *paths: str) -> D:
-    """Make `paths` those of `dialect`. Raises ValueError for a path that has one."""
+def register(dialect: D, *paths: str, pattern: re.Pattern[str] | None = None) -> D:
+    """Make `paths`, and those that match `pattern`, those of `dialect`.
+
+    Raises ValueError for a path that has another one.
+    """
     for path in paths:
         if _BY_PATH.setdefault(path, dialect) is not dialect:
             raise ValueError(f"{path} belongs to the dialect {_BY_PATH[path].name!r}")
+    if pattern is not None:
+        _BY_PATTERN.append((pattern, dialect))
     return dialect
 
 
 def dialect_of(path: str, default: Dialect) -> Dialect:
     """The dialect of a path; `default` where none is registered."""
-    return _BY_PATH.get(path.rstrip("/"), default)
+    plain = path.rstrip("/")
+    if (found := _BY_PATH.get(plain)) is not None:
+        return found
+    return next((dialect for pattern, dialect in _BY_PATTERN if pattern.fullmatch(plain)), default)

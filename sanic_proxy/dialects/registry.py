@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from sanic_proxy.dialects.base import Dialect, dialect_of
 from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.gemini import GEMINI
 from sanic_proxy.dialects.messages import MESSAGES
 from sanic_proxy.dialects.responses import RESPONSES
 
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, MESSAGES, RESPONSES)}
+DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (CHAT, MESSAGES, RESPONSES, GEMINI)}
 
 
 def dialect_for(path: str) -> Dialect:

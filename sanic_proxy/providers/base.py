@@ -92,6 +92,7 @@ class Call:
     provider's; `model_span` is its position, if known. `total_at` (loop time) ends all attempts;
     `is_once`: what it does must not be done twice. `resource` is the path of what it works on
     (`/files/file-abc`), where that belongs to one account. `dialect` is the one whose headers it takes along.
+    `upstream_model` is the provider's name for the model, set by the attempts loop; "": none is known.
     """
 
     method: str
@@ -106,6 +107,7 @@ class Call:
     is_once: bool = False
     resource: str | None = None
     dialect: Dialect | None = None
+    upstream_model: str = ""
 
 
 @dataclass(slots=True)

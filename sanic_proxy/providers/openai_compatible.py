@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +31,7 @@ from sanic_proxy.streams.stream import Stream
 from sanic_proxy.upstream import answers, error_parser
 from sanic_proxy.upstream.client import Endpoint, Response, UpstreamClient, bounded
 from sanic_proxy.upstream.error_parser import Rule
-from sanic_proxy.upstream.request import Upload
+from sanic_proxy.upstream.request import Body, Upload
 from sanic_proxy.upstream.response_headers import is_header_value, returned_headers
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
@@ -38,6 +40,8 @@ _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
 # whatever its label: servers call streams JSON, and JSON text/plain, octet-stream or event-stream.
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
 JSON_BEGINS = (b"{", b"[")
+# A deployment's name at Azure.
+_DEPLOYMENT = re.compile(r"(?!\.+\Z)[\w.-]{1,256}", re.ASCII)
 
 
 @protocol("openai")
@@ -50,7 +54,8 @@ class GenericProvider(ChatProvider):
         self._forwarded = frozenset((*_FORWARDED, *provider.forward_headers)).difference(fixed)
         self._own_headers = frozenset(provider.forward_headers)
         self._conversations = {name: Conversations(provider, DIALECTS[name]) for name in provider.dialects}
-        self._models = endpoint(provider, "GET", provider.models_path or "", {**fixed, **AS_JSON})
+        models_path = deployed(provider, provider.models_path or "")
+        self._models = endpoint(provider, "GET", models_path, {**fixed, **AS_JSON})
         self._endpoint = lru_cache(maxsize=256)(self._build_endpoint)
 
     @property
@@ -60,11 +65,13 @@ class GenericProvider(ChatProvider):
 
     @override
     async def send_request(self, request: ChatRequest) -> Answer:
-        body = codec.replace_model(
-            request.body, old=request.model, new=request.upstream_model, span=request.model_span
-        )
+        body: Body = (request.body,)
+        if not request.wire.has_model_in_path:
+            body = codec.replace_model(
+                request.body, old=request.model, new=request.upstream_model, span=request.model_span
+            )
         conversations = self._conversations[request.wire.name]
-        to = conversations.streamed if request.is_streaming else conversations.whole
+        to = conversations.endpoint(request.upstream_model, is_streaming=request.is_streaming)
         request.forget_content()  # the bytes on their way are all that is kept of it
         headers = self._headers_up(request.headers)
         if conversations.headers:
@@ -119,7 +126,8 @@ class GenericProvider(ChatProvider):
             headers["content-type"] = call.content_type
         if call.dialect is not None:
             headers |= self._conversations[call.dialect.name].headers_up(call.headers)
-        to = self._endpoint(call.method, call.path)
+        path = deployed(self.settings, call.path, call.upstream_model)
+        to = self._endpoint(call.method, path, None if call.dialect is None else call.dialect.name)
         try:
             if isinstance(call.body, Upload):
                 return await self.client.upload(to, call.body, headers=headers)
@@ -135,7 +143,9 @@ class GenericProvider(ChatProvider):
         """A key that is refused beside a client's own header for it (an organisation, say) may be good."""
         return error.replaced(blames_target=self._own_headers.isdisjoint(headers))
 
-    def _build_endpoint(self, method: str, path: str) -> Endpoint:
+    def _build_endpoint(self, method: str, path: str, dialect: str | None) -> Endpoint:
+        if dialect is not None:
+            return self._conversations[dialect].beside(method, path)
         fixed = fixed_headers(self.settings)
         fixed.pop("content-type")
         return endpoint(self.settings, method, path, fixed)
@@ -211,21 +221,44 @@ def _rename_reasoning(completion: Mapping[str, Any]) -> bool:
 class Conversations:
     """How one provider is asked in one dialect."""
 
-    __slots__ = ("headers", "streamed", "whole")
+    __slots__ = ("_dialect", "_fixed", "_of_model", "_settings", "_streamed", "_whole", "headers")
 
     def __init__(self, provider: ProviderSettings, dialect: Dialect) -> None:
-        fixed = fixed_headers(provider)
-        keeps = dialect is not CHAT
-        self.whole = endpoint(provider, "POST", dialect.path, {**fixed, **AS_JSON}, keeps_error_bodies=keeps)
-        self.streamed = endpoint(
-            provider, "POST", dialect.path, {**fixed, **AS_STREAM}, keeps_error_bodies=keeps
-        )
+        self._settings = replace(provider, base_url=dialect.base_url(provider.base_url))
+        self._dialect = dialect
+        self._fixed = fixed = fixed_headers(provider, dialect.key_header)
+        self._whole = self._streamed = None
+        self._of_model = lru_cache(maxsize=256)(self._built)
+        if not dialect.has_model_in_path and not provider.api_version:
+            self._whole, self._streamed = (
+                self._built("", is_streaming=False),
+                self._built("", is_streaming=True),
+            )
         # What a client may send of its own, and what is sent where it does not.
         self.headers: Mapping[str, str | None] = {
             name: dialect.headers.get(name)
             for name in (*dialect.forward_headers, *dialect.headers)
             if name not in fixed
         }
+
+    def endpoint(self, model: str, *, is_streaming: bool) -> Endpoint:
+        """Where `model`, by the provider's name for it, is asked for an answer. Raises ModelNotFound."""
+        fixed = self._streamed if is_streaming else self._whole
+        return fixed or self._of_model(model, is_streaming=is_streaming)
+
+    def beside(self, method: str, path: str) -> Endpoint:
+        """Another endpoint of the dialect, for bodies of any type."""
+        fixed = {name: value for name, value in self._fixed.items() if name != "content-type"}
+        return endpoint(self._settings, method, path, fixed)
+
+    def _built(self, model: str, *, is_streaming: bool) -> Endpoint:
+        return endpoint(
+            self._settings,
+            "POST",
+            deployed(self._settings, self._dialect.path_to(model, is_streaming=is_streaming), model),
+            {**self._fixed, **(AS_STREAM if is_streaming else AS_JSON)},
+            keeps_error_bodies=self._dialect is not CHAT,
+        )
 
     def headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
         """The dialect's headers of a request."""
@@ -239,6 +272,7 @@ class Conversations:
         return headers
 
 
+BEARER_HEADER = "authorization"
 AS_JSON = {"accept": "application/json"}
 AS_STREAM = {"accept": "text/event-stream"}
 
@@ -264,12 +298,31 @@ def endpoint(
     )
 
 
-def fixed_headers(settings: ProviderSettings) -> dict[str, str]:
-    """The headers of every request to one provider: its key, the row's own, and no compression."""
+def deployed(settings: ProviderSettings, path: str, model: str = "") -> str:
+    """`path` as a provider with dated versions has it: below the model's deployment, with the version.
+
+    Raises ModelNotFound for a name that no deployment can have.
+    """
+    if not settings.api_version:
+        return path
+    if model and not _DEPLOYMENT.fullmatch(model):
+        raise errors.ModelNotFound(f"The model {model[:200]!r} does not exist", param="model")
+    deployment = f"/deployments/{model}" if model else ""
+    return f"{deployment}{path}{'&' if '?' in path else '?'}api-version={settings.api_version}"
+
+
+def fixed_headers(settings: ProviderSettings, key_header: str = "") -> dict[str, str]:
+    """The headers of every request to one provider: its key, the row's own, and no compression.
+
+    `key_header` holds the key where the provider's own header is the default one.
+    """
     headers = {"content-type": "application/json", "accept-encoding": "identity"}
     if settings.key is not None:
         bare = settings.key.reveal()
-        headers[settings.key_header] = f"Bearer {bare}" if settings.key_header == "authorization" else bare
+        name = settings.key_header
+        if key_header and name == BEARER_HEADER:
+            name = key_header
+        headers[name] = f"Bearer {bare}" if name == BEARER_HEADER else bare
     return {**headers, **dict(settings.headers)}
 
 

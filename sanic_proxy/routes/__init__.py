@@ -3,6 +3,8 @@
 from sanic_proxy.routes import (
     admin,
     chat,
+    deployments,
+    gemini,
     health,
     messages,
     models,
@@ -19,6 +21,8 @@ BLUEPRINTS = tuple(
         messages,
         responses,
         stored_responses,
+        gemini,
+        deployments,
         passthrough,
         models,
         health,

@@ -14,6 +14,7 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routes import openapi
+from sanic_proxy.routes.methods import add_route
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.targets import Limits
@@ -139,7 +140,4 @@ def conversation(
     return targets, chat
 
 
-blueprint.add_route(chat_completions, "/v1/chat/completions", methods=["POST"], name="create")
-blueprint.add_route(
-    openapi.alias(chat_completions), "/chat/completions", methods=["POST"], name="create_bare"
-)
+add_route(blueprint, chat_completions, "/chat/completions", ["POST"], "create")

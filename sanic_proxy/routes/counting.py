@@ -32,10 +32,12 @@ async def counted(
 ) -> Reply:
     """The provider's own count of tokens, else `estimate`, which is marked by a header."""
     reply = await forwarded(request, dialect, path, fields)
-    if reply is not None:
-        return reply
-    headers = [_JSON, _ESTIMATED, *route_headers(request.record)]
-    return Reply(header_lines(headers), codec.dumps(estimate()))
+    return estimated(request, estimate()) if reply is None else reply
+
+
+def estimated(request: ProxyRequest, estimate: Mapping[str, Any]) -> Reply:
+    """A number of the proxy's own."""
+    return Reply(header_lines([_JSON, _ESTIMATED, *route_headers(request.record)]), codec.dumps(estimate))
 
 
 async def forwarded(
@@ -46,17 +48,33 @@ async def forwarded(
     Raises what the provider refuses, and a ClientError for a model without a provider.
     """
     body = request.body
-    state, record = state_of(request.app), request.record
     model = text_field(dict(fields), "model")
+
+    def call_for(upstream_model: str) -> Call:
+        call = Call("POST", path, request.fields, request.record, (body,), "application/json", model)
+        call.model_span = request.model_span
+        return call
+
+    return await forwarded_for(request, dialect, model, f"POST {path}", call_for)
+
+
+async def forwarded_for(
+    request: ProxyRequest, dialect: Dialect, model: str, endpoint: str, call_for: Callable[[str], Call]
+) -> Reply | None:
+    """The same for the call that `call_for` makes of the provider's name for the model.
+
+    The health of the target is kept under `endpoint`.
+    """
+    state, record = state_of(request.app), request.record
     record.dialect, record.model = dialect.name, model[:256]
-    named, endpoint = named_provider(request), f"POST {path}"
+    named = named_provider(request)
     router = state.router
     targets = router.resolve(model, endpoint) if named is None else router.named(named, model, endpoint)
     record.provider = targets[0].provider.name
     if dialect.name not in targets[0].provider.dialects:
         return None
-    call = Call("POST", path, request.fields, record, (body,), "application/json", model)
-    call.model_span, call.dialect = request.model_span, dialect
+    call = call_for(targets[0].upstream_model)
+    call.dialect = dialect
     answers: list[bytes] = []
 
     async def take(answer: Response) -> None:

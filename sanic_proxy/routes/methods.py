@@ -1,6 +1,13 @@
-"""The HTTP methods that routes are registered with."""
+"""The HTTP methods and base URLs that routes are registered with."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sanic import Blueprint
+
+from sanic_proxy.routes import openapi
 
 READ = ("GET", "HEAD")
 
@@ -11,3 +18,16 @@ def methods_of(method: str) -> tuple[str, ...]:
     A handler need not look: it answers a HEAD as a GET, and the connection sends the head alone.
     """
     return READ if method == "GET" else (method,)
+
+
+# Further base URLs of the same routes: without a version, and those of Azure's clients.
+_MORE_BASES = {"bare": "", "undated": "/openai/v1", "dated": "/openai"}
+
+
+def add_route(
+    blueprint: Blueprint, handler: Callable[..., Any], path: str, methods: Sequence[str], name: str
+) -> None:
+    """Serve `handler` at `path` below `/v1` and, undocumented, below the other base URLs."""
+    blueprint.add_route(handler, f"/v1{path}", methods=methods, name=name)
+    for suffix, base in _MORE_BASES.items():
+        blueprint.add_route(openapi.alias(handler), f"{base}{path}", methods=methods, name=f"{name}_{suffix}")

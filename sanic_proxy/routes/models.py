@@ -6,24 +6,29 @@ from urllib.parse import unquote
 
 from sanic import Blueprint, HTTPResponse
 
+from sanic_proxy.dialects.gemini import KEY_HEADER
 from sanic_proxy.dialects.messages import VERSION_HEADER
 from sanic_proxy.errors import ModelNotFound
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import codec, gemini_models
 from sanic_proxy.openai.anthropic_models import model_info, page_of
 from sanic_proxy.routes import openapi
-from sanic_proxy.routes.methods import READ
+from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 
 blueprint = Blueprint("models")
 
+_GOOGLES_HEADERS = frozenset({KEY_HEADER, "x-goog-api-client"})
+
 
 @openapi.models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
-    """List the models of all providers that are on; in Anthropic's shape for Anthropic's clients."""
+    """List the models of all providers that are on; Anthropic's and Google's clients get their shapes."""
     models = await state_of(request.app).models.listed()
     if VERSION_HEADER in request.fields:
         return _json(page_of(models, request.args))
+    if _is_googles(request):
+        return _json(gemini_models.page_of(models, request.args))
     return _json({"object": "list", "data": models})
 
 
@@ -36,14 +41,19 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     found = await state_of(request.app).models.one(wanted)
     if found is None:
         raise ModelNotFound(f"The model {wanted[:200]!r} does not exist", param="model")
-    return _json(model_info(found) if VERSION_HEADER in request.fields else found)
+    if VERSION_HEADER in request.fields:
+        return _json(model_info(found))
+    return _json(gemini_models.model_info(found) if _is_googles(request) else found)
+
+
+def _is_googles(request: ProxyRequest) -> bool:
+    """Whether the client is one for Gemini's API, whose version `v1` has the same paths as OpenAI's."""
+    return not _GOOGLES_HEADERS.isdisjoint(request.fields)
 
 
 def _json(value: object) -> HTTPResponse:
     return HTTPResponse(codec.dumps(value), content_type="application/json")
 
 
-blueprint.add_route(list_models, "/v1/models", methods=READ, name="list")
-blueprint.add_route(get_model, "/v1/models/<model:path>", methods=READ, name="get")
-blueprint.add_route(openapi.alias(list_models), "/models", methods=READ, name="list_bare")
-blueprint.add_route(openapi.alias(get_model), "/models/<model:path>", methods=READ, name="get_bare")
+add_route(blueprint, list_models, "/models", READ, "list")
+add_route(blueprint, get_model, "/models/<model:path>", READ, "get")

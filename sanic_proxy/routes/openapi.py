@@ -230,6 +230,32 @@ input_tokens = _documented(
     is_call=True,
     errors=_CALL_ERRORS,
 )
+gemini = _documented(
+    "Generate content (Gemini's API); `:streamGenerateContent` streams, `:countTokens` counts",
+    "gemini",
+    (
+        "The response; for `:streamGenerateContent?alt=sse` its parts as server-sent events, "
+        "without `alt=sse` as one JSON array",
+        {**_json({"type": "object"}), "text/event-stream": {"schema": {"type": "string"}}},
+    ),
+    body=_json(
+        {
+            "type": "object",
+            "required": ["contents"],
+            "properties": {
+                "contents": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"type": "object"},
+                    "example": [{"role": "user", "parts": [{"text": "Hello"}]}],
+                }
+            },
+            "additionalProperties": True,
+        }
+    ),
+    is_call=True,
+    errors=_CALL_ERRORS,
+)
 hello = _documented("Answer an agent's probe", "messages", ("The proxy answers", _json(_STATUS)), errors={})
 
 
@@ -265,6 +291,18 @@ model = _documented(
     "Get one model",
     "models",
     ("The model", _json(_MODEL)),
+    errors={401: "No valid key", 403: "The origin or host is not allowed", 404: "No such model"},
+)
+gemini_models = _documented(
+    "List the models in Gemini's shape",
+    "gemini",
+    ("The models of all providers that are on", _json({"type": "object"})),
+    errors={401: "No valid key", 403: "The origin or host is not allowed", 502: "The only provider failed"},
+)
+gemini_model = _documented(
+    "Get one model in Gemini's shape",
+    "gemini",
+    ("The model", _json({"type": "object"})),
     errors={401: "No valid key", 403: "The origin or host is not allowed", 404: "No such model"},
 )
 health = _documented("Is the worker alive", "health", ("It is", _json(_STATUS)), errors={})

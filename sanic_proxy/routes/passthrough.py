@@ -27,7 +27,7 @@ from sanic_proxy.providers.openai_compatible import (
     rest_of,
 )
 from sanic_proxy.routes import openapi
-from sanic_proxy.routes.methods import methods_of
+from sanic_proxy.routes.methods import add_route, methods_of
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
 from sanic_proxy.server import bodies
@@ -302,7 +302,4 @@ def _handler(row: Row) -> Callable[..., Coroutine[Any, Any, Reply | None]]:
 for _row in ROWS:
     _path = _row.path.replace("<id>", "<resource_id:str>")
     _made = _handler(_row)
-    blueprint.add_route(_made, f"/v1{_path}", methods=methods_of(_row.method), name=_row.name)
-    blueprint.add_route(
-        openapi.alias(_made), _path, methods=methods_of(_row.method), name=f"{_row.name}_bare"
-    )
+    add_route(blueprint, _made, _path, methods_of(_row.method), _row.name)

@@ -10,7 +10,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import flag_field
 from sanic_proxy.routes import background, chat, openapi
 from sanic_proxy.routes.counting import counted, forwarded
-from sanic_proxy.routes.methods import READ
+from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.routes.response_keeping import prepared
 from sanic_proxy.routes.response_websocket import WebSocketSession
 from sanic_proxy.server import bodies
@@ -76,7 +76,5 @@ for _path, _handler in (
     ("/responses/compact", compact),
     ("/responses/input_tokens", input_tokens),
 ):
-    blueprint.add_route(_handler, f"/v1{_path}", methods=["POST"], name=_handler.__name__)
-    blueprint.add_route(openapi.alias(_handler), _path, methods=["POST"], name=f"{_handler.__name__}_bare")
-blueprint.add_route(websocket, "/v1/responses", methods=READ, name="websocket")
-blueprint.add_route(openapi.alias(websocket), "/responses", methods=READ, name="websocket_bare")
+    add_route(blueprint, _handler, _path, ["POST"], _handler.__name__)
+add_route(blueprint, websocket, "/responses", READ, "websocket")

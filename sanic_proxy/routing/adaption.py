@@ -85,7 +85,7 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
     )
     if settings.has_openai_fields:
         traits = replace(traits, limit_field="max_completion_tokens", omitted_fields=frozenset())
-    fields = {**request.fields, "stream": request.is_streaming}
+    fields = {**request.fields, "model": request.model, "stream": request.is_streaming}
     translation = translated(request.dialect.format, fields, request.wire.format, traits, request.repeated)
     # What an answer repeats besides is what the proxy does by itself.
     request.drop([name for name in translation.dropped if name not in (request.repeated or ())])

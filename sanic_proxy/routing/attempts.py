@@ -106,7 +106,7 @@ async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> St
     async def ask(target: Target[ChatProvider]) -> Stream:
         translation = aim(request, target, original)
         joined = resumer.saved if resumer is not None and resumer.may_save() else None
-        opening = begun(target, request, translation, joined)
+        opening = begun(target, request, translation, joined, request.dialect.framing())
         stream = await before(opening, content_s=retry_state.first_content_s, caller=caller)
         hold_back = target.saving.hold_back
         return stream if hold_back is None else await _held(stream, hold_back, caller)
@@ -267,4 +267,4 @@ def _aimed(call: Call, target: Target[ChatProvider]) -> Call:
         return call
     (body,) = call.body
     made = codec.replace_model(bytes(body), old=call.model, new=target.upstream_model, span=call.model_span)
-    return replace(call, body=made)
+    return replace(call, body=made, upstream_model=target.upstream_model)

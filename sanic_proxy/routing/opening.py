@@ -8,6 +8,7 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routing.targets import Target
+from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.stream import Stream
 from sanic_proxy.translation.translate import Translation
 
@@ -17,11 +18,12 @@ async def begun(
     request: ChatRequest,
     translation: Translation | None,
     joined: Callable[[Stream], Stream] | None = None,
+    framing: StreamFilter | None = None,
 ) -> Stream:
     """The stream of `target`, which has begun. Raises its failure. The caller closes it.
 
     `joined` takes the stream where its frames are a chat's: in front of a translation for a client that does
-    not speak chat, behind one for a client that does.
+    not speak chat, behind one for a client that does. `framing` is the client's (`Dialect.framing`).
     """
     try:
         stream = await target.provider.create_streaming_response(request)
@@ -40,6 +42,8 @@ async def begun(
             stream = joined(stream)
         if translator is not None:
             stream.add_filter(translator)
+        if framing is not None:
+            stream.add_filter(framing)
         await stream.begin()
     except BaseException:
         stream.close()

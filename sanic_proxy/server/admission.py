@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hmac
 from functools import lru_cache
+from urllib.parse import parse_qs
 
 from sanic.exceptions import NotFound
 
 from sanic_proxy.config.model import Settings, is_loopback
+from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.errors import Forbidden, Unauthorized
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import ANONYMOUS, Client
@@ -46,17 +48,20 @@ def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
         request.answer_lines += header_lines(cors_headers(headers))
         if is_preflight(request.method, headers):
             return Reply(header_lines(preflight_headers(headers)), status=204)
-    request.record.client = admit(settings, state.keys, path=request.path, headers=headers)
+    request.record.client = admit(
+        settings, state.keys, path=request.path, headers=headers, url=request.raw_url
+    )
     traffic = state.traffic
     if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
         raise overloaded()
     return None
 
 
-def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields) -> Client:
+def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields, url: bytes = b"") -> Client:
     """The client that sends the request. Raises Unauthorized or Forbidden if it may not.
 
-    A request with an Origin has passed `check_origin`.
+    A request with an Origin has passed `check_origin`. The query of `url` may hold the key where the path's
+    API has a parameter for it.
     """
     if keys.is_empty:
         _check_host(settings, headers.get("host", ""))
@@ -67,7 +72,7 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
     if client is not None and "authorization" not in headers.repeated:
         return client
     try:
-        return authenticate(keys, headers)
+        return authenticate(keys, headers, _key_in_query(path, url))
     except Unauthorized:
         is_open = path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS)
         if is_open or path.startswith(ADMIN_PREFIX):
@@ -75,12 +80,13 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
         raise
 
 
-def authenticate(keys: KeyRing, headers: HeaderFields) -> Client:
-    """The client whose key the request presents. Raises Unauthorized."""
-    key = _presented_key(headers)
+def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = None) -> Client:
+    """The client whose key the request presents, in its headers or `in_query`. Raises Unauthorized."""
+    key = _presented_key(headers) or in_query
     if key is None:
         raise Unauthorized(
-            "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key` or `api-key`"
+            "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key`, `api-key` or "
+            "`x-goog-api-key`"
         )
     client = keys.client_with(key)
     if client is None:
@@ -162,7 +168,16 @@ def _presented_key(headers: HeaderFields) -> str | None:
         scheme, _, key = authorization.strip().partition(" ")
         if scheme.lower() == "bearer" and key.strip():
             return key.strip()
-    return headers.get("x-api-key") or headers.get("api-key")
+    return headers.get("x-api-key") or headers.get("api-key") or headers.get("x-goog-api-key")
+
+
+def _key_in_query(path: str, url: bytes) -> str | None:
+    """The key in the query, which only some APIs know. The access log has no query."""
+    query = url.partition(b"?")[2]
+    if not query or not (parameter := dialect_for(path).key_parameter):
+        return None
+    values = parse_qs(query.decode("ascii", "replace")).get(parameter, [])
+    return values[0] if len(values) == 1 else None
 
 
 # CORS: with sanic-ext's, a middleware would run on every answer, and the origins would have to be

@@ -14,6 +14,8 @@ from sanic_proxy.server.request import ProxyRequest, header_lines
 HEADER = "x-provider"
 PARAMETER = "provider"
 DROPPED_HEADER = "x-sanic-proxy-dropped-params"
+# Of Azure's clients: the version of an API that the provider may not have.
+_AZURES_PATHS, _VERSION = "/openai/", "api-version"
 _MAX_NAMES = 32
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]")
 _MAX_NAME_CHARS = 64
@@ -43,7 +45,8 @@ def _parameters(request: ProxyRequest) -> list[str]:
 def query_up(request: ProxyRequest) -> str:
     """The query with its `?`, without what was meant for the proxy; "" if nothing is left."""
     pairs = [pair for pair in _query(request).split("&") if pair]
-    kept = "&".join(pair for pair in pairs if unquote_plus(pair.partition("=")[0]) != PARAMETER)
+    own = {PARAMETER, _VERSION} if request.path.startswith(_AZURES_PATHS) else {PARAMETER}
+    kept = "&".join(pair for pair in pairs if unquote_plus(pair.partition("=")[0]) not in own)
     if not _QUERY.fullmatch(kept):
         raise InvalidRequest("The query holds characters that must be escaped")
     return f"?{kept}" if kept else ""

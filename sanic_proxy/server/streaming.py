@@ -32,7 +32,6 @@ LAST_WORDS_S = 10.0
 
 _STREAM_LINES = header_lines(
     [
-        ("content-type", "text/event-stream; charset=utf-8"),
         ("cache-control", "no-cache, no-transform"),
         ("x-accel-buffering", "no"),  # nginx then passes each frame on at once
     ]
@@ -59,6 +58,7 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
     opening = _Opening(request, response, headers, commit_delay_s, ping_s)
     opening.heartbeat = lambda: dialect.heartbeat(heartbeat())
     opening.ping = dialect.ping
+    opening.stream_type = dialect.stream_type
     try:
         try:
             await _pump(request, response, opening, open_stream)
@@ -99,7 +99,7 @@ class _Opening:
     """The time before the commit, and the heartbeats before and after it.
 
     `heartbeat` is what the client gets until the stream has begun, `ping` what it gets after that; `failed`
-    makes the end of a stream that has begun and failed.
+    makes the end of a stream that has begun and failed. `stream_type` is the content type.
     """
 
     __slots__ = (
@@ -114,6 +114,7 @@ class _Opening:
         "heartbeat",
         "is_over",
         "ping",
+        "stream_type",
     )
 
     def __init__(
@@ -129,6 +130,7 @@ class _Opening:
         self._headers = headers
         self.heartbeat: Callable[[], Heartbeat] | None = None
         self.ping = PINGS.beat
+        self.stream_type = CHAT.stream_type
         self.failed: Callable[[ProxyError], bytes] | None = None
         self._is_opened = False
         self._ping_s = ping_s
@@ -148,7 +150,9 @@ class _Opening:
 
     def _commit(self, first: bytes) -> None:
         self.is_over = True
-        self._response.lines = _STREAM_LINES + header_lines(self._headers())
+        self._response.lines = (
+            f"content-type: {self.stream_type}\r\n{_STREAM_LINES}{header_lines(self._headers())}"
+        )
         self._request.begin(self._response, first)
 
     def close(self) -> None:
@@ -201,7 +205,8 @@ async def _fail(
     try:
         async with asyncio.timeout(LAST_WORDS_S):
             last = opening.failed(error) if opening.failed is not None else b""
-            await _send(request, response, last or dialect.error_event(error))
+            if last := last or dialect.error_event(error):
+                await _send(request, response, last)
             await response.send(end_stream=True)
     except Exception:  # noqa: BLE001 - there is no one left to tell
         request.abort()

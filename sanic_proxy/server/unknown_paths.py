@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.gemini import GEMINI
 from sanic_proxy.dialects.messages import MESSAGES
 from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.errors import ProxyError
@@ -47,8 +48,11 @@ def error_body(path: str, error: ProxyError) -> bytes:
     """`error` in the shape of the API that `path` belongs to, whether or not the proxy offers that API."""
     if (api := _api_of(path)) is not None:
         return api.body(error)
-    offered = _offered_in(path)
-    return dialect_for(_plain(path) if offered is None else f"/v1{offered}").error_body(error)
+    plain = _plain(path)
+    dialect = dialect_for(plain)
+    if dialect is CHAT and (offered := _offered_in(path)) is not None:
+        dialect = dialect_for(f"/v1{offered}")
+    return dialect.error_body(error)
 
 
 def is_foreign(path: str) -> bool:
@@ -104,22 +108,6 @@ def _replacement(path: str) -> tuple[str, str]:
 # The shapes of errors
 
 
-def _gemini(error: ProxyError) -> bytes:
-    kind = _GEMINI_STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-    return codec.dumps({"error": {"code": error.status, "message": error.message, "status": kind}})
-
-
-# https://ai.google.dev/gemini-api/docs/troubleshooting
-_GEMINI_STATUSES = {
-    401: "UNAUTHENTICATED",
-    403: "PERMISSION_DENIED",
-    404: "NOT_FOUND",
-    429: "RESOURCE_EXHAUSTED",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
-
-
 def _ollama(error: ProxyError) -> bytes:
     return codec.dumps({"error": error.message})
 
@@ -145,12 +133,12 @@ _APIS = (
     ),
     _Api("OpenAI's Assistants API", _paths(r"(/openai)?(/v1)?/(threads|assistants)(/.*)?"), CHAT.error_body),
     _Api(
-        "Gemini's API",
+        "these paths of Gemini's API",
         _paths(
-            r"(/gemini)?/v1(alpha|beta)\d*(?!/openai/)(/.*)?/models(/[^/]+)?"
-            r"|/v1(/projects/.*)?/models/[^/:]+:(stream)?(generate|count|embed|batch|predict|raw)\w*"
+            r"/gemini/v1beta/.*|(/gemini)?/v1(alpha|beta\d)(?!/openai/)(/.*)?/models(/[^/]+)?"
+            r"|/v1beta/(?!models|openai/).*|/v1/projects/.*/models/[^/:]+:\w+"
         ),
-        _gemini,
+        GEMINI.error_body,
     ),
     _Api(
         "Azure's deployments",

@@ -30,6 +30,7 @@ SHIPPED = [
     "huggingface",
     "github",
     "cohere",
+    "azure",
     "ollama",
     "vllm",
     "lmstudio",
@@ -55,7 +56,9 @@ def test_a_row_is_complete(row: Row) -> None:
     assert row.key_variable == f"{row.name.upper()}_API_KEY"
     assert row.base_url_variable == f"{row.name.upper()}_BASE_URL"
     assert row.docs
-    assert (row.base_url is None) is (not row.key_required) is bool(row.example_url)
+    is_local = not row.key_required
+    assert is_local is bool(row.example_url)
+    assert (row.base_url is None) is (is_local or bool(row.endpoint_variable))
     assert all(header == header.lower() for header in row.forward_headers)
 
 

@@ -13,6 +13,7 @@ import pytest
 import sanic_proxy
 from sanic_proxy.config.catalog import ROWS
 from sanic_proxy.config.loader import load
+from sanic_proxy.dialects.registry import DIALECTS
 from sanic_proxy.providers.base import ChatProvider, protocol, provider_class
 from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.upstream.client import UpstreamClient
@@ -76,7 +77,7 @@ def words_of(module: Path) -> Iterator[str]:
 
 def names_a_provider(word: str) -> bool:
     parts = set(re.split(r"[^a-z0-9]+", word.lower()))
-    return word not in SETTINGS and (bool(parts & CODED) or NAMED.fullmatch(word) is not None)
+    return word not in {*SETTINGS, *DIALECTS} and (bool(parts & CODED) or NAMED.fullmatch(word) is not None)
 
 
 @pytest.mark.parametrize(

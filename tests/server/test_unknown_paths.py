@@ -41,7 +41,7 @@ PATHS = [
     ("/v1/v1/v1/models", "/v1/models", "openai"),
     ("/v1/chat/completions/chat/completions", CHAT, "openai"),
     ("/chat/completions/v1/embeddings", "/v1/embeddings", "openai"),
-    ("/openai/v1/chat/completions", CHAT, "openai"),
+    ("/openai/v2/chat/completions", CHAT, "openai"),
     ("/api/v1/chat/completions", CHAT, "openai"),
     ("/v1beta/openai/chat/completions", CHAT, "openai"),
     ("/V1/Chat/Completions", CHAT, "openai"),
@@ -58,17 +58,12 @@ PATHS = [
     ("/v1/messages/batches", None, "anthropic"),
     ("/v1/complete", CHAT, "anthropic"),
     ("/v1/v1/responses", "/v1/responses", "openai"),
-    ("/openai/v1/responses", "/v1/responses", "openai"),
-    ("/v1beta/models/gemini-2.5-pro:generateContent", CHAT, "gemini"),
-    ("/v1beta/models/gemini-2.5-pro:streamGenerateContent?alt=sse", CHAT, "gemini"),
+    ("/v1beta/tunedModels/x:generateContent", CHAT, "gemini"),
+    ("/gemini/v1beta/models/gemini-2.5-pro:generateContent", CHAT, "gemini"),
     ("/v1alpha/models/x:countTokens", CHAT, "gemini"),
-    ("/v1/models/gemini-2.5-pro:generateContent", CHAT, "gemini"),
     ("/v1/projects/p/locations/l/publishers/google/models/x:generateContent", CHAT, "gemini"),
-    ("/v1beta/models/text-embedding-004:batchEmbedContents", "/v1/embeddings", "gemini"),
-    ("/v1beta/models", "/v1/models", "gemini"),
-    ("/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21", CHAT, "openai"),
-    ("/openai/deployments/my-gpt/embeddings?api-version=2024-10-21", "/v1/embeddings", "openai"),
-    ("/openai/deployments/my-gpt/images/generations", "/v1/images/generations", "openai"),
+    ("/v1alpha/models", "/v1/models", "gemini"),
+    ("/openai/deployments/my-gpt/images/edits", "/v1/images/edits", "openai"),
     ("/api/chat", CHAT, "ollama"),
     ("/api/generate", CHAT, "ollama"),
     ("/api/embed", "/v1/embeddings", "ollama"),
@@ -130,7 +125,7 @@ def test_a_missing_key_is_reported_in_the_shape_of_the_api_as_well(
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/models/gemini-2.5-pro:generateContent", "/openai/deployments/gemini-2.5-pro/chat/completions"],
+    ["/v1alpha/models/gemini-2.5-pro:generateContent", "/openai/deployments/gemini-2.5-pro/images/edits"],
 )
 def test_the_model_in_the_path_is_named(path: str) -> None:
     assert '"model": "gemini-2.5-pro"' in unknown_paths.advice("POST", path, URL)

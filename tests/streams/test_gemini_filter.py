@@ -32,6 +32,7 @@ def test_frames_pass_byte_for_byte() -> None:
     assert guard.usage["completion_tokens_details"] == {"reasoning_tokens": 1}
 
 
+@pytest.mark.row(12, 13)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_line_ends_become_lf_wherever_the_network_cuts(size: int) -> None:
     sent = TEXT.replace(b"\n", b"\r\n") + LAST.replace(b"\n", b"\r\n")
@@ -68,6 +69,7 @@ def test_a_refused_prompt_is_complete() -> None:
     assert passed(refused) == refused
 
 
+@pytest.mark.row(19)
 @pytest.mark.parametrize(
     "sent",
     [
@@ -87,6 +89,7 @@ def test_padding_and_foreign_objects_are_dropped() -> None:
     assert passed(b": ping\n\n", b'data: {"x": 1}\n\n', TEXT, LAST, b"data: [DONE]\n\n") == TEXT + LAST
 
 
+@pytest.mark.row(16)
 def test_a_malformed_frame_is_a_failure_before_the_end() -> None:
     for odd in (b'data: {"candidates": \n\n', b'data: {"candidates": [1]}\n\n'):
         guard = GeminiStreamFilter()

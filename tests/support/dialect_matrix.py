@@ -50,6 +50,8 @@ PROVIDERS: Mapping[str, str] = {
     "Straico": "straico",
     "Responses-like": "lab",
 }
+# The dialects of clients that have examples.
+CLIENTS = ("chat", "messages", "responses")
 _SETTINGS = {
     "GROQ_API_KEY": "key-of-groq",
     "ANTHROPIC_API_KEY": "key-of-anthropic",
