@@ -56,6 +56,13 @@ CLIENTS: tuple[Client, ...] = (
         not_for={**_NO_LIST, **_NO_EMBEDDINGS},
     ),
     Client("anthropic-python", "anthropic", driver="drive_anthropic.py", not_for=_NO_EMBEDDINGS),
+    Client(
+        "google-genai",
+        "google-genai",
+        driver="drive_google_genai.py",
+        not_for=_NO_EMBEDDINGS,
+        gaps={"429-retried": "the client does not look at Retry-After"},
+    ),
     Client("langchain-openai", "langchain-openai", driver="drive_langchain.py", not_for=_NO_LIST),
     Client("pydantic-ai", "pydantic-ai-slim", driver="drive_pydantic_ai.py", not_for=_NO_LIST),
     Client(

@@ -196,7 +196,7 @@ def _image_passed(noticed: Noticed, _provider: str, _left_at: float | None) -> s
     return "" if urls == [IMAGE] else f"the images are {urls}"
 
 
-_MESSAGES = ("anthropic-python",)
+_FURTHER = ("anthropic-python", "google-genai")
 FEATURES: tuple[Feature, ...] = (
     Feature("text", "a whole answer: text, usage, finish reason", _requested),
     Feature("stream", "a streamed answer: text, usage, finish reason", _streamed),
@@ -216,10 +216,10 @@ FEATURES: tuple[Feature, ...] = (
     Feature("cancel", f"the client leaves: upstream closed within {LEAVE_WITHIN_S:.0f} s", _left),
     Feature("embeddings", "two vectors", _requested, ("groq",)),
     Feature("models", "the list of models", lambda *_: ""),
-    Feature("count-tokens", "a number of tokens", _not_requested, clients=_MESSAGES),
-    Feature("stop", "a word that ends the answer", _stop_passed, clients=_MESSAGES),
-    Feature("image", "an image in the question", _image_passed, ("groq",), clients=_MESSAGES),
+    Feature("count-tokens", "a number of tokens", _not_requested, clients=_FURTHER),
+    Feature("stop", "a word that ends the answer", _stop_passed, clients=_FURTHER),
+    Feature("image", "an image in the question", _image_passed, ("groq",), clients=_FURTHER),
     Feature(
-        "reasoning", "reasoning, which goes back with the answer", _requested, ("groq",), clients=_MESSAGES
+        "reasoning", "reasoning, which goes back with the answer", _requested, ("groq",), clients=_FURTHER
     ),
 )
