@@ -56,8 +56,9 @@ def test_an_unknown_protocol_is_reported_with_the_known_ones() -> None:
 
 
 PACKAGE = Path(sanic_proxy.__file__).parent
-# The catalog, the providers' own code, and what operators write: the names of settings.
-HOME = ("config/catalog.py", "providers/")
+# The catalog, the file of another gateway that names providers, the providers' own code, and what operators
+# write: the names of settings.
+HOME = ("config/catalog.py", "config/litellm/", "providers/")
 SETTINGS = {"ECHO"}
 CODED = {row.name for row in ROWS if row.protocol != "openai"}
 NAMED = re.compile(rf"(?:{'|'.join(name for row in ROWS for name in (row.name, *row.aliases))})(?:/.*)?")

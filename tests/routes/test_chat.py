@@ -162,7 +162,9 @@ def test_an_upstream_failure_keeps_its_meaning(
     assert "gsk-" not in reply.body.decode()
     assert "<" not in reply.error["message"]
     wait_s, should_retry = reply.headers.get("retry-after"), reply.headers.get("x-should-retry")
-    if expected[0] in {429, 503}:
+    if expected[1] == "insufficient_quota":
+        assert wait_s == "3600"
+    elif expected[0] in {429, 503}:
         assert wait_s == "7"
     else:
         assert (wait_s is None) == (should_retry == "false")
