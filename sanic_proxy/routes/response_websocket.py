@@ -71,11 +71,11 @@ class Turn(UnderWay):
 
 
 class WebSocketSession:
-    """A websocket from its handshake to its end. `protocol` is the connection in which `request` came."""
+    """A websocket from its handshake to its end. `connection` is the one in which `request` came."""
 
-    def __init__(self, request: ProxyRequest, protocol: Any) -> None:
+    def __init__(self, request: ProxyRequest, connection: Any) -> None:
         self._request = request
-        self._protocol = protocol
+        self._server_side = connection
         self._ws: Any = None
         self._receiving: asyncio.Task[str | bytes | None] | None = None
         self._is_closing = False
@@ -83,15 +83,15 @@ class WebSocketSession:
 
     async def run(self) -> None:
         """Serve the connection. Raises SanicException if the request does not ask for a websocket."""
-        request, protocol = self._request, self._protocol
+        request, connection = self._request, self._server_side
         state = state_of(request.app)
-        protocol.websocket_max_size = state.settings.max_body_bytes
+        connection.websocket_max_size = state.settings.max_body_bytes
         # Pongs wait unread behind a request that came early. A dead client is noticed as it reads nothing.
-        protocol.websocket_ping_timeout = None
-        self._ws = await protocol.websocket_handshake(request)
+        connection.websocket_ping_timeout = None
+        self._ws = await connection.websocket_handshake(request)
         request.record.status, request.record.ended = 101, "complete"  # whoever closes it, and however
         state.traffic.end(request)
-        protocol.on_closing = self._close_soon
+        connection.on_closing = self._close_soon
         code = NORMAL
         try:
             while (message := await self._receive()) is not None:
@@ -99,7 +99,7 @@ class WebSocketSession:
                 if code:
                     break
         finally:
-            protocol.on_closing = None
+            connection.on_closing = None
         await self._ws.close(GOING_AWAY if self._is_closing else code or NORMAL)
 
     def _close_soon(self) -> None:

@@ -277,25 +277,33 @@ def test_without_a_store_nothing_is_kept(upstream: Upstream) -> None:
         assert native.status == 200
 
 
-def memory_directories() -> set[Path]:
-    return set(Path("/dev/shm").glob(f"sanic-proxy-{os.getuid()}-*"))
+def memory_directories(proxy: Proxy) -> set[Path]:
+    """The directories in memory in which a process of the proxy has a file open."""
+    found = set()
+    for pid in (proxy.process.pid, *proxy.worker_pids()):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                directory = descriptor.readlink().parent
+                if directory.name.startswith("sanic-proxy-"):
+                    found.add(directory)
+    return found
 
 
-def test_the_store_in_memory_ends_with_its_proxy(upstream: Upstream) -> None:
+@pytest.mark.parametrize("arguments", [("--workers", "2"), ("--single-process",)])
+def test_the_store_in_memory_ends_with_its_proxy(upstream: Upstream, arguments: tuple[str, ...]) -> None:
     upstream.on("g", echo)
-    before = memory_directories()
-    for arguments in (("--workers", "2"), ("--single-process",)):
-        with proxy_at(upstream, *arguments) as proxy:
-            proxy.chat("groq/g")
-            create(proxy, store=False)
-            assert memory_directories() <= before
-            made = create(proxy)
-            (directory,) = memory_directories() - before
-            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
-            os.kill(proxy.process.pid, signal.SIGHUP)
-            proxy.request("GET", "/health")
+    with proxy_at(upstream, *arguments) as proxy:
+        proxy.chat("groq/g")
+        create(proxy, store=False)
+        assert memory_directories(proxy) == set()
+        made = create(proxy)
+        (directory,) = memory_directories(proxy)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        os.kill(proxy.process.pid, signal.SIGHUP)
+        for _ in range(TRIES):
             assert proxy.request("GET", f"/v1/responses/{made['id']}").json == made
-        assert memory_directories() <= before
+        assert memory_directories(proxy) == {directory}
+    assert not directory.exists()
 
 
 @pytest.mark.row(62)
