@@ -15,7 +15,7 @@ from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.errors import InvalidRequest, ProxyError
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, text_field
 from sanic_proxy.openai.responses import failed_frames, new_response_id, read_usage, response_object
@@ -57,7 +57,7 @@ class ResponsesDialect(Dialect):
     @override
     def error_event(self, error: ProxyError) -> bytes:
         """For a stream that has sent nothing but pings: its only events."""
-        return failed_frames(response_object(new_response_id(), "", codec.now(), {}), 0, error)
+        return failed_frames(response_object(new_response_id(), "", chunks.now(), {}), 0, error)
 
     @override
     def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:

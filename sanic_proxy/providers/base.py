@@ -13,7 +13,8 @@ from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import EndpointNotFound, InvalidRequest
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai.codec import ChunkHead, Span
+from sanic_proxy.openai.chunks import ChunkHead
+from sanic_proxy.openai.codec import Span
 from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
 from sanic_proxy.upstream.client import Response, UpstreamClient
 from sanic_proxy.upstream.request import Body, Upload

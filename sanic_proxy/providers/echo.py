@@ -21,7 +21,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.providers.base import (
     Answer,
     ChatProvider,
@@ -78,7 +78,7 @@ class EchoProvider(ChatProvider):
 
 def _frames(request: ChatRequest, made: dict[str, Any]) -> Iterator[bytes]:
     """The completion `made`, word by word."""
-    head = codec.ChunkHead(
+    head = chunks.ChunkHead(
         id=made["id"],
         model=made["model"],
         created=made["created"],
@@ -91,7 +91,7 @@ def _frames(request: ChatRequest, made: dict[str, Any]) -> Iterator[bytes]:
     for index, word in enumerate(words):
         if request.upstream_model == "cut" and index >= len(words) // 2:
             raise errors.UpstreamDisconnected("The echo broke off in the middle of its answer, as asked")
-        yield replay.frame(codec.chunk(head, {"content": word}))
+        yield replay.frame(chunks.chunk(head, {"content": word}))
     message["content"] = None  # it has been sent word by word
     yield b"".join(replay.answer_frames(head, made))
 
@@ -142,9 +142,9 @@ def completion(request: ChatRequest) -> dict[str, Any]:
     if call:
         message["tool_calls"] = [call]
     return {
-        "id": codec.new_completion_id(),
+        "id": chunks.new_completion_id(),
         "object": "chat.completion",
-        "created": codec.now(),
+        "created": chunks.now(),
         "model": request.model,
         "choices": [
             {
@@ -208,7 +208,7 @@ def _tool_call(fields: Mapping[str, Any], text: str) -> dict[str, Any] | None:
     function = functions[0]
     arguments = codec.dumps(example_of(function.get("parameters"), text)).decode()
     return {
-        "id": codec.new_call_id(),
+        "id": chunks.new_call_id(),
         "type": "function",
         "function": {"name": function["name"], "arguments": arguments},
     }

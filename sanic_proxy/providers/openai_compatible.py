@@ -15,7 +15,7 @@ from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.registry import DIALECTS
-from sanic_proxy.openai import codec, models
+from sanic_proxy.openai import chunks, codec, model_rewrite, models
 from sanic_proxy.providers.base import (
     Answer,
     Call,
@@ -67,7 +67,7 @@ class GenericProvider(ChatProvider):
     async def send_request(self, request: ChatRequest) -> Answer:
         body: Body = (request.body,)
         if not request.wire.has_model_in_path:
-            body = codec.replace_model(
+            body = model_rewrite.replace_model(
                 request.body, old=request.model, new=request.upstream_model, span=request.model_span
             )
         conversations = self._conversations[request.wire.name]
@@ -350,11 +350,11 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _head_of(completion: Mapping[str, Any], request: ChatRequest) -> codec.ChunkHead:
+def _head_of(completion: Mapping[str, Any], request: ChatRequest) -> chunks.ChunkHead:
     created = completion.get("created")
-    return codec.ChunkHead(
-        id=str(completion.get("id") or codec.new_completion_id()),
+    return chunks.ChunkHead(
+        id=str(completion.get("id") or chunks.new_completion_id()),
         model=str(completion.get("model") or request.model),
-        created=created if isinstance(created, int) else codec.now(),
+        created=created if isinstance(created, int) else chunks.now(),
         include_usage=request.include_usage,
     )

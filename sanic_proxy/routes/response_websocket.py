@@ -28,7 +28,7 @@ from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.observability.in_flight import UnderWay, overloaded
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.fields import flag_field
 from sanic_proxy.openai.responses import response_object
 from sanic_proxy.routes import chat as chats
@@ -249,9 +249,9 @@ class WebSocketSession:
         """Answer a request that only prepares the next one, which continues this response."""
         asked_for = RESPONSES.format.read_request(asked.fields)
         repeated = {**asked_for.repeated, **keeper.repeated, "store": False}
-        response = response_object(keeper.id, asked.model, codec.now(), repeated)
+        response = response_object(keeper.id, asked.model, chunks.now(), repeated)
         await self._send({"type": "response.created", "sequence_number": 0, "response": response})
-        done = {**response, "status": "completed", "completed_at": codec.now()}
+        done = {**response, "status": "completed", "completed_at": chunks.now()}
         await self._send({"type": "response.completed", "sequence_number": 1, "response": done})
         keeper.response = done
 

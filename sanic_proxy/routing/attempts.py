@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from sanic_proxy.config.saving import HoldBack
 from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamUnavailable
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import model_rewrite
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAnswer
 from sanic_proxy.routing.adaption import Original, aim
 from sanic_proxy.routing.opening import begun
@@ -266,5 +266,7 @@ def _aimed(call: Call, target: Target[ChatProvider]) -> Call:
     if call.model is None or isinstance(call.body, Upload):
         return call
     (body,) = call.body
-    made = codec.replace_model(bytes(body), old=call.model, new=target.upstream_model, span=call.model_span)
+    made = model_rewrite.replace_model(
+        bytes(body), old=call.model, new=target.upstream_model, span=call.model_span
+    )
     return replace(call, body=made, upstream_model=target.upstream_model)

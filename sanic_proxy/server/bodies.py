@@ -13,7 +13,7 @@ from collections.abc import Generator
 from typing import Any, TypeVar
 
 from sanic_proxy.errors import InvalidRequest, UnsupportedMedia
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import codec, large_bodies
 from sanic_proxy.server.request import ProxyRequest
 
 T = TypeVar("T")
@@ -56,14 +56,14 @@ async def parse_in_steps(request: ProxyRequest, turn: asyncio.Lock) -> None:
     async with turn:
         request.body = request.take_body()
         await asyncio.sleep(0)
-        request.parsed = parsed = await _run(codec.parsing(request.body))
+        request.parsed = parsed = await _run(large_bodies.parsing(request.body))
         request.model_span = parsed.model_span
 
 
-async def parsed(body: bytes, turn: asyncio.Lock) -> codec.ParsedBody:
+async def parsed(body: bytes, turn: asyncio.Lock) -> large_bodies.ParsedBody:
     """`body`, which the proxy has made itself, parsed in steps; `turn` as in `parse_in_steps`."""
     async with turn:
-        return await _run(codec.parsing(body))
+        return await _run(large_bodies.parsing(body))
 
 
 async def _run(steps: Generator[None, None, T]) -> T:

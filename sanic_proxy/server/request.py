@@ -31,7 +31,8 @@ from typing_extensions import override
 from sanic_proxy.config.model import is_loopback
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai.codec import ParsedBody, Span
+from sanic_proxy.openai.codec import Span
+from sanic_proxy.openai.large_bodies import ParsedBody
 from sanic_proxy.server import compat
 
 logger = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.openai import choices as choice_rules
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.reasoning import ReasoningRenamer
 from sanic_proxy.streams.tool_deltas import ToolDeltas
@@ -385,7 +385,7 @@ class ChatStreamFilter(StreamFilter):
         return sse.encode(codec.dumps({**self._head, "choices": [choice]}))
 
     def _usage_chunk(self, parsed: dict[str, Any]) -> bytes:
-        defaults = {"id": "", "object": "chat.completion.chunk", "created": codec.now(), "model": ""}
+        defaults = {"id": "", "object": "chat.completion.chunk", "created": chunks.now(), "model": ""}
         return sse.encode(codec.dumps({**defaults, **self._head, **parsed, "choices": []}))
 
     def _changed(self, frame: sse.Frame, chunk: dict[str, Any]) -> bytes:

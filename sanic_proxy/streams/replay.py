@@ -18,7 +18,7 @@ import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any, Literal
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.choices import finish_reason_of
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.graphemes import is_boundary
@@ -68,16 +68,16 @@ def frame(value: Mapping[str, Any]) -> bytes:
     return sse.encode(codec.dumps(value))
 
 
-def initial_frame(head: codec.ChunkHead) -> bytes:
+def initial_frame(head: chunks.ChunkHead) -> bytes:
     """The first chunk of the first choice: the role, and no content yet."""
     return _initial_frame(head, 0, head.initial_content)
 
 
-def _initial_frame(head: codec.ChunkHead, index: int, content: Literal[""] | None) -> bytes:
-    return frame(codec.chunk(head, {"role": "assistant", "content": content, "refusal": None}, index=index))
+def _initial_frame(head: chunks.ChunkHead, index: int, content: Literal[""] | None) -> bytes:
+    return frame(chunks.chunk(head, {"role": "assistant", "content": content, "refusal": None}, index=index))
 
 
-def stream_of(head: codec.ChunkHead, completion: Mapping[str, Any]) -> bytes:
+def stream_of(head: chunks.ChunkHead, completion: Mapping[str, Any]) -> bytes:
     """The whole stream of a completion, to be sent at once."""
     choices: list[dict[str, Any]] = completion["choices"]
     first: dict[str, Any] = min(choices, key=_index_of, default={})
@@ -95,12 +95,12 @@ def initial_content(message: Mapping[str, Any] | None) -> Literal[""] | None:
     return None if is_calling and message is not None and message.get("content") is None else ""
 
 
-def heartbeat_frame(head: codec.ChunkHead, text: str) -> bytes:
+def heartbeat_frame(head: chunks.ChunkHead, text: str) -> bytes:
     """A chunk of the stream it belongs to, with an empty delta or an invisible character."""
-    return frame(codec.chunk(head, {"content": text} if text else {}))
+    return frame(chunks.chunk(head, {"content": text} if text else {}))
 
 
-def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Iterator[bytes]:
+def answer_frames(head: chunks.ChunkHead, completion: Mapping[str, Any]) -> Iterator[bytes]:
     """All that follows the initial chunk of the first choice, `[DONE]` included."""
     choices = sorted(completion["choices"], key=_index_of)
     for index, choice in enumerate(choices):
@@ -113,25 +113,25 @@ def answer_frames(head: codec.ChunkHead, completion: Mapping[str, Any]) -> Itera
         reason = choice.get("finish_reason")
         if finish_reason_of(reason) is None:
             reason = None
-        end = codec.chunk(head, {}, reason, index=index, logprobs=logprobs)
+        end = chunks.chunk(head, {}, reason, index=index, logprobs=logprobs)
         end["choices"][0].update(_others(choice, _CHOICE_FIELDS))
         if index == len(choices) - 1:
             end.update(_others(completion, _COMPLETION_FIELDS))
-        if end != codec.chunk(head, {}, index=index):
+        if end != chunks.chunk(head, {}, index=index):
             yield frame(end)
     if head.include_usage:
         yield frame(head.around([], completion.get("usage")))
     yield sse.DONE
 
 
-def _delta_frames(head: codec.ChunkHead, index: int, key: str, value: Any, logprobs: object) -> list[bytes]:
+def _delta_frames(head: chunks.ChunkHead, index: int, key: str, value: Any, logprobs: object) -> list[bytes]:
     """The frames of one field of a message. Those of a text differ in it only: the rest is encoded once."""
     if key not in _TEXTS:
-        return [frame(codec.chunk(head, {key: value}, index=index, logprobs=logprobs))]
-    before, _, after = frame(codec.chunk(head, {key: ""}, index=index)).rpartition(b'""')
+        return [frame(chunks.chunk(head, {key: value}, index=index, logprobs=logprobs))]
+    before, _, after = frame(chunks.chunk(head, {key: ""}, index=index)).rpartition(b'""')
     frames = [before + codec.dumps(piece) + after for piece in pieces(value)]
     if logprobs is not None:
-        frames[0] = frame(codec.chunk(head, {key: next(pieces(value))}, index=index, logprobs=logprobs))
+        frames[0] = frame(chunks.chunk(head, {key: next(pieces(value))}, index=index, logprobs=logprobs))
     return frames
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.responses import (
     TERMINAL_EVENTS,
     failed_frames,
@@ -130,7 +130,7 @@ class ResponsesStreamFilter(StreamFilter):
         sequence = max(numbers, default=0) + 1 if self._has_frames else 0
         response = self._response
         if response is None:
-            response = response_object(new_response_id(), self._model, codec.now(), {})
+            response = response_object(new_response_id(), self._model, chunks.now(), {})
         return failed_frames(response, sequence, error)
 
     def _is_plain(self, data: bytes) -> bool:

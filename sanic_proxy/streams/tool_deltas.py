@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, TypeGuard
 
 from sanic_proxy import errors
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 
 MAX_CALLS = 4096
 
@@ -78,7 +78,7 @@ class ToolDeltas:
         key = choice, index
         is_first = key not in self._named
         if is_first and not _is_text(call.get("id")):
-            call["id"] = codec.new_call_id()
+            call["id"] = chunks.new_call_id()
             self._made.add(key)
         elif key in self._made:
             call.pop("id", None)

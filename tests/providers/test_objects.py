@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 from sanic_proxy.streams import replay
 from tests.support.proxy import Proxy
 from tests.support.upstream import DONE, Exchange, Upstream, straico_completion
@@ -145,7 +145,7 @@ MESSAGES = st.fixed_dictionaries(
 def test_any_message_replayed_as_a_stream_is_valid(
     message: dict[str, Any], include_usage: bool, usage: dict[str, int] | None
 ) -> None:
-    head = codec.ChunkHead(id="i", model="m", created=1, include_usage=include_usage)
+    head = chunks.ChunkHead(id="i", model="m", created=1, include_usage=include_usage)
     whole = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
     frames = [replay.initial_frame(head), *replay.answer_frames(head, whole)]
     judge_stream(frames, include_usage=include_usage)
@@ -158,7 +158,7 @@ def test_any_message_replayed_as_a_stream_is_valid(
 @pytest.mark.parametrize("name", ["id", "object", "created", "model", "choices"])
 def test_the_vectors_miss_nothing(name: str) -> None:
     whole = straico_completion("x")
-    chunk = codec.chunk(codec.ChunkHead(id="i", model="m", created=1, include_usage=False), {})
+    chunk = chunks.chunk(chunks.ChunkHead(id="i", model="m", created=1, include_usage=False), {})
     for judge, value in ((WHOLE, whole), (CHUNK, chunk)):
         assert judge.is_valid(value)
         assert not judge.is_valid({**value, name: None})

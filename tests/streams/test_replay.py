@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 from sanic_proxy.streams import replay
 from tests.support.upstream import DONE, completion
 
 
-def head(*, include_usage: bool = False) -> codec.ChunkHead:
-    return codec.ChunkHead(id="i", model="m", created=1, include_usage=include_usage)
+def head(*, include_usage: bool = False) -> chunks.ChunkHead:
+    return chunks.ChunkHead(id="i", model="m", created=1, include_usage=include_usage)
 
 
 def deltas(frames: list[bytes]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from sanic_proxy.config.model import HEARTBEATS, ProviderSettings, Settings
 from sanic_proxy.errors import ProxyError, UpstreamBadResponse
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.providers.base import (
     Answer,
     ChatProvider,
@@ -162,13 +162,13 @@ async def _validate(source: Response, plan: UpstreamPlan) -> Validated:
     return validator.validate(replies.parse_reply(parsed), plan)
 
 
-def _head_of(request: ChatRequest) -> codec.ChunkHead:
+def _head_of(request: ChatRequest) -> chunks.ChunkHead:
     """What all chunks of the answer share: the heartbeats, and those of another attempt, included."""
     if request.head is None:
-        request.head = codec.ChunkHead(
-            id=codec.new_completion_id(),
+        request.head = chunks.ChunkHead(
+            id=chunks.new_completion_id(),
             model=request.model,
-            created=codec.now(),
+            created=chunks.now(),
             include_usage=request.include_usage,
             initial_content=None if offers_tools(request.fields) else "",
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sanic_proxy.errors import UpstreamBadResponse
-from sanic_proxy.openai import codec, models
+from sanic_proxy.openai import chunks, models
 from sanic_proxy.openai.choices import FAILED, finish_reason_of, has_content
 from sanic_proxy.providers.straico.error_rules import RULES, WARNING
 from sanic_proxy.providers.straico.tools import ToolCall, compact
@@ -73,8 +73,8 @@ def parse_reply(parsed: object) -> Reply:
     if not has_content(choice):
         raise empty_answer()
     return Reply(
-        id=_string(reply.get("id")) or codec.new_completion_id(),
-        created=_whole(reply.get("created")) or codec.now(),
+        id=_string(reply.get("id")) or chunks.new_completion_id(),
+        created=_whole(reply.get("created")) or chunks.now(),
         finish=_FINISH_REASONS.get(finish or "", "stop"),
         text=text,
         refusal=_string(message.get("refusal")),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sanic_proxy.errors import UpstreamBadResponse
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.translation.chat import citations, finish, reasoning
 from sanic_proxy.translation.chat.paragraphs import Paragraphs, joined
 from sanic_proxy.translation.conversation import (
@@ -35,7 +35,7 @@ _ID_PREFIX = re.compile(r"^(?:msg|resp|gen|chatcmpl)[_-]")
 def completion_id(original: str) -> str:
     """The id of a completion, derived from the answer's in another API (`msg_01A` -> `chatcmpl-01A`)."""
     rest = _ID_PREFIX.sub("", original)
-    return f"chatcmpl-{rest}" if rest else codec.new_completion_id()
+    return f"chatcmpl-{rest}" if rest else chunks.new_completion_id()
 
 
 def usage_of(usage: Mapping[str, Any]) -> Usage:
@@ -173,7 +173,7 @@ def write(answer: Answer, asked: Conversation) -> Json:
     return {
         "id": completion_id(answer.id),
         "object": "chat.completion",
-        "created": answer.created or codec.now(),
+        "created": answer.created or chunks.now(),
         "model": answer.model or asked.model,
         "choices": [{"index": 0, "message": message, "logprobs": None, **end}],
         **({} if answer.usage is None else {"usage": answer.usage.as_chat()}),

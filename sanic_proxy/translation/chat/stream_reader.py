@@ -13,7 +13,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.tool_deltas import ToolDeltas
 from sanic_proxy.translation.chat import answers, finish, reasoning
@@ -232,7 +232,7 @@ class ChatStreamReader(StreamReader):
         """The one call of the legacy API."""
         if not self._calls:
             yield from self._close_part()
-            self._calls[0] = _Call(codec.new_call_id())
+            self._calls[0] = _Call(chunks.new_call_id())
         yield from self._call_piece(
             0, _text(function.get("name")), answers.arguments_text(function.get("arguments"))
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import replay, sse
 from sanic_proxy.translation.chat import answers, finish, reasoning
 from sanic_proxy.translation.chat.paragraphs import continued
@@ -87,7 +87,7 @@ class ChatStreamWriter(StreamWriter):
         frames = [self._opening()]
         frames += [self._end_call(key) for key in self._calls]
         end = finish.written(self._finish, has_calls=bool(self._calls), has_refusal=self._has_refusal)
-        last = codec.chunk(self._head, {})
+        last = chunks.chunk(self._head, {})
         last["choices"][0].update(end)
         frames.append(replay.frame(last))
         if self._head.include_usage and self._usage is not None:
@@ -140,18 +140,18 @@ class ChatStreamWriter(StreamWriter):
         self._has_begun = True
         return replay.initial_frame(self._head)
 
-    def _head_of(self, begin: Begin) -> codec.ChunkHead:
-        return codec.ChunkHead(
+    def _head_of(self, begin: Begin) -> chunks.ChunkHead:
+        return chunks.ChunkHead(
             id=answers.completion_id(begin.id),
             model=begin.model or self._asked.model,
-            created=begin.created or codec.now(),
+            created=begin.created or chunks.now(),
             include_usage=self._asked.include_usage,
             # Clients end with `content: null` beside calls then, as whole answers have it.
             initial_content=None if self._asked.tools else "",
         )
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
-        return replay.frame(codec.chunk(self._head, delta))
+        return replay.frame(chunks.chunk(self._head, delta))
 
     def _text(self, name: str, text: str) -> bytes:
         if not text:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sanic_proxy import errors
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 from sanic_proxy.streams.gemini_usage import usage_fields, usage_of
 from sanic_proxy.translation.conversation import (
     Answer,
@@ -42,7 +42,7 @@ def read(fields: Mapping[str, Any]) -> Answer:
     return Answer(
         id=text_of(fields, "responseId"),
         model=text_of(fields, "modelVersion"),
-        created=codec.now(),
+        created=chunks.now(),
         parts=parts,
         finish=values.finish_of(reason, has_calls=any(isinstance(part, ToolCall) for part in parts)),
         usage=usage_of(usage) if isinstance(usage, dict) else None,
@@ -64,7 +64,7 @@ def parts_of(candidate: Mapping[str, Any]) -> Iterator[Json]:
 
 def call_id(call: Mapping[str, Any]) -> str:
     """The id of a provider's call, or a new one."""
-    return text_of(call, "id") or codec.new_call_id()
+    return text_of(call, "id") or chunks.new_call_id()
 
 
 def call_arguments(call: Mapping[str, Any]) -> str:
@@ -178,4 +178,4 @@ def response(parts: list[Json], model: str, id_: str, *, finish: FinishReason | 
     candidate: Json = {"content": {"parts": parts or [{"text": ""}], "role": "model"}, "index": 0}
     if finish is not None:
         candidate["finishReason"] = values.reason_of(finish)
-    return {"candidates": [candidate], "modelVersion": model, "responseId": id_ or codec.new_completion_id()}
+    return {"candidates": [candidate], "modelVersion": model, "responseId": id_ or chunks.new_completion_id()}

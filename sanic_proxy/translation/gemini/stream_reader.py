@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.gemini_usage import usage_of
 from sanic_proxy.translation.conversation import (
@@ -55,7 +55,7 @@ class GeminiReader(StreamReader):
             self._usage |= usage
         if not self._is_begun:
             self._is_begun = True
-            yield Begin(text_of(event, "responseId"), text_of(event, "modelVersion"), codec.now())
+            yield Begin(text_of(event, "responseId"), text_of(event, "modelVersion"), chunks.now())
         if answers.is_blocked(event):
             self._reason = "SAFETY"
         candidates = event.get("candidates")

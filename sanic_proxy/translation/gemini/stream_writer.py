@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing_extensions import override
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.gemini_usage import usage_fields
 from sanic_proxy.translation.conversation import (
@@ -55,7 +55,7 @@ class _Call:
 
     def part(self) -> Json:
         begin = self.begin
-        call = ToolCall(begin.id or codec.new_call_id(), begin.name, "".join(self.pieces), begin.kind)
+        call = ToolCall(begin.id or chunks.new_call_id(), begin.name, "".join(self.pieces), begin.kind)
         return answers.call_part(call)
 
 
@@ -66,7 +66,7 @@ class GeminiWriter(StreamWriter):
 
     def __init__(self, asked: Conversation) -> None:
         self._asked = asked
-        self._id = codec.new_completion_id()
+        self._id = chunks.new_completion_id()
         self._model = asked.model
         self._calls: dict[int, _Call] = {}  # that are not written yet
         self._carrier = answers.SignatureCarrier()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sanic_proxy import errors
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 from sanic_proxy.streams.messages_usage import usage_fields, usage_of
 from sanic_proxy.translation import signatures
 from sanic_proxy.translation.conversation import (
@@ -34,7 +34,7 @@ def read(fields: Mapping[str, Any]) -> Answer:
     return Answer(
         id=_text(fields, "id"),
         model=_text(fields, "model"),
-        created=codec.now(),
+        created=chunks.now(),
         parts=[part for block in content if (part := _part(block)) is not None],
         finish=values.finish_of(fields.get("stop_reason")),
         stop_sequence=stop_sequence if isinstance(stop_sequence, str) else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.messages_usage import merged, usage_of
 from sanic_proxy.translation.conversation import (
@@ -80,7 +80,7 @@ class MessagesReader(StreamReader):
         self._is_begun = True
         self._usage = merged({}, message.get("usage"))
         usage = usage_of(self._usage) if self._usage else None
-        yield Begin(_text(message, "id"), _text(message, "model"), codec.now(), usage)
+        yield Begin(_text(message, "id"), _text(message, "model"), chunks.now(), usage)
 
     def _open(self, event: Json) -> Iterator[Event]:
         index = _index(event)

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 from sanic_proxy.translation.conversation import Answer, Conversation
 from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits, WrittenRequest
 from sanic_proxy.translation.responses.answer_reader import read_answer
@@ -26,7 +26,7 @@ class ResponsesFormat(Format):
 
     name = "responses"
 
-    def __init__(self, *, now: Callable[[], int] = codec.now, has_done_marker: bool = False) -> None:
+    def __init__(self, *, now: Callable[[], int] = chunks.now, has_done_marker: bool = False) -> None:
         self._now = now
         self._has_done_marker = has_done_marker
 

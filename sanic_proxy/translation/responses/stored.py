@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.responses import response_object
 from sanic_proxy.translation.tool_names import digest
 
@@ -113,4 +113,4 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
 
 def queued(id_: str, model: str, repeated: Mapping[str, Any]) -> Json:
     """A response that waits for its turn."""
-    return {**response_object(id_, model, codec.now(), repeated), "status": "queued"}
+    return {**response_object(id_, model, chunks.now(), repeated), "status": "queued"}

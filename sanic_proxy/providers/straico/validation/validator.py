@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sanic_proxy.errors import ProxyError
-from sanic_proxy.openai import codec
+from sanic_proxy.openai import chunks
 from sanic_proxy.providers.straico import families
 from sanic_proxy.providers.straico.error_rules import InvalidArguments, InvalidJson, ViolatedToolChoice
 from sanic_proxy.providers.straico.plan import UpstreamPlan
@@ -133,7 +133,7 @@ def _set_calls(validated: Validated, calls: Sequence[ToolCall], tool_use: ToolUs
         validated.finish = "function_call"
         return
     validated.message["tool_calls"] = [
-        {"id": call.id or codec.new_call_id(), "type": "function", "function": function}
+        {"id": call.id or chunks.new_call_id(), "type": "function", "function": function}
         for call, function in zip(calls, functions, strict=True)
     ]
     validated.finish = "tool_calls"
