@@ -16,9 +16,10 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.stream import Heartbeat
@@ -35,7 +36,7 @@ class ParsedRequest:
     """
 
     body: bytes
-    fields: dict[str, Any]
+    fields: Json
     model: str
     is_streaming: bool
     include_usage: bool = False
@@ -50,7 +51,7 @@ DROPPED_REASONING = "messages.reasoning"
 class Prepared(NamedTuple):
     """The changed fields of a request, and the names of what was removed of it."""
 
-    fields: Mapping[str, Any]
+    fields: JsonMapping
     dropped: Sequence[str] = ()
 
 
@@ -77,7 +78,7 @@ class Dialect(ABC):
     # Towards clients
 
     @abstractmethod
-    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+    def parse(self, body: bytes, fields: Json, model_span: Span | None) -> ParsedRequest:
         """Read a request, whose JSON object is `fields`. Raises InvalidRequest if it cannot be served."""
 
     @abstractmethod
@@ -118,7 +119,7 @@ class Dialect(ABC):
     def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
         """A new filter for a provider's stream: frames pass unchanged, their end and errors are noted."""
 
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
+    def prepared(self, body: bytes, fields: JsonMapping, provider: str) -> Prepared | None:
         """A request of this dialect without what `provider` must not get; None where nothing is changed."""
         return None
 
@@ -127,7 +128,7 @@ class Dialect(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+    def usage_in(self, body: bytes) -> JsonMapping | None:
         """The usage in a provider's whole answer, as a chat's. Raises ProxyError for what is no answer."""
 
 

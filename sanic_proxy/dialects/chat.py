@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from typing_extensions import override
 
 from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.errors import ErrorObject, ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, list_field, text_field
@@ -29,7 +27,7 @@ class ChatDialect(Dialect):
     ping = sse.PING
 
     @override
-    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+    def parse(self, body: bytes, fields: Json, model_span: Span | None) -> ParsedRequest:
         # Good values need no call.
         model = fields.get("model")
         if not isinstance(model, str):
@@ -65,12 +63,12 @@ class ChatDialect(Dialect):
         return ChatStreamFilter(include_usage=include_usage, reasoning=renamer)
 
     @override
-    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+    def usage_in(self, body: bytes) -> JsonMapping | None:
         usage = answers.checked_completion(body).get("usage")
         return usage if isinstance(usage, dict) else None
 
 
-def error_object(error: ProxyError) -> dict[str, Any]:
+def error_object(error: ProxyError) -> Json:
     """The value of OpenAI's `error` key: the four standard keys first, then the provider's `details`."""
     standard: ErrorObject = {
         "message": error.message,

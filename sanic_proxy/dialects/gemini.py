@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 from typing_extensions import override
@@ -17,6 +16,7 @@ from typing_extensions import override
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.errors import ModelNotFound, ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import list_field
@@ -65,7 +65,7 @@ class GeminiDialect(Dialect):
             self.stream_type = "application/json; charset=utf-8"
 
     @override
-    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+    def parse(self, body: bytes, fields: Json, model_span: Span | None) -> ParsedRequest:
         """Read a request. The route sets `model` and `is_streaming`, which its path has."""
         list_field(fields, "contents")
         return ParsedRequest(body, fields, "", is_streaming=False, include_usage=True)
@@ -73,7 +73,7 @@ class GeminiDialect(Dialect):
     @override
     def error_body(self, error: ProxyError) -> bytes:
         kind = _STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
-        body: dict[str, Any] = {"code": error.status, "message": error.message, "status": kind}
+        body: Json = {"code": error.status, "message": error.message, "status": kind}
         if error.retry_after_s is not None:
             delay = f"{error.retry_after_s}s"
             body["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
@@ -101,14 +101,14 @@ class GeminiDialect(Dialect):
         return GeminiStreamFilter()
 
     @override
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
+    def prepared(self, body: bytes, fields: JsonMapping, provider: str) -> Prepared | None:
         if b'"thought' not in body:
             return None
         prepared = with_own_signatures(fields)
         return None if prepared is fields else Prepared(prepared, (DROPPED_REASONING,))
 
     @override
-    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+    def usage_in(self, body: bytes) -> JsonMapping | None:
         response = answers.checked(body)
         if not isinstance(response, dict) or not (response.get("candidates") or is_blocked(response)):
             raise errors.UpstreamBadResponse("The provider's answer has no candidates")

@@ -8,13 +8,13 @@ connection lives is requested as a stream and collected.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, list_field, text_field
@@ -57,7 +57,7 @@ class MessagesDialect(Dialect):
     ping = PING
 
     @override
-    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+    def parse(self, body: bytes, fields: Json, model_span: Span | None) -> ParsedRequest:
         model = text_field(fields, "model")
         is_streaming = flag_field(fields, "stream")
         list_field(fields, "messages")
@@ -89,7 +89,7 @@ class MessagesDialect(Dialect):
         return MessagesStreamFilter()
 
     @override
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
+    def prepared(self, body: bytes, fields: JsonMapping, provider: str) -> Prepared | None:
         if b'"signature"' not in body and b"redacted_thinking" not in body:
             return None
         prepared = with_own_reasoning(fields, provider)
@@ -103,12 +103,12 @@ class MessagesDialect(Dialect):
         return MessageAccumulator()
 
     @override
-    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+    def usage_in(self, body: bytes) -> JsonMapping | None:
         usage = answers.checked_message(body).get("usage")
         return usage_of(usage).as_chat() if isinstance(usage, dict) else None
 
 
-def _block_count(fields: Mapping[str, Any]) -> int:
+def _block_count(fields: JsonMapping) -> int:
     contents = (message.get("content") for message in fields["messages"] if isinstance(message, dict))
     return sum(len(content) for content in contents if isinstance(content, list))
 

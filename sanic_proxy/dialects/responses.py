@@ -6,15 +6,13 @@ provider's answers (`translation.responses.native`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, text_field
@@ -43,7 +41,7 @@ class ResponsesDialect(Dialect):
         self.format = ResponsesFormat(has_done_marker=has_done_marker)
 
     @override
-    def parse(self, body: bytes, fields: dict[str, Any], model_span: Span | None) -> ParsedRequest:
+    def parse(self, body: bytes, fields: Json, model_span: Span | None) -> ParsedRequest:
         model = text_field(fields, "model")
         is_streaming = flag_field(fields, "stream")
         if not isinstance(fields.get("input"), str | list | None):
@@ -64,7 +62,7 @@ class ResponsesDialect(Dialect):
         return ResponsesStreamFilter()
 
     @override
-    def prepared(self, body: bytes, fields: Mapping[str, Any], provider: str) -> Prepared | None:
+    def prepared(self, body: bytes, fields: JsonMapping, provider: str) -> Prepared | None:
         if not may_need_change(body):
             return None
         prepared = with_own_items(fields, provider)
@@ -74,7 +72,7 @@ class ResponsesDialect(Dialect):
         return Prepared(prepared, (DROPPED_REASONING,) if is_shorter else ())
 
     @override
-    def usage_in(self, body: bytes) -> Mapping[str, Any] | None:
+    def usage_in(self, body: bytes) -> JsonMapping | None:
         response = answers.checked(body)
         if not isinstance(response, dict) or not isinstance(response.get("output"), list):
             raise errors.UpstreamBadResponse("The provider's answer is not a response")

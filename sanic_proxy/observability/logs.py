@@ -14,10 +14,11 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, cast
+from typing import cast
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.observability import log_writer
 from sanic_proxy.observability.log_writer import LineStream, LogWriter
 from sanic_proxy.observability.record import RequestRecord
@@ -191,7 +192,7 @@ class _TextFormatter(_Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = getattr(record, "fields", {})
+        fields: Json = getattr(record, "fields", {})
         parts = [
             self.formatTime(record),
             self._levels.get(record.levelname) or record.levelname.lower(),
@@ -206,7 +207,7 @@ class _TextFormatter(_Formatter):
 class _JsonFormatter(_Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
+        line: Json = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,

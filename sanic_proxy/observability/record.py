@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+from sanic_proxy.json_types import Json, JsonMapping
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class RequestRecord:
     finished: float | None = None
     attempts: list[Attempt] = field(default_factory=list)
     waited_s: float = 0.0
-    usage: Mapping[str, Any] | None = None
+    usage: JsonMapping | None = None
     dropped_frames: int = 0
     is_finished: bool = False
     observer: Observer | None = None
@@ -118,7 +119,7 @@ class RequestRecord:
             except Exception:
                 logger.exception("observer %r failed for request %s", observe, self.request_id)
 
-    def as_fields(self) -> dict[str, Any]:
+    def as_fields(self) -> Json:
         """The record as the fields of a log line; times in milliseconds."""
         usage = self.usage or {}
         finished = time.monotonic() if self.finished is None else self.finished

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+
+from sanic_proxy.json_types import Json, JsonMapping
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 1000
 _LAST_S = 253402300799  # the end of the year 9999
 
 
 # What only some providers say of a model, and what is said where they do not.
-_DEFAULTS: Mapping[str, Any] = {
+_DEFAULTS: JsonMapping = {
     "capabilities": None,
     "deprecated_at": None,
     "lifecycle": "active",
@@ -25,7 +26,7 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def model_info(entry: Mapping[str, Any]) -> dict[str, Any]:
+def model_info(entry: JsonMapping) -> Json:
     """Anthropic's object for one model. An unknown time of its release is the epoch, as Anthropic has it."""
     name = entry.get("display_name") or entry.get("name")
     released = entry.get("created_at")
@@ -41,7 +42,7 @@ def model_info(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def page_of(entries: Sequence[Mapping[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def page_of(entries: Sequence[JsonMapping], query: Mapping[str, Sequence[str]]) -> Json:
     """One page of the list, by the query's `limit`, `after_id` and `before_id`. Odd values are ignored."""
     ids = [entry["id"] for entry in entries]
     first, last = 0, len(ids)

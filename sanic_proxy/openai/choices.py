@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from sanic_proxy.json_types import JsonMapping
 
 # What some servers send in every chunk, or at the end of a cut answer, instead of null.
 _NO_REASON = frozenset({"", "null", "none"})
@@ -18,7 +17,7 @@ def finish_reason_of(value: object) -> str | None:
     return None if reason in _NO_REASON else reason
 
 
-def has_content(choice: Mapping[str, Any]) -> bool:
+def has_content(choice: JsonMapping) -> bool:
     """Whether a choice, or one chunk of it, holds any part of an answer: text, reasoning, a call, a refusal,
     audio, or a finish reason. A role alone and empty fields do not count.
     """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any, Literal
+from typing import Literal
+
+from sanic_proxy.json_types import Json
 
 
 def new_completion_id() -> str:
@@ -22,12 +24,12 @@ def now() -> int:
 
 def chunk(
     head: ChunkHead,
-    delta: dict[str, Any],
+    delta: Json,
     finish_reason: str | None = None,
     *,
     index: int = 0,
     logprobs: object = None,
-) -> dict[str, Any]:
+) -> Json:
     """One chat.completion.chunk with all fields that OpenAI's specification requires."""
     choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
     return head.around([choice])
@@ -57,8 +59,8 @@ class ChunkHead:
         self.include_usage = include_usage
         self.initial_content = initial_content
 
-    def around(self, choices: list[dict[str, Any]], usage: object = None) -> dict[str, Any]:
-        made: dict[str, Any] = {
+    def around(self, choices: list[Json], usage: object = None) -> Json:
+        made: Json = {
             "id": self.id,
             "object": "chat.completion.chunk",
             "created": self.created,

@@ -6,14 +6,15 @@ https://ai.google.dev/api/models
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from sanic_proxy.json_types import Json, JsonMapping
 
 DEFAULT_SIZE, MAX_SIZE = 50, 1000
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _LIMITS = {"inputTokenLimit": "max_input_tokens", "outputTokenLimit": "max_tokens"}
 
 
-def model_info(entry: Mapping[str, Any]) -> dict[str, Any]:
+def model_info(entry: JsonMapping) -> Json:
     """Gemini's object for one model. Limits are there where the provider states them."""
     name = entry.get("display_name") or entry.get("name")
     limits = {
@@ -30,11 +31,11 @@ def model_info(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def page_of(entries: Sequence[Mapping[str, Any]], query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def page_of(entries: Sequence[JsonMapping], query: Mapping[str, Sequence[str]]) -> Json:
     """One page of the list, by the query's `pageSize` and `pageToken`. Odd values are ignored."""
     first = _number(query, "pageToken", 0)
     last = first + min(max(_number(query, "pageSize", DEFAULT_SIZE), 1), MAX_SIZE)
-    page: dict[str, Any] = {"models": [model_info(entry) for entry in entries[first:last]]}
+    page: Json = {"models": [model_info(entry) for entry in entries[first:last]]}
     if last < len(entries):
         page["nextPageToken"] = str(last)
     return page

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from sanic_proxy.config.targets import Prices
 from sanic_proxy.errors import UpstreamBadResponse
+from sanic_proxy.json_types import Json, JsonMapping
 
 # Where a list is found in an object: OpenAI's key, Ollama's `/api/tags`, Together's and others'.
 _LISTS = ("data", "models", "result", "items")
@@ -14,13 +15,13 @@ _LISTS = ("data", "models", "result", "items")
 _IDS = ("id", "model", "name")
 
 
-def model_entries(parsed: Any) -> list[dict[str, Any]]:
+def model_entries(parsed: Any) -> list[Json]:
     """The models in a provider's list, each with a text as its `id`, and each id once.
 
     A list may be bare or under one of several keys, of objects or of plain names. An empty list or null is a
     list; entries without a name are left out. Raises UpstreamBadResponse where there is no list.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, Json] = {}
     for entry in _listed(parsed):
         name = _name_of(entry)
         if name is not None:
@@ -45,7 +46,7 @@ def _name_of(entry: Any) -> str | None:
     return next((name for name in names if name.strip()), None)
 
 
-def model_object(entry: Mapping[str, Any], *, id: str, owner: str) -> dict[str, Any]:
+def model_object(entry: JsonMapping, *, id: str, owner: str) -> Json:
     """OpenAI's model object, with the provider's further fields kept."""
     created, owned_by = entry.get("created"), entry.get("owned_by")
     is_number = isinstance(created, int | float) and not isinstance(created, bool)
@@ -58,13 +59,13 @@ def model_object(entry: Mapping[str, Any], *, id: str, owner: str) -> dict[str, 
     }
 
 
-def description(context_window: int | None, prices: Prices | None) -> dict[str, Any]:
+def description(context_window: int | None, prices: Prices | None) -> Json:
     """The fields of a model object for what is known of a model.
 
     OpenAI's object has none for it. Clients read `context_length` and `pricing`, in US dollars per token as
     text, as OpenRouter's list has them (openrouter.ai/docs/api-reference/list-available-models).
     """
-    described: dict[str, Any] = {}
+    described: Json = {}
     if context_window is not None:
         described |= {"context_window": context_window, "context_length": context_window}
     if prices is not None:

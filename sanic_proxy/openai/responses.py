@@ -10,18 +10,16 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.usage import Usage, whole
-
-Json = dict[str, Any]
 
 # After one of these events nothing follows.
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
-_DEFAULTS: Mapping[str, Any] = {
+_DEFAULTS: JsonMapping = {
     "background": False,
     "completed_at": None,
     "error": None,
@@ -52,7 +50,7 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def response_object(id_: str, model: str, created_at: int, repeated: Mapping[str, Any]) -> Json:
+def response_object(id_: str, model: str, created_at: int, repeated: JsonMapping) -> Json:
     """A response in progress, with all keys. `repeated`: the request's fields that it repeats."""
     head = {"id": id_, "object": "response", "created_at": created_at, "status": "in_progress"}
     return {**head, "model": model, **_DEFAULTS, **repeated}
@@ -62,12 +60,12 @@ def new_response_id() -> str:
     return f"resp_{secrets.token_hex(24)}"
 
 
-def event_frame(event: Mapping[str, Any]) -> bytes:
+def event_frame(event: JsonMapping) -> bytes:
     """One event with its `event:` line, which repeats the type as OpenAI's streams do."""
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), codec.dumps(event))
 
 
-def failed_frames(response: Mapping[str, Any], sequence: int, error: errors.ProxyError) -> bytes:
+def failed_frames(response: JsonMapping, sequence: int, error: errors.ProxyError) -> bytes:
     """The frames that end a stream which failed.
 
     `response` is the response as the stream has it, in progress; `sequence` the number of the next event. A
@@ -106,7 +104,7 @@ def error_of(error: errors.ProxyError) -> Json:
     return {"code": code, "message": message}
 
 
-def read_usage(usage: Mapping[str, Any]) -> Usage:
+def read_usage(usage: JsonMapping) -> Usage:
     """The `usage` of a response. Fields that are no numbers count as 0."""
     given, made = (_mapping(usage.get(name)) for name in ("input_tokens_details", "output_tokens_details"))
     return Usage(
@@ -129,5 +127,5 @@ def write_usage(usage: Usage) -> Json:
     }
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> JsonMapping:
     return value if isinstance(value, Mapping) else {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from sanic_proxy.json_types import Json, JsonMapping
 
 
 class Usage(NamedTuple):
@@ -15,7 +17,7 @@ class Usage(NamedTuple):
     cache_write: int = 0
     reasoning: int = 0
 
-    def as_chat(self) -> dict[str, Any]:
+    def as_chat(self) -> Json:
         """As the `usage` object of a chat completion, which is how records keep it."""
         return {
             "prompt_tokens": self.input,
@@ -26,7 +28,7 @@ class Usage(NamedTuple):
         }
 
     @classmethod
-    def of_chat(cls, usage: Mapping[str, Any]) -> Usage:
+    def of_chat(cls, usage: JsonMapping) -> Usage:
         """Of the `usage` object of a chat completion. Fields that are no numbers count as 0."""
         prompt, completion = (
             details if isinstance(details := usage.get(name), dict) else {}
@@ -41,7 +43,7 @@ class Usage(NamedTuple):
         )
 
 
-def added(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def added(first: JsonMapping, second: JsonMapping) -> Json:
     """The sum of two `usage` objects: numbers are added, also in details; of other values the second wins."""
     total = {**first, **second}
     for name in first.keys() & second.keys():

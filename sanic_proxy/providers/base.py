@@ -6,12 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import EndpointNotFound, InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.chunks import ChunkHead
 from sanic_proxy.openai.codec import Span
@@ -43,7 +44,7 @@ class ChatRequest:
     """
 
     body: bytes
-    fields: Mapping[str, Any]
+    fields: JsonMapping
     model: str
     upstream_model: str
     is_streaming: bool
@@ -61,7 +62,7 @@ class ChatRequest:
     answer_headers: Sequence[tuple[str, str]] = ()
     dropped: Sequence[str] = ()
     is_strict: bool = False
-    repeated: Mapping[str, Any] | None = None
+    repeated: JsonMapping | None = None
 
     def drop(self, names: Sequence[str]) -> None:
         """Note that `names` cannot be passed on. Raises InvalidRequest where nothing may be dropped."""
@@ -202,7 +203,7 @@ class ChatProvider(ABC):
         raise EndpointNotFound(f"The provider {self.name} has no {call.path.partition('?')[0]}")
 
     @abstractmethod
-    async def list_models(self) -> list[dict[str, Any]]:
+    async def list_models(self) -> list[Json]:
         """The models as OpenAI's model objects, with whatever else the provider says of them."""
 
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.providers.base import (
     Answer,
@@ -72,11 +73,11 @@ class EchoProvider(ChatProvider):
         return Stream.of_frames(_frames(request, made), request.record, pause_s=pause_s)
 
     @override
-    async def list_models(self) -> list[dict[str, Any]]:
+    async def list_models(self) -> list[Json]:
         return [{"id": name} for name in _BEHAVIOURS]
 
 
-def _frames(request: ChatRequest, made: dict[str, Any]) -> Iterator[bytes]:
+def _frames(request: ChatRequest, made: Json) -> Iterator[bytes]:
     """The completion `made`, word by word."""
     head = chunks.ChunkHead(
         id=made["id"],
@@ -131,14 +132,14 @@ def _unknown_model(name: str) -> errors.ModelNotFound:
     )
 
 
-def completion(request: ChatRequest) -> dict[str, Any]:
+def completion(request: ChatRequest) -> Json:
     """The answer: the last user message, a tool call or JSON, as the request asks."""
     text = last_user_text(request.fields.get("messages"))
     call = _tool_call(request.fields, text)
     content = None if call else _content(request.fields.get("response_format"), text)
     prompt_tokens = sum(_count(_text_of(turn)) for turn in _turns(request.fields.get("messages")))
     completion_tokens = _count(content or (call or {}).get("function", {}).get("arguments", ""))
-    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    message: Json = {"role": "assistant", "content": content, "refusal": None}
     if call:
         message["tool_calls"] = [call]
     return {
@@ -168,11 +169,11 @@ def last_user_text(messages: object) -> str:
     return _text_of(next(asked, {}))
 
 
-def _turns(messages: object) -> list[dict[str, Any]]:
+def _turns(messages: object) -> list[Json]:
     return [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
 
 
-def _text_of(turn: Mapping[str, Any]) -> str:
+def _text_of(turn: JsonMapping) -> str:
     content = turn.get("content")
     parts = content if isinstance(content, list) else [{"text": content}]
     texts = [part.get("text") for part in parts if isinstance(part, dict)]
@@ -190,7 +191,7 @@ def _content(response_format: object, text: str) -> str:
     return text
 
 
-def _tool_call(fields: Mapping[str, Any], text: str) -> dict[str, Any] | None:
+def _tool_call(fields: JsonMapping, text: str) -> Json | None:
     functions = _functions(fields.get("tools"))
     choice = fields.get("tool_choice")
     if isinstance(choice, dict):
@@ -214,7 +215,7 @@ def _tool_call(fields: Mapping[str, Any], text: str) -> dict[str, Any] | None:
     }
 
 
-def _functions(tools: object) -> list[dict[str, Any]]:
+def _functions(tools: object) -> list[Json]:
     entries = tools if isinstance(tools, list) else []
     functions = [entry.get("function") for entry in entries if isinstance(entry, dict)]
     return [f for f in functions if isinstance(f, dict) and isinstance(f.get("name"), str)]
@@ -236,7 +237,7 @@ def example_of(schema: object, text: str, depth: int = 0) -> Any:
     return _EXAMPLES.get(str(kind), _example_string)(schema, text, depth)
 
 
-def _example_object(schema: Mapping[str, Any], text: str, depth: int) -> Any:
+def _example_object(schema: JsonMapping, text: str, depth: int) -> Any:
     properties = schema.get("properties")
     if not isinstance(properties, dict):
         return {}
@@ -245,20 +246,20 @@ def _example_object(schema: Mapping[str, Any], text: str, depth: int) -> Any:
     }
 
 
-def _example_array(schema: Mapping[str, Any], text: str, depth: int) -> Any:
+def _example_array(schema: JsonMapping, text: str, depth: int) -> Any:
     return [example_of(schema.get("items"), text, depth + 1)]
 
 
-def _example_string(_schema: Mapping[str, Any], text: str, _depth: int) -> Any:
+def _example_string(_schema: JsonMapping, text: str, _depth: int) -> Any:
     return text
 
 
-def _example_number(schema: Mapping[str, Any], _text: str, _depth: int) -> Any:
+def _example_number(schema: JsonMapping, _text: str, _depth: int) -> Any:
     minimum = schema.get("minimum")
     return minimum if isinstance(minimum, int) else 1
 
 
-_EXAMPLES: dict[str, Callable[[Mapping[str, Any], str, int], Any]] = {
+_EXAMPLES: dict[str, Callable[[JsonMapping, str, int], Any]] = {
     "object": _example_object,
     "array": _example_array,
     "string": _example_string,

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 from typing_extensions import override
 
@@ -15,6 +14,7 @@ from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.registry import DIALECTS
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec, model_rewrite, models
 from sanic_proxy.providers.base import (
     Answer,
@@ -160,7 +160,7 @@ class GenericProvider(ChatProvider):
         }
 
     @override
-    async def list_models(self) -> list[dict[str, Any]]:
+    async def list_models(self) -> list[Json]:
         settings = self.settings
         if settings.models or settings.models_path is None:
             return [{"id": model} for model in settings.models]
@@ -206,7 +206,7 @@ def _with_renamed_reasoning(body: bytes) -> bytes:
     return codec.dumps(completion) if _rename_reasoning(completion) else body
 
 
-def _rename_reasoning(completion: Mapping[str, Any]) -> bool:
+def _rename_reasoning(completion: JsonMapping) -> bool:
     """Rename the reasoning in each message. False if nothing changed."""
     renamer = ReasoningRenamer()
     messages = [choice.get("message") for choice in completion["choices"] if isinstance(choice, dict)]
@@ -350,7 +350,7 @@ def media_type(headers: Mapping[str, str]) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def _head_of(completion: Mapping[str, Any], request: ChatRequest) -> chunks.ChunkHead:
+def _head_of(completion: JsonMapping, request: ChatRequest) -> chunks.ChunkHead:
     created = completion.get("created")
     return chunks.ChunkHead(
         id=str(completion.get("id") or chunks.new_completion_id()),

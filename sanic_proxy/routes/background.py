@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
@@ -81,7 +80,7 @@ class _Run:
         state: AppState,
         store: ResponseStore,
         keeper: ResponseKeeper,
-        response: Mapping[str, Any],
+        response: JsonMapping,
         targets: attempts.Targets,
         chat: ChatRequest,
     ) -> None:
@@ -123,6 +122,6 @@ class _Run:
         except TimeoutError:
             raise errors.UpstreamTimeout(f"The response was not complete within {limit_s:g} s") from None
 
-    async def _advance(self, status: str, response: Mapping[str, Any] | bytes) -> None:
+    async def _advance(self, status: str, response: JsonMapping | bytes) -> None:
         body = response if isinstance(response, bytes) else codec.dumps(response)
         await self._store.advance(self._keeper.owner, self._keeper.id, status, body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from sanic import Blueprint
 
 from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routes import openapi
@@ -78,7 +79,7 @@ class Keeper(ABC):
     `repeated` has fields of a translated answer, as in `ChatRequest`.
     """
 
-    repeated: Mapping[str, Any] | None = None
+    repeated: JsonMapping | None = None
 
     @abstractmethod
     def targets(self, targets: attempts.Targets) -> attempts.Targets:

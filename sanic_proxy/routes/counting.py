@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import text_field
 from sanic_proxy.providers.base import Call
@@ -27,22 +27,20 @@ async def counted(
     request: ProxyRequest,
     dialect: Dialect,
     path: str,
-    fields: Mapping[str, Any],
-    estimate: Callable[[], Mapping[str, Any]],
+    fields: JsonMapping,
+    estimate: Callable[[], JsonMapping],
 ) -> Reply:
     """The provider's own count of tokens, else `estimate`, which is marked by a header."""
     reply = await forwarded(request, dialect, path, fields)
     return estimated(request, estimate()) if reply is None else reply
 
 
-def estimated(request: ProxyRequest, estimate: Mapping[str, Any]) -> Reply:
+def estimated(request: ProxyRequest, estimate: JsonMapping) -> Reply:
     """A number of the proxy's own."""
     return Reply(header_lines([_JSON, _ESTIMATED, *route_headers(request.record)]), codec.dumps(estimate))
 
 
-async def forwarded(
-    request: ProxyRequest, dialect: Dialect, path: str, fields: Mapping[str, Any]
-) -> Reply | None:
+async def forwarded(request: ProxyRequest, dialect: Dialect, path: str, fields: JsonMapping) -> Reply | None:
     """The answer of the endpoint `path` of the model's provider; None where it has no such endpoint.
 
     Raises what the provider refuses, and a ClientError for a model without a provider.

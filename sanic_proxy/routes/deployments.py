@@ -6,13 +6,13 @@ OpenAI's (`methods.add_route`).
 
 from __future__ import annotations
 
-from typing import Any
 from urllib.parse import unquote
 
 from sanic import Blueprint
 from sanic.exceptions import NotFound
 
 from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS
 from sanic_proxy.routes import chat
@@ -39,7 +39,7 @@ async def deployment(request: ProxyRequest, call: str) -> Reply | None:
     return await chat.answer_to(request, CHAT, CHAT.parse(body, fields, request.model_span))
 
 
-def _with_model(request: ProxyRequest, model: str) -> dict[str, Any]:
+def _with_model(request: ProxyRequest, model: str) -> Json:
     """The fields of the body, which are made to name the model."""
     fields = bodies.json_object(request)
     if fields.get("model") != model:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 from urllib.parse import unquote
 
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy.dialects.gemini import GEMINI, GEMINI_ARRAY, model_path
 from sanic_proxy.errors import ModelNotFound, NotFound
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.gemini_models import model_info, page_of
 from sanic_proxy.providers.base import Call
@@ -63,7 +63,7 @@ async def _count_tokens(request: ProxyRequest, model: str) -> Reply:
     return reply or estimated(request, {"totalTokens": estimate_tokens(fields)})
 
 
-def _with_model(fields: dict[str, Any], path: str) -> bytes | None:
+def _with_model(fields: Json, path: str) -> bytes | None:
     """A request to count whose inner request names the model, with the provider's name for it."""
     inner = fields.get("generateContentRequest")
     if not isinstance(inner, dict) or "model" not in inner:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from sanic_proxy.config.catalog import EMBEDDED_MODEL
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai.endpoints import Row
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
-_ERROR: dict[str, Any] = {
+_ERROR: Json = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -33,7 +34,7 @@ _ERROR: dict[str, Any] = {
         }
     },
 }
-_MODEL: dict[str, Any] = {
+_MODEL: Json = {
     "type": "object",
     "required": ["id", "object", "created", "owned_by"],
     "properties": {
@@ -43,7 +44,7 @@ _MODEL: dict[str, Any] = {
         "owned_by": {"type": "string"},
     },
 }
-_MODELS: dict[str, Any] = {
+_MODELS: Json = {
     "type": "object",
     "required": ["object", "data"],
     "properties": {
@@ -51,7 +52,7 @@ _MODELS: dict[str, Any] = {
         "data": {"type": "array", "items": _MODEL},
     },
 }
-_CHAT_REQUEST: dict[str, Any] = {
+_CHAT_REQUEST: Json = {
     "type": "object",
     "required": ["model", "messages"],
     "properties": {
@@ -70,7 +71,7 @@ _CHAT_REQUEST: dict[str, Any] = {
     },
     "additionalProperties": True,
 }
-_COMPLETION: dict[str, Any] = {
+_COMPLETION: Json = {
     "type": "object",
     "required": ["id", "object", "created", "model", "choices"],
     "properties": {
@@ -82,7 +83,7 @@ _COMPLETION: dict[str, Any] = {
         "usage": {"type": "object"},
     },
 }
-_STATUS: dict[str, Any] = {
+_STATUS: Json = {
     "type": "object",
     "required": ["status"],
     "properties": {"status": {"type": "string"}},
@@ -103,7 +104,7 @@ _CALL_ERRORS: dict[int, str] = {
 }
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
+def _json(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 
@@ -113,8 +114,8 @@ class Operation:
 
     summary: str
     tag: str
-    responses: dict[str, Any]
-    body: dict[str, Any] | None = None
+    responses: Json
+    body: Json | None = None
     is_call: bool = False
 
 
@@ -125,15 +126,15 @@ OPERATIONS: dict[Callable[..., Any], Operation] = {}
 def _documented(
     summary: str,
     tag: str,
-    success: tuple[str, dict[str, Any]],
+    success: tuple[str, Json],
     *,
-    body: dict[str, Any] | None = None,
+    body: Json | None = None,
     is_call: bool = False,
     errors: dict[int, str],
 ) -> Callable[[Handler], Handler]:
     """A decorator that describes a handler."""
     text, content = success
-    responses: dict[str, Any] = {"200": {"description": text, "content": content}}
+    responses: Json = {"200": {"description": text, "content": content}}
     for status, description in errors.items():
         responses[str(status)] = {"description": description, "content": _json(_ERROR)}
 
@@ -157,7 +158,7 @@ chat = _documented(
 )
 
 
-_MESSAGE_REQUEST: dict[str, Any] = {
+_MESSAGE_REQUEST: Json = {
     "type": "object",
     "required": ["model", "max_tokens", "messages"],
     "properties": {
@@ -190,7 +191,7 @@ count_tokens = _documented(
     is_call=True,
     errors=_CALL_ERRORS,
 )
-_RESPONSE_REQUEST: dict[str, Any] = {
+_RESPONSE_REQUEST: Json = {
     "type": "object",
     "required": ["model", "input"],
     "properties": {
@@ -261,7 +262,7 @@ hello = _documented("Answer an agent's probe", "messages", ("The proxy answers",
 
 def endpoint(row: Row) -> Callable[[Handler], Handler]:
     """What is said of an endpoint that passes through."""
-    body: dict[str, Any] | None = None
+    body: Json | None = None
     if row.body == "json":
         body = _json({"type": "object", "additionalProperties": True})
     elif row.body == "form":

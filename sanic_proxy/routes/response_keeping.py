@@ -12,9 +12,9 @@ found. An answer that could not be kept says so: `store` is false in it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from typing_extensions import override
 
@@ -22,6 +22,7 @@ from sanic_proxy import errors
 from sanic_proxy.dialects.base import ParsedRequest
 from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.in_flight import UnderWay
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import TERMINAL_EVENTS, event_frame, new_response_id
@@ -83,11 +84,11 @@ class ResponseKeeper(Keeper):
         self._given = given
         self._previous = previous
         self.id = new_response_id()
-        self.response: dict[str, Any] | None = None
+        self.response: Json | None = None
         self.is_stored = False
         self.is_native = False
         self.is_for_native: bool | None = None
-        self.repeated: dict[str, Any] = {"id": self.id, "store": store is not None}
+        self.repeated: Json = {"id": self.id, "store": store is not None}
         if previous is not None:
             self.repeated["previous_response_id"] = previous.id
 
@@ -136,7 +137,7 @@ class ResponseKeeper(Keeper):
         last = frames[frames.find(b"\n\n", at) + 2 :]
         return frames[:at] + event_frame({**event, "response": self.response}) + last
 
-    async def _keep(self, chat: ChatRequest, response: dict[str, Any]) -> str:
+    async def _keep(self, chat: ChatRequest, response: Json) -> str:
         """Store `response`. Returns why that was not possible; "" if it was, or was not asked for."""
         self.response = response
         self.is_native = chat.wire is chat.dialect
@@ -165,11 +166,11 @@ class ResponseKeeper(Keeper):
             if candidate is provider:
                 await store.refer(self.owner, id_, candidate.name, number)
 
-    def queued(self, response: Mapping[str, Any], worker: str) -> NewResponse:
+    def queued(self, response: JsonMapping, worker: str) -> NewResponse:
         """A response that is to be stored before `worker` makes it."""
         return replace(self._stored(self.id, response), worker=worker)
 
-    def _stored(self, id_: str, response: Mapping[str, Any]) -> NewResponse:
+    def _stored(self, id_: str, response: JsonMapping) -> NewResponse:
         previous = self._previous
         status = str(response.get("status"))
         link = previous.id if previous is not None and previous.is_stored else ""
@@ -313,7 +314,7 @@ def _is_native(provider: ChatProvider) -> bool:
     return RESPONSES.name in provider.dialects
 
 
-def _terminal_event(frames: bytes) -> dict[str, Any] | None:
+def _terminal_event(frames: bytes) -> Json | None:
     """The last event of a stream, if it is one that ends a response."""
     for frame in reversed(sse.FrameSplitter().feed(frames)):
         event = codec.loads_tolerant(frame.payload)

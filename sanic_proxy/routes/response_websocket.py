@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +26,7 @@ from sanic_proxy.dialects.base import ParsedRequest
 from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.in_flight import UnderWay, overloaded
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import chunks, codec
@@ -197,7 +198,7 @@ class WebSocketSession:
             self._latest = keeper.remembered(state.settings.max_body_bytes)
             record.ended = "complete"
 
-    async def _read(self, state: AppState, turn: Turn, message: str | bytes) -> tuple[dict[str, Any], bool]:
+    async def _read(self, state: AppState, turn: Turn, message: str | bytes) -> tuple[Json, bool]:
         """The fields of the request in a message, and whether the model is to be asked at all."""
         if not isinstance(message, str):
             raise InvalidRequest("Events are JSON in text frames: a binary frame was received")
@@ -261,7 +262,7 @@ class WebSocketSession:
                 record.sent(len(frame.payload))
                 await self._ws.send(frame.payload.decode("utf-8", "replace"))
 
-    async def _send(self, event: Mapping[str, Any]) -> None:
+    async def _send(self, event: JsonMapping) -> None:
         await self._ws.send(codec.dumps(event).decode())
 
     async def _refuse(self, record: RequestRecord, exc: ProxyError) -> None:

@@ -6,13 +6,12 @@ request is translated, and its answer is translated back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.registry import DIALECTS
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
@@ -58,7 +57,7 @@ def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) 
 def _prepare(request: ChatRequest, target: Target[ChatProvider]) -> None:
     """Change what a target of the client's own dialect must not get, or gets besides; mostly nothing."""
     provider, options = target.provider, target.options
-    changed: Mapping[str, Any] | None = None
+    changed: JsonMapping | None = None
     if (prepared := request.wire.prepared(request.body, request.fields, provider.name)) is not None:
         changed = prepared.fields
         request.drop(prepared.dropped)
@@ -93,14 +92,14 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
     return translation
 
 
-def replace_fields(request: ChatRequest, fields: Mapping[str, Any]) -> None:
+def replace_fields(request: ChatRequest, fields: JsonMapping) -> None:
     """Make `fields` those of a request, in its wire's format."""
     request.fields = fields
     request.body = codec.dumps(fields)
     request.model_span = None
 
 
-def with_options(fields: Mapping[str, Any], options: RequestOptions) -> dict[str, Any]:
+def with_options(fields: JsonMapping, options: RequestOptions) -> Json:
     """`fields` of a request as the options of its target change them."""
     changed = {**options.default_params, **fields, **options.set_params}
     for name in options.remove_params:

@@ -11,10 +11,8 @@ mark that this message is to be continued instead of answered. The mark differs:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sanic_proxy.config.saving import Continuation
+from sanic_proxy.json_types import Json, JsonMapping
 
 # Parameters that limit what a server's model may write: half of it does not fit another beginning.
 _STRUCTURED = (
@@ -31,7 +29,7 @@ _STRUCTURED = (
 _LIMITS = ("max_tokens", "max_completion_tokens")
 
 
-def may_be_saved(fields: Mapping[str, Any]) -> bool:
+def may_be_saved(fields: JsonMapping) -> bool:
     """Whether the answer to a chat request may be put together from two attempts.
 
     Not one in a given structure, with logprobs, or of several choices.
@@ -46,9 +44,7 @@ def may_be_saved(fields: Mapping[str, Any]) -> bool:
     )
 
 
-def continuing(
-    fields: Mapping[str, Any], text: str, how: Continuation, *, tokens: int
-) -> dict[str, Any] | None:
+def continuing(fields: JsonMapping, text: str, how: Continuation, *, tokens: int) -> Json | None:
     """The request for the rest of an answer that begins with `text`; None where it cannot be made.
 
     At least `tokens` of the client's limit for the answer have been used. White space at the end of the text
@@ -57,7 +53,7 @@ def continuing(
     messages = fields.get("messages")
     if not how or not text.strip() or not isinstance(messages, list) or not messages:
         return None
-    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    message: Json = {"role": "assistant", "content": ""}
     *before, last = messages
     if isinstance(last, dict) and last.get("role") == "assistant":
         message, messages = last, before

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sanic_proxy import errors
 from sanic_proxy.config.catalog import ROWS
 from sanic_proxy.config.model import Settings
+from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing.breaker import PROVIDER_RETRIES, CircuitBreaker, RateLimit, RetryBudget
 from sanic_proxy.routing.router import Route, Router
@@ -55,10 +56,10 @@ class Explanation:
     model: str
     table: str
     strategy: str
-    targets: tuple[dict[str, Any], ...]
+    targets: tuple[Json, ...]
     steps: tuple[Step, ...]
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         return {
             "model": self.model,
             "table": self.table or None,
@@ -140,9 +141,7 @@ def _failing(targets: Sequence[Target[P]], fail: Iterable[str]) -> dict[str, str
     return failing
 
 
-def _described(
-    route: Route[P], targets: Sequence[Target[P]], states: Sequence[str | None]
-) -> list[dict[str, Any]]:
+def _described(route: Route[P], targets: Sequence[Target[P]], states: Sequence[str | None]) -> list[Json]:
     by_target = {
         id(target): (choice, share)
         for choice, share in zip(route.choices, shares(route.choices, route.strategy), strict=True)

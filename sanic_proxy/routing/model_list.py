@@ -12,11 +12,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from sanic_proxy.config.model import ModelSettings
 from sanic_proxy.config.patterns import STAR, fill, match
 from sanic_proxy.errors import ProxyError, UpstreamTimeout
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import models
 from sanic_proxy.providers.base import ChatProvider
 
@@ -38,7 +38,7 @@ class _Entry:
 
     def __init__(self, provider: ChatProvider) -> None:
         self.provider = provider
-        self.models: list[dict[str, Any]] = []
+        self.models: list[Json] = []
         self.fresh_until = 0.0
         self.error: ProxyError | None = None
         self.was_asked = False
@@ -69,7 +69,7 @@ class ModelList:
         self._refreshing: asyncio.Task[None] | None = None
         self._wait_until: float | None = None
 
-    async def all(self) -> list[dict[str, Any]]:
+    async def all(self) -> list[Json]:
         """OpenAI's model objects, after each provider was asked whose list is not fresh.
 
         Raises only where the request to a single provider fails and nothing is in memory.
@@ -77,7 +77,7 @@ class ModelList:
         await asyncio.gather(*(_refresh(entry) for entry in self._entries))
         return self._answer()
 
-    async def listed(self) -> list[dict[str, Any]]:
+    async def listed(self) -> list[Json]:
         """The same from memory. Providers that have never answered are waited for, up to `FIRST_WAIT_S`."""
         now = time.monotonic()
         if self._refreshing is None and any(now >= entry.fresh_until for entry in self._entries):
@@ -93,13 +93,13 @@ class ModelList:
         finally:
             self._refreshing = None
 
-    def _answer(self) -> list[dict[str, Any]]:
+    def _answer(self) -> list[Json]:
         only = self._entries[0] if len(self._entries) == 1 else None
         if only is not None and only.error is not None and not only.models and not self._own:
             raise only.error
         return self.known()
 
-    def known(self) -> list[dict[str, Any]]:
+    def known(self) -> list[Json]:
         """The model objects in memory, without a request to any provider."""
         listed = {entry["id"]: entry for entry in self._own}
         for place, known in enumerate(self._entries):
@@ -112,7 +112,7 @@ class ModelList:
                     listed.setdefault(id_, models.model_object(entry, id=id_, owner=name))
         return list(listed.values())
 
-    async def one(self, model: str) -> dict[str, Any] | None:
+    async def one(self, model: str) -> Json | None:
         """The model object of that id, or None."""
         return next((entry for entry in await self.listed() if entry["id"] == model), None)
 
@@ -123,7 +123,7 @@ class ModelList:
             await asyncio.wait({refreshing})
 
 
-def _own_object(model: ModelSettings) -> dict[str, Any]:
+def _own_object(model: ModelSettings) -> Json:
     """The operator's own model, with what is known of its first target."""
     target = model.targets[0]
     described = models.description(target.context_window, target.prices)

@@ -33,6 +33,7 @@ import orjson
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import choices as choice_rules
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
@@ -63,7 +64,7 @@ class StreamFilter:
     failure: errors.ProxyError | None = None
     reported: errors.ProxyError | None = None
     is_done: bool = False
-    usage: dict[str, Any] | None = None
+    usage: Json | None = None
     dropped_frames: int = 0
 
     @property
@@ -200,12 +201,12 @@ class ChatStreamFilter(StreamFilter):
         self._begun: set[int] = set()
         self._answered: set[int] = set()
         self._finished: set[int] = set()
-        self._head: dict[str, Any] = {}
+        self._head: Json = {}
         self._has_frames = False
         self._skips_malformed = False
         self.is_done = False
         self.failure: errors.ProxyError | None = None
-        self.usage: dict[str, Any] | None = None
+        self.usage: Json | None = None
         self.dropped_frames = 0
 
     @property
@@ -307,7 +308,7 @@ class ChatStreamFilter(StreamFilter):
             self.failure = exc
         return b"".join(good)
 
-    def _note(self, choices: list[Any], chunk: dict[str, Any]) -> None:
+    def _note(self, choices: list[Any], chunk: Json) -> None:
         """Remember which choices have begun, have content and are finished. Raises if one has failed."""
         for choice in choices:
             if isinstance(choice, dict):
@@ -321,14 +322,14 @@ class ChatStreamFilter(StreamFilter):
         if isinstance(usage, dict):
             self.usage = usage
 
-    def _finish(self, index: int, choice: dict[str, Any]) -> None:
+    def _finish(self, index: int, choice: Json) -> None:
         reason = choice_rules.finish_reason_of(choice.get("finish_reason"))
         if reason == choice_rules.FAILED:
             raise answers.failed_choice(choice)
         if reason is not None:
             self._finished.add(index)
 
-    def _begin(self, index: int, choice: dict[str, Any], chunk: dict[str, Any]) -> None:
+    def _begin(self, index: int, choice: Json, chunk: Json) -> None:
         if not isinstance(index, int):
             raise TypeError
         if not self._head:
@@ -380,15 +381,15 @@ class ChatStreamFilter(StreamFilter):
         rest = self._reasoning.rest() if self._reasoning is not None else ()
         return b"".join(self._delta_frame(*held) for held in rest) + frame
 
-    def _delta_frame(self, index: int, delta: dict[str, Any]) -> bytes:
+    def _delta_frame(self, index: int, delta: Json) -> bytes:
         choice = {"index": index, "delta": delta, "finish_reason": None}
         return sse.encode(codec.dumps({**self._head, "choices": [choice]}))
 
-    def _usage_chunk(self, parsed: dict[str, Any]) -> bytes:
+    def _usage_chunk(self, parsed: Json) -> bytes:
         defaults = {"id": "", "object": "chat.completion.chunk", "created": chunks.now(), "model": ""}
         return sse.encode(codec.dumps({**defaults, **self._head, **parsed, "choices": []}))
 
-    def _changed(self, frame: sse.Frame, chunk: dict[str, Any]) -> bytes:
+    def _changed(self, frame: sse.Frame, chunk: Json) -> bytes:
         """The frame of a chunk with its tool calls completed and its reasoning renamed."""
         if self._reasoning is None and b'"tool_calls"' not in frame.payload:
             return frame.raw
@@ -426,14 +427,14 @@ def _is_error(parsed: Any, choices: object) -> bool:
     return bool(parsed.get("error")) if has_choices else error_parser.is_error(parsed)
 
 
-def _deltas(choices: list[Any]) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+def _deltas(choices: list[Any]) -> Iterator[tuple[int, Json, Json]]:
     """Each choice with a delta: its index, itself, the delta."""
     for choice in choices:
         if isinstance(choice, dict) and isinstance(delta := choice.get("delta"), dict):
             yield _index_of(choice), choice, delta
 
 
-def _index_of(choice: dict[str, Any]) -> int:
+def _index_of(choice: Json) -> int:
     index = choice.get("index")
     return index if isinstance(index, int) else 0
 

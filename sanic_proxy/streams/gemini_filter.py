@@ -17,12 +17,11 @@ cut. Some models state a finish reason in each frame, so the first one is not th
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
@@ -64,7 +63,7 @@ class GeminiStreamFilter(StreamFilter):
         self._is_ended = False  # the connection
         self.is_done = False
         self.failure: errors.ProxyError | None = None
-        self.usage: dict[str, Any] | None = None
+        self.usage: Json | None = None
         self.dropped_frames = 0
 
     @property
@@ -126,7 +125,7 @@ class GeminiStreamFilter(StreamFilter):
             return False
         return True
 
-    def _note(self, response: dict[str, Any]) -> None:
+    def _note(self, response: Json) -> None:
         """Remember what a response says. Raises TypeError or AttributeError for a value of another type."""
         for candidate in response.get("candidates") or ():
             index = candidate.get("index") or 0
@@ -185,7 +184,7 @@ class GeminiStreamFilter(StreamFilter):
         return last
 
 
-def _has_content(part: dict[str, Any]) -> bool:
+def _has_content(part: Json) -> bool:
     return bool(part.get("text")) or any(name not in {"text", "thought"} for name in part)
 
 

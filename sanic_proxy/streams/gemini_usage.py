@@ -7,13 +7,11 @@ https://ai.google.dev/api/generate-content#UsageMetadata
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.usage import Usage, whole
 
 
-def usage_of(fields: Mapping[str, Any]) -> Usage:
+def usage_of(fields: JsonMapping) -> Usage:
     """The tokens in a `usageMetadata` object. Fields that are no numbers count as 0."""
     thoughts = whole(fields.get("thoughtsTokenCount"))
     return Usage(
@@ -24,7 +22,7 @@ def usage_of(fields: Mapping[str, Any]) -> Usage:
     )
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
+def usage_fields(usage: Usage) -> Json:
     """A `usageMetadata` object. Counts of cached tokens and thoughts are there where they are not 0."""
     fields = {
         "promptTokenCount": usage.input,

@@ -23,12 +23,11 @@ each: `_pass_unchanged`. Whatever it cannot pass is judged again frame by frame.
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
@@ -75,10 +74,10 @@ class MessagesStreamFilter(StreamFilter):
         self._is_begun = False  # `message_start`
         self._has_content = False
         self._is_stopped = False  # the stop reason
-        self._usage: dict[str, Any] = {}  # as Messages count
+        self._usage: Json = {}  # as Messages count
         self.is_done = False
         self.failure: errors.ProxyError | None = None
-        self.usage: dict[str, Any] | None = None
+        self.usage: Json | None = None
         self.dropped_frames = 0
 
     @property
@@ -136,7 +135,7 @@ class MessagesStreamFilter(StreamFilter):
             return False
         return True
 
-    def _passes(self, kind: str, event: dict[str, Any]) -> bool:
+    def _passes(self, kind: str, event: Json) -> bool:
         if kind == "content_block_delta":
             self._has_content = True
             return event["delta"]["type"] is not None
@@ -151,7 +150,7 @@ class MessagesStreamFilter(StreamFilter):
             self._note(kind, event)
         return True
 
-    def _note(self, kind: str, event: dict[str, Any]) -> None:
+    def _note(self, kind: str, event: Json) -> None:
         """Remember what an event with all it needs says. Noting one twice changes nothing."""
         match kind:
             case "message_start":
@@ -212,7 +211,7 @@ class MessagesStreamFilter(StreamFilter):
             return b""
         return self._event(kind, event, payload)
 
-    def _event(self, kind: str, event: dict[str, Any], payload: bytes) -> bytes:
+    def _event(self, kind: str, event: Json, payload: bytes) -> bytes:
         if kind == "message":
             raise errors.UpstreamBadResponse("The provider answered a streaming request with a whole message")
         if kind in _DEMANDED and not isinstance(event.get(_DEMANDED[kind]), dict):

@@ -9,18 +9,18 @@ https://platform.claude.com/docs/en/build-with-claude/prompt-caching#tracking-ca
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.usage import Usage, whole
 
 
-def merged(first: Mapping[str, Any], then: object) -> dict[str, Any]:
+def merged(first: JsonMapping, then: object) -> Json:
     """The fields of `first`, replaced by those that `then`, a later report of the same stream, states."""
     later = then if isinstance(then, Mapping) else {}
     return {**first, **{name: value for name, value in later.items() if value is not None}}
 
 
-def usage_of(fields: Mapping[str, Any]) -> Usage:
+def usage_of(fields: JsonMapping) -> Usage:
     """The tokens in a `usage` object. Fields that are no numbers count as 0."""
     read, written = whole(fields.get("cache_read_input_tokens")), _cache_write(fields)
     details = fields.get("output_tokens_details")
@@ -33,7 +33,7 @@ def usage_of(fields: Mapping[str, Any]) -> Usage:
     )
 
 
-def _cache_write(fields: Mapping[str, Any]) -> int:
+def _cache_write(fields: JsonMapping) -> int:
     """The total; where a provider reports the parts by time to live alone, their sum."""
     if total := whole(fields.get("cache_creation_input_tokens")):
         return total
@@ -41,7 +41,7 @@ def _cache_write(fields: Mapping[str, Any]) -> int:
     return sum(map(whole, parts.values())) if isinstance(parts, Mapping) else 0
 
 
-def usage_fields(usage: Usage) -> dict[str, Any]:
+def usage_fields(usage: Usage) -> Json:
     """A `usage` object with all five counts."""
     return {
         "input_tokens": max(0, usage.input - usage.cached - usage.cache_write),

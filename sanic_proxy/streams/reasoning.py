@@ -8,7 +8,9 @@ Only a tag at the very beginning counts, so that an answer which mentions the ta
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
+
+from sanic_proxy.json_types import Json
 
 _OTHER_NAMES = ("reasoning", "reasoning_text")
 _OPEN = "<think>"
@@ -23,7 +25,7 @@ class ReasoningRenamer:
     def __init__(self) -> None:
         self._choices: dict[int, _ThinkSplitter] = {}
 
-    def rename(self, choice: int, part: dict[str, Any], *, is_last: bool) -> bool:
+    def rename(self, choice: int, part: Json, *, is_last: bool) -> bool:
         """Move the reasoning in `part`; with `is_last` nothing of this choice follows. False: no change."""
         before = dict(part)
         for name in _OTHER_NAMES:
@@ -45,7 +47,7 @@ class ReasoningRenamer:
             del part["content"]
         return part != before
 
-    def rest(self) -> list[tuple[int, dict[str, Any]]]:
+    def rest(self) -> list[tuple[int, Json]]:
         """What is still held back, as a delta per choice, at the end of an answer without finish reason."""
         held = ((choice, *splitter.end()) for choice, splitter in self._choices.items())
         return [

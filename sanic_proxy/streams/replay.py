@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator
 from typing import Any, Literal
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.choices import finish_reason_of
 from sanic_proxy.streams import sse
@@ -64,7 +65,7 @@ def _piece_end(text: str, start: int, size: int) -> int:
     return limit
 
 
-def frame(value: Mapping[str, Any]) -> bytes:
+def frame(value: JsonMapping) -> bytes:
     return sse.encode(codec.dumps(value))
 
 
@@ -77,15 +78,15 @@ def _initial_frame(head: chunks.ChunkHead, index: int, content: Literal[""] | No
     return frame(chunks.chunk(head, {"role": "assistant", "content": content, "refusal": None}, index=index))
 
 
-def stream_of(head: chunks.ChunkHead, completion: Mapping[str, Any]) -> bytes:
+def stream_of(head: chunks.ChunkHead, completion: JsonMapping) -> bytes:
     """The whole stream of a completion, to be sent at once."""
-    choices: list[dict[str, Any]] = completion["choices"]
-    first: dict[str, Any] = min(choices, key=_index_of, default={})
+    choices: list[Json] = completion["choices"]
+    first: Json = min(choices, key=_index_of, default={})
     opening = _initial_frame(head, 0, initial_content(_message_of(first)))
     return b"".join([opening, *answer_frames(head, completion)])
 
 
-def initial_content(message: Mapping[str, Any] | None) -> Literal[""] | None:
+def initial_content(message: JsonMapping | None) -> Literal[""] | None:
     """The content of the first chunk: null if the message has calls and no text.
 
     Clients then end with `content: null`, as OpenAI's answers have it beside calls, and not with an empty
@@ -100,7 +101,7 @@ def heartbeat_frame(head: chunks.ChunkHead, text: str) -> bytes:
     return frame(chunks.chunk(head, {"content": text} if text else {}))
 
 
-def answer_frames(head: chunks.ChunkHead, completion: Mapping[str, Any]) -> Iterator[bytes]:
+def answer_frames(head: chunks.ChunkHead, completion: JsonMapping) -> Iterator[bytes]:
     """All that follows the initial chunk of the first choice, `[DONE]` included."""
     choices = sorted(completion["choices"], key=_index_of)
     for index, choice in enumerate(choices):
@@ -135,7 +136,7 @@ def _delta_frames(head: chunks.ChunkHead, index: int, key: str, value: Any, logp
     return frames
 
 
-def is_replayable(completion: Mapping[str, Any]) -> bool:
+def is_replayable(completion: JsonMapping) -> bool:
     """Whether each choice of a completion has a message."""
     choices = completion["choices"]
     return all(isinstance(choice, dict) and _message_of(choice) is not None for choice in choices)
@@ -147,22 +148,22 @@ _TEXTS = ("reasoning_content", "reasoning", "reasoning_text", "content", "refusa
 _MESSAGE_FIELDS = frozenset({*_TEXTS, "role", "tool_calls"})
 
 
-def _others(fields: Mapping[str, Any], known: Container[str]) -> dict[str, Any]:
+def _others(fields: JsonMapping, known: Container[str]) -> Json:
     return {key: value for key, value in fields.items() if key not in known}
 
 
-def _index_of(choice: Mapping[str, Any]) -> int:
+def _index_of(choice: JsonMapping) -> int:
     index = choice.get("index")
     return index if isinstance(index, int) else 0
 
 
-def _message_of(choice: Mapping[str, Any]) -> Any:
+def _message_of(choice: JsonMapping) -> Any:
     """A choice's message. Some servers answer with a single chunk, whose delta is the message."""
     found = (choice.get(name) for name in ("message", "delta"))
     return next((part for part in found if isinstance(part, dict)), None)
 
 
-def _fields(message: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _fields(message: JsonMapping) -> Iterator[tuple[str, Any]]:
     """The fields of a message in the order in which they become deltas."""
     if isinstance(message.get("content"), list):
         message = {**message, **_text_of_parts(message["content"], message)}
@@ -189,11 +190,11 @@ def _call_deltas(calls: object) -> Iterator[list[Any]]:
         yield delta
 
 
-def _text_of_parts(parts: list[Any], message: Mapping[str, Any]) -> dict[str, Any]:
+def _text_of_parts(parts: list[Any], message: JsonMapping) -> Json:
     """Content in parts as deltas may have it: texts joined, thoughts and images under names of their own."""
     texts: list[str] = []
     thoughts = [message.get("reasoning_content") or ""]
-    others: dict[str, Any] = {}
+    others: Json = {}
     for part in parts:
         text, thought = _texts_of_part(part)
         texts.append(text)

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.responses import (
     TERMINAL_EVENTS,
@@ -69,13 +69,13 @@ class ResponsesStreamFilter(StreamFilter):
         self._tail = bytearray()
         self._has_content = False
         self._has_frames = False
-        self._response: dict[str, Any] | None = None  # as `response.created` had it
+        self._response: Json | None = None  # as `response.created` had it
         self._last = b""  # the numbered frames that passed last
         self._error: errors.ProxyError | None = None  # of an `error` event that has passed
         self.failure: errors.ProxyError | None = None
         self.reported: errors.ProxyError | None = None
         self.is_done = False
-        self.usage: dict[str, Any] | None = None
+        self.usage: Json | None = None
 
     @property
     @override
@@ -180,7 +180,7 @@ class ResponsesStreamFilter(StreamFilter):
             elif frame.event in _PARSED or frame.payload[:1] == b"{":
                 raise errors.UpstreamBadFrame("A frame of the provider's stream is not a JSON object")
 
-    def _judge_event(self, event: dict[str, Any], name: bytes) -> None:
+    def _judge_event(self, event: Json, name: bytes) -> None:
         kind = event.get("type")
         if not isinstance(kind, str):
             kind = name.decode("utf-8", "replace")
@@ -200,7 +200,7 @@ class ResponsesStreamFilter(StreamFilter):
         else:
             self._has_content |= _is_content(kind.encode())
 
-    def _end_response(self, kind: str, response: dict[str, Any]) -> None:
+    def _end_response(self, kind: str, response: Json) -> None:
         if isinstance(usage := response.get("usage"), dict):
             self.usage = read_usage(usage).as_chat()
         if kind == "response.failed":

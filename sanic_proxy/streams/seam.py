@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import choices as choice_rules
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.usage import added
@@ -60,13 +60,13 @@ class SentText:
     def __init__(self) -> None:
         self._raw: list[bytes] = []
         self._raw_bytes = 0
-        self._head: dict[str, Any] = {}
+        self._head: Json = {}
         self._pieces: list[str] = []
         self._chars = 0
         self._frames = 0  # with text; and how many of them by the attempts that have failed
         self._frames_before = 0
         self._can_go_on = True
-        self.usage: dict[str, Any] = {}
+        self.usage: Json = {}
 
     def note(self, frames: bytes) -> None:
         """Add whole frames that are sent to the client."""
@@ -94,12 +94,12 @@ class SentText:
         return self._frames
 
     @property
-    def head(self) -> Mapping[str, Any]:
+    def head(self) -> JsonMapping:
         """The fields that all chunks of the stream share."""
         self._fold()
         return self._head
 
-    def end_attempt(self, reported: Mapping[str, Any] | None) -> None:
+    def end_attempt(self, reported: JsonMapping | None) -> None:
         """The current attempt has failed; `reported` is its usage, if it has said."""
         frames = self.frames - self._frames_before
         self._frames_before = self._frames
@@ -198,7 +198,7 @@ class Seam(StreamFilter):
                 passed.append(frame.raw)
         return b"".join(passed) if self.failure is None else b""
 
-    def _continued(self, chunk: dict[str, Any]) -> bytes:
+    def _continued(self, chunk: Json) -> bytes:
         """The frame of a chunk as the client gets it; b"" if it has nothing new."""
         if self.failure is not None:
             return b""
@@ -212,12 +212,12 @@ class Seam(StreamFilter):
             chunk["usage"] = added(self._sent.usage, usage)
         return sse.encode(codec.dumps({**chunk, "choices": choices, **self._sent.head}))
 
-    def _last_chunk(self) -> dict[str, Any]:
+    def _last_chunk(self) -> Json:
         """A chunk with the text that has been held, at the end of a stream without finish reason."""
         text = self._new("", is_last=True)
         return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": text}}]}
 
-    def _brings(self, choice: dict[str, Any]) -> bool:
+    def _brings(self, choice: Json) -> bool:
         """Remove from a choice what the client has; whether anything is left."""
         delta = choice.get("delta")
         if not isinstance(delta, dict):

@@ -7,9 +7,10 @@ and hands on calls without `id` or `type` that cannot be answered. Nothing else 
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import chunks
 
 MAX_CALLS = 4096
@@ -35,7 +36,7 @@ class ToolDeltas:
         """Whether any call has begun."""
         return bool(self._named)
 
-    def are_complete(self, choice: int, calls: list[dict[str, Any]]) -> bool:
+    def are_complete(self, choice: int, calls: list[Json]) -> bool:
         """Whether a delta's calls need no change. They are remembered as far as that is so.
 
         Raises LookupError, TypeError or AttributeError where types are wrong: this is in the way of every
@@ -57,7 +58,7 @@ class ToolDeltas:
         ]
         return any(changed)
 
-    def _begins_plainly(self, choice: int, call: dict[str, Any]) -> bool:
+    def _begins_plainly(self, choice: int, call: Json) -> bool:
         key = choice, call["index"]
         if key in self._named or not (_is_index(key[1]) and _is_text(call.get("id"))):
             return False
@@ -66,7 +67,7 @@ class ToolDeltas:
         self._begin(key, call)
         return True
 
-    def _complete_one(self, choice: int, call: dict[str, Any]) -> bool:
+    def _complete_one(self, choice: int, call: Json) -> bool:
         before = dict(call)
         index = call.get("index")
         if not _is_index(index):
@@ -95,7 +96,7 @@ class ToolDeltas:
         self._last[choice] = index
         return call != before
 
-    def _begin(self, key: tuple[int, int], call: dict[str, Any], *, is_plain: bool = True) -> None:
+    def _begin(self, key: tuple[int, int], call: Json, *, is_plain: bool = True) -> None:
         if len(self._named) >= MAX_CALLS:
             raise errors.UpstreamBadFrame(f"The provider's stream has more than {MAX_CALLS} tool calls")
         self._named[key] = _has_text_name(call) or "function" not in call
@@ -104,7 +105,7 @@ class ToolDeltas:
         if is_plain:
             self._plain.add(key)
 
-    def _index_of(self, choice: int, call: dict[str, Any]) -> int:
+    def _index_of(self, choice: int, call: Json) -> int:
         """The index of a call without one: its id's; else a new call begins with an id or a name."""
         call_id = call.get("id")
         last = self._last.get(choice)
@@ -125,21 +126,21 @@ def _is_text(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and value != ""
 
 
-def _has_body(call: dict[str, Any]) -> bool:
+def _has_body(call: Json) -> bool:
     """A call of another type has a body of its own."""
     kind = call.get("type")
     return isinstance(call.get("function"), dict) or (_is_text(kind) and kind != "function")
 
 
-def _has_name(call: dict[str, Any]) -> bool:
+def _has_name(call: Json) -> bool:
     function = call.get("function")
     return not isinstance(function, dict) or isinstance(function.get("name"), str)
 
 
-def _has_text_name(call: dict[str, Any]) -> bool:
+def _has_text_name(call: Json) -> bool:
     function = call.get("function")
     return isinstance(function, dict) and _is_text(function.get("name"))
 
 
-def _without_null(function: dict[str, Any]) -> dict[str, Any]:
+def _without_null(function: Json) -> Json:
     return {key: value for key, value in function.items() if not (key == "name" and value is None)}

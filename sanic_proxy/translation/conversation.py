@@ -14,11 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai.usage import Usage as Usage  # noqa: PLC0414  part of this shape
 from sanic_proxy.openai.usage import whole as whole  # noqa: PLC0414
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-Json = dict[str, Any]
 CallKind = Literal["function", "custom", "tool_search"]
 
 

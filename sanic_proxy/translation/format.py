@@ -9,9 +9,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.streams import sse
 from sanic_proxy.translation.conversation import Answer, CallKind, Conversation, Event
 
@@ -54,7 +55,7 @@ class WrittenRequest:
     given and its original.
     """
 
-    fields: dict[str, Any]
+    fields: Json
     dropped: Sequence[str] = ()
     originals: Mapping[str, Original] = field(default_factory=dict)
 
@@ -112,7 +113,7 @@ class Format(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def read_request(self, fields: Mapping[str, Any]) -> Conversation:
+    def read_request(self, fields: JsonMapping) -> Conversation:
         """A client's request. Raises InvalidRequest, with the path of the parameter, for a wrong type."""
 
     @abstractmethod
@@ -120,11 +121,11 @@ class Format(ABC):
         """The request for a target. Raises InvalidRequest for what cannot even be dropped (`n` above 1)."""
 
     @abstractmethod
-    def read_answer(self, fields: Mapping[str, Any]) -> Answer:
+    def read_answer(self, fields: JsonMapping) -> Answer:
         """A provider's whole answer. Raises UpstreamBadResponse."""
 
     @abstractmethod
-    def write_answer(self, answer: Answer, asked: Conversation) -> dict[str, Any]:
+    def write_answer(self, answer: Answer, asked: Conversation) -> Json:
         """The whole answer to `asked` for a client."""
 
     @abstractmethod

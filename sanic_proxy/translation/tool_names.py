@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.conversation import (
     CallBegin,
@@ -23,7 +24,6 @@ from sanic_proxy.translation.conversation import (
     CallKind,
     Event,
     Finish,
-    Json,
     Part,
     PartEnd,
     Tool,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
@@ -64,10 +64,10 @@ class Translation:
 
 def translated(
     client: Format,
-    fields: Mapping[str, Any],
+    fields: JsonMapping,
     target: Format,
     traits: TargetTraits,
-    repeated: Mapping[str, Any] | None = None,
+    repeated: JsonMapping | None = None,
 ) -> Translation:
     """`fields`, a request in the format `client`, for a target. Raises InvalidRequest.
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import choices as choice_rules
 from sanic_proxy.openai import codec
 from sanic_proxy.upstream import error_parser
@@ -25,7 +25,7 @@ def checked(body: bytes) -> Any:
     return parsed
 
 
-def checked_completion(body: bytes) -> dict[str, Any]:
+def checked_completion(body: bytes) -> Json:
     """The completion in an answer.
 
     Raises UpstreamBadResponse if it is invalid or has no content, and the error that it reports: in an error
@@ -33,7 +33,7 @@ def checked_completion(body: bytes) -> dict[str, Any]:
     """
     try:
         # Nearly every answer: one choice, with a finish reason that OpenAI documents.
-        plain: dict[str, Any] = orjson.loads(body)
+        plain: Json = orjson.loads(body)
         (choice,) = plain["choices"]
         if choice["finish_reason"] in _FINISH_REASONS and "error" not in plain:
             return plain
@@ -55,7 +55,7 @@ def checked_completion(body: bytes) -> dict[str, Any]:
     return parsed
 
 
-def checked_message(body: bytes) -> dict[str, Any]:
+def checked_message(body: bytes) -> Json:
     """The message in an answer of Anthropic's Messages API.
 
     Raises UpstreamBadResponse if it is invalid or has neither content nor a stop reason, and the error that
@@ -92,7 +92,7 @@ def empty_answer() -> errors.UpstreamBadResponse:
     )
 
 
-def failed_choice(choice: Mapping[str, Any]) -> errors.ProxyError:
+def failed_choice(choice: JsonMapping) -> errors.ProxyError:
     """The error for a choice whose finish reason is `error`. OpenRouter says what failed beside it."""
     if choice.get("error"):
         return error_parser.error_in_band({"error": choice["error"]})

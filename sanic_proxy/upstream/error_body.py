@@ -19,6 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 
 MAX_MESSAGE_CHARS = 2000
@@ -99,7 +100,7 @@ class Report:
     status: int | None = None
     is_standard: bool = False
     page: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: JsonMapping = field(default_factory=dict)
 
 
 def report_of(parsed: object, body: bytes = b"", media_type: str = "") -> Report:
@@ -156,7 +157,7 @@ def is_error(parsed: object) -> bool:
     return _describes_failure(parsed)
 
 
-def _describes_failure(parsed: Mapping[str, Any]) -> bool:
+def _describes_failure(parsed: JsonMapping) -> bool:
     if parsed.get("detail") or parsed.get("errors"):
         return True
     return any(isinstance(parsed.get(key), str) and parsed[key] for key in _MESSAGES) and (
@@ -231,7 +232,7 @@ def _sentence(value: object, depth: int = _MAX_DEPTH) -> str:
     return next((text for text in found if text), "")
 
 
-def _completions(value: Mapping[str, Any]) -> list[Any]:
+def _completions(value: JsonMapping) -> list[Any]:
     """A vendor's error, nested under `completions` by model."""
     completions = value.get("completions")
     by_model = list(completions.values())[:_MAX_VIOLATIONS] if isinstance(completions, Mapping) else []
@@ -242,11 +243,11 @@ def _location(location: list[Any]) -> str:
     return ".".join(str(part) for part in location[:10] if part != "body")[:_MAX_FIELD_CHARS]
 
 
-def _objects(parsed: object) -> Iterator[tuple[Mapping[str, Any], bool]]:
+def _objects(parsed: object) -> Iterator[tuple[JsonMapping, bool]]:
     """The objects that describe the error, inner ones first, each with whether it is a cause of it."""
     left = _MAX_NODES
 
-    def walk(value: object, is_cause: bool, depth: int) -> Iterator[tuple[Mapping[str, Any], bool]]:
+    def walk(value: object, is_cause: bool, depth: int) -> Iterator[tuple[JsonMapping, bool]]:
         nonlocal left
         if isinstance(value, str) and is_cause and value.lstrip()[:1] == "{":
             value = codec.loads_tolerant(value.encode("utf-8", "replace"))
@@ -270,14 +271,14 @@ def _objects(parsed: object) -> Iterator[tuple[Mapping[str, Any], bool]]:
     yield from walk(parsed, False, _MAX_DEPTH)
 
 
-def _raw_text(obj: Mapping[str, Any]) -> str:
+def _raw_text(obj: JsonMapping) -> str:
     """A cause given as plain text."""
     metadata = obj.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
     return raw if isinstance(raw, str) and raw.lstrip()[:1] not in {"", "{", "<"} else ""
 
 
-def _first(objects: list[Mapping[str, Any]], keys: tuple[str, ...], skip: str = "") -> str | None:
+def _first(objects: list[JsonMapping], keys: tuple[str, ...], skip: str = "") -> str | None:
     found = (_field(obj.get(key)) for obj in objects for key in keys)
     return next((text for text in found if text and text != skip), None)
 
@@ -288,7 +289,7 @@ def _field(value: object) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _code_of(objects: list[Mapping[str, Any]]) -> str | None:
+def _code_of(objects: list[JsonMapping]) -> str | None:
     """The provider's code, else the name of its status, else a one-word `error` beside a message."""
     named = _first(objects, _CODES)
     if named is not None:
@@ -302,7 +303,7 @@ def _code_of(objects: list[Mapping[str, Any]]) -> str | None:
     return _field(error) if is_code else None
 
 
-def _violated_param(objects: list[Mapping[str, Any]]) -> str | None:
+def _violated_param(objects: list[JsonMapping]) -> str | None:
     for obj in objects:
         violations = obj.get("detail")
         first = violations[0] if isinstance(violations, list) and violations else None
@@ -311,7 +312,7 @@ def _violated_param(objects: list[Mapping[str, Any]]) -> str | None:
     return None
 
 
-def _codes(objects: list[tuple[Mapping[str, Any], bool]]) -> Iterator[str]:
+def _codes(objects: list[tuple[JsonMapping, bool]]) -> Iterator[str]:
     """Codes before status names before types; a number comes as its digits."""
     for keys in (_CODES, _REASONS, _STATUSES, ("type",)):
         for obj, _ in objects:
@@ -325,7 +326,7 @@ def _codes(objects: list[tuple[Mapping[str, Any], bool]]) -> Iterator[str]:
             yield error[:_MAX_FIELD_CHARS]
 
 
-def _http_statuses(objects: list[tuple[Mapping[str, Any], bool]]) -> Iterator[int]:
+def _http_statuses(objects: list[tuple[JsonMapping, bool]]) -> Iterator[int]:
     """Numbers among codes and statuses that are HTTP's."""
     for obj, _ in objects:
         for key in (*_STATUSES, *_CODES, "type"):
@@ -342,7 +343,7 @@ def _is_standard(parsed: object) -> bool:
     return isinstance(error, Mapping) and isinstance(error.get("message"), str) and bool(error["message"])
 
 
-def _details_of(parsed: object) -> dict[str, Any]:
+def _details_of(parsed: object) -> Json:
     """The other fields of the provider's error object, bounded; those of a body without an envelope."""
     if isinstance(parsed, list):
         parsed = parsed[0] if parsed else None
@@ -365,8 +366,8 @@ class _Bounds:
         self._chars = MAX_DETAIL_CHARS
         self._nodes = MAX_DETAIL_NODES
 
-    def reduced(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        reduced: dict[str, Any] = self._value(fields, _MAX_DEPTH)
+    def reduced(self, fields: JsonMapping) -> Json:
+        reduced: Json = self._value(fields, _MAX_DEPTH)
         return reduced
 
     def _value(self, value: Any, depth: int) -> Any:
@@ -383,8 +384,8 @@ class _Bounds:
             return float(value) if abs(value) < 2**1000 else None
         return value
 
-    def _object(self, value: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        kept: dict[str, Any] = {}
+    def _object(self, value: JsonMapping, depth: int) -> Json:
+        kept: Json = {}
         for key, inner in value.items():
             if self._nodes <= 0 or self._chars <= 0:
                 break

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.providers.straico import families
 from sanic_proxy.providers.straico.choices import parse_tool_use
 from sanic_proxy.providers.straico.conversation import Conversation, add_system_text, merge_system_turns
@@ -100,7 +100,7 @@ def build_plan(fields: Mapping[str, object], upstream_model: str) -> UpstreamPla
         raise InvalidRequest("A schema in the request is nested too deeply") from None
 
 
-def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
+def _build(fields: JsonMapping, upstream_model: str) -> UpstreamPlan:
     dropped_params(fields)  # raises for parameters that would change the form of the answer
     family = family_of(upstream_model)
     tool_use, response_format = parse_tool_use(fields), parse_response_format(fields)
@@ -127,7 +127,7 @@ def _build(fields: Mapping[str, Any], upstream_model: str) -> UpstreamPlan:
     return plan
 
 
-def _numeric_parameters(fields: Mapping[str, Any]) -> dict[str, object]:
+def _numeric_parameters(fields: JsonMapping) -> dict[str, object]:
     numbers: dict[str, object] = {}
     temperature = fields.get("temperature")
     if temperature is not None:

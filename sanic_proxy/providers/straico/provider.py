@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from typing_extensions import override
 
 from sanic_proxy.config.model import HEARTBEATS, ProviderSettings, Settings
 from sanic_proxy.errors import ProxyError, UpstreamBadResponse
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.providers.base import (
     Answer,
@@ -175,7 +176,7 @@ def _head_of(request: ChatRequest) -> chunks.ChunkHead:
     return request.head
 
 
-def _cost_headers(completion: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _cost_headers(completion: JsonMapping) -> list[tuple[str, str]]:
     """`x-straico-price-total`, `x-straico-words-total` and their parts: coins and words."""
     extra = completion.get("x_straico") or {}
     return [

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sanic_proxy.errors import UpstreamBadResponse
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, models
 from sanic_proxy.openai.choices import FAILED, finish_reason_of, has_content
 from sanic_proxy.providers.straico.error_rules import RULES, WARNING
@@ -37,7 +38,7 @@ _FINISH_REASONS: Mapping[str, str] = {
 _FAILURES = frozenset({FAILED, "insufficient_system_resource"})
 _COST_KEYS = ("price", "words")
 
-Numbers = dict[str, Any]
+Numbers = Json
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ def parse_reply(parsed: object) -> Reply:
     )
 
 
-def _unwrapped(parsed: Any) -> Mapping[str, Any]:
+def _unwrapped(parsed: Any) -> JsonMapping:
     """The completion in a reply.
 
     v0 wraps it in `data` and `completion`, v1 in `data` and `completions` by model.

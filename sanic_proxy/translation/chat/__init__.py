@@ -8,11 +8,9 @@ clients know from other servers: `reasoning_content` and `reasoning_details` (se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation.chat import answers, request_reader, request_writer
 from sanic_proxy.translation.chat.stream_reader import ChatStreamReader
 from sanic_proxy.translation.chat.stream_writer import ChatStreamWriter
@@ -26,7 +24,7 @@ class ChatFormat(Format):
     name = "chat"
 
     @override
-    def read_request(self, fields: Mapping[str, Any]) -> Conversation:
+    def read_request(self, fields: JsonMapping) -> Conversation:
         return request_reader.read(fields)
 
     @override
@@ -34,11 +32,11 @@ class ChatFormat(Format):
         return request_writer.write(conversation, target)
 
     @override
-    def read_answer(self, fields: Mapping[str, Any]) -> Answer:
+    def read_answer(self, fields: JsonMapping) -> Answer:
         return answers.read(fields)
 
     @override
-    def write_answer(self, answer: Answer, asked: Conversation) -> dict[str, Any]:
+    def write_answer(self, answer: Answer, asked: Conversation) -> Json:
         return answers.write(answer, asked)
 
     @override

@@ -7,10 +7,11 @@ the text, and `""` is no JSON. Reading keeps what the model wrote.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sanic_proxy.errors import UpstreamBadResponse
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.translation.chat import citations, finish, reasoning
 from sanic_proxy.translation.chat.paragraphs import Paragraphs, joined
@@ -18,7 +19,6 @@ from sanic_proxy.translation.conversation import (
     Answer,
     Conversation,
     Finish,
-    Json,
     Part,
     Reasoning,
     Refusal,
@@ -38,7 +38,7 @@ def completion_id(original: str) -> str:
     return f"chatcmpl-{rest}" if rest else chunks.new_completion_id()
 
 
-def usage_of(usage: Mapping[str, Any]) -> Usage:
+def usage_of(usage: JsonMapping) -> Usage:
     """Tokens as chats report them, with the names of cached tokens of DeepSeek and Moonshot.
 
     xAI does not count the reasoning in `completion_tokens`, as the total shows.
@@ -52,7 +52,7 @@ def usage_of(usage: Mapping[str, Any]) -> Usage:
     return made
 
 
-def read(fields: Mapping[str, Any]) -> Answer:
+def read(fields: JsonMapping) -> Answer:
     """A provider's completion: its first choice. Raises UpstreamBadResponse."""
     choice = first_choice(fields.get("choices"))
     message = None if choice is None else message_of(choice)
@@ -78,7 +78,7 @@ def read(fields: Mapping[str, Any]) -> Answer:
     )
 
 
-def first_choice(choices: object) -> Mapping[str, Any] | None:
+def first_choice(choices: object) -> JsonMapping | None:
     """The choice of the index 0. Some servers leave the index out."""
     for choice in choices if isinstance(choices, list) else ():
         if isinstance(choice, dict) and (choice.get("index") or 0) == 0:
@@ -86,7 +86,7 @@ def first_choice(choices: object) -> Mapping[str, Any] | None:
     return None
 
 
-def message_of(choice: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def message_of(choice: JsonMapping) -> JsonMapping | None:
     """The message or the delta of a choice."""
     found = (choice.get(name) for name in ("delta", "message"))
     return next((part for part in found if isinstance(part, dict) and part), None) or next(
@@ -98,7 +98,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _parts(message: Mapping[str, Any], answer_id: str) -> Iterator[Part]:
+def _parts(message: JsonMapping, answer_id: str) -> Iterator[Part]:
     yield from reasoning.of_provider(message)
     marks = citations.read(message)
     for part in content_parts(message.get("content")):
@@ -147,7 +147,7 @@ def made_call_id(answer_id: str, index: int) -> str:
     return f"call_{digest(f'{answer_id}:{index}', 24)}"
 
 
-def _call(call: Mapping[str, Any], call_id: str) -> ToolCall:
+def _call(call: JsonMapping, call_id: str) -> ToolCall:
     if isinstance(custom := call.get("custom"), dict):
         return ToolCall(call_id, _text(custom.get("name")), _text(custom.get("input")), "custom")
     function = call.get("function")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
+
+from sanic_proxy.json_types import JsonMapping
 
 _TYPE = "url_citation"
 
 
-def read(message: Mapping[str, Any]) -> list[Any] | None:
+def read(message: JsonMapping) -> list[Any] | None:
     """The annotations of a chat's message, flat; None if it has none."""
     found = message.get("annotations")
     if not isinstance(found, list) or not found:

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 
 
 class Fields:
@@ -19,7 +20,7 @@ class Fields:
     def __init__(self, value: object, path: str = "") -> None:
         if not isinstance(value, Mapping):
             raise wrong_type(path, "an object")
-        self.value: Mapping[str, Any] = value
+        self.value: JsonMapping = value
         self.path = path
 
     def at(self, name: str | int) -> str:
@@ -58,7 +59,7 @@ class Fields:
             return int(value)
         return value
 
-    def mapping(self, name: str) -> dict[str, Any] | None:
+    def mapping(self, name: str) -> Json | None:
         value = self.value.get(name)
         if value is not None and not isinstance(value, dict):
             raise wrong_type(self.at(name), "an object")
@@ -84,7 +85,7 @@ class Fields:
             raise wrong_type(self.at(name), "a list")
         return value
 
-    def others(self, known: Container[str]) -> dict[str, Any]:
+    def others(self, known: Container[str]) -> Json:
         """The fields with other names than the known ones."""
         return {name: value for name, value in self.value.items() if value is not None and name not in known}
 

@@ -15,8 +15,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import choices
 from sanic_proxy.translation.conversation import Finish, FinishReason
 
@@ -52,7 +52,7 @@ _WRITTEN: Mapping[FinishReason, str] = {
 _GOOD_ENDS = frozenset({"stop", "stop_sequence", "tool_calls"})
 
 
-def reason_of(choice: Mapping[str, Any]) -> FinishReason | None:
+def reason_of(choice: JsonMapping) -> FinishReason | None:
     """The reason in a choice or in one chunk of it; None if it has none. Unknown words count as `stop`."""
     reason = choices.finish_reason_of(choice.get("finish_reason"))
     return None if reason is None else _READ.get(reason, "stop")
@@ -76,7 +76,7 @@ def read(
     return Finish(reason)
 
 
-def written(finish: Finish, *, has_calls: bool, has_refusal: bool) -> dict[str, Any]:
+def written(finish: Finish, *, has_calls: bool, has_refusal: bool) -> Json:
     """The fields of a choice that say why it ended."""
     reason = _WRITTEN[finish.reason]
     if finish.reason in _GOOD_ENDS:

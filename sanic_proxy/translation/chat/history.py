@@ -19,6 +19,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json
 from sanic_proxy.translation.chat import reasoning
 from sanic_proxy.translation.chat.paragraphs import Paragraphs, joined
 from sanic_proxy.translation.chat.tools import call_id, written_call
@@ -26,7 +27,6 @@ from sanic_proxy.translation.conversation import (
     Audio,
     Document,
     Image,
-    Json,
     Other,
     Part,
     Reasoning,

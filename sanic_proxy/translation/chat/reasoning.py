@@ -16,9 +16,9 @@ accumulation then keeps it as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.conversation import Reasoning
 from sanic_proxy.translation.signatures import unwrapped, wrapped
@@ -27,7 +27,7 @@ TEXT_FIELDS = ("reasoning_content", "reasoning", "reasoning_text")
 _TEXT, _SUMMARY, _ENCRYPTED = "reasoning.text", "reasoning.summary", "reasoning.encrypted"
 
 
-def named_text(message: Mapping[str, Any]) -> tuple[str, str]:
+def named_text(message: JsonMapping) -> tuple[str, str]:
     """The name and the text of the reasoning of a message or delta, both empty if it has none."""
     for name in TEXT_FIELDS:
         if isinstance(text := message.get(name), str) and text:
@@ -35,26 +35,26 @@ def named_text(message: Mapping[str, Any]) -> tuple[str, str]:
     return "", ""
 
 
-def details_of(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def details_of(message: JsonMapping) -> Iterator[JsonMapping]:
     details = message.get("reasoning_details")
     for detail in details if isinstance(details, list) else ():
         if isinstance(detail, dict) and isinstance(detail.get("type"), str):
             yield detail
 
 
-def of_provider(message: Mapping[str, Any]) -> list[Reasoning]:
+def of_provider(message: JsonMapping) -> list[Reasoning]:
     """The reasoning in a provider's message, with signatures as described above, and without an origin."""
     parts = [of_detail(detail) for detail in details_of(message)]
     return _with_named(parts, message, is_signed=True)
 
 
-def of_client(message: Mapping[str, Any]) -> list[Reasoning]:
+def of_client(message: JsonMapping) -> list[Reasoning]:
     """The reasoning in an assistant message of a client's history."""
     parts = [_of_client_detail(detail) for detail in details_of(message)]
     return _with_named(parts, message, is_signed=False)
 
 
-def _with_named(parts: list[Reasoning], message: Mapping[str, Any], *, is_signed: bool) -> list[Reasoning]:
+def _with_named(parts: list[Reasoning], message: JsonMapping, *, is_signed: bool) -> list[Reasoning]:
     """`parts`, and the text that stands beside the details unless they have it as well."""
     name, text = named_text(message)
     if text and not any(part.text for part in parts):
@@ -62,18 +62,18 @@ def _with_named(parts: list[Reasoning], message: Mapping[str, Any], *, is_signed
     return parts
 
 
-def of_detail(detail: Mapping[str, Any]) -> Reasoning:
+def of_detail(detail: JsonMapping) -> Reasoning:
     text, rest = split(detail)
     kind = detail.get("type")
     return Reasoning(text, signature_of(rest), is_redacted=kind == _ENCRYPTED, is_summary=kind == _SUMMARY)
 
 
-def signature_of(rest: Mapping[str, Any]) -> str:
+def signature_of(rest: JsonMapping) -> str:
     """The signature of a detail, whose fields beside the text are `rest`."""
     return codec.dumps(rest).decode("utf-8", "surrogatepass")
 
 
-def split(detail: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def split(detail: JsonMapping) -> tuple[str, Json]:
     """The text of a detail, and its other fields."""
     text = detail.get("summary" if detail.get("type") == _SUMMARY else "text")
     rest = {
@@ -82,7 +82,7 @@ def split(detail: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return text if isinstance(text, str) else "", rest
 
 
-def _of_client_detail(detail: Mapping[str, Any]) -> Reasoning:
+def _of_client_detail(detail: JsonMapping) -> Reasoning:
     part = of_detail(detail)
     mark = detail.get("data" if part.is_redacted else "signature")
     found = unwrapped(mark) if isinstance(mark, str) else None
@@ -93,7 +93,7 @@ def _of_client_detail(detail: Mapping[str, Any]) -> Reasoning:
     return part
 
 
-def client_detail(part: Reasoning, index: int) -> dict[str, Any] | None:
+def client_detail(part: Reasoning, index: int) -> Json | None:
     """The detail number `index` of a message for a client; None for reasoning that nobody needs back."""
     if not part.signature or not part.origin:
         return None
@@ -105,9 +105,9 @@ def client_detail(part: Reasoning, index: int) -> dict[str, Any] | None:
     return {"type": kind, "index": index, name: part.text, "signature": signature, **identity}
 
 
-def returned(parts: Iterable[Reasoning]) -> dict[str, Any]:
+def returned(parts: Iterable[Reasoning]) -> Json:
     """The fields of a message that return `parts` to the provider which made them."""
-    fields: dict[str, Any] = {}
+    fields: Json = {}
     for part in parts:
         detail = codec.loads_tolerant(part.signature.encode("utf-8", "surrogatepass"))
         if isinstance(detail, dict):

@@ -9,10 +9,11 @@ type of a value that is relied on is an error. Also read are fields that other s
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.chat import citations, reasoning
 from sanic_proxy.translation.chat.fields import Fields, wrong_type
@@ -22,7 +23,6 @@ from sanic_proxy.translation.conversation import (
     Conversation,
     Document,
     Image,
-    Json,
     Other,
     OutputFormat,
     Part,
@@ -70,12 +70,12 @@ _READ_IN_MESSAGES = frozenset(
 )
 _READ_IN_FUNCTIONS = frozenset({"name", "description", "parameters", "strict", "cache_control"})
 # Values that ask for what an answer is anyway.
-_DEFAULTS: Mapping[str, Any] = {"store": False, "modalities": ["text"], "logit_bias": {}}
+_DEFAULTS: JsonMapping = {"store": False, "modalities": ["text"], "logit_bias": {}}
 # A function call of the legacy API has no id: these are made for it and its result.
 _LEGACY_ID = "call_function_"
 
 
-def read(fields: Mapping[str, Any]) -> Conversation:
+def read(fields: JsonMapping) -> Conversation:
     """The conversation of a request. Raises InvalidRequest."""
     root = Fields(fields)
     extras: Json = {

@@ -28,8 +28,9 @@ from __future__ import annotations
 import re
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json
 from sanic_proxy.translation.chat import history, tools
-from sanic_proxy.translation.conversation import Conversation, Json, OutputFormat, ReasoningOptions
+from sanic_proxy.translation.conversation import Conversation, OutputFormat, ReasoningOptions
 from sanic_proxy.translation.format import TargetTraits, WrittenRequest
 from sanic_proxy.translation.tool_names import digest
 

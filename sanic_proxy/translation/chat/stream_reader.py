@@ -8,11 +8,11 @@ end, since servers send both in any order, in several chunks, and behind them mo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.tool_deltas import ToolDeltas
@@ -67,7 +67,7 @@ class ChatStreamReader(StreamReader):
         self._has_begun = False
         self._is_ended = False
         self._thought: _Thought | None = None
-        self._detail: dict[str, Any] = {}
+        self._detail: Json = {}
         self._part: type[Text | Refusal] | None = None
         self._calls: dict[int, _Call] = {}
         self._deltas = ToolDeltas()
@@ -87,7 +87,7 @@ class ChatStreamReader(StreamReader):
             return (TextDelta(text),)
         return self._read(chunk)
 
-    def _read(self, chunk: Mapping[str, Any]) -> Iterator[Event]:
+    def _read(self, chunk: JsonMapping) -> Iterator[Event]:
         if not self._has_begun:
             self._has_begun = True
             yield Begin(_text(chunk.get("id")), _text(chunk.get("model")), whole(chunk.get("created")))
@@ -116,18 +116,18 @@ class ChatStreamReader(StreamReader):
         if self._usage is not None:
             yield UsageReport(self._usage)
 
-    def _read_usage(self, holder: Mapping[str, Any]) -> None:
+    def _read_usage(self, holder: JsonMapping) -> None:
         if isinstance(usage := holder.get("usage"), dict) and usage:
             self._usage = answers.usage_of(usage)
 
-    def _read_reason(self, choice: Mapping[str, Any]) -> None:
+    def _read_reason(self, choice: JsonMapping) -> None:
         """The first reason counts, unless it is `stop` and a later one says more."""
         reason = finish.reason_of(choice)
         if reason is not None and self._reason in {None, "stop"}:
             self._reason = reason
             self._stop_reason = choice.get("stop_reason")
 
-    def _message(self, message: Mapping[str, Any]) -> Iterator[Event]:
+    def _message(self, message: JsonMapping) -> Iterator[Event]:
         """The events of a delta, or of a whole message in its place."""
         yield from self._reasoning(message)
         for part in answers.content_parts(message.get("content")):
@@ -170,7 +170,7 @@ class ChatStreamReader(StreamReader):
 
     # Reasoning.
 
-    def _reasoning(self, message: Mapping[str, Any]) -> Iterator[Event]:
+    def _reasoning(self, message: JsonMapping) -> Iterator[Event]:
         name, text = reasoning.named_text(message)
         details = list(reasoning.details_of(message))
         if text and not any(reasoning.split(detail)[0] for detail in details):
@@ -188,7 +188,7 @@ class ChatStreamReader(StreamReader):
         if text:
             yield ReasoningDelta(text, is_summary)
 
-    def _detail_piece(self, piece: Mapping[str, Any]) -> Iterator[Event]:
+    def _detail_piece(self, piece: JsonMapping) -> Iterator[Event]:
         """A piece of one of `reasoning_details`: the pieces of one have the same type and index."""
         if (part := reasoning.of_detail(piece)).is_redacted:
             yield from self._close_part()
@@ -205,7 +205,7 @@ class ChatStreamReader(StreamReader):
 
     # Calls.
 
-    def _call(self, delta: Mapping[str, Any]) -> Iterator[Event]:
+    def _call(self, delta: JsonMapping) -> Iterator[Event]:
         key = delta["index"]
         if key not in self._calls:
             yield from self._close_part()
@@ -228,7 +228,7 @@ class ChatStreamReader(StreamReader):
             yield from self._begin_call(key)
             yield CallDelta(key, arguments)
 
-    def _function_call(self, function: Mapping[str, Any]) -> Iterator[Event]:
+    def _function_call(self, function: JsonMapping) -> Iterator[Event]:
         """The one call of the legacy API."""
         if not self._calls:
             yield from self._close_part()
@@ -249,7 +249,7 @@ class ChatStreamReader(StreamReader):
             yield CallBegin(key, call.id, call.name, call.kind)
 
 
-def _plain_text(chunk: dict[str, Any]) -> str | None:
+def _plain_text(chunk: Json) -> str | None:
     """The text of a chunk that is a further piece of content and nothing else, as nearly all are."""
     try:
         (choice,) = chunk["choices"]

@@ -7,10 +7,9 @@ for the end, as it depends on whether there are calls.
 
 from __future__ import annotations
 
-from typing import Any
-
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import replay, sse
 from sanic_proxy.translation.chat import answers, finish, reasoning
@@ -150,7 +149,7 @@ class ChatStreamWriter(StreamWriter):
             initial_content=None if self._asked.tools else "",
         )
 
-    def _delta(self, delta: dict[str, Any]) -> bytes:
+    def _delta(self, delta: Json) -> bytes:
         return replay.frame(chunks.chunk(self._head, delta))
 
     def _text(self, name: str, text: str) -> bytes:
@@ -205,5 +204,5 @@ class ChatStreamWriter(StreamWriter):
         )
 
 
-def _function(arguments: str) -> dict[str, Any]:
+def _function(arguments: str) -> Json:
     return {"function": {"arguments": arguments}}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.chat.paragraphs import joined
-from sanic_proxy.translation.conversation import Json, Tool, ToolCall, ToolChoice
+from sanic_proxy.translation.conversation import Tool, ToolCall, ToolChoice
 from sanic_proxy.translation.format import Original
 from sanic_proxy.translation.tool_names import (
     CUSTOM_INPUT,

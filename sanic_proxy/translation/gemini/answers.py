@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks
 from sanic_proxy.streams.gemini_usage import usage_fields, usage_of
 from sanic_proxy.translation.conversation import (
     Answer,
     Conversation,
     FinishReason,
-    Json,
     Other,
     Part,
     Reasoning,
@@ -26,7 +25,7 @@ from sanic_proxy.translation.gemini.values import text_of
 from sanic_proxy.translation.messages.values import arguments_of, tool_input
 
 
-def read(fields: Mapping[str, Any]) -> Answer:
+def read(fields: JsonMapping) -> Answer:
     """See `Format.read_answer`. Signatures get their origin from the caller, who knows the provider."""
     candidates = fields.get("candidates")
     candidate = candidates[0] if isinstance(candidates, list) and candidates else None
@@ -49,30 +48,30 @@ def read(fields: Mapping[str, Any]) -> Answer:
     )
 
 
-def is_blocked(fields: Mapping[str, Any]) -> bool:
+def is_blocked(fields: JsonMapping) -> bool:
     """Whether the prompt was refused: there are no candidates then."""
     feedback = fields.get("promptFeedback")
     return isinstance(feedback, dict) and bool(feedback.get("blockReason"))
 
 
-def parts_of(candidate: Mapping[str, Any]) -> Iterator[Json]:
+def parts_of(candidate: JsonMapping) -> Iterator[Json]:
     """The parts of a candidate as a provider writes them."""
     content = candidate.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
     yield from (part for part in (parts if isinstance(parts, list) else ()) if isinstance(part, dict))
 
 
-def call_id(call: Mapping[str, Any]) -> str:
+def call_id(call: JsonMapping) -> str:
     """The id of a provider's call, or a new one."""
     return text_of(call, "id") or chunks.new_call_id()
 
 
-def call_arguments(call: Mapping[str, Any]) -> str:
+def call_arguments(call: JsonMapping) -> str:
     args = call.get("args")
     return arguments_of(args if isinstance(args, dict) else {})
 
 
-def _parts(candidate: Mapping[str, Any]) -> list[Part]:
+def _parts(candidate: JsonMapping) -> list[Part]:
     """Neighbouring texts are joined; a signature makes the thought before it complete."""
     parts: list[Part] = []
     for fields in parts_of(candidate):
@@ -108,7 +107,7 @@ def _part(fields: Json) -> Part:
     return Other(kind, fields) if kind else Text("")
 
 
-def write(answer: Answer, asked: Conversation) -> dict[str, Any]:
+def write(answer: Answer, asked: Conversation) -> Json:
     """See `Format.write_answer`. `asked` has the model's name where the provider states none."""
     parts = list(_written_parts(answer.parts, asked))
     written = response(parts, answer.model or asked.model, answer.id, finish=answer.finish)

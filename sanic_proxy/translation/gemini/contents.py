@@ -7,12 +7,10 @@ name that has no result yet.
 
 from __future__ import annotations
 
-from typing import Any
-
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json
 from sanic_proxy.translation import signatures
 from sanic_proxy.translation.conversation import (
-    Json,
     Other,
     Part,
     Reasoning,
@@ -146,7 +144,7 @@ def _media(fields: Fields) -> Part | None:
     return None
 
 
-def _other(content: dict[str, Any]) -> Part:
+def _other(content: Json) -> Part:
     names = [name for name in content if name not in _BESIDE_CONTENT]
     return Other(names[0], content) if names else Text("")
 

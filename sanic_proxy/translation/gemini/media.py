@@ -6,7 +6,8 @@ import base64
 import mimetypes
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from sanic_proxy.translation.conversation import Audio, Document, Image, Json, Part, Text
+from sanic_proxy.json_types import Json
+from sanic_proxy.translation.conversation import Audio, Document, Image, Part, Text
 
 _AUDIO_FORMATS = {
     "audio/wav": "wav",

@@ -6,13 +6,13 @@ provider would refuse them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.translation.gemini.thoughts import SKIPPED_SIGNATURE, is_marked
 
 
-def with_own_signatures(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_own_signatures(fields: JsonMapping) -> JsonMapping:
     """`fields` without signatures of ours; `fields` itself where there are none.
 
     A call keeps the mark of one that is another model's, and a text without characters, which was there for

@@ -16,10 +16,8 @@ else is an open list: it goes to `extras` or `Other`, and never fails.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.translation.conversation import (
     Conversation,
     OutputFormat,
@@ -56,13 +54,13 @@ _READ_CONFIG = frozenset(
     }
 )
 # Values of further fields that ask for what holds anyway.
-_WITHOUT_EFFECT: Mapping[str, Any] = {"responseModalities": ["TEXT"]}
+_WITHOUT_EFFECT: JsonMapping = {"responseModalities": ["TEXT"]}
 # The effort in place of a budget of tokens, by the first budget that is too large for it.
 # https://ai.google.dev/gemini-api/docs/openai#thinking has the same figures.
 _EFFORTS = ((4096, "low"), (16384, "medium"))
 
 
-def read(fields: Mapping[str, Any]) -> Conversation:
+def read(fields: JsonMapping) -> Conversation:
     """See `Format.read_request`. `model` and `stream` stand beside the client's fields."""
     request = Fields(dict(fields))
     reader = ContentReader()

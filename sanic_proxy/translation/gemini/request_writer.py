@@ -19,16 +19,15 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation import signatures
 from sanic_proxy.translation.conversation import (
     Audio,
     Conversation,
     Document,
     Image,
-    Json,
     Other,
     Part,
     Reasoning,
@@ -312,7 +311,7 @@ class _Writer:
     def _note_rest(self) -> None:
         """Report what has no place in the API."""
         asked = self._asked
-        unknown: Mapping[str, Any] = {
+        unknown: JsonMapping = {
             "metadata": asked.metadata,
             "prompt_cache_key": asked.prompt_cache_key,
             "service_tier": asked.service_tier,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sanic_proxy.translation.conversation import Json
+from sanic_proxy.json_types import Json
 from sanic_proxy.translation.gemini.values import camel
 
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})

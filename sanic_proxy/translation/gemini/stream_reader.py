@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.gemini_usage import usage_of
@@ -16,7 +16,6 @@ from sanic_proxy.translation.conversation import (
     CallDelta,
     Event,
     Finish,
-    Json,
     PartEnd,
     ReasoningDelta,
     ReasoningEnd,
@@ -72,7 +71,7 @@ class GeminiReader(StreamReader):
         if self._usage:
             yield UsageReport(usage_of(self._usage))
 
-    def _candidate(self, candidate: Mapping[str, Any]) -> Iterator[Event]:
+    def _candidate(self, candidate: JsonMapping) -> Iterator[Event]:
         self._reason = text_of(candidate, "finishReason") or self._reason
         for part in answers.parts_of(candidate):
             yield from self._part(part, text_of(part, "thoughtSignature"))

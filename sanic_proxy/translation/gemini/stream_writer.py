@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.gemini_usage import usage_fields
@@ -23,7 +24,6 @@ from sanic_proxy.translation.conversation import (
     Event,
     Finish,
     FinishReason,
-    Json,
     PartEnd,
     Reasoning,
     ReasoningDelta,

@@ -10,10 +10,11 @@ https://ai.google.dev/gemini-api/docs/tokens
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import ceil
 from typing import Any
 
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.gemini.values import camel_keys
 
@@ -22,7 +23,7 @@ FILE_TOKENS = 258
 _FILES = frozenset({"inlineData", "fileData"})
 
 
-def estimate_tokens(fields: Mapping[str, Any]) -> int:
+def estimate_tokens(fields: JsonMapping) -> int:
     """The tokens of the input of `fields`, a request to count tokens or to answer."""
     request = camel_keys(fields)
     if isinstance(inner := request.get("generateContentRequest"), dict):
@@ -33,7 +34,7 @@ def estimate_tokens(fields: Mapping[str, Any]) -> int:
     return ceil(tokens)
 
 
-def _parts(request: Mapping[str, Any]) -> Iterator[Any]:
+def _parts(request: JsonMapping) -> Iterator[Any]:
     contents = request.get("contents")
     for content in (request.get("systemInstruction"), *(contents if isinstance(contents, list) else ())):
         parts = content.get("parts") if isinstance(content, dict) else None

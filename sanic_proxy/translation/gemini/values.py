@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation.conversation import FinishReason
 
 API = "gemini"
@@ -77,12 +77,12 @@ def camel(name: str) -> str:
     return _LETTER_AFTER_UNDERSCORE.sub(lambda found: found[1].upper(), name)
 
 
-def camel_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+def camel_keys(fields: JsonMapping) -> Json:
     """`fields` of one object of the API, by their names in lowerCamelCase."""
     return {camel(name): value for name, value in fields.items()}
 
 
-def text_of(fields: Mapping[str, Any], name: str) -> str:
+def text_of(fields: JsonMapping, name: str) -> str:
     """A string of a provider's answer; "" for anything else."""
     value = fields.get(name)
     return value if isinstance(value, str) else ""

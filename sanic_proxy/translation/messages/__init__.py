@@ -5,11 +5,9 @@ https://platform.claude.com/docs/en/api/messages
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation.conversation import Answer, Conversation
 from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits, WrittenRequest
 from sanic_proxy.translation.messages import answers, request_reader, request_writer
@@ -26,7 +24,7 @@ class MessagesFormat(Format):
     name = API
 
     @override
-    def read_request(self, fields: Mapping[str, Any]) -> Conversation:
+    def read_request(self, fields: JsonMapping) -> Conversation:
         return request_reader.read(fields)
 
     @override
@@ -34,11 +32,11 @@ class MessagesFormat(Format):
         return request_writer.write(conversation, target)
 
     @override
-    def read_answer(self, fields: Mapping[str, Any]) -> Answer:
+    def read_answer(self, fields: JsonMapping) -> Answer:
         return answers.read(fields)
 
     @override
-    def write_answer(self, answer: Answer, asked: Conversation) -> dict[str, Any]:
+    def write_answer(self, answer: Answer, asked: Conversation) -> Json:
         return answers.write(answer, asked)
 
     @override

@@ -6,16 +6,13 @@ Code does after every stream that broke. The request is streamed upstream then, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.messages_usage import merged
-from sanic_proxy.translation.conversation import Json
 from sanic_proxy.translation.format import Collector
 from sanic_proxy.translation.messages.values import input_of
 
@@ -105,7 +102,7 @@ class MessageAccumulator(Collector):
                 block[name] = block.get(name, "") + text
 
     @staticmethod
-    def _add_message_delta(message: Json, event: Json, delta: Mapping[str, Any]) -> None:
+    def _add_message_delta(message: Json, event: Json, delta: JsonMapping) -> None:
         message.update({name: value for name, value in event.items() if name not in _NOT_OF_MESSAGE})
         for name, value in delta.items():
             if value is not None or name not in message:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks
 from sanic_proxy.streams.messages_usage import usage_fields, usage_of
 from sanic_proxy.translation import signatures
 from sanic_proxy.translation.conversation import (
     Answer,
     Conversation,
-    Json,
     Other,
     Part,
     Reasoning,
@@ -24,7 +24,7 @@ from sanic_proxy.translation.conversation import (
 from sanic_proxy.translation.messages import values
 
 
-def read(fields: Mapping[str, Any]) -> Answer:
+def read(fields: JsonMapping) -> Answer:
     """See `Format.read_answer`. Signatures get their origin from the caller, who knows the provider."""
     content = fields.get("content")
     if not isinstance(content, list):
@@ -42,7 +42,7 @@ def read(fields: Mapping[str, Any]) -> Answer:
     )
 
 
-def _text(block: Mapping[str, Any], name: str) -> str:
+def _text(block: JsonMapping, name: str) -> str:
     value = block.get(name)
     return value if isinstance(value, str) else ""
 
@@ -68,7 +68,7 @@ def _part(block: object) -> Part | None:
             return Other(kind, block)
 
 
-def write(answer: Answer, asked: Conversation) -> dict[str, Any]:
+def write(answer: Answer, asked: Conversation) -> Json:
     """See `Format.write_answer`. `asked` has the model's name where the provider states none."""
     id_ = values.message_id(answer.id)
     has_calls = any(isinstance(part, ToolCall) for part in answer.parts)

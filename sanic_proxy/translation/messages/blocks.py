@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.translation import signatures
 from sanic_proxy.translation.conversation import (
     Document,
     Image,
-    Json,
     Other,
     Part,
     Reasoning,

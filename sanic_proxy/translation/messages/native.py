@@ -6,15 +6,15 @@ a signature of another provider's, or without any, as answers of other APIs have
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.translation import signatures
 
 _SIGNATURES = {"thinking": "signature", "redacted_thinking": "data"}
 
 
-def with_own_reasoning(fields: Mapping[str, Any], provider: str) -> Mapping[str, Any]:
+def with_own_reasoning(fields: JsonMapping, provider: str) -> JsonMapping:
     """`fields` with no reasoning that `provider` has not made; `fields` itself where nothing has to change.
 
     Signatures of the provider lose our mark. A message that held nothing else is removed. Values that are not

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sanic_proxy.translation.conversation import Json
+from sanic_proxy.json_types import Json
 
 
 def append(messages: list[Json], role: str, blocks: list[Json]) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation import signatures
 from sanic_proxy.translation.conversation import (
     Conversation,
     Document,
     Image,
-    Json,
     Other,
     OutputFormat,
     Part,
@@ -57,7 +57,7 @@ _RESULT_BLOCKS = frozenset({"text", "image", "document"})
 _SERVICE_TIERS = {"auto": "auto", "standard_only": "default"}
 
 
-def read(fields: Mapping[str, Any]) -> Conversation:
+def read(fields: JsonMapping) -> Conversation:
     """See `Format.read_request`."""
     conversation = Conversation(
         model=_required(fields, "model", str, ""),
@@ -91,14 +91,14 @@ _TYPE_NAMES: Mapping[type, str] = {
 }
 
 
-def _required(fields: Mapping[str, Any], name: str, kind: type[T], path: str) -> T:
+def _required(fields: JsonMapping, name: str, kind: type[T], path: str) -> T:
     value = _optional(fields, name, kind, path)
     if value is None:
         raise _invalid(path + name, "is missing")
     return value
 
 
-def _optional(fields: Mapping[str, Any], name: str, kind: type[T], path: str) -> T | None:
+def _optional(fields: JsonMapping, name: str, kind: type[T], path: str) -> T | None:
     value = fields.get(name)
     if value is None:
         return None
@@ -111,21 +111,21 @@ def _invalid(path: str, problem: str) -> InvalidRequest:
     return InvalidRequest(f"The parameter `{path}` {problem}", param=path)
 
 
-def _number(fields: Mapping[str, Any], name: str) -> float | None:
+def _number(fields: JsonMapping, name: str) -> float | None:
     value = fields.get(name)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     raise _invalid(name, "must be a number")
 
 
-def _max_tokens(fields: Mapping[str, Any]) -> int:
+def _max_tokens(fields: JsonMapping) -> int:
     limit = _required(fields, "max_tokens", int, "")
     if limit < 1:
         raise _invalid("max_tokens", "must be at least 1")
     return limit
 
 
-def _texts(fields: Mapping[str, Any], name: str) -> list[str]:
+def _texts(fields: JsonMapping, name: str) -> list[str]:
     texts: list[Any] = _optional(fields, name, list, "") or []
     for at, text in enumerate(texts):
         if not isinstance(text, str):
@@ -149,12 +149,12 @@ def _cache_control(block: Json) -> Json | None:
 # Messages
 
 
-def _read_system(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_system(fields: JsonMapping, conversation: Conversation) -> None:
     if fields.get("system") is not None and (parts := _content(fields, "system", "")):
         conversation.turns.append(Turn("system", parts))
 
 
-def _read_messages(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_messages(fields: JsonMapping, conversation: Conversation) -> None:
     messages: list[Any] = _required(fields, "messages", list, "")
     if not messages:
         raise _invalid("messages", "must have at least one message")
@@ -189,9 +189,7 @@ def _read_system_message(message: Json, path: str, conversation: Conversation) -
         conversation.turns.append(Turn("system", parts, extras=extras))
 
 
-def _content(
-    fields: Mapping[str, Any], name: str, path: str, kinds: frozenset[str] | None = None
-) -> list[Part]:
+def _content(fields: JsonMapping, name: str, path: str, kinds: frozenset[str] | None = None) -> list[Part]:
     """The parts of a message, system prompt or tool result: a string or a list of blocks.
 
     Blocks of other kinds than `kinds` are kept as they are: results do not nest.
@@ -304,7 +302,7 @@ def _document(block: Json, path: str) -> Part:
 # Tools
 
 
-def _read_tools(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_tools(fields: JsonMapping, conversation: Conversation) -> None:
     for path, tool in _objects(_optional(fields, "tools", list, "") or [], "tools"):
         kind = _optional(tool, "type", str, path) or "custom"
         if kind == "custom":
@@ -326,7 +324,7 @@ def _tool(tool: Json, path: str, conversation: Conversation) -> Tool:
     )
 
 
-def _read_tool_choice(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_tool_choice(fields: JsonMapping, conversation: Conversation) -> None:
     choice = _optional(fields, "tool_choice", dict, "")
     if choice is None:
         return
@@ -349,7 +347,7 @@ def _read_tool_choice(fields: Mapping[str, Any], conversation: Conversation) -> 
 # Reasoning, format and metadata
 
 
-def _read_reasoning(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_reasoning(fields: JsonMapping, conversation: Conversation) -> None:
     options = ReasoningOptions()
     thinking = _optional(fields, "thinking", dict, "")
     if thinking is not None:
@@ -370,7 +368,7 @@ def _read_reasoning(fields: Mapping[str, Any], conversation: Conversation) -> No
         conversation.reasoning = options
 
 
-def _last_effort(fields: Mapping[str, Any]) -> str | None:
+def _last_effort(fields: JsonMapping) -> str | None:
     """The effort that a system message behind the last answer sets for the next one."""
     for message in reversed(fields["messages"]):
         if message.get("role") == "assistant":
@@ -381,7 +379,7 @@ def _last_effort(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _read_output(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_output(fields: JsonMapping, conversation: Conversation) -> None:
     config = _optional(fields, "output_config", dict, "") or {}
     for name, value in config.items():
         if name not in {"effort", "format"} and value is not None:
@@ -399,7 +397,7 @@ def _read_output(fields: Mapping[str, Any], conversation: Conversation) -> None:
         conversation.extras[path[:-1]] = shape
 
 
-def _read_metadata(fields: Mapping[str, Any], conversation: Conversation) -> None:
+def _read_metadata(fields: JsonMapping, conversation: Conversation) -> None:
     metadata = dict(_optional(fields, "metadata", dict, "") or {})
     user = metadata.pop("user_id", None)
     if isinstance(user, str):

@@ -28,7 +28,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.translation.conversation import Conversation, Json, Turn
+from sanic_proxy.json_types import Json
+from sanic_proxy.translation.conversation import Conversation, Turn
 from sanic_proxy.translation.format import TargetTraits, WrittenRequest
 from sanic_proxy.translation.messages import thinking, tools, values
 from sanic_proxy.translation.messages.blocks import BlockWriter, text_block

@@ -7,6 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.messages_usage import merged, usage_of
@@ -16,7 +17,6 @@ from sanic_proxy.translation.conversation import (
     CallDelta,
     Event,
     Finish,
-    Json,
     PartEnd,
     ReasoningDelta,
     ReasoningEnd,

@@ -24,6 +24,7 @@ from typing import Literal
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams.messages_usage import usage_fields
 from sanic_proxy.translation import signatures
@@ -34,7 +35,6 @@ from sanic_proxy.translation.conversation import (
     CallKind,
     Event,
     Finish,
-    Json,
     PartEnd,
     ReasoningDelta,
     ReasoningEnd,

@@ -24,7 +24,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sanic_proxy.translation.conversation import Json, ReasoningOptions
+from sanic_proxy.json_types import Json
+from sanic_proxy.translation.conversation import ReasoningOptions
 from sanic_proxy.translation.format import TargetTraits
 from sanic_proxy.translation.messages.placement import lacks_thinking
 

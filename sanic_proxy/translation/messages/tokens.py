@@ -16,10 +16,9 @@ https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import ceil
-from typing import Any
 
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 
 BYTES_PER_TOKEN = 3.5
@@ -29,7 +28,7 @@ IMAGE_TOKENS = 1600
 DOCUMENT_BYTES_PER_TOKEN = 25
 
 
-def estimate_tokens(fields: Mapping[str, Any]) -> int:
+def estimate_tokens(fields: JsonMapping) -> int:
     """The tokens of the input of `fields`, a request to count tokens or to answer."""
     tokens = _content(fields.get("system"))
     messages = fields.get("messages")
@@ -50,7 +49,7 @@ def _content(content: object) -> float:
     return sum(_block(block) for block in content if isinstance(block, dict))
 
 
-def _block(block: Mapping[str, Any]) -> float:
+def _block(block: JsonMapping) -> float:
     match block.get("type"):
         case "image":
             return IMAGE_TOKENS

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64encode
 
-from sanic_proxy.translation.conversation import Json, Tool
+from sanic_proxy.json_types import Json
+from sanic_proxy.translation.conversation import Tool
 from sanic_proxy.translation.tool_names import CUSTOM_SCHEMA, grammar_of
 
 _ID = re.compile(r"[a-zA-Z0-9_-]+")

@@ -10,10 +10,10 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
-from sanic_proxy.translation.conversation import FinishReason, Json, ToolCall
+from sanic_proxy.translation.conversation import FinishReason, ToolCall
 from sanic_proxy.translation.tool_names import CUSTOM_INPUT
 
 API = "messages"
@@ -128,7 +128,7 @@ def _finite(number: str) -> float:
     return value
 
 
-def arguments_of(value: Mapping[str, Any]) -> str:
+def arguments_of(value: JsonMapping) -> str:
     """The arguments of a call whose `input` is `value`: the text that `tool_input` kept, or JSON."""
     if len(value) == 1 and isinstance(kept := value.get(UNPARSED_INPUT), dict):
         raw = kept.get("raw")

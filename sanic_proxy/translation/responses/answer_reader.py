@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import read_usage
 from sanic_proxy.translation.conversation import (
@@ -23,8 +23,6 @@ from sanic_proxy.translation.responses.items import reasoning_parts
 from sanic_proxy.translation.responses.tools import TOOL_SEARCH
 from sanic_proxy.upstream import error_parser
 
-Json = dict[str, Any]
-
 _CALLS: Mapping[str, tuple[CallKind, str]] = {
     "function_call": ("function", "arguments"),
     "custom_tool_call": ("custom", "input"),
@@ -32,7 +30,7 @@ _CALLS: Mapping[str, tuple[CallKind, str]] = {
 }
 
 
-def read_answer(fields: Mapping[str, Any]) -> Answer:
+def read_answer(fields: JsonMapping) -> Answer:
     """The answer. Raises the error that a failed response reports, and UpstreamBadResponse."""
     raise_if_failed(fields)
     output = fields.get("output")
@@ -49,7 +47,7 @@ def read_answer(fields: Mapping[str, Any]) -> Answer:
     )
 
 
-def raise_if_failed(response: Mapping[str, Any]) -> None:
+def raise_if_failed(response: JsonMapping) -> None:
     """Raises the error of a response that has failed or was cancelled."""
     error = response.get("error")
     if error or response.get("status") in ("failed", "cancelled"):
@@ -102,7 +100,7 @@ def _part(part: object) -> Part:
             return Other(str(kind), fields)
 
 
-def finish_of(response: Mapping[str, Any], *, has_calls: bool) -> FinishReason:
+def finish_of(response: JsonMapping, *, has_calls: bool) -> FinishReason:
     """Why a response has ended."""
     if response.get("status") == "incomplete":
         details = response.get("incomplete_details")
@@ -111,12 +109,12 @@ def finish_of(response: Mapping[str, Any], *, has_calls: bool) -> FinishReason:
     return "tool_calls" if has_calls else "stop"
 
 
-def usage_of(response: Mapping[str, Any]) -> Usage | None:
+def usage_of(response: JsonMapping) -> Usage | None:
     usage = response.get("usage")
     return read_usage(usage) if isinstance(usage, Mapping) else None
 
 
-def created_of(response: Mapping[str, Any]) -> int:
+def created_of(response: JsonMapping) -> int:
     """When a response was created; some servers write fractions of a second."""
     created = response.get("created_at")
     if isinstance(created, bool) or not isinstance(created, int | float):
@@ -124,7 +122,7 @@ def created_of(response: Mapping[str, Any]) -> int:
     return int(created) if 0 <= created < 1e12 else 0
 
 
-def text_of(fields: Mapping[str, Any], name: str) -> str:
+def text_of(fields: JsonMapping, name: str) -> str:
     """The string of that name; "" for anything else."""
     value = fields.get(name)
     return value if isinstance(value, str) else ""

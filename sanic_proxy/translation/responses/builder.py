@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai.responses import response_object, write_usage
 from sanic_proxy.translation.conversation import (
     Begin,
@@ -42,7 +43,6 @@ from sanic_proxy.translation.responses.output_items import (
     ReasoningItem,
 )
 
-Json = dict[str, Any]
 ItemT = TypeVar("ItemT", bound=OutputItem)
 
 # Reasons for which an answer is incomplete. Responses has no name for a pause, nor for a full context window.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
-
-Json = dict[str, Any]
+from sanic_proxy.json_types import Json, JsonMapping
 
 
 class Checked:
@@ -83,6 +82,6 @@ def wrong(path: str, expected: str, *, is_missing: bool = False) -> InvalidReque
     )
 
 
-def given(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def given(fields: JsonMapping) -> Iterator[tuple[str, Any]]:
     """The fields that are set: null counts as missing."""
     return ((name, value) for name, value in fields.items() if value is not None)

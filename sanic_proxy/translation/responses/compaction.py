@@ -6,13 +6,11 @@ whose `encrypted_content` is the text under a prefix of our own. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation.signatures import unwrapped, wrapped
-
-Json = dict[str, Any]
 
 _ORIGIN = "compaction"
 _PROMPT = (
@@ -32,7 +30,7 @@ def summary_of(encrypted_content: str) -> str | None:
     return _HEADING + found[1] if found is not None and found[0] == _ORIGIN else None
 
 
-def compaction_request(fields: Mapping[str, Any]) -> Json:
+def compaction_request(fields: JsonMapping) -> Json:
     """The request for the summary of the conversation in `fields`: its items, and the task as the last one.
 
     Tools stay declared, as some providers reject calls in the history of a request without them; none may
@@ -47,7 +45,7 @@ def compaction_request(fields: Mapping[str, Any]) -> Json:
     return {**kept, "input": [*history, task], "stream": False, "store": False}
 
 
-def compacted(response: Mapping[str, Any]) -> Json:
+def compacted(response: JsonMapping) -> Json:
     """The answer of the endpoint, made of the response to `compaction_request`.
 
     Raises UpstreamBadResponse if the response has no text.

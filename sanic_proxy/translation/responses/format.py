@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks
 from sanic_proxy.translation.conversation import Answer, Conversation
 from sanic_proxy.translation.format import Format, StreamReader, StreamWriter, TargetTraits, WrittenRequest
@@ -31,7 +31,7 @@ class ResponsesFormat(Format):
         self._has_done_marker = has_done_marker
 
     @override
-    def read_request(self, fields: Mapping[str, Any]) -> Conversation:
+    def read_request(self, fields: JsonMapping) -> Conversation:
         return read_request(fields)
 
     @override
@@ -39,11 +39,11 @@ class ResponsesFormat(Format):
         return write_request(conversation, target)
 
     @override
-    def read_answer(self, fields: Mapping[str, Any]) -> Answer:
+    def read_answer(self, fields: JsonMapping) -> Answer:
         return read_answer(fields)
 
     @override
-    def write_answer(self, answer: Answer, asked: Conversation) -> dict[str, Any]:
+    def write_answer(self, answer: Answer, asked: Conversation) -> Json:
         return whole_response(answer, asked, self._now)
 
     @override

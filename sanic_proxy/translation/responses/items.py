@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.responses import new_response_id
 from sanic_proxy.translation.conversation import Reasoning, ReasoningEnd
 from sanic_proxy.translation.signatures import native, unwrapped, wrapped
 from sanic_proxy.translation.tool_names import digest
-
-Json = dict[str, Any]
 
 # The value of `include` that asks for reasoning which can be sent back without a store.
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -39,7 +38,7 @@ def item_id(prefix: str, of_response: str, index: int) -> str:
     return f"{prefix}_{of_response.removeprefix('resp_')}_{index}"
 
 
-def reasoning_parts(item: Mapping[str, Any], origin: str = "") -> list[Reasoning]:
+def reasoning_parts(item: JsonMapping, origin: str = "") -> list[Reasoning]:
     """A reasoning item as one part for each text in it. The last one has the signature.
 
     `origin` is the provider that made the item, where it is known.
@@ -54,7 +53,7 @@ def reasoning_parts(item: Mapping[str, Any], origin: str = "") -> list[Reasoning
     return parts
 
 
-def reasoning_end(item: Mapping[str, Any], origin: str = "") -> ReasoningEnd:
+def reasoning_end(item: JsonMapping, origin: str = "") -> ReasoningEnd:
     """The signature of a reasoning item. One of our own names its origin itself."""
     encrypted = item.get("encrypted_content")
     if not isinstance(encrypted, str) or not encrypted:
@@ -84,7 +83,7 @@ def flat_annotations(annotations: object) -> list[Any]:
     return [_flat(annotation) for annotation in listed if isinstance(annotation, Mapping)]
 
 
-def _flat(annotation: Mapping[str, Any]) -> Json:
+def _flat(annotation: JsonMapping) -> Json:
     kind = annotation.get("type")
     inner = annotation.get(kind) if isinstance(kind, str) else None
     return {"type": kind, **inner} if isinstance(inner, Mapping) else dict(annotation)

@@ -6,14 +6,14 @@ the provider would refuse: reasoning with a signature of ours, and compactions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.translation.responses.compaction import summary_of
 from sanic_proxy.translation.signatures import PREFIX, unwrapped
 
 
-def with_own_items(fields: Mapping[str, Any], provider: str) -> Mapping[str, Any]:
+def with_own_items(fields: JsonMapping, provider: str) -> JsonMapping:
     """`fields` as `provider` takes them; `fields` itself where nothing has to change.
 
     Reasoning of the provider loses our mark, that of others is removed. A compaction of ours becomes a

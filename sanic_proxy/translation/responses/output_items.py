@@ -7,11 +7,10 @@ from typing import Any
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.conversation import CallBegin, CallKind, ReasoningEnd
 from sanic_proxy.translation.responses.items import encrypted_content
-
-Json = dict[str, Any]
 
 
 class OutputItem:

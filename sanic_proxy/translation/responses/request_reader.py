@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Mapping
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.conversation import (
     Audio,
@@ -42,11 +42,9 @@ from sanic_proxy.translation.responses.checked import Checked, given, wrong
 from sanic_proxy.translation.responses.items import ENCRYPTED_REASONING, NATIVE, reasoning_parts
 from sanic_proxy.translation.responses.tools import TOOL_SEARCH, Tools, echoed_tools
 
-Json = dict[str, Any]
-
 # Fields that are read, and the values of others that ask for what holds anyway.
 _READ = frozenset({"model", "input", "tools", "stream", "reasoning", "text"})
-_WITHOUT_EFFECT: Mapping[str, Any] = {
+_WITHOUT_EFFECT: JsonMapping = {
     "store": False,
     "background": False,
     "truncation": "disabled",
@@ -90,7 +88,7 @@ _READ_AND_ECHOED = (
 _ECHOED = (*_READ_AND_ECHOED, "max_tool_calls", "truncation")
 
 
-def read_request(fields: Mapping[str, Any]) -> Conversation:
+def read_request(fields: JsonMapping) -> Conversation:
     """The conversation. Raises InvalidRequest for a wrong type, and for what needs stored responses."""
     request = Checked(dict(fields))
     _refuse_stored(request)

@@ -11,9 +11,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.translation.conversation import (
     Audio,
@@ -34,8 +34,6 @@ from sanic_proxy.translation.format import TargetTraits, WrittenRequest
 from sanic_proxy.translation.responses.items import ENCRYPTED_REASONING, flat_annotations
 from sanic_proxy.translation.responses.tools import TOOL_SEARCH, ToolWriter
 from sanic_proxy.translation.tool_names import digest, function_name
-
-Json = dict[str, Any]
 
 # OpenAI's limits: https://platform.openai.com/docs/api-reference/responses/create.
 _MIN_OUTPUT_TOKENS = 16

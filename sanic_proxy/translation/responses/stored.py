@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.responses import response_object
 from sanic_proxy.translation.tool_names import digest
-
-Json = dict[str, Any]
 
 MAX_PAGE = 100
 _DEFAULT_PAGE = 20
@@ -34,7 +33,7 @@ def as_items(value: object) -> list[Any]:
     return [{"type": "message", "role": "user", "content": value}] if isinstance(value, str) else []
 
 
-def continued(fields: Mapping[str, Any], before: Sequence[bytes]) -> bytes:
+def continued(fields: JsonMapping, before: Sequence[bytes]) -> bytes:
     """The body of a request whose input is preceded by the items `before`, which are pieces of JSON.
 
     Nothing else of a previous response is carried over: not its instructions, nor its tools.
@@ -111,6 +110,6 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     }
 
 
-def queued(id_: str, model: str, repeated: Mapping[str, Any]) -> Json:
+def queued(id_: str, model: str, repeated: JsonMapping) -> Json:
     """A response that waits for its turn."""
     return {**response_object(id_, model, chunks.now(), repeated), "status": "queued"}

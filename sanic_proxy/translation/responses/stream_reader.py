@@ -8,10 +8,10 @@ event that has it. Unknown events are skipped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from typing_extensions import override
 
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.translation.conversation import (
@@ -38,7 +38,6 @@ from sanic_proxy.translation.responses.answer_reader import (
 from sanic_proxy.translation.responses.items import reasoning_end
 from sanic_proxy.upstream import error_parser
 
-Json = dict[str, Any]
 # The item's index, its list of parts, and the part's index in that.
 _PartKey = tuple[int, str, int]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
 
 from typing_extensions import override
 
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import event_frame, failed_frames
 from sanic_proxy.streams import sse
@@ -81,7 +81,7 @@ class ResponsesStreamWriter(StreamWriter):
         return failed_frames(builder.interrupted(), builder.sequence, error) + self._end
 
 
-def whole_response(answer: Answer, asked: Conversation, now: Callable[[], int]) -> dict[str, Any]:
+def whole_response(answer: Answer, asked: Conversation, now: Callable[[], int]) -> Json:
     """A whole answer as a response: the one that a stream of its parts would end with."""
     builder = ResponseBuilder(asked, now)
     builder.apply(Begin(answer.id, answer.model, answer.created))
@@ -94,7 +94,7 @@ def whole_response(answer: Answer, asked: Conversation, now: Callable[[], int]) 
     builder.apply(Finish(answer.finish, answer.stop_sequence))
     if answer.usage is not None:
         builder.apply(UsageReport(answer.usage))
-    response: dict[str, Any] = builder.finish()[-1]["response"]
+    response: Json = builder.finish()[-1]["response"]
     return response
 
 

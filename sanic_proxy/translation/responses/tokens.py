@@ -12,8 +12,8 @@ their longer encoding makes up a part.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 
 _BYTES_PER_TOKEN = 4
@@ -24,7 +24,7 @@ _NESTED = frozenset({"content", "summary", "output", "action", "tools"})
 _MAX_DEPTH = 4
 
 
-def estimate_tokens(fields: Mapping[str, Any]) -> int:
+def estimate_tokens(fields: JsonMapping) -> int:
     """The tokens of a Responses request by the rule above. Wrong types count nothing."""
     tokens = 0
     text_bytes = sum(map(_size, (fields.get("instructions"), fields.get("tools"), fields.get("text"))))

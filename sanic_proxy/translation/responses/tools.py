@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal
 
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation.conversation import CallKind, Tool, ToolChoice
 from sanic_proxy.translation.format import Original
 from sanic_proxy.translation.responses.checked import Checked, wrong
 from sanic_proxy.translation.tool_names import function_name
 
-Json = dict[str, Any]
-
 TOOL_SEARCH: Final = "tool_search"
-_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+_NO_PARAMETERS: JsonMapping = {"type": "object", "properties": {}}
 
 _MODES: Mapping[str, Literal["auto", "none", "required"]] = {
     "auto": "auto",
@@ -36,7 +35,7 @@ class Tools:
 
     def __init__(self) -> None:
         self.by_key: dict[ToolKey, Tool] = {}
-        self.dropped: dict[str, Any] = {}
+        self.dropped: Json = {}
         self.hosted: dict[str, Json] = {}
 
     def read(self, declared: Iterable[Checked]) -> None:

@@ -12,9 +12,10 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.providers.straico.tool_parser.coercion import coerce_strings
 from sanic_proxy.providers.straico.tool_parser.json_repair import decode_value, decode_values, parse_strict
 from sanic_proxy.providers.straico.tools import compact, indented
@@ -51,7 +52,7 @@ class Extracted(NamedTuple):
     violation: str | None
 
 
-def parse_response_format(fields: Mapping[str, Any]) -> ResponseFormat | None:
+def parse_response_format(fields: JsonMapping) -> ResponseFormat | None:
     """Parse `response_format`; None for plain text. Raises InvalidRequest."""
     response_format = fields.get("response_format")
     if response_format is None:

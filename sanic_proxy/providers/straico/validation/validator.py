@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import chunks
 from sanic_proxy.providers.straico import families
 from sanic_proxy.providers.straico.error_rules import InvalidArguments, InvalidJson, ViolatedToolChoice
@@ -49,7 +49,7 @@ class Validated:
     """An answer in the form the client gets it, and its violation if there is one."""
 
     reply: Reply
-    message: dict[str, Any]
+    message: Json
     finish: str
     violation: Violation | None = None
 
@@ -292,7 +292,7 @@ def add_cost(second: Validated, first: Reply) -> Validated:
     return second
 
 
-def completion(validated: Validated, *, model: str) -> dict[str, Any]:
+def completion(validated: Validated, *, model: str) -> Json:
     """The chat.completion, with all fields that OpenAI requires; `model` is the client's name for it."""
     reply = validated.reply
     choice = {
