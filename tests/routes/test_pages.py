@@ -72,7 +72,8 @@ def test_the_document_is_true_for_the_routes(proxy: Proxy) -> None:
         reply = proxy.request(
             method.upper(), path.replace("{model}", "echo/echo").replace("{resource_id}", "x")
         )
-        assert reply.status in {200, 400}, (method, path)
+        is_unknown = "{response_id}" in path and reply.error["code"] == "response_not_found"
+        assert reply.status in {200, 400} or is_unknown, (method, path)
 
 
 def test_health_touches_no_upstream(proxy: Proxy) -> None:
