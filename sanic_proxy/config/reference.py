@@ -16,21 +16,24 @@ SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 _PAGE = """\
 # Settings
 
-Settings are read, in this order, from the command's flags, the environment, `.env` in the working directory,
-and the TOML file that `SANIC_PROXY_CONFIG` names. Durations are seconds (`90`) or have units (`10m`, `1h30m`,
-`500ms`); sizes are bytes or have units (`32MiB`). All problems are reported together, and the proxy does not
-start. `sanic-proxy check` reports them without starting.
+Settings come from the command's flags, the environment, `.env` in the working directory, and the TOML file
+that `SANIC_PROXY_CONFIG` names; the first of these that has a setting wins. Durations are seconds (`90`) or
+have units (`10m`, `1h30m`, `500ms`); sizes are bytes or have units (`32MiB`). All problems are reported
+together, and the proxy does not start. `sanic-proxy check` reports them without starting.
 
 | variable | default | meaning |
 |---|---|---|
 {settings}
 
 `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY` and `SSL_CERT_FILE` apply to connections to providers.
+`NO_COLOR` turns off the colours of log lines on a terminal.
 
 ## Providers
 
-A provider is on when its variable is set. `<NAME>_BASE_URL` changes its address. A variable may hold several
-keys, separated by commas.
+A provider is on when its variable is set. `<NAME>_BASE_URL` changes its address. A variable may hold
+several keys, separated by commas. A local server's key, if it has one, is in `<NAME>_API_KEY`
+(`OLLAMA_API_KEY`). `AZURE_OPENAI_API_VERSION` selects a dated version of Azure's API (`2024-10-21`);
+without it the undated one is used.
 
 | provider | variable that turns it on | base URL |
 |---|---|---|

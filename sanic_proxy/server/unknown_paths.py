@@ -141,7 +141,7 @@ _APIS = (
         GEMINI.error_body,
     ),
     _Api(
-        "Azure's deployments",
+        "this path of Azure's deployments",
         _paths(r"/openai/deployments/[^/]+/.*"),
         CHAT.error_body,
     ),

@@ -77,7 +77,8 @@ async def document() -> dict[str, Any]:
         await server.close()
     # sanic-ext keeps tags in a set, and Sanic a blueprint's routes.
     made["tags"].sort(key=lambda tag: str(tag["name"]))
-    made["paths"] = dict(sorted(made["paths"].items(), key=_place))
+    paths = sorted(made["paths"].items(), key=_place)
+    made["paths"] = {path: dict(sorted(entry.items())) for path, entry in paths}
     return made
 
 

@@ -33,8 +33,6 @@ SAMPLES = [
     ("messages", "straico", "end user's id"),
     ("responses", "groq", "namespaces of tools"),
     ("responses", "anthropic", "verbosity"),
-    ("responses", "lab", "stored conversations"),
-    ("responses", "groq", "stored conversations"),
 ]
 
 

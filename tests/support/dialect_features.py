@@ -609,13 +609,7 @@ FEATURES: Sequence[Feature] = (
         },
         ("think-mark",),
     ),
-    Feature(
-        "stored conversations",
-        extra("previous_response_id"),
-        responses={"previous_response_id": "resp_mark"},
-        marks=("resp_mark",),
-    ),
-    Feature("storing", extra("store"), {"store": True}, responses={"store": True}, marks=("store",)),
+    Feature("storing", extra("store"), {"store": True}, marks=("store",)),
 )
 
 

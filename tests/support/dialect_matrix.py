@@ -50,8 +50,6 @@ PROVIDERS: Mapping[str, str] = {
     "Straico": "straico",
     "Responses-like": "lab",
 }
-# The dialects of clients that have examples.
-CLIENTS = ("chat", "messages", "responses")
 _SETTINGS = {
     "GROQ_API_KEY": "key-of-groq",
     "ANTHROPIC_API_KEY": "key-of-anthropic",
@@ -216,8 +214,10 @@ a provider that speaks Responses only.
 | refused: 400, `name` | rejected, with the parameter that is the reason |
 | – | not in that API |
 
-A provider that speaks the client's dialect gets the client's bytes. With `strict = true` in a model's table a
-request that would be lossy with a name is rejected.
+A provider that speaks the client's dialect gets the client's bytes. Stored responses (`store`,
+`previous_response_id`) are the proxy's own and work with every provider: see
+[dialects.md](dialects.md#stored-responses). Clients and providers of Gemini's API have no table. With
+`strict = true` in a model's table a request that would be lossy with a name is rejected.
 """
 
 
