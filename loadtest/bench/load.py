@@ -72,7 +72,9 @@ class Endpoint:
             asked = {"max_tokens": 500, "system": system, "messages": [{"role": "user", "content": question}]}
             return json.dumps({**fields, **asked}).encode()
         if self.dialect == "responses":
-            return json.dumps({**fields, "instructions": system, "input": question}).encode()
+            # As agents ask: a stored response costs a transaction.
+            asked = {"instructions": system, "input": question, "store": False}
+            return json.dumps({**fields, **asked}).encode()
         fields["messages"] = [{"role": "system", "content": system}, {"role": "user", "content": question}]
         missing = size_bytes - len(json.dumps(fields))
         if missing > 0:

@@ -31,6 +31,7 @@ VERSION_HEADER = "anthropic-version"
 # Anthropic's SDKs refuse to wait for a whole answer of more tokens than this, at 128,000 tokens an hour.
 _MAX_SILENT_TOKENS = 21_333
 _TOKENS_PER_S = 128_000 / 3600
+_MAX_COLLECT_S = 2 * 3600.0
 
 # https://platform.claude.com/docs/en/api/errors
 _TYPES: Mapping[int, str] = {
@@ -73,7 +74,7 @@ class MessagesDialect(Dialect):
             is_streaming,
             include_usage=True,
             model_span=model_span,
-            collect_s=tokens / _TOKENS_PER_S if is_long else None,
+            collect_s=min(tokens / _TOKENS_PER_S, _MAX_COLLECT_S) if is_long else None,
         )
 
     @override

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sanic import Blueprint
 
 from sanic_proxy.dialects.responses import RESPONSES, RESPONSES_WITH_DONE
-from sanic_proxy.errors import NotFound
+from sanic_proxy.errors import InvalidRequest, NotFound
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import flag_field
 from sanic_proxy.routes import background, chat, openapi
@@ -40,6 +41,7 @@ async def responses(request: ProxyRequest) -> Reply | None:
 async def compact(request: ProxyRequest) -> Reply:
     """Compact a conversation: by the provider where it can, else by its model's summary."""
     fields = bodies.json_object(request)
+    _refuse_stored(fields)
     reply = await forwarded(request, RESPONSES, f"{RESPONSES.path}/compact", fields)
     if reply is not None:
         return reply
@@ -54,6 +56,7 @@ async def compact(request: ProxyRequest) -> Reply:
 async def input_tokens(request: ProxyRequest) -> Reply:
     """Count the tokens of a request: by the provider where it can, else an estimate."""
     fields = bodies.json_object(request)
+    _refuse_stored(fields)
     path = f"{RESPONSES.path}/input_tokens"
     return await counted(
         request,
@@ -62,6 +65,14 @@ async def input_tokens(request: ProxyRequest) -> Reply:
         fields,
         lambda: {"object": "response.input_tokens", "input_tokens": estimate_tokens(fields)},
     )
+
+
+def _refuse_stored(fields: JsonMapping) -> None:
+    """Raises InvalidRequest for a request that names a stored response, whose owner is not checked here."""
+    for name in ("previous_response_id", "conversation"):
+        if fields.get(name):
+            problem = f"The parameter `{name}` is not supported by this endpoint: send the items in `input`"
+            raise InvalidRequest(problem, param=name)
 
 
 async def websocket(request: ProxyRequest) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.registry import DIALECTS
+from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
@@ -85,7 +86,12 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
     if settings.has_openai_fields:
         traits = replace(traits, limit_field="max_completion_tokens", omitted_fields=frozenset())
     fields = {**request.fields, "model": request.model, "stream": request.is_streaming}
-    translation = translated(request.dialect.format, fields, request.wire.format, traits, request.repeated)
+    try:
+        translation = translated(
+            request.dialect.format, fields, request.wire.format, traits, request.repeated
+        )
+    except RecursionError:
+        raise InvalidRequest("The request is nested too deeply to be translated for its provider") from None
     # What an answer repeats besides is what the proxy does by itself.
     request.drop([name for name in translation.dropped if name not in (request.repeated or ())])
     replace_fields(request, with_options(translation.fields, options))
@@ -94,8 +100,11 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
 
 def replace_fields(request: ChatRequest, fields: JsonMapping) -> None:
     """Make `fields` those of a request, in its wire's format."""
+    try:
+        request.body = codec.dumps(fields)
+    except (RecursionError, OverflowError):
+        raise InvalidRequest("The request is nested too deeply to be changed for its provider") from None
     request.fields = fields
-    request.body = codec.dumps(fields)
     request.model_span = None
 
 

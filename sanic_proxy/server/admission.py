@@ -82,7 +82,8 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
 
 def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = None) -> Client:
     """The client whose key the request presents, in its headers or `in_query`. Raises Unauthorized."""
-    key = _presented_key(headers) or in_query
+    bearer = _bearer_key(headers)
+    key = bearer or _presented_key(headers) or in_query
     if key is None:
         raise Unauthorized(
             "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key`, `api-key` or "
@@ -91,8 +92,9 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
     client = keys.client_with(key)
     if client is None:
         raise Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
-    if (authorization := headers.get("authorization")) is not None:
-        keys.remember(authorization, client)
+    # Only a header that holds the key itself: anyone may send one that stands beside a key elsewhere.
+    if bearer is not None:
+        keys.remember(headers["authorization"], client)
     return client
 
 
@@ -161,13 +163,19 @@ def _check_site(headers: HeaderFields, path: str) -> None:
     )
 
 
+def _bearer_key(headers: HeaderFields) -> str | None:
+    """The key in the `Authorization` header, if that stands there once and is a Bearer token."""
+    if "authorization" in headers.repeated:
+        return None
+    scheme, _, key = headers.get("authorization", "").strip().partition(" ")
+    return key.strip() or None if scheme.lower() == "bearer" else None
+
+
 def _presented_key(headers: HeaderFields) -> str | None:
     if "authorization" in headers.repeated:
         return None
-    if (authorization := headers.get("authorization")) is not None:
-        scheme, _, key = authorization.strip().partition(" ")
-        if scheme.lower() == "bearer" and key.strip():
-            return key.strip()
+    if (key := _bearer_key(headers)) is not None:
+        return key
     return headers.get("x-api-key") or headers.get("api-key") or headers.get("x-goog-api-key")
 
 

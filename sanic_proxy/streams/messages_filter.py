@@ -158,7 +158,7 @@ class MessagesStreamFilter(StreamFilter):
                 self._count(event["message"].get("usage"))
             case "content_block_start":
                 self._has_content = (
-                    self._has_content or event["content_block"].get("type") not in _EMPTY_BLOCKS
+                    self._has_content or str(event["content_block"].get("type")) not in _EMPTY_BLOCKS
                 )
             case "content_block_delta":
                 self._has_content = True
@@ -204,7 +204,8 @@ class MessagesStreamFilter(StreamFilter):
                 raise error_parser.error_in_band({"error": payload.decode("utf-8", "replace")}) from None
             return self._malformed()
         kind = event.get("type") if isinstance(event, dict) else None
-        if name == b"error" or (kind not in _KNOWN and error_parser.is_error(event)):
+        is_kind = isinstance(kind, str)
+        if name == b"error" or (not (is_kind and kind in _KNOWN) and error_parser.is_error(event)):
             raise error_parser.error_in_band(event)
         if not isinstance(kind, str):
             self.dropped_frames += 1

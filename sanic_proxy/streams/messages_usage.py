@@ -14,10 +14,11 @@ from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.usage import Usage, whole
 
 
-def merged(first: JsonMapping, then: object) -> Json:
+def merged(first: object, then: object) -> Json:
     """The fields of `first`, replaced by those that `then`, a later report of the same stream, states."""
+    earlier = first if isinstance(first, Mapping) else {}
     later = then if isinstance(then, Mapping) else {}
-    return {**first, **{name: value for name, value in later.items() if value is not None}}
+    return {**earlier, **{name: value for name, value in later.items() if value is not None}}
 
 
 def usage_of(fields: JsonMapping) -> Usage:

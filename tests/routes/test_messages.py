@@ -299,6 +299,21 @@ def test_a_wrong_request_is_rejected_with_its_parameter(
     assert param in reply.json["error"]["message"]
 
 
+@pytest.mark.parametrize("model", ["groq/g", "straico/openai/g"])
+@pytest.mark.parametrize("depth", [300, 900])
+def test_deep_nesting_is_translated_or_rejected(
+    front: Proxy, upstream: Upstream, model: str, depth: int
+) -> None:
+    upstream.on("g", lambda exchange: exchange.answer(completion("Hello")))
+    upstream.on("openai/g", lambda exchange: exchange.answer(straico_completion("Hello")))
+    schema = '{"type":"object","properties":{"a":' * (depth // 2) + "{}" + "}}" * (depth // 2)
+    body = f'{{"model":"{model}","max_tokens":9,"messages":[{{"role":"user","content":"x"}}],'
+    body += '"tools":[{"name":"f",'
+    reply = front.request("POST", "/v1/messages", f'{body}"input_schema":{schema}}}]}}'.encode())
+    assert reply.status in {200, 400}
+    assert reply.json["type"] in {"message", "error"}
+
+
 # Counting, probes and models
 
 

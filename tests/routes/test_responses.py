@@ -305,6 +305,18 @@ def test_a_conversation_is_compacted(front: Proxy, upstream: Upstream, model: st
     assert compacted.output[0].type == "compaction"
 
 
+@pytest.mark.parametrize("path", ["compact", "input_tokens"])
+@pytest.mark.parametrize("name", ["previous_response_id", "conversation"])
+@pytest.mark.parametrize("model", ["openai/m", "groq/g"])
+def test_stored_responses_are_refused_beside_a_conversation(
+    front: Proxy, upstream: Upstream, path: str, name: str, model: str
+) -> None:
+    body = {"model": model, "input": "x", name: "resp_of_another_client"}
+    reply = front.request("POST", f"/v1/responses/{path}", body)
+    assert (reply.status, reply.error["param"]) == (400, name)
+    assert not upstream.requests
+
+
 def test_tokens_are_counted_or_estimated(front: Proxy, upstream: Upstream) -> None:
     upstream.on(
         "m", lambda exchange: exchange.answer(b'{"object":"response.input_tokens","input_tokens":42}')

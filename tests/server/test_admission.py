@@ -37,6 +37,20 @@ def chat(proxy: Proxy, headers: dict[str, str]) -> Reply:
     return proxy.request("POST", "/v1/chat/completions", BODY, headers)
 
 
+@pytest.mark.parametrize("useless", ["Bearer", "Bearer ", "Basic Zm9v", "x", ""])
+@pytest.mark.parametrize("name", ["x-api-key", "api-key", "x-goog-api-key"])
+def test_a_useless_authorization_beside_a_key_is_no_credential_afterwards(
+    locked: Proxy, useless: str, name: str
+) -> None:
+    both = {"authorization": useless, name: KEYS[0]}
+    assert chat(locked, both).status == 200
+    assert chat(locked, {"authorization": useless}).status == 401
+    path = f"/v1beta/models/echo/echo:generateContent?key={KEYS[1]}"
+    body = {"contents": [{"role": "user", "parts": [{"text": "x"}]}]}
+    assert locked.request("POST", path, body, {"authorization": useless}).status == 200
+    assert chat(locked, {"authorization": useless}).status == 401
+
+
 @pytest.mark.row(55)
 @pytest.mark.parametrize(
     "headers",

@@ -355,3 +355,16 @@ def state(stream: MessagesStreamFilter) -> tuple[Any, ...]:
         json.dumps(stream.usage),
         stream.dropped_frames,
     )
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"type":{}}',
+        b'{"type":[]}',
+        b'{"type":"content_block_start","index":0,"content_block":{"type":{}}}',
+        b'{"type":"message_start","message":{"usage":true}}',
+    ],
+)
+def test_odd_types_are_no_fault_of_the_filter(payload: bytes) -> None:
+    MessagesStreamFilter().feed(b"event: x\ndata: " + payload + b"\n\n")
