@@ -83,22 +83,19 @@ def allowed(tools: list[Tool], choice: ToolChoice | None) -> set[str]:
 
     Other servers do not know `allowed_tools`: they are sent these functions only.
     """
-    is_limited = choice is not None and bool(choice.names) and choice.mode != "tool"
-    return {
-        function_name(tool.name, tool.namespace)
-        for tool in tools
-        if not is_limited or (choice is not None and _is_named(tool, choice))
-    }
+    names = frozenset(choice.names) if choice is not None and choice.mode != "tool" else frozenset()
+    return {function_name(tool.name, tool.namespace) for tool in tools if not names or _is_named(tool, names)}
 
 
 def written_choice(tools: list[Tool], choice: ToolChoice) -> str | Json:
     if choice.mode != "tool":
         return choice.mode
+    names = frozenset(choice.names)
     for tool in tools:
-        if _is_named(tool, choice):
+        if _is_named(tool, names):
             return {"type": "function", "function": {"name": function_name(tool.name, tool.namespace)}}
     raise InvalidRequest("`tool_choice` names a tool that is not in `tools`", param="tool_choice")
 
 
-def _is_named(tool: Tool, choice: ToolChoice) -> bool:
-    return tool.name in choice.names or function_name(tool.name, tool.namespace) in choice.names
+def _is_named(tool: Tool, names: frozenset[str]) -> bool:
+    return tool.name in names or function_name(tool.name, tool.namespace) in names

@@ -21,6 +21,7 @@ from sanic_proxy.translation.conversation import (
 )
 from sanic_proxy.translation.gemini import media, thoughts
 from sanic_proxy.translation.gemini.fields import Fields
+from sanic_proxy.translation.gemini.open_calls import OpenCalls
 from sanic_proxy.translation.gemini.values import API
 from sanic_proxy.translation.messages.values import arguments_of, json_text
 from sanic_proxy.translation.responses.checked import wrong
@@ -37,7 +38,7 @@ class ContentReader:
     __slots__ = ("_calls", "_unnamed")
 
     def __init__(self) -> None:
-        self._calls: list[ToolCall] = []  # without a result
+        self._calls = OpenCalls()
         self._unnamed = 0
 
     def turns(self, content: Fields) -> list[Turn]:
@@ -100,16 +101,13 @@ class ContentReader:
             self._unnamed += 1
             id_ = f"unnamed_{self._unnamed}"
         call = ToolCall(id_, fields.text("name"), arguments_of(fields.json_object("args") or {}))
-        self._calls.append(call)
+        self._calls.add(call)
         return call
 
     def _result(self, fields: Fields) -> ToolResult:
         name, id_ = fields.text("name"), fields.optional_text("id")
-        known = [call for call in self._calls if call.id == id_]
-        known = known or [call for call in self._calls if call.name == name]
-        if known:
-            self._calls.remove(known[0])
-            id_ = known[0].id
+        if (call := self._calls.take(id_, name)) is not None:
+            id_ = call.id
         elif not id_:
             self._unnamed += 1
             id_ = f"unnamed_{self._unnamed}"

@@ -83,6 +83,8 @@ class _Writer:
         self._contents: list[Json] = []
         self._names: dict[str, str] = {}  # of calls, by their ids
         self._results: defaultdict[str, deque[ToolResult]] = defaultdict(deque)
+        # By `id()`: results with the same content are equal. The conversation keeps them all.
+        self._unwritten: set[int] = set()
 
     def written(self) -> WrittenRequest:
         fields: Json = {}
@@ -124,14 +126,12 @@ class _Writer:
         if names and mode == "auto":
             calling["mode"] = "VALIDATED"  # the only other mode that can be limited to some tools
         if names:
-            calling["allowedFunctionNames"] = [self._name_of(name) for name in names]
+            # Of tools with the same name in several namespaces, the first.
+            functions = {
+                tool.name: function_name(tool.name, tool.namespace) for tool in reversed(self._asked.tools)
+            }
+            calling["allowedFunctionNames"] = [functions.get(name, name) for name in names]
         return calling
-
-    def _name_of(self, name: str) -> str:
-        for tool in self._asked.tools:
-            if tool.name == name:
-                return function_name(tool.name, tool.namespace)
-        return name
 
     # Contents
 
@@ -140,6 +140,7 @@ class _Writer:
             for part in turn.parts:
                 if isinstance(part, ToolResult):
                     self._results[part.call_id].append(part)
+                    self._unwritten.add(id(part))
         system: list[Json] = []
         model: list[Turn] = []
         for turn in self._asked.turns:
@@ -203,9 +204,8 @@ class _Writer:
 
     def _orphan(self, result: ToolResult) -> Iterator[Json]:
         """A result that belongs to no call before it: a text of the user's."""
-        results = self._results[result.call_id]
-        if any(other is result for other in results):
-            results.remove(result)
+        if id(result) in self._unwritten:
+            self._unwritten.remove(id(result))
             self._drop("messages.tool_result.call_id")
             yield {"text": f"Result of the tool call `{result.call_id}`:"}
             yield from self._user_parts(result.content)
@@ -250,11 +250,20 @@ class _Writer:
                 self._drop_part(part)
                 return None
 
+    def _next_result(self, call: ToolCall) -> ToolResult:
+        """The first result of a call's id that is not written yet; an empty one if there is none."""
+        results = self._results[call.id]
+        while results:
+            result = results.popleft()
+            if id(result) in self._unwritten:
+                self._unwritten.remove(id(result))
+                return result
+        return ToolResult(call.id)
+
     def _results_of(self, calls: list[ToolCall]) -> Iterator[Json]:
         others: list[Json] = []
         for call in calls:
-            queue = self._results[call.id]
-            result = queue.popleft() if queue else ToolResult(call.id)
+            result = self._next_result(call)
             written = list(self._user_parts(result.content))
             text = "\n\n".join(part["text"] for part in written if part.keys() == {"text"})
             files = [part for part in written if part.keys() != {"text"}]

@@ -74,7 +74,7 @@ class MessageAccumulator(Collector):
     def _add_delta(self, index: int, block: Json, delta: Json) -> None:
         match delta:
             case {"type": "citations_delta", "citation": citation}:
-                block["citations"] = [*(block.get("citations") or ()), citation]
+                self._add_value(index, block, "citations", [citation])
             case {"type": "signature_delta", "signature": signature}:
                 block["signature"] = signature
             case _:
@@ -87,7 +87,7 @@ class MessageAccumulator(Collector):
         if isinstance(value, str) and isinstance(block.get(name, ""), str):
             self._texts.setdefault(index, {}).setdefault(name, []).append(value)
         elif isinstance(value, list) and isinstance(old := block.get(name), list):
-            block[name] = old + value
+            old.extend(value)  # the lists come from frames that were parsed here
         else:
             block[name] = value
 

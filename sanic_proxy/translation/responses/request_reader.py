@@ -103,7 +103,7 @@ def read_request(fields: JsonMapping) -> Conversation:
         raise InvalidRequest("The parameter `input` is missing or empty", param="input")
     conversation = Conversation(
         model=request.text("model"),
-        turns=items.turns,
+        turns=items.all_turns(),
         is_streaming=request.flag("stream") is True,
         tools=list(items.tools.by_key.values()),
         tool_choice=items.tools.choice(request),
@@ -204,15 +204,26 @@ def _read_input(request: Checked, items: _Items) -> None:
 class _Items:
     """The turns of an input's items, and the tools that they declare."""
 
-    __slots__ = ("_has_message", "_turns_of_calls", "dropped", "tools", "turns")
+    __slots__ = ("_calling_turns", "_has_message", "_late_results", "dropped", "tools", "turns")
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
         self.tools = Tools()
         self.dropped: Json = {}
-        self._turns_of_calls: dict[str, Turn] = {}
+        self._calling_turns: dict[str, int] = {}  # ids of calls -> positions in `turns`
+        # Results that came when other turns stood behind their calls' turn already: by its position.
+        self._late_results: dict[int, Turn] = {}
         # Whether the last turn, if it is the model's, has text from a message.
         self._has_message = False
+
+    def all_turns(self) -> list[Turn]:
+        """The turns, with late results behind the turns of their calls."""
+        placed: list[Turn] = []
+        for at, turn in enumerate(self.turns):
+            placed.append(turn)
+            if (results := self._late_results.get(at)) is not None:
+                placed.append(results)
+        return placed
 
     def read(self, item: Checked) -> None:
         """Add one item."""
@@ -272,22 +283,20 @@ class _Items:
         return self.turns[-1]
 
     def _add_call(self, call: ToolCall) -> None:
-        turn = self._of_model()
-        turn.parts.append(call)
-        self._turns_of_calls[call.id] = turn
+        self._of_model().parts.append(call)
+        self._calling_turns[call.id] = len(self.turns) - 1
 
     def _add_result(self, result: ToolResult) -> None:
         """Add a result behind its call; at the end, if the call is not part of the input."""
-        caller = self._turns_of_calls.get(result.call_id)
-        at = len(self.turns)
-        if caller is not None:
-            # By identity: turns with the same content are equal.
-            at = next(at for at, turn in enumerate(self.turns, 1) if turn is caller)
-        elif self.turns and self.turns[-1].role == "tool":
-            at -= 1
-        if at == len(self.turns) or self.turns[at].role != "tool":
-            self.turns.insert(at, Turn("tool", []))
-        self.turns[at].parts.append(result)
+        at = self._calling_turns.get(result.call_id)
+        if at is None:
+            has_results = bool(self.turns) and self.turns[-1].role == "tool"
+            at = len(self.turns) - (2 if has_results else 1)
+        if at + 1 == len(self.turns):
+            self.turns.append(Turn("tool", []))
+        behind = self.turns[at + 1]
+        turn = behind if behind.role == "tool" else self._late_results.setdefault(at, Turn("tool", []))
+        turn.parts.append(result)
 
     def _read_found_tools(self, item: Checked) -> None:
         """The output of a tool search: the tools in it can be called from now on."""
