@@ -8,7 +8,6 @@ type of a value that is relied on is an error. Also read are fields that other s
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +34,7 @@ from sanic_proxy.translation.conversation import (
     ToolResult,
     Turn,
 )
+from sanic_proxy.translation.media_types import media_type_of
 
 _READ = frozenset(
     [
@@ -425,6 +425,6 @@ def _document(file: Fields, cache_control: Json | None) -> Document:
         return Document(file_id=file_id, name=name, cache_control=cache_control)
     data = file.required_text("file_data")
     if not data.startswith(("data:", "https:", "http:")):
-        media_type = mimetypes.guess_type(name or "")[0] or "application/pdf"
+        media_type = media_type_of(name or "") or "application/pdf"
         data = f"data:{media_type};base64,{data}"
     return Document(url=data, name=name, cache_control=cache_control)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from sanic_proxy.json_types import Json
 from sanic_proxy.translation.conversation import Audio, Document, Image, Part, Text
+from sanic_proxy.translation.media_types import media_type_of
 
 _AUDIO_FORMATS = {
     "audio/wav": "wav",
@@ -41,16 +41,26 @@ def _decoded(data: str) -> str | None:
 
 
 def of_file(uri: str, media_type: str, name: str | None = None) -> Part | None:
-    """The part of `fileData`; None for a file that only Google can read."""
-    parts = urlsplit(uri) if uri[:8].lower().startswith(("https://", "http://")) else None
+    """The part of `fileData`; None for a file that only Google can read, and for a malformed URL."""
+    parts = _web_url(uri)
     if parts is None or parts.hostname in _GOOGLES_HOSTS:
         return None
-    kind = media_type or mimetypes.guess_type(parts.path)[0] or ""
+    kind = media_type or media_type_of(parts.path) or ""
     return Image(url=uri) if kind.startswith("image/") else Document(url=uri, name=name)
 
 
+def _web_url(url: str) -> SplitResult | None:
+    """The parts of a URL of HTTP; None for another scheme, and for a malformed URL."""
+    if not url[:8].lower().startswith(("https://", "http://")):
+        return None
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
 def written(part: Image | Document | Audio) -> Json | None:
-    """The part for a provider; None for a file of another account, or a URL of another scheme."""
+    """The part for a provider; None for a file of another account, and for an unusable URL."""
     if isinstance(part, Audio):
         return {"inlineData": {"mimeType": f"audio/{part.format}", "data": part.data}}
     if isinstance(part, Document) and part.text:
@@ -63,8 +73,7 @@ def written(part: Image | Document | Audio) -> Json | None:
         if "base64" not in attributes:
             data = base64.b64encode(unquote_to_bytes(data)).decode()
         return {"inlineData": {"mimeType": media_type or "text/plain", "data": data}}
-    if not url[:8].lower().startswith(("https://", "http://")):
+    if (parts := _web_url(url)) is None:
         return None
-    guessed = mimetypes.guess_type(urlsplit(url).path)[0]
     fallback = "image/jpeg" if isinstance(part, Image) else "application/pdf"
-    return {"fileData": {"mimeType": guessed or fallback, "fileUri": url}}
+    return {"fileData": {"mimeType": media_type_of(parts.path) or fallback, "fileUri": url}}

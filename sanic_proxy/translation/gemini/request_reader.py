@@ -17,7 +17,7 @@ else is an open list: it goes to `extras` or `Other`, and never fails.
 from __future__ import annotations
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.json_types import JsonMapping
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.translation.conversation import (
     Conversation,
     OutputFormat,
@@ -101,12 +101,20 @@ def _read_tools(request: Fields, conversation: Conversation) -> None:
 
 
 def _tool(declaration: Fields) -> Tool:
-    schema = declaration.json_object("parametersJsonSchema") or declaration.json_object("parameters")
     return Tool(
         name=declaration.text("name"),
         description=declaration.optional_text("description"),
-        parameters=None if schema is None else json_schema(schema),
+        parameters=_schema(declaration, "parametersJsonSchema", "parameters"),
     )
+
+
+def _schema(fields: Fields, *names: str) -> Json | None:
+    """The schema in the first of these fields that has one that is not empty; else {} or None."""
+    schema: Json | None = None
+    for name in names:
+        if schema := fields.json_object(name):
+            return json_schema(schema, f"{fields.path}{name}")
+    return schema
 
 
 def _choice(calling: Fields) -> ToolChoice | None:
@@ -156,13 +164,9 @@ def _read_config(config: Fields, conversation: Conversation) -> None:
 
 def _read_output(config: Fields, conversation: Conversation) -> None:
     kind = config.optional_text("responseMimeType") or "text/plain"
-    schema = (
-        config.json_object("responseJsonSchema")
-        or config.json_object("_responseJsonSchema")
-        or config.json_object("responseSchema")
-    )
+    schema = _schema(config, "responseJsonSchema", "_responseJsonSchema", "responseSchema")
     if kind == "application/json" and schema:
-        conversation.output = OutputFormat("json_schema", schema=json_schema(schema))
+        conversation.output = OutputFormat("json_schema", schema=schema)
     elif kind == "application/json":
         conversation.output = OutputFormat("json_object")
     elif kind != "text/plain":

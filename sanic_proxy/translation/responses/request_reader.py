@@ -14,7 +14,6 @@ The items of the input become turns by these rules:
 
 from __future__ import annotations
 
-import mimetypes
 from collections.abc import Mapping
 
 from sanic_proxy.errors import InvalidRequest
@@ -37,6 +36,7 @@ from sanic_proxy.translation.conversation import (
     ToolResult,
     Turn,
 )
+from sanic_proxy.translation.media_types import media_type_of
 from sanic_proxy.translation.responses import compaction
 from sanic_proxy.translation.responses.checked import Checked, given, wrong
 from sanic_proxy.translation.responses.items import ENCRYPTED_REASONING, NATIVE, reasoning_parts
@@ -390,7 +390,7 @@ def _data_url(data: str, name: str | None) -> str:
     """A file's data as a data URL; some clients send bare base64."""
     if data.startswith("data:"):
         return data
-    media_type = (mimetypes.guess_type(name)[0] if name else None) or "application/pdf"
+    media_type = media_type_of(name or "") or "application/pdf"
     return f"data:{media_type};base64,{data}"
 
 

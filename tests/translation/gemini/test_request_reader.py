@@ -120,6 +120,12 @@ def test_files() -> None:
     assert [getattr(part, "type", None) for part in parts[6:]] == ["fileData", "executableCode"]
 
 
+@pytest.mark.parametrize("url", ["http://[", "https://[::1/a.png", "https://x.example//[/a.png"])
+def test_files_with_a_malformed_url(url: str) -> None:
+    (part,) = read(user({"fileData": {"fileUri": url, "mimeType": ""}})).turns[0].parts
+    assert getattr(part, "type", "") == "fileData" or part == Image(url=url)
+
+
 def test_signatures_of_other_providers_carry_their_reasoning() -> None:
     pieces = [Reasoning("hm", "sig", "acme"), Reasoning("", "data", "acme", is_redacted=True)]
     signature = signature_of(pieces) or ""
@@ -160,6 +166,36 @@ def test_schemas_get_the_types_of_json_schema(name: str) -> None:
             "required": ["type"],
         },
     )
+
+
+def nested(depth: int, leaf: dict[str, Any]) -> dict[str, Any]:
+    schema = leaf
+    for _ in range(depth):
+        schema = {"type": "OBJECT", "properties": {"a": schema}}
+    return schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [nested(900, {}), {"type": "STRING", "maxLength": "9" * 5000}, nested(3, {"maxLength": "9" * 19})],
+    ids=["depth", "digits", "digits-inside"],
+)
+def test_schemas_beyond_the_limits_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(tools=[{"functionDeclarations": [{"name": "f", "parameters": schema}]}])
+    assert caught.value.param == "tools.0.functionDeclarations.0.parameters"
+    with pytest.raises(InvalidRequest) as caught:
+        read(generationConfig={"responseMimeType": "application/json", "responseSchema": schema})
+    assert caught.value.param == "generationConfig.responseSchema"
+
+
+def test_schemas_within_the_limits() -> None:
+    schema = nested(50, {"maxLength": "9" * 18})
+    (tool,) = read(tools=[{"functionDeclarations": [{"name": "f", "parameters": schema}]}]).tools
+    inner: Any = tool.parameters
+    for _ in range(50):
+        inner = inner["properties"]["a"]
+    assert inner == {"maxLength": 10**18 - 1}
 
 
 @pytest.mark.parametrize(

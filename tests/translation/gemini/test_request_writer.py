@@ -36,6 +36,19 @@ def write(*turns: Turn, target: TargetTraits = TARGET, **fields: Any) -> Written
     return written
 
 
+@pytest.mark.parametrize("url", ["http://[", "https://[::1/a.png"])
+def test_files_with_a_malformed_url_are_dropped(url: str) -> None:
+    written = write(HELLO, Turn("user", [Image(url=url)]))
+    assert written.fields["contents"] == [{"role": "user", "parts": [{"text": "Hi"}]}]
+    assert written.dropped == ("messages.image",)
+
+
+def test_the_path_of_a_url_is_no_url() -> None:
+    url = "https://x.example//[/a.png"
+    (content,) = write(Turn("user", [Image(url=url)])).fields["contents"]
+    assert content["parts"] == [{"fileData": {"mimeType": "image/png", "fileUri": url}}]
+
+
 def test_turns() -> None:
     written = write(
         Turn("system", [Text("s")]),
