@@ -30,6 +30,10 @@ class StoreUnavailable(StoreError):
     """The disk is full, or the file is locked, damaged or out of reach. A later try may succeed."""
 
 
+class StoreFull(StoreError):
+    """There is no room for what was to be stored, and nothing that may be dropped for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Migration:
     """One step of the schema. Steps are applied in order, once, and never changed after a release."""
@@ -45,7 +49,8 @@ class StateStore(ABC):
     async def run(self, work: Work[T]) -> T:
         """Run `work` in one transaction, off the event loop, and return its result.
 
-        An exception of `work` rolls the transaction back and is raised here.
+        An exception of `work` rolls its changes back and is raised here; one of the database, or of a value
+        that it does not take, as StoreError.
         """
 
     @abstractmethod

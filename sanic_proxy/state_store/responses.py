@@ -9,6 +9,7 @@ Theory. A row is one response of one client; a client sees no row of another one
 - Of a response that a provider stores itself, the row says only where: the provider, and which of its keys.
 
 Rows are dropped when their time is over and, once the limit of bytes is reached, in the order of that time.
+Those of background responses that still run are never dropped; what then has no room is not stored.
 A deleted response that others continue is hidden, and dropped with the last of them or at its time.
 
 A background response belongs to the worker that runs it, named by a random text. The worker renews a lease
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sanic_proxy.openai import codec
-from sanic_proxy.state_store.base import Migration, StateStore
+from sanic_proxy.state_store.base import Migration, StateStore, StoreFull
 
 T = TypeVar("T")
 
@@ -81,6 +82,8 @@ LEASE_S = 10.0
 RENEW_S = 2.0
 # How many rows one write drops at most, so that a transaction stays short.
 _DROPPED_AT_ONCE = 256
+# A response may grow so much beyond all limits, so that it can always end with another status or an error.
+_UNCHECKED_GROWTH_BYTES = 4096
 # Renewed only when a tenth of their time is over.
 _RENEWED_SHARE = 0.1
 
@@ -154,7 +157,7 @@ class ResponseStore:
         return self._store
 
     async def add(self, response: NewResponse) -> None:
-        """Store `response`; it is committed when this returns. Raises ResponseTooLarge."""
+        """Store `response`; it is committed when this returns. Raises ResponseTooLarge or StoreFull."""
         if response.size_bytes > MAX_ITEM_BYTES:
             raise ResponseTooLarge
         await self._write(lambda connection, limits: _add(connection, response, limits))
@@ -187,7 +190,10 @@ class ResponseStore:
         return await self._store.run(lambda connection: _delete(connection, owner, id_))
 
     async def advance(self, owner: str, id_: str, status: str, body: bytes) -> bool:
-        """Give a response that is not finished another status; False if it is finished, or gone."""
+        """Give a response that is not finished another status; False if it is finished, or gone.
+
+        Raises ResponseTooLarge or StoreFull, and then the response stays as it is.
+        """
         return await self._write(
             lambda connection, limits: _advance(connection, (owner, id_), status, body, limits)
         )
@@ -255,16 +261,27 @@ def _refer(connection: sqlite3.Connection, values: Sequence[Any], limits: Limits
     )
 
 
+# The rows that may be dropped: not those of a response that a worker runs.
+_DROPPABLE = "NOT (status IN ('queued', 'in_progress') AND lease BETWEEN :now AND :now + :lease_s)"
+
+
 def _make_room(connection: sqlite3.Connection, limits: Limits, size_bytes: int) -> None:
+    """Drop rows until `size_bytes` more fit. Raises StoreFull."""
+    if size_bytes > limits.size_bytes:
+        raise StoreFull(f"{size_bytes} bytes are more than all stored responses may take")
+    clock = {"now": time.monotonic(), "lease_s": LEASE_S}
     connection.execute(
-        "DELETE FROM response WHERE seq IN "
-        "(SELECT seq FROM response WHERE expires_at < ? ORDER BY expires_at LIMIT ?)",
-        (time.time(), _DROPPED_AT_ONCE),
+        "DELETE FROM response WHERE seq IN (SELECT seq FROM response "  # noqa: S608 - constants
+        f"WHERE expires_at < :time AND {_DROPPABLE} ORDER BY expires_at LIMIT :count)",
+        {**clock, "time": time.time(), "count": _DROPPED_AT_ONCE},
     )
     while _total(connection) + size_bytes > limits.size_bytes:
-        oldest = connection.execute("SELECT seq FROM response ORDER BY expires_at LIMIT 1").fetchone()
+        oldest = connection.execute(
+            f"SELECT seq FROM response WHERE {_DROPPABLE} ORDER BY expires_at LIMIT 1",  # noqa: S608
+            clock,
+        ).fetchone()
         if oldest is None:
-            break
+            raise StoreFull("The stored responses are full of background responses that still run")
         connection.execute("DELETE FROM response WHERE seq = ?", oldest)
 
 
@@ -315,7 +332,19 @@ def _replace(connection: sqlite3.Connection, key: tuple[str, str], status: str, 
 def _advance(
     connection: sqlite3.Connection, key: tuple[str, str], status: str, body: bytes, limits: Limits
 ) -> bool:
-    _make_room(connection, limits, len(body))
+    row = connection.execute(
+        "SELECT size, length(body) FROM response JOIN response_content USING (seq) "
+        "WHERE owner = ? AND id = ? AND status IN ('queued', 'in_progress')",
+        key,
+    ).fetchone()
+    if row is None:
+        return False
+    size_bytes, body_bytes = row
+    growth = len(body) - body_bytes
+    if growth > _UNCHECKED_GROWTH_BYTES:
+        if size_bytes + growth > MAX_ITEM_BYTES:
+            raise ResponseTooLarge
+        _make_room(connection, limits, growth)
     return _replace(connection, key, status, body)
 
 

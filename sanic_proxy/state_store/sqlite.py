@@ -225,9 +225,19 @@ def _in_savepoint(connection: sqlite3.Connection, job: _Job) -> tuple[object, Ba
     except Exception as exc:  # noqa: BLE001 - raised where the job was submitted
         connection.execute("ROLLBACK TO job")
         connection.execute("RELEASE job")
-        return None, exc
+        return None, _as_store_error(exc)
     connection.execute("RELEASE job")
     return result, None
+
+
+def _as_store_error(error: Exception) -> Exception:
+    """StoreError for what the database or the conversion of a value (a lone surrogate) raises."""
+    if not isinstance(error, sqlite3.Error | ValueError | OverflowError):
+        return error
+    reason = error if isinstance(error, sqlite3.Error) else type(error).__name__  # never with the value
+    found = StoreError(f"The state store has refused an operation: {reason}")
+    found.__cause__ = error
+    return found
 
 
 def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:

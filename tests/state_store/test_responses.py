@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.state_store import responses
+from sanic_proxy.state_store.base import StoreFull
 from sanic_proxy.state_store.responses import (
     ConversationTooLarge,
     NewResponse,
@@ -210,3 +211,57 @@ def test_a_renewed_lease_lasts(tmp_path: Path) -> None:
         assert (found.status, found.body) == ("completed", b'{"status":"completed"}')
 
     with_store(tmp_path, use)
+
+
+def test_responses_that_run_are_not_dropped_for_others(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1, owner="a", status="queued", worker=store.worker))
+        for number in range(2, 12):
+            await store.add(made(number, owner="b", input=b'["%b"]' % (b"x" * 1000)))
+        assert await store.find("a", "r1") is not None
+        assert await store.find("b", "r2") is None
+        with pytest.raises(StoreFull):
+            await store.add(made(12, owner="b", input=b'["%b"]' % (b"x" * 8500)))
+        with pytest.raises(StoreFull):
+            await store.advance("a", "r1", "completed", b" " * 10_000)
+        assert await store.find("b", "r11") is not None, "a response that does not fit has dropped others"
+        assert await store.advance("a", "r1", "failed", b'{"status":"failed"}')
+
+    with_store(tmp_path, use, size_bytes=9000)
+
+
+def test_an_abandoned_response_makes_room(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1, status="queued", worker=store.worker))
+        await store.store.run(lambda connection: connection.execute("UPDATE response SET lease = 1"))
+        await store.add(made(2, input=b'["%b"]' % (b"x" * 8000)))
+        assert await store.find("", "r1") is None
+
+    with_store(tmp_path, use, size_bytes=9000)
+
+
+def test_a_full_store_does_not_keep_a_response_from_ending(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        for number in (1, 2):
+            await store.add(
+                made(number, status="queued", worker=store.worker, input=b'["%b"]' % (b"x" * 3800))
+            )
+        error = json.dumps({"status": "failed", "error": {"message": "x" * 1000}}).encode()
+        assert await store.advance("", "r1", "failed", error)
+        assert await store.find("", "r2") is not None
+
+    with_store(tmp_path, use, size_bytes=9000)
+
+
+def test_a_result_that_is_too_large_drops_nothing(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        await store.add(made(1, status="in_progress", worker=store.worker))
+        await store.add(made(2))
+        with pytest.raises(ResponseTooLarge):
+            await store.advance("", "r1", "completed", b" " * responses.MAX_ITEM_BYTES)
+        assert await store.find("", "r2") is not None
+        found = await store.find("", "r1")
+        assert found is not None
+        assert found.status == "in_progress"
+
+    with_store(tmp_path, use, size_bytes=responses.MAX_ITEM_BYTES)

@@ -80,6 +80,19 @@ def test_a_transaction_returns_its_result_and_an_error_rolls_it_back(tmp_path: P
     assert with_store(tmp_path, use) == ["kept"]
 
 
+def test_what_the_database_refuses_is_an_error_of_the_store(tmp_path: Path) -> None:
+    async def use(store: SQLiteStore) -> list[str]:
+        await store.run(add("kept"))
+        for refused in ("kept", "lone \ud83d surrogate"):
+            with pytest.raises(StoreError):
+                await store.run(add(refused))
+        with pytest.raises(StoreError):
+            await store.run(lambda connection: connection.execute("SELECT ?", (2**70,)))
+        return await store.run(notes)
+
+    assert with_store(tmp_path, use) == ["kept"]
+
+
 def test_batched_writes_are_in_order_and_one_that_fails_takes_no_other_with_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
