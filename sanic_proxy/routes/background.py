@@ -7,7 +7,9 @@ all workers see its state in the store.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 
 from sanic_proxy import errors
@@ -25,8 +27,11 @@ from sanic_proxy.routing import attempts
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.state import AppState
 from sanic_proxy.state_store.background import BackgroundTask
-from sanic_proxy.state_store.responses import ResponseStore, ResponseTooLarge
-from sanic_proxy.translation.responses.stored import queued
+from sanic_proxy.state_store.base import StoreError
+from sanic_proxy.state_store.responses import MAX_ITEM_BYTES, ResponseStore, ResponseTooLarge
+from sanic_proxy.translation.responses.stored import queued, without_lone_surrogates
+
+logger = logging.getLogger(__name__)
 
 JSON_LINES = header_lines([("content-type", "application/json")])
 
@@ -97,7 +102,7 @@ class _Run:
         error: ProxyError | None = errors.ProxyError("The proxy failed; its log has the details")
         try:
             await self._advance("in_progress", {**self._response, "status": "in_progress"})
-            body = await self._whole()
+            body = without_lone_surrogates(await self._whole())
             await self._advance(str(codec.loads_tolerant(body).get("status")), body)
             record.status, record.ended = 200, "complete"
             error = None
@@ -108,11 +113,18 @@ class _Run:
             record.status, record.ended = 499, "cancelled"
             raise
         finally:
-            if error is not None:
-                record.status, record.ended = error.status, error.code or error.type
-                failure = error_of(error.redacted(self._state.secrets))
-                await self._advance("failed", {**self._response, "status": "failed", "error": failure})
-            record.finish(self._state.observers)
+            try:
+                if error is not None:
+                    record.status, record.ended = error.status, error.code or error.type
+                    await self._fail(error)
+            finally:
+                record.finish(self._state.observers)
+
+    async def _fail(self, error: ProxyError) -> None:
+        """Store that the response has failed, if the store can."""
+        failure = error_of(error.redacted(self._state.secrets))
+        with suppress(ProxyError):  # has been logged
+            await self._advance("failed", {**self._response, "status": "failed", "error": failure})
 
     async def _whole(self) -> bytes:
         limit_s = self._state.settings.background_timeout_s
@@ -123,5 +135,15 @@ class _Run:
             raise errors.UpstreamTimeout(f"The response was not complete within {limit_s:g} s") from None
 
     async def _advance(self, status: str, response: JsonMapping | bytes) -> None:
+        """Store another status of the response. Raises StoreFailed, or ProxyError if it is too large."""
         body = response if isinstance(response, bytes) else codec.dumps(response)
-        await self._store.advance(self._keeper.owner, self._keeper.id, status, body)
+        try:
+            await self._store.advance(self._keeper.owner, self._keeper.id, status, body)
+        except ResponseTooLarge:
+            raise errors.ProxyError(
+                f"The response and its input are larger than {MAX_ITEM_BYTES // 2**20} MiB: "
+                "such a response cannot be made in the background"
+            ) from None
+        except StoreError as exc:
+            logger.error("a background response could not be stored: %s", exc)  # noqa: TRY400 - no bug of ours
+            raise errors.StoreFailed("The response could not be stored") from None

@@ -40,7 +40,7 @@ from sanic_proxy.state_store.responses import (
     ResponseTooLarge,
 )
 from sanic_proxy.streams import sse
-from sanic_proxy.translation.responses.stored import as_items, continued, portable
+from sanic_proxy.translation.responses.stored import as_items, continued, portable, without_lone_surrogates
 
 logger = logging.getLogger(__name__)
 
@@ -174,7 +174,8 @@ class ResponseKeeper(Keeper):
         previous = self._previous
         status = str(response.get("status"))
         link = previous.id if previous is not None and previous.is_stored else ""
-        return NewResponse(self.owner, id_, status, codec.dumps(response), self._input_items(), link)
+        body = without_lone_surrogates(codec.dumps(response))
+        return NewResponse(self.owner, id_, status, body, self._input_items(), link)
 
     def _input_items(self) -> bytes:
         """The items that are stored as the input of this response, as JSON."""
@@ -198,8 +199,8 @@ class ResponseKeeper(Keeper):
         if self.is_native:
             output = portable(output)
         before = [] if previous is None else previous.items or []
-        own = (codec.dumps(as_items(self._given))[1:-1], codec.dumps(output)[1:-1])
-        items = [*before, *filter(None, own)]
+        own = (codec.dumps(as_items(self._given)), without_lone_surrogates(codec.dumps(output)))
+        items = [*before, *(piece[1:-1] for piece in own if piece != b"[]")]
         if sum(map(len, items)) > max_bytes:
             return None
         return Previous(str(response.get("id")), items, is_stored=False)
@@ -226,6 +227,12 @@ async def prepared(
         raise InvalidRequest(
             "The parameter `previous_response_id` must be a string", param="previous_response_id"
         )
+    if fields.get("conversation") is not None and state.keys.has_many:
+        raise InvalidRequest(
+            "The parameter `conversation` is not available here, as it could name another client's: send the "
+            "whole conversation as `input`",
+            param="conversation",
+        )
     store = state.responses if wants_store is not False else None
     previous = None
     if id_:
@@ -242,6 +249,8 @@ async def _previous(state: AppState, owner: str, id_: str) -> Previous:
     """What the id of a previous response stands for."""
     store = state.responses
     if store is None:
+        if state.keys.has_many:
+            raise not_found(id_, is_off=True)
         return Previous(id_)
     stored = await reading(store.find(owner, id_))
     if stored is None:

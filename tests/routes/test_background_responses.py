@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
+import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +18,7 @@ from tests.support.load import wait_until
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.responses import judge_response
 from tests.support.stored_responses import client_of, echo, settings_for
-from tests.support.upstream import Exchange, Upstream
+from tests.support.upstream import Exchange, Upstream, completion
 
 UNFINISHED = {"queued", "in_progress"}
 LOST_S = 60.0  # a lease is over much sooner
@@ -24,7 +27,8 @@ LOST_S = 60.0  # a lease is over much sooner
 class Slow:
     """A chat that is answered when `go_on` has been set; `left` counts the requests that were given up."""
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
         self.asked = self.left = 0
         self.is_going_on = False
 
@@ -44,7 +48,7 @@ class Slow:
 
 @pytest.fixture
 def slow(upstream: Upstream) -> Slow:
-    script = Slow()
+    script = Slow(upstream)
     upstream.on("slow", script)
     upstream.on("g", echo)
     return script
@@ -211,3 +215,41 @@ def test_a_provider_that_speaks_responses_runs_them_itself(front: Proxy, upstrea
     assert upstream.requests[-1].json["background"] is True
     assert front.request("GET", "/v1/responses/resp_b").body == queued
     assert front.request("POST", "/v1/responses/resp_b/cancel").body == queued
+
+
+@pytest.mark.row(81)
+def test_a_result_that_is_too_large_fails_and_drops_no_other_response(front: Proxy, slow: Slow) -> None:
+    async def large(exchange: Exchange) -> None:
+        await exchange.answer(completion("x" * (17 * 2**20)))
+
+    kept = finished(front, begin(front, "groq/g"))
+    slow.upstream.on("large", large)
+    response = finished(front, begin(front, "groq/large"))
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert "16 MiB" in response["error"]["message"]
+    assert found(front, kept["id"]) == kept
+
+
+@pytest.mark.row(72)
+def test_a_store_that_fails_does_not_hide_the_end_of_a_response(
+    upstream: Upstream, slow: Slow, tmp_path: Any
+) -> None:
+    disk = {"SANIC_PROXY_RESPONSE_STORE": "sqlite", "SANIC_PROXY_STATE_DIR": str(tmp_path)}
+    with running_proxy(settings_for(upstream, SANIC_PROXY_BACKGROUND_RESPONSES="1", **disk)) as proxy:
+        begin(proxy)
+        wait_until(lambda: slow.asked == 1, LOST_S)
+        with contextlib.closing(sqlite3.connect(tmp_path / "responses.sqlite")) as database:
+            database.execute("DROP TABLE response_content")
+            database.commit()
+        slow.is_going_on = True
+        proxy.wait_for_log("method=BACKGROUND")
+        proxy.wait_for_log("a background response could not be stored")
+        assert "Traceback" not in proxy.log
+
+
+def test_a_result_with_a_lone_surrogate_can_be_continued(front: Proxy, slow: Slow) -> None:
+    slow.upstream.on("cut", lambda exchange: exchange.answer(json.dumps(completion("Hi \ud83d")).encode()))
+    response = finished(front, begin(front, "groq/cut"))
+    assert response["output"][0]["content"][0]["text"] == "Hi \ufffd"
+    body = {"model": "groq/g", "input": "x", "previous_response_id": response["id"]}
+    assert front.request("POST", "/v1/responses", body).status == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.responses import events_of, judge_response, judge_stream
 from tests.support.stored_responses import client_of, echo, settings_for
-from tests.support.upstream import Exchange, Upstream
+from tests.support.upstream import Exchange, Upstream, completion, text_stream
 
 TRIES = 12  # connections enough for the kernel to have given some to each worker
 PREVIOUS = "previous_response_id"
@@ -335,3 +336,50 @@ def test_a_store_that_fails_costs_no_answer(upstream: Upstream) -> None:
             assert stream["store"] is False
             lost = proxy.request("GET", f"/v1/responses/{made['id']}")
             assert (lost.status, lost.json["error"]["code"]) == (503, "store_unavailable")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_with_a_lone_surrogate_can_be_continued(
+    front: Proxy, client: OpenAI, upstream: Upstream, *, stream: bool
+) -> None:
+    async def cut(exchange: Exchange) -> None:
+        if stream:
+            await exchange.stream(
+                [frame.replace(b"CUT", b"\\ud83d") for frame in text_stream("Hi ", "CUT", "\\ud83d")]
+            )
+        else:
+            await exchange.answer(json.dumps(completion("Hi \ud83d\\ud83d")).encode())
+
+    upstream.on("cut", cut)
+    body = {"model": "groq/cut", "input": "Hi", "stream": stream}
+    reply = front.request("POST", "/v1/responses", body)
+    assert reply.status == 200
+    made = events_of(reply.body.replace(b": ping\n", b""))[-1]["response"] if stream else reply.json
+    assert made["store"] is True
+    followed = create(front, input_="x", **{PREVIOUS: made["id"]})
+    assert text_of(followed) == "Hi|Hi \ufffd\\ud83d|x"
+    assert text_of(front.request("GET", f"/v1/responses/{made['id']}").json) == "Hi \ufffd\\ud83d"
+
+
+def test_a_native_answer_whose_id_the_store_refuses_is_passed_on(front: Proxy, upstream: Upstream) -> None:
+    answer = b'{"id":"resp_\\ud83d","object":"response","status":"completed","output":[]}'
+    upstream.on("m", lambda exchange: exchange.answer(answer))
+    reply = front.request("POST", "/v1/responses", {"model": "openai/m", "input": "Hi"})
+    assert (reply.status, reply.body) == (200, answer)
+
+
+@pytest.mark.parametrize("store", ["off", "memory"])
+@pytest.mark.parametrize(
+    "fields", [{PREVIOUS: "resp_1"}, {"conversation": "conv_1"}, {"conversation": {"id": "conv_1"}}]
+)
+def test_several_clients_cannot_continue_what_may_be_anothers(
+    upstream: Upstream, store: str, fields: dict[str, Any]
+) -> None:
+    upstream.on("m", lambda exchange: exchange.answer(native_response("resp_2")))
+    keys = {"SANIC_PROXY_API_KEYS": "key-of-a-0123,key-of-b-0123", "SANIC_PROXY_RESPONSE_STORE": store}
+    with proxy_at(upstream, **keys) as proxy:
+        body = {"model": "openai/m", "input": "x", **fields}
+        headers = {"authorization": "Bearer key-of-a-0123"}
+        refused = proxy.request("POST", "/v1/responses", body, headers=headers)
+        assert (refused.status, refused.json["error"]["param"]) == (400, *fields)
+        assert not upstream.requests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ _PREFIXES = {
     "custom_tool_call_output": "ctco",
     "compaction": "cmp",
 }
+# A pair of surrogates, a lone one (group 1), or any other escape.
+_ESCAPE = re.compile(rb"\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f]..)|\\.")
 _ROLES = frozenset({"user", "system", "developer"})
 
 
@@ -41,6 +44,16 @@ def continued(fields: JsonMapping, before: Sequence[bytes]) -> bytes:
     rest = {name: value for name, value in fields.items() if name not in {"input", "previous_response_id"}}
     own = codec.dumps(as_items(fields.get("input")))[1:-1]
     return codec.dumps(rest)[:-1] + b',"input":[' + b",".join([*before, own] if own else before) + b"]}"
+
+
+def without_lone_surrogates(body: bytes) -> bytes:
+    """JSON of `codec.dumps` with U+FFFD for each lone surrogate, of a text that was cut within an emoji.
+
+    A stored answer becomes part of a request, and requests are parsed strictly.
+    """
+    if b"\\ud" not in body:
+        return body
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], body)
 
 
 def portable(output: Sequence[Any]) -> list[Any]:
