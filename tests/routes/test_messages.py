@@ -314,6 +314,22 @@ def test_deep_nesting_is_translated_or_rejected(
     assert reply.json["type"] in {"message", "error"}
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_large_conversation_is_translated(front: Proxy, upstream: Upstream, *, streaming: bool) -> None:
+    async def script(exchange: Exchange) -> None:
+        if streaming:
+            await exchange.stream(text_stream("Hello"))
+        else:
+            await exchange.answer(completion("Hello"))
+
+    upstream.on("g", script)
+    turns = [{"role": role, "content": "a"} for _ in range(8000) for role in ("user", "assistant")]
+    reply = ask(front, "groq/g", messages=[*turns, *TURNS], stream=streaming)
+    assert reply.status == 200
+    assert b"Hello" in reply.body
+    assert len(upstream.requests[-1].json["messages"]) == len(turns) + 1
+
+
 # Counting, probes and models
 
 
