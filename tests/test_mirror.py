@@ -38,6 +38,7 @@ SHOWN_BY = {
     "streams/messages_usage.py": "streams/test_messages_filter.py",
     "translation/conversation.py": "translation/test_collect.py",
     "translation/format.py": "dialects/test_base.py",
+    "translation/media_types.py": "translation/gemini/test_request_reader.py",
     "translation/tool_names.py": "translation/chat/test_request_writer.py",
     "translation/translate.py": "translation/chat/test_translate.py",
 }

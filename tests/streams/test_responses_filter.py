@@ -305,7 +305,8 @@ def test_the_pieces_make_no_difference(blocks: list[bytes], size: int) -> None:
     data = b"".join(blocks)
     whole, expected = fed(data)
     out, stream = fed(*(data[at : at + size] for at in range(0, len(data), size)))
-    assert out.replace(b"\n", b"") == whole.replace(b"\n", b"")
+    # Blank lines between frames mean nothing.
+    assert out.translate(None, b"\r\n") == whole.translate(None, b"\r\n")
     assert (stream.is_done, stream.has_content) == (expected.is_done, expected.has_content)
     assert type(stream.failure) is type(expected.failure)
 
