@@ -29,6 +29,11 @@ class Original:
     model_span: Span | None
     is_streaming: bool
 
+    @property
+    def is_small(self) -> bool:
+        """Whether a translation of it takes no longer than a turn of the event loop may."""
+        return len(self.body) <= codec.SMALL_BYTES
+
 
 def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) -> Translation | None:
     """Make `request` one to `target`. Returns the translator of its answer; None if none is needed.

@@ -19,10 +19,9 @@ from dataclasses import replace
 from sanic_proxy.config.saving import HoldBack
 from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamUnavailable
 from sanic_proxy.openai import model_rewrite
-from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAnswer
 from sanic_proxy.routing.adaption import Original, aim
-from sanic_proxy.routing.opening import begun
+from sanic_proxy.routing.opening import aimed, begun
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.resuming import Resumer
 from sanic_proxy.routing.retry_loop import CallerDeadline, before, caller_deadline, first_good
@@ -53,10 +52,9 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
         request.total_at = min(request.total_at, caller.at)
 
     async def ask(target: Target[ChatProvider]) -> WholeAnswer:
-        if len(original.body) <= SMALL_BYTES:
-            translation = aim(request, target, original)
-        else:
-            translation = await _aimed_apart(request, target, original)
+        translation = (
+            aim(request, target, original) if original.is_small else await aimed(request, target, original)
+        )
         provider = target.provider
         if translation is not None:
             return await _translated(provider, request, translation)
@@ -69,19 +67,6 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
             answer.source.close()
 
     return first_good(RetryState(targets, limits, request.record), request, ask, caller)
-
-
-async def _aimed_apart(
-    request: ChatRequest, target: Target[ChatProvider], original: Original
-) -> Translation | None:
-    """As `aim`, in a thread where a large request is translated.
-
-    That is Python code and may take a second: in a thread, the interpreter switches to the event loop every
-    few milliseconds. Nothing else touches `request` meanwhile.
-    """
-    if request.dialect.name in target.provider.dialects:
-        return aim(request, target, original)
-    return await asyncio.to_thread(aim, request, target, original)
 
 
 async def _translated(provider: ChatProvider, request: ChatRequest, translation: Translation) -> WholeAnswer:
@@ -121,10 +106,9 @@ async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> St
     resumer = None if on_cut == "error" else Resumer(on_cut, retry_state, request, original)
 
     async def ask(target: Target[ChatProvider]) -> Stream:
-        if len(original.body) <= SMALL_BYTES:
-            translation = aim(request, target, original)
-        else:
-            translation = await _aimed_apart(request, target, original)
+        translation = (
+            aim(request, target, original) if original.is_small else await aimed(request, target, original)
+        )
         joined = resumer.saved if resumer is not None and resumer.may_save() else None
         opening = begun(target, request, translation, joined, request.dialect.framing())
         stream = await before(opening, content_s=retry_state.first_content_s, caller=caller)

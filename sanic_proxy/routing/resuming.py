@@ -13,9 +13,9 @@ from sanic_proxy.config.saving import OnCut, continuation
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import InvalidRequest, ProxyError, UpstreamRefusedRequest
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
-from sanic_proxy.routing.adaption import Original, aim, replace_fields
+from sanic_proxy.routing.adaption import Original, replace_fields
 from sanic_proxy.routing.continuation import continuing, may_be_saved
-from sanic_proxy.routing.opening import begun
+from sanic_proxy.routing.opening import aimed, begun
 from sanic_proxy.routing.policy import special_cause
 from sanic_proxy.routing.retry_loop import before, first_good, is_time_left, pause
 from sanic_proxy.routing.targets import RetryState, Target
@@ -70,7 +70,7 @@ class Resumer:
 
     async def _ask(self, target: Target[ChatProvider], sent: SentText) -> Stream:
         if self._may_continue(target):
-            aim(self._request, target, self._original)
+            await aimed(self._request, target, self._original)
             if self._is_continued(target, sent):
                 limit_s = self._retry_state.first_content_s
                 try:
@@ -102,7 +102,7 @@ class Resumer:
         request = self._request
         translation = None
         if not continues:
-            translation = aim(request, target, self._original)
+            translation = await aimed(request, target, self._original)
         if not self._is_chat and request.wire is not CHAT:
             raise InvalidRequest("The next target speaks another API than the one whose stream broke off")
 
