@@ -82,8 +82,7 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
 
 def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = None) -> Client:
     """The client whose key the request presents, in its headers or `in_query`. Raises Unauthorized."""
-    bearer = _bearer_key(headers)
-    key = bearer or _presented_key(headers) or in_query
+    key = _presented_key(headers) or in_query
     if key is None:
         raise Unauthorized(
             "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key`, `api-key` or "
@@ -93,7 +92,7 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
     if client is None:
         raise Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
     # Only a header that holds the key itself: anyone may send one that stands beside a key elsewhere.
-    if bearer is not None:
+    if key == _bearer_key(headers):
         keys.remember(headers["authorization"], client)
     return client
 
@@ -164,9 +163,7 @@ def _check_site(headers: HeaderFields, path: str) -> None:
 
 
 def _bearer_key(headers: HeaderFields) -> str | None:
-    """The key in the `Authorization` header, if that stands there once and is a Bearer token."""
-    if "authorization" in headers.repeated:
-        return None
+    """The key in the `Authorization` header, if that is a Bearer token."""
     scheme, _, key = headers.get("authorization", "").strip().partition(" ")
     return key.strip() or None if scheme.lower() == "bearer" else None
 
@@ -174,9 +171,12 @@ def _bearer_key(headers: HeaderFields) -> str | None:
 def _presented_key(headers: HeaderFields) -> str | None:
     if "authorization" in headers.repeated:
         return None
-    if (key := _bearer_key(headers)) is not None:
-        return key
-    return headers.get("x-api-key") or headers.get("api-key") or headers.get("x-goog-api-key")
+    return (
+        _bearer_key(headers)
+        or headers.get("x-api-key")
+        or headers.get("api-key")
+        or headers.get("x-goog-api-key")
+    )
 
 
 def _key_in_query(path: str, url: bytes) -> str | None:
