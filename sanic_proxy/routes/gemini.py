@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy.dialects.gemini import GEMINI, GEMINI_ARRAY, model_path
-from sanic_proxy.errors import ModelNotFound, NotFound
+from sanic_proxy.errors import NotFound
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.gemini_models import model_info, page_of
@@ -16,6 +16,7 @@ from sanic_proxy.providers.base import Call
 from sanic_proxy.routes import chat, openapi
 from sanic_proxy.routes.counting import estimated, forwarded_for
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.routes.models import known_model
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.state import state_of
@@ -83,10 +84,7 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     wanted = unquote(model)
     if not wanted:
         return await list_models(request)
-    found = await state_of(request.app).models.one(wanted)
-    if found is None:
-        raise ModelNotFound(f"The model {wanted[:200]!r} does not exist", param="model")
-    return _json(model_info(found))
+    return _json(model_info(await known_model(request, wanted)))
 
 
 def _json(value: object) -> HTTPResponse:

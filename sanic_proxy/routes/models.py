@@ -9,6 +9,7 @@ from sanic import Blueprint, HTTPResponse
 from sanic_proxy.dialects.gemini import KEY_HEADER
 from sanic_proxy.dialects.messages import VERSION_HEADER
 from sanic_proxy.errors import ModelNotFound
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec, gemini_models
 from sanic_proxy.openai.anthropic_models import model_info, page_of
 from sanic_proxy.routes import openapi
@@ -38,12 +39,18 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     wanted = unquote(model)
     if not wanted:
         return await list_models(request)
-    found = await state_of(request.app).models.one(wanted)
-    if found is None:
-        raise ModelNotFound(f"The model {wanted[:200]!r} does not exist", param="model")
+    found = await known_model(request, wanted)
     if VERSION_HEADER in request.fields:
         return _json(model_info(found))
     return _json(gemini_models.model_info(found) if _is_googles(request) else found)
+
+
+async def known_model(request: ProxyRequest, name: str) -> Json:
+    """OpenAI's object of the model. Raises ModelNotFound."""
+    found = await state_of(request.app).models.one(name)
+    if found is None:
+        raise ModelNotFound(f"The model {name[:200]!r} does not exist", param="model")
+    return found
 
 
 def _is_googles(request: ProxyRequest) -> bool:

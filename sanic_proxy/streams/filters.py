@@ -91,6 +91,28 @@ class StreamFilter:
         return b""
 
 
+def last_frame(stream_filter: StreamFilter, splitter: sse.FrameSplitter) -> bytes:
+    """What passes of a frame whose blank line is missing, at the end of a connection.
+
+    Raises the failure of the filter; half a frame is a cut.
+    """
+    if not splitter.pending:
+        return b""
+    last = stream_filter.feed(b"\n\n")
+    if isinstance(stream_filter.failure, errors.UpstreamBadFrame):
+        raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
+    if stream_filter.failure is not None:
+        raise stream_filter.failure
+    return last
+
+
+def cut(*, has_begun: bool) -> errors.ProxyError:
+    """The error for a connection that ended before its stream was complete, or without a stream."""
+    if not has_begun:
+        return errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
+    return errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+
+
 class FilterChain(StreamFilter):
     """`first`, which knows when the stream is complete, and `then`, which translates what passes it.
 
@@ -233,12 +255,10 @@ class ChatStreamFilter(StreamFilter):
     @override
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
-        last = self._last_frame()
+        last = last_frame(self, self._splitter)
         if self.is_complete:
             return last if self.is_done else last + self._done_frame(sse.DONE)
-        if not self._begun and not self._has_frames:
-            raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
-        raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+        raise cut(has_begun=self._has_frames or bool(self._begun))
 
     @override
     def has_progress(self, frames: bytes) -> bool:
@@ -403,17 +423,6 @@ class ChatStreamFilter(StreamFilter):
                 is_changed |= self._reasoning.rename(index, delta, is_last=is_last)
         return sse.encode(codec.dumps(chunk)) if is_changed else frame.raw
 
-    def _last_frame(self) -> bytes:
-        """A frame whose blank line is missing. Half a frame, though, is a cut."""
-        if not self._splitter.pending:
-            return b""
-        last = self.feed(b"\n\n")
-        if isinstance(self.failure, errors.UpstreamBadFrame):
-            raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
-        if self.failure is not None:
-            raise self.failure
-        return last
-
 
 def _is_keep_alive(payload: bytes, event: bytes) -> bool:
     if event.lower() in _KEEP_ALIVES:
@@ -505,7 +514,7 @@ class SSEFilter(StreamFilter):
         if self.failure is not None:
             raise self.failure
         if not self._has_length and not _FINAL_EVENT.search(self._last):
-            raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+            raise cut(has_begun=True)
         return last if last.strip() else b""
 
     def _checked(self, frames: bytes) -> bytes:

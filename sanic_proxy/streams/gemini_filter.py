@@ -24,7 +24,7 @@ from sanic_proxy import errors
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
-from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.filters import StreamFilter, cut, last_frame
 from sanic_proxy.streams.gemini_usage import usage_of
 from sanic_proxy.upstream import answers, error_parser
 
@@ -90,8 +90,6 @@ class GeminiStreamFilter(StreamFilter):
             for frame in self._splitter.feed(data):
                 self._has_frames = True
                 good.append(self._judged(frame))
-        except errors.FrameTooLarge as exc:
-            self.failure = exc
         except errors.ProxyError as exc:
             self.failure = exc
         return b"".join(good)
@@ -99,15 +97,14 @@ class GeminiStreamFilter(StreamFilter):
     @override
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
-        last = self._last_frame()
+        self._is_ended = True
+        last = last_frame(self, self._splitter)
         if self.is_complete:
             if not self.has_content:
                 raise answers.empty_answer()
             self.is_done = True
             return last
-        if not self._has_frames and not self._begun:
-            raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
-        raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+        raise cut(has_begun=self._has_frames or bool(self._begun))
 
     @override
     def has_progress(self, frames: bytes) -> bool:
@@ -170,18 +167,6 @@ class GeminiStreamFilter(StreamFilter):
             )
         self.dropped_frames += 1
         return b""
-
-    def _last_frame(self) -> bytes:
-        """A frame whose blank line is missing. Half a frame, though, is a cut."""
-        if not self._splitter.pending:
-            return b""
-        self._is_ended = True
-        last = self.feed(b"\n\n")
-        if isinstance(self.failure, errors.UpstreamBadFrame):
-            raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
-        if self.failure is not None:
-            raise self.failure
-        return last
 
 
 def _has_content(part: Json) -> bool:

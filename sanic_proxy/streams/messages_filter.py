@@ -30,7 +30,7 @@ from sanic_proxy import errors
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
-from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.filters import StreamFilter, cut, last_frame
 from sanic_proxy.streams.messages_usage import merged, usage_of
 from sanic_proxy.upstream import answers, error_parser
 
@@ -102,15 +102,13 @@ class MessagesStreamFilter(StreamFilter):
     @override
     def end(self) -> bytes:
         """What is still to be sent when the connection has ended; raises if that is a cut."""
-        last = self._last_frame()
+        last = last_frame(self, self._splitter)
         if self.is_done:
             return last
         if self._is_stopped:
             self.is_done = True
             return last + MESSAGE_STOP
-        if not self._has_frames and not self._is_begun:
-            raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
-        raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+        raise cut(has_begun=self._has_frames or self._is_begun)
 
     @override
     def has_progress(self, frames: bytes) -> bool:
@@ -232,14 +230,3 @@ class MessagesStreamFilter(StreamFilter):
             raise errors.UpstreamBadFrame("A frame of the provider's stream is not an event of Messages")
         self.dropped_frames += 1
         return b""
-
-    def _last_frame(self) -> bytes:
-        """A frame whose blank line is missing. Half a frame, though, is a cut."""
-        if not self._splitter.pending:
-            return b""
-        last = self.feed(b"\n\n")
-        if isinstance(self.failure, errors.UpstreamBadFrame):
-            raise errors.UpstreamDisconnected("The provider's stream broke off inside a frame")
-        if self.failure is not None:
-            raise self.failure
-        return last

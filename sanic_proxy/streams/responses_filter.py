@@ -33,7 +33,7 @@ from sanic_proxy.openai.responses import (
     response_object,
 )
 from sanic_proxy.streams import sse
-from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.streams.filters import StreamFilter, cut
 from sanic_proxy.upstream import error_parser
 
 _EVENT = b"event: "
@@ -116,9 +116,7 @@ class ResponsesStreamFilter(StreamFilter):
             raise self._error
         if self.failure is not None and not isinstance(self.failure, errors.UpstreamBadFrame):
             raise self.failure
-        if not self._has_frames:
-            raise errors.UpstreamBadResponse("The provider answered a streaming request with no event stream")
-        raise errors.UpstreamDisconnected("The provider's stream ended before the answer was complete")
+        raise cut(has_begun=self._has_frames)
 
     @override
     def has_progress(self, frames: bytes) -> bool:

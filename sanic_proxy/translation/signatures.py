@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
+from typing import Any
 
 PREFIX = "sp1."
 
@@ -35,6 +37,18 @@ def unwrapped(text: str) -> tuple[str, str] | None:
         return origin, urlsafe_b64decode(encoded.encode("ascii")).decode("utf-8", "surrogatepass")
     except (binascii.Error, UnicodeError):
         return None
+
+
+def without_foreign(values: list[Any], change: Callable[[Any], Any]) -> list[Any]:
+    """`values` as `change` makes them, without those that it makes None; the list itself if nothing changes.
+
+    `change` returns a value that it does not change as it is: a request that needs no change is recognised
+    by that, and its bytes pass.
+    """
+    changed = [change(value) for value in values]
+    if all(new is old for new, old in zip(changed, values, strict=True)):
+        return values
+    return [value for value in changed if value is not None]
 
 
 def native(api: str) -> str:

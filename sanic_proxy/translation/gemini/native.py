@@ -10,6 +10,7 @@ from typing import Any
 
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.translation.gemini.thoughts import SKIPPED_SIGNATURE, is_marked
+from sanic_proxy.translation.signatures import without_foreign
 
 
 def with_own_signatures(fields: JsonMapping) -> JsonMapping:
@@ -21,10 +22,8 @@ def with_own_signatures(fields: JsonMapping) -> JsonMapping:
     contents = fields.get("contents")
     if not isinstance(contents, list):
         return fields
-    cleaned = [_cleaned(content) for content in contents]
-    if all(new is old for new, old in zip(cleaned, contents, strict=True)):
-        return fields
-    return {**fields, "contents": [content for content in cleaned if content is not None]}
+    own = without_foreign(contents, _cleaned)
+    return fields if own is contents else {**fields, "contents": own}
 
 
 def _cleaned(content: Any) -> Any:
@@ -32,10 +31,9 @@ def _cleaned(content: Any) -> Any:
     parts = content.get("parts") if isinstance(content, dict) else None
     if not isinstance(parts, list):
         return content
-    changed = [_part(part) for part in parts]
-    if all(new is old for new, old in zip(changed, parts, strict=True)):
+    kept = without_foreign(parts, _part)
+    if kept is parts:
         return content
-    kept = [part for part in changed if part is not None]
     return {**content, "parts": kept} if kept else None
 
 

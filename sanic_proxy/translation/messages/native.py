@@ -23,10 +23,8 @@ def with_own_reasoning(fields: JsonMapping, provider: str) -> JsonMapping:
     messages = fields.get("messages")
     if not isinstance(messages, list):
         return fields
-    cleaned = [_cleaned(message, provider) for message in messages]
-    if all(new is old for new, old in zip(cleaned, messages, strict=True)):
-        return fields
-    return {**fields, "messages": [message for message in cleaned if message is not None]}
+    own = signatures.without_foreign(messages, lambda message: _cleaned(message, provider))
+    return fields if own is messages else {**fields, "messages": own}
 
 
 def _cleaned(message: Any, provider: str) -> Any:
@@ -34,10 +32,9 @@ def _cleaned(message: Any, provider: str) -> Any:
     content = message.get("content") if isinstance(message, dict) else None
     if not isinstance(content, list):
         return message
-    blocks = [_block(block, provider) for block in content]
-    if all(new is old for new, old in zip(blocks, content, strict=True)):
+    kept = signatures.without_foreign(content, lambda block: _block(block, provider))
+    if kept is content:
         return message
-    kept = [block for block in blocks if block is not None]
     return {**message, "content": kept} if kept else None
 
 

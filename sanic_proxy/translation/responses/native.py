@@ -10,7 +10,7 @@ from typing import Any
 
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.translation.responses.compaction import summary_of
-from sanic_proxy.translation.signatures import PREFIX, unwrapped
+from sanic_proxy.translation.signatures import PREFIX, unwrapped, without_foreign
 
 
 def with_own_items(fields: JsonMapping, provider: str) -> JsonMapping:
@@ -22,10 +22,8 @@ def with_own_items(fields: JsonMapping, provider: str) -> JsonMapping:
     items = fields.get("input")
     if not isinstance(items, list):
         return fields
-    own = [_own(item, provider) for item in items]
-    if all(new is old for new, old in zip(own, items, strict=True)):
-        return fields
-    return {**fields, "input": [item for item in own if item is not None]}
+    own = without_foreign(items, lambda item: _own(item, provider))
+    return fields if own is items else {**fields, "input": own}
 
 
 def may_need_change(body: bytes) -> bool:

@@ -39,6 +39,13 @@ class OutputItem:
 
     def finish(self, status: str) -> Json:
         """The whole item, after the events that end it have been added."""
+        self.end_part()
+        item = self._item(status)
+        self._emit_item("done", item)
+        return item
+
+    def _item(self, status: str) -> Json:
+        """The item as it stands."""
         raise NotImplementedError
 
     def _emit(self, type_: str, **fields: Any) -> None:
@@ -111,12 +118,6 @@ class MessageItem(OutputItem):
         self._emit_part("response.content_part.done", part=part)
 
     @override
-    def finish(self, status: str) -> Json:
-        self.end_part()
-        item = self._item(status)
-        self._emit_item("done", item)
-        return item
-
     def _item(self, status: str) -> Json:
         content = list(self._parts)
         return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
@@ -183,12 +184,6 @@ class ReasoningItem(OutputItem):
             self._texts.append(text)
 
     @override
-    def finish(self, status: str) -> Json:
-        self.end_part()
-        item = self._item(status)
-        self._emit_item("done", item)
-        return item
-
     def _item(self, status: str) -> Json:
         item: Json = {"id": self.id, "type": "reasoning", "summary": list(map(_summary, self._summaries))}
         if self._texts:
@@ -226,7 +221,7 @@ class CallItem(OutputItem):
         self._call_id = event.id or f"call_{self.id}"
         self._name = event.name
         self._namespace = event.namespace
-        self._emit_item("added", self._item("in_progress", None))
+        self._emit_item("added", self._item("in_progress"))
 
     def add(self, arguments: str) -> None:
         if self.is_ended:
@@ -236,18 +231,19 @@ class CallItem(OutputItem):
 
     @override
     def finish(self, status: str) -> Json:
-        arguments = "".join(self._pieces)
-        self._emit_done(arguments)
-        item = self._item(status, arguments)
-        self._emit_item("done", item)
-        return item
+        self._emit_done(self._arguments)
+        return super().finish(status)
+
+    @property
+    def _arguments(self) -> str:
+        return "".join(self._pieces)
 
     def _emit_done(self, arguments: str) -> None:
         self._emit("response.function_call_arguments.done", arguments=arguments, name=self._name)
 
-    def _item(self, status: str, arguments: str | None) -> Json:
-        """The item; `arguments` is None for the empty one that begins it."""
-        return self._named({"type": "function_call", "arguments": arguments or ""}, status)
+    @override
+    def _item(self, status: str) -> Json:
+        return self._named({"type": "function_call", "arguments": self._arguments}, status)
 
     def _named(self, fields: Json, status: str) -> Json:
         item = {"id": self.id, "call_id": self._call_id, "name": self._name, **fields, "status": status}
@@ -271,8 +267,8 @@ class CustomCallItem(CallItem):
         self._emit("response.custom_tool_call_input.done", input=arguments)
 
     @override
-    def _item(self, status: str, arguments: str | None) -> Json:
-        return self._named({"type": "custom_tool_call", "input": arguments or ""}, status)
+    def _item(self, status: str) -> Json:
+        return self._named({"type": "custom_tool_call", "input": self._arguments}, status)
 
 
 class ToolSearchItem(CallItem):
@@ -290,8 +286,8 @@ class ToolSearchItem(CallItem):
         pass
 
     @override
-    def _item(self, status: str, arguments: str | None) -> Json:
-        value: Any = {}
+    def _item(self, status: str) -> Json:
+        arguments, value = self._arguments, {}
         if arguments:
             value = codec.loads_tolerant(arguments.encode("utf-8", "surrogatepass"))
         return {
