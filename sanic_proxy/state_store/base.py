@@ -3,19 +3,49 @@
 A feature that keeps state shared by the workers of a machine (keys, budgets, stored responses) owns its
 tables: it declares them as a `Migration` and reads and writes them by functions that get a connection. The
 store knows no feature. It is opened by its first use, so a proxy that needs no shared state opens no file.
+
+SQL for both databases. The functions of features run on SQLite and on PostgreSQL, so their SQL is what both
+understand. Parameters are `?` or `:name`, an upsert is `INSERT ... ON CONFLICT`, `RETURNING` is allowed.
+Columns have the types TEXT, INTEGER (64 bits), REAL and BLOB; `INTEGER PRIMARY KEY` counts up. A
+transaction excludes all others, on whatever machine, so a function may read, decide and write.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-Work = Callable[[sqlite3.Connection], T]
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Rows(Protocol):
+    """The result of one statement."""
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the statement has changed."""
+
+    def fetchone(self) -> Any:
+        """The next row as a tuple, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All further rows."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Connection(Protocol):
+    """What a feature's function gets: a connection with a transaction under way."""
+
+    def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
+        """Execute one statement; see the module for its SQL."""
+
+
+Work = Callable[[Connection], T]
 
 
 class StoreError(Exception):

@@ -21,14 +21,13 @@ further ahead than a lease can be is from before a restart of the machine.
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sanic_proxy.openai import codec
-from sanic_proxy.state_store.base import Migration, StateStore, StoreFull
+from sanic_proxy.state_store.base import Connection, Migration, StateStore, StoreFull
 
 T = TypeVar("T")
 
@@ -217,8 +216,8 @@ class ResponseStore:
         """Commit what is queued and close."""
         await self._store.aclose()
 
-    async def _write(self, work: Callable[[sqlite3.Connection, Limits], T]) -> T:
-        def run(connection: sqlite3.Connection) -> T:
+    async def _write(self, work: Callable[[Connection, Limits], T]) -> T:
+        def run(connection: Connection) -> T:
             if self._limits is None:
                 self._limits = Limits(self._limit_bytes(), self._ttl_s)
             return work(connection, self._limits)
@@ -229,7 +228,7 @@ class ResponseStore:
 # In the store's thread
 
 
-def _add(connection: sqlite3.Connection, response: NewResponse, limits: Limits) -> None:
+def _add(connection: Connection, response: NewResponse, limits: Limits) -> None:
     _make_room(connection, limits, response.size_bytes)
     lease = time.monotonic() + LEASE_S if response.worker else 0.0
     row = connection.execute(
@@ -251,7 +250,7 @@ def _add(connection: sqlite3.Connection, response: NewResponse, limits: Limits) 
     )
 
 
-def _refer(connection: sqlite3.Connection, values: Sequence[Any], limits: Limits) -> None:
+def _refer(connection: Connection, values: Sequence[Any], limits: Limits) -> None:
     _make_room(connection, limits, ROW_BYTES)
     connection.execute(
         "INSERT INTO response (owner, id, provider, key_number, size, expires_at) VALUES (?, ?, ?, ?, ?, ?) "
@@ -265,7 +264,7 @@ def _refer(connection: sqlite3.Connection, values: Sequence[Any], limits: Limits
 _DROPPABLE = "NOT (status IN ('queued', 'in_progress') AND lease BETWEEN :now AND :now + :lease_s)"
 
 
-def _make_room(connection: sqlite3.Connection, limits: Limits, size_bytes: int) -> None:
+def _make_room(connection: Connection, limits: Limits, size_bytes: int) -> None:
     """Drop rows until `size_bytes` more fit. Raises StoreFull."""
     if size_bytes > limits.size_bytes:
         raise StoreFull(f"{size_bytes} bytes are more than all stored responses may take")
@@ -285,12 +284,12 @@ def _make_room(connection: sqlite3.Connection, limits: Limits, size_bytes: int) 
         connection.execute("DELETE FROM response WHERE seq = ?", oldest)
 
 
-def _total(connection: sqlite3.Connection) -> int:
+def _total(connection: Connection) -> int:
     total: int = connection.execute("SELECT bytes FROM response_total").fetchone()[0]
     return total
 
 
-def _find(connection: sqlite3.Connection, owner: str, id_: str) -> StoredResponse | None:
+def _find(connection: Connection, owner: str, id_: str) -> StoredResponse | None:
     row = connection.execute(
         "SELECT status, provider, key_number, body, previous, worker, lease FROM response "
         "LEFT JOIN response_content USING (seq) "
@@ -315,7 +314,7 @@ def _lost(body: bytes) -> bytes:
     )
 
 
-def _replace(connection: sqlite3.Connection, key: tuple[str, str], status: str, body: bytes) -> bool:
+def _replace(connection: Connection, key: tuple[str, str], status: str, body: bytes) -> bool:
     """Change a response that is not finished; False if there is none."""
     row = connection.execute(
         "UPDATE response SET status = ?, size = ? + (SELECT length(input) FROM response_content AS content "
@@ -329,9 +328,7 @@ def _replace(connection: sqlite3.Connection, key: tuple[str, str], status: str, 
     return True
 
 
-def _advance(
-    connection: sqlite3.Connection, key: tuple[str, str], status: str, body: bytes, limits: Limits
-) -> bool:
+def _advance(connection: Connection, key: tuple[str, str], status: str, body: bytes, limits: Limits) -> bool:
     row = connection.execute(
         "SELECT size, length(body) FROM response JOIN response_content USING (seq) "
         "WHERE owner = ? AND id = ? AND status IN ('queued', 'in_progress')",
@@ -360,7 +357,7 @@ _CHAIN = """
 """
 
 
-def _chain(connection: sqlite3.Connection, owner: str, id_: str) -> list[tuple[str, bytes, bytes]] | None:
+def _chain(connection: Connection, owner: str, id_: str) -> list[tuple[str, bytes, bytes]] | None:
     """Ids, input and output items of a conversation; None if a part is missing."""
     rows = connection.execute(
         _CHAIN  # noqa: S608 - constants
@@ -376,7 +373,7 @@ def _chain(connection: sqlite3.Connection, owner: str, id_: str) -> list[tuple[s
 
 
 def _conversation(
-    connection: sqlite3.Connection, owner: str, id_: str, max_bytes: int, *, ttl_s: float
+    connection: Connection, owner: str, id_: str, max_bytes: int, *, ttl_s: float
 ) -> list[bytes] | None:
     chosen = {"owner": owner, "id": id_}
     total = connection.execute(
@@ -401,7 +398,7 @@ def _conversation(
     return pieces
 
 
-def _delete(connection: sqlite3.Connection, owner: str, id_: str) -> bool:
+def _delete(connection: Connection, owner: str, id_: str) -> bool:
     row = connection.execute(
         "UPDATE response SET is_hidden = 1 WHERE owner = ? AND id = ? AND NOT is_hidden RETURNING previous",
         (owner, id_),
@@ -418,7 +415,7 @@ def _delete(connection: sqlite3.Connection, owner: str, id_: str) -> bool:
     return True
 
 
-def _unfinished(connection: sqlite3.Connection, worker: str) -> set[str]:
+def _unfinished(connection: Connection, worker: str) -> set[str]:
     rows = connection.execute(
         "SELECT id FROM response WHERE worker = ? AND status IN ('queued', 'in_progress') AND NOT is_hidden",
         (worker,),

@@ -14,21 +14,21 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.state_store.base import Migration, StoreError, StoreTooNew, StoreUnavailable
+from sanic_proxy.state_store.base import Connection, Migration, StoreTooNew, StoreUnavailable
 from sanic_proxy.state_store.sqlite import FILE_NAME, SQLiteStore, state_directory
 
 FIRST = Migration("notes", ["CREATE TABLE note (text TEXT NOT NULL UNIQUE)"])
 SECOND = Migration("authors", ["ALTER TABLE note ADD COLUMN author TEXT"])
 
 
-def add(text: str) -> Callable[[sqlite3.Connection], None]:
-    def work(connection: sqlite3.Connection) -> None:
+def add(text: str) -> Callable[[Connection], None]:
+    def work(connection: Connection) -> None:
         connection.execute("INSERT INTO note (text) VALUES (?)", (text,))
 
     return work
 
 
-def notes(connection: sqlite3.Connection) -> list[str]:
+def notes(connection: Connection) -> list[str]:
     return [row[0] for row in connection.execute("SELECT text FROM note ORDER BY rowid")]
 
 
@@ -65,67 +65,6 @@ def test_the_directory_and_the_file_are_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((directory / FILE_NAME).stat().st_mode) == 0o600
 
 
-def test_a_transaction_returns_its_result_and_an_error_rolls_it_back(tmp_path: Path) -> None:
-    async def use(store: SQLiteStore) -> list[str]:
-        await store.run(add("kept"))
-
-        def failing(connection: sqlite3.Connection) -> None:
-            add("lost")(connection)
-            raise KeyError("of the caller")
-
-        with pytest.raises(KeyError):
-            await store.run(failing)
-        return await store.run(notes)
-
-    assert with_store(tmp_path, use) == ["kept"]
-
-
-def test_what_the_database_refuses_is_an_error_of_the_store(tmp_path: Path) -> None:
-    async def use(store: SQLiteStore) -> list[str]:
-        await store.run(add("kept"))
-        for refused in ("kept", "lone \ud83d surrogate"):
-            with pytest.raises(StoreError):
-                await store.run(add(refused))
-        with pytest.raises(StoreError):
-            await store.run(lambda connection: connection.execute("SELECT ?", (2**70,)))
-        return await store.run(notes)
-
-    assert with_store(tmp_path, use) == ["kept"]
-
-
-def test_batched_writes_are_in_order_and_one_that_fails_takes_no_other_with_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def use(store: SQLiteStore) -> list[str]:
-        for text in ("a", "b", "a", "c"):
-            store.write(add(text))
-        await store.flush()
-        return await store.run(notes)
-
-    assert with_store(tmp_path, use) == ["a", "b", "c"]
-    assert "UNIQUE" in caplog.text
-
-
-def test_what_was_queued_is_committed_before_the_store_closes(tmp_path: Path) -> None:
-    async def use(store: SQLiteStore) -> None:
-        for number in range(1000):
-            store.write(add(str(number)))
-
-    with_store(tmp_path, use)
-    assert len(with_store(tmp_path, lambda store: store.run(notes))) == 1000
-
-
-def test_a_closed_store_refuses_work(tmp_path: Path) -> None:
-    async def use() -> None:
-        store = SQLiteStore(tmp_path, (FIRST,))
-        await store.aclose()
-        await store.aclose()
-        with pytest.raises(StoreError):
-            await store.run(notes)
-
-    asyncio.run(use())
-
-
 def test_the_event_loop_goes_on_while_another_process_holds_the_lock(tmp_path: Path) -> None:
     with_store(tmp_path, lambda store: store.run(add("x")))
 
@@ -148,26 +87,6 @@ def test_the_event_loop_goes_on_while_another_process_holds_the_lock(tmp_path: P
 
 
 # Migrations
-
-
-def test_migrations_are_applied_once_and_in_order(tmp_path: Path) -> None:
-    with_store(tmp_path, lambda store: store.run(add("old")))
-
-    async def columns(store: SQLiteStore) -> list[str]:
-        return await store.run(
-            lambda connection: [row[1] for row in connection.execute("PRAGMA table_info(note)")]
-        )
-
-    for _ in range(2):
-        assert with_store(tmp_path, columns, (FIRST, SECOND)) == ["text", "author"]
-
-
-def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    with_store(tmp_path, lambda store: store.run(add("old")))
-    broken = Migration("broken", ["CREATE TABLE other (x)", "NO SQL"])
-    with pytest.raises(StoreUnavailable):
-        with_store(tmp_path, lambda store: store.run(notes), (FIRST, broken))
-    assert with_store(tmp_path, lambda store: store.run(notes)) == ["old"]
 
 
 def test_a_newer_file_is_refused_and_not_changed(tmp_path: Path) -> None:
@@ -243,24 +162,6 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
         process.kill()
         confirmed = len(process.stdout.read().splitlines()) + 20
     assert len(with_store(tmp_path, lambda store: store.run(notes))) >= confirmed - 1
-
-
-def test_a_change_of_another_process_is_noticed(tmp_path: Path) -> None:
-    with_store(tmp_path, lambda store: store.run(add("x")))
-
-    async def use(store: SQLiteStore) -> None:
-        await store.run(notes)
-        changed = asyncio.Event()
-        unsubscribe = store.subscribe(changed.set)
-        await store.run(add("of our own"))
-        await asyncio.sleep(0.5)
-        assert not changed.is_set()
-        process = await asyncio.create_subprocess_exec(sys.executable, "-c", WRITER, str(tmp_path), "b", "1")
-        await process.wait()
-        await asyncio.wait_for(changed.wait(), 10)
-        unsubscribe()
-
-    with_store(tmp_path, use)
 
 
 @pytest.mark.parametrize(
