@@ -19,6 +19,7 @@ from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.model_list import ModelList
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.router import Router
+from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.targets import Limits
 from sanic_proxy.state_store import responses
 from sanic_proxy.state_store.background import BackgroundResponses
@@ -66,6 +67,8 @@ class AppState:
         # The providers that are on, by name and alias, each with one object per key.
         self.keyed = keyed = build_providers(settings, self.client)
         self.providers = {name: providers[0] for name, providers in keyed.items()}
+        # Of all targets where an operator can read them, else of those that a strategy compares.
+        self.statistics = StatisticsRegistry(is_complete=settings.admin_key is not None)
         self.router: Router[ChatProvider] = Router(
             keyed,
             settings.providers_off,
@@ -79,6 +82,7 @@ class AppState:
             ),
             first_content_s=settings.first_content_s,
             workers=settings.worker_count,
+            statistics=self.statistics,
         )
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
         self.limits = Limits(settings.attempts_per_target, settings.attempts)

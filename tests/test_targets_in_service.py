@@ -24,6 +24,10 @@ targets = [
 [models.alone]
 targets = [{ provider = "groq", model = "held", concurrent = 1 }]
 
+[models.quick]
+strategy = "least_latency"
+targets = ["groq/slow", "groq/quick"]
+
 [models.balanced]
 strategy = "least_in_flight"
 targets = ["groq/x", "groq/y"]
@@ -120,3 +124,25 @@ def test_the_target_with_fewer_requests_in_flight_is_first(limited: Proxy, upstr
         replies = [first.result(60), second.result(60)]
     routes = {reply.headers["x-sanic-proxy-route"].partition(" ")[0] for reply in replies}
     assert routes == {"groq/x", "groq/y"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_target_that_answers_sooner_is_first(limited: Proxy, upstream: Upstream, stream: bool) -> None:
+    async def send(exchange: Exchange) -> None:
+        if exchange.seen.json["model"] == "slow":
+            await asyncio.sleep(0.5)
+        if not stream:
+            await exchange.answer(completion())
+            return
+        await exchange.begin_stream()
+        for piece in text_stream("a", "b"):
+            await exchange.chunk(piece)
+        await exchange.end_stream()
+
+    upstream.on("slow", send)
+    upstream.on("quick", send)
+    for _ in range(8):
+        assert limited.chat("quick", stream=stream).status == 200
+    # Each is tried once while nothing is known of it.
+    assert len(upstream.seen("slow")) <= 1
+    assert len(upstream.seen("quick")) >= 7

@@ -164,7 +164,8 @@ MODEL_KEYS: Table = {
     ),
     "strategy": Key(
         Choice(STRATEGIES),
-        "which target is first: `order` (default), `weighted` (at random, by `weight`) or `least_in_flight`",
+        "which target is first: `order` (default), `weighted` (at random, by `weight`), `least_in_flight` or "
+        "`least_latency`",
     ),
     "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
     "hold_back": Key(

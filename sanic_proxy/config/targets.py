@@ -21,11 +21,11 @@ from sanic_proxy.config.variables import (
     within,
 )
 
-Strategy = Literal["order", "weighted", "least_in_flight"]
+Strategy = Literal["order", "weighted", "least_in_flight", "least_latency"]
 # Failures after which a target that is kept for them alone is tried; by the code that clients see.
 OnlyAfter = Literal["", "context_length_exceeded", "content_filter"]
 
-STRATEGIES: tuple[Strategy, ...] = ("order", "weighted", "least_in_flight")
+STRATEGIES: tuple[Strategy, ...] = ("order", "weighted", "least_in_flight", "least_latency")
 MAX_COUNT = 10**12
 
 

@@ -65,7 +65,8 @@ class Attempt:
 class RequestRecord:
     """Holds no content and no key.
 
-    `dialect` is the API of a conversation ("chat"); empty for other requests.
+    `dialect` is the API of a conversation ("chat"); empty for other requests. `input_bytes` is the size of a
+    JSON body.
     `waited_s` is what the proxy itself waited between its attempts, the current wait included.
     `ended` is how the request ended: "complete", an error's code, or "client_left". `attempts` are the
     targets in the order in which they were tried. `dropped_frames` counts the frames of the provider's stream
@@ -84,6 +85,7 @@ class RequestRecord:
     is_streaming: bool = False
     status: int = 0
     first_byte: float | None = None
+    input_bytes: int = 0
     sent_bytes: int = 0
     ended: str = ""
     finished: float | None = None
@@ -140,10 +142,17 @@ class RequestRecord:
             "ended": self.ended,
             "route": self.route or None,
             "prompt_tokens": usage.get("prompt_tokens"),
+            "cached_tokens": _cached(usage),
             "completion_tokens": usage.get("completion_tokens"),
             "dropped_frames": self.dropped_frames or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+
+def _cached(usage: JsonMapping) -> object:
+    """The tokens of the prompt that came from the provider's cache, where there are any."""
+    details = usage.get("prompt_tokens_details")
+    return (details.get("cached_tokens") or None) if isinstance(details, dict) else None
 
 
 Observer = Callable[[RequestRecord], None]

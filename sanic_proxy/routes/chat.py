@@ -123,6 +123,7 @@ def conversation(
     model = asked.model
     record.dialect = dialect.name
     record.model, record.is_streaming = model[:256], asked.is_streaming
+    record.input_bytes = len(asked.body)
     named = named_provider(request)
     targets = router.resolve(model) if named is None else router.named(named, model)
     if keeper is not None:

@@ -74,9 +74,10 @@ def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
     """Put the JSON body into `call`; its targets are those of the provider that is named, or the model's."""
     router = state_of(request.app).router
     fields = bodies.json_object(request)
+    record = request.record
+    record.input_bytes = len(request.body)
     call.body, request.body = (request.body,), b""
     call.content_type = "application/json"
-    record = request.record
     record.is_streaming = fields.get("stream") is True
     call.is_once = row.is_once or fields.get("background") is True
     if row.resource_field:

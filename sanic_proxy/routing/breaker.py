@@ -511,7 +511,7 @@ class BreakerRegistry:
     def target(self, provider: str, key_number: int, model: str, endpoint: str, label: str) -> CircuitBreaker:
         """The circuit of one target at one endpoint."""
         name = (provider, key_number, model, endpoint)
-        return _recent(self._targets, name, lambda: self._breaker(provider, key_number, label, endpoint))
+        return recent(self._targets, name, lambda: self._breaker(provider, key_number, label, endpoint))
 
     def key(self, provider: str, key_number: int, label: str) -> CircuitBreaker:
         """The circuit that all targets with one key share."""
@@ -522,7 +522,7 @@ class BreakerRegistry:
 
     def rate_limit(self, provider: str, key_number: int, model: str) -> RateLimit:
         """The rate limit of one key for one model, whatever the endpoint."""
-        return _recent(
+        return recent(
             self._limits, (provider, key_number, model), lambda: RateLimit(is_enabled=self._is_enabled)
         )
 
@@ -537,7 +537,7 @@ class BreakerRegistry:
         return CircuitBreaker(label, log_label, is_enabled=self._is_enabled, redact=self._redact)
 
 
-def _recent(known: OrderedDict[K, S], name: K, make: Callable[[], S]) -> S:
+def recent(known: OrderedDict[K, S], name: K, make: Callable[[], S]) -> S:
     """The entry `name`, made if it is new; the entries that were used least recently make room."""
     entry = known.get(name)
     if entry is None:

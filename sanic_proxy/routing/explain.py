@@ -37,7 +37,7 @@ CAUSES: Mapping[str, errors.ProxyError] = {
 }
 DEFAULT_CAUSE = "error"
 # What the draws of a strategy are replaced by: the order that is the likeliest.
-_EVEN = 0.5
+_EVEN, _BEST = 0.5, 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +113,12 @@ def explain(
     and limits are judged. Raises a ClientError where the model has no target, or `fail` names none of them.
     """
     route = router.route(model)
-    targets = ordered(route.choices, route.strategy, lambda: _EVEN)
+    draw = _EVEN if route.strategy == "weighted" else _BEST
+    targets = ordered(route.choices, route.strategy, lambda: draw, now)
     failing = _failing(targets, fail)
     states = [_state(target, now) for target in targets]
     usable = [target for target, state in zip(targets, states, strict=True) if state is None]
-    described = _described(route, targets, states)
+    described = _described(route, targets, states, now)
     return Explanation(
         model, route.name, route.strategy, tuple(described), tuple(_steps(usable, limits, failing))
     )
@@ -141,7 +142,9 @@ def _failing(targets: Sequence[Target[P]], fail: Iterable[str]) -> dict[str, str
     return failing
 
 
-def _described(route: Route[P], targets: Sequence[Target[P]], states: Sequence[str | None]) -> list[Json]:
+def _described(
+    route: Route[P], targets: Sequence[Target[P]], states: Sequence[str | None], now: float
+) -> list[Json]:
     by_target = {
         id(target): (choice, share)
         for choice, share in zip(route.choices, shares(route.choices, route.strategy), strict=True)
@@ -150,12 +153,14 @@ def _described(route: Route[P], targets: Sequence[Target[P]], states: Sequence[s
     described = []
     for target, state in zip(targets, states, strict=True):
         choice, share = by_target[id(target)]
-        in_flight = None if target.load is None else target.load.in_flight
+        in_flight = None if target.load is None else choice.in_flight_of(target)
+        statistics = target.statistics if route.strategy == "least_latency" else None
         further = {
             "order": choice.order,
             "weight": choice.weight if route.strategy == "weighted" else None,
             "share": share if route.strategy == "weighted" and choice.targets[0] is target else None,
             "in_flight": in_flight,
+            "first_content_ms": None if statistics is None else statistics.expected_ms(now),
             "context_window": target.context_window,
             "only_after": target.only_after or None,
             "state": state,
@@ -187,6 +192,7 @@ def _steps(targets: Sequence[Target[P]], limits: Limits, failing: Mapping[str, s
             rate_limit=RateLimit(is_enabled=False),
             budget=RetryBudget(PROVIDER_RETRIES),
             load=None,
+            statistics=None,
         )
         for target in targets
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice, Random, ordered
+from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.targets import Target, label_for
 
 P = TypeVar("P")
@@ -29,6 +31,8 @@ CHAT = "POST /chat/completions"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
+# Strategies that compare what targets have in flight.
+_BY_LOAD = frozenset[Strategy]({"least_in_flight", "least_latency"})
 # A target and a model that no table describes.
 ANY_TARGET = TargetSettings("", "")
 NO_MODEL = ModelSettings("", ())
@@ -54,12 +58,12 @@ class Router(Generic[P]):
     unchanged. Off: all names go to the catch-all provider unchanged.
 
     The names of `models`, each of which stands for several targets, take precedence; exact ones before those
-    with a `*`, of which the one with the most text of its own is meant. Their strategies draw from `random`,
-    and `workers` share their limits.
+    with a `*`, of which the one with the most text of its own is meant. Their strategies draw from `random`
+    at the time of `clock`, and `workers` share their limits.
 
     `providers` are those that are on, by name and alias, each with all its keys in order. Those named in
     `embedded` do not count as the only provider while there is another. `registry` has the health of targets,
-    which is separate for each endpoint (a method and a path, as in `CHAT`).
+    which is separate for each endpoint (a method and a path, as in `CHAT`), as are `statistics`.
     """
 
     def __init__(  # noqa: PLR0913 - each is said once, where a worker starts
@@ -75,7 +79,9 @@ class Router(Generic[P]):
         registry: BreakerRegistry | None = None,
         first_content_s: float = 0.0,
         random: Random = random.random,
+        clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
+        statistics: StatisticsRegistry | None = None,
     ) -> None:
         self._providers = providers
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
@@ -89,9 +95,11 @@ class Router(Generic[P]):
         self._loads = {model.name: _loads(model, workers) for model in models}
         self._first_content_s = first_content_s
         self._random = random
+        self._clock = clock
         self._name_of = name_of
         self._options_of = options_of
         self._registry = registry or BreakerRegistry()
+        self._statistics = statistics or StatisticsRegistry()
         self.route = lru_cache(maxsize=1024)(self._route)
         self.named = lru_cache(maxsize=1024)(self._named)
 
@@ -100,7 +108,7 @@ class Router(Generic[P]):
         route = self.route(model, endpoint)
         if route.strategy == "order":
             return route.in_order
-        return ordered(route.choices, route.strategy, self._random)
+        return ordered(route.choices, route.strategy, self._random, self._clock())
 
     def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:
         """What `model` stands for. Raises ModelNotFound or ProviderNotConfigured."""
@@ -123,7 +131,7 @@ class Router(Generic[P]):
             )
             for target, load in zip(own.targets, self._loads[own.name], strict=True)
         ]
-        in_order = tuple(ordered(choices, "order", self._random))
+        in_order = tuple(ordered(choices, "order", self._random, 0.0))
         return Route(own.name, own.strategy, tuple(choices), in_order)
 
     def _own(self, model: str) -> tuple[ModelSettings | None, tuple[str, ...]]:
@@ -165,6 +173,9 @@ class Router(Generic[P]):
                     settings.context_window,
                     settings.only_after,
                     load,
+                    self._statistics.target(
+                        name, number, model, endpoint, label, is_needed=own.strategy != "order"
+                    ),
                     own.saving,
                     settings.continues,
                 )
@@ -275,7 +286,7 @@ def _loads(model: ModelSettings, workers: int) -> list[TargetLoad | None]:
     """A load for each target that has limits, or whose load decides."""
     return [
         TargetLoad(target, workers)
-        if model.strategy == "least_in_flight" or target.rpm or target.tpm or target.concurrent
+        if model.strategy in _BY_LOAD or target.rpm or target.tpm or target.concurrent
         else None
         for target in model.targets
     ]

@@ -1,4 +1,4 @@
-"""Which of a model's targets is tried first. Pure: chance and loads are handed in."""
+"""Which of a model's targets is tried first. Pure: chance, time and loads are handed in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Random = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[P]):
-    """One target as configured: a target for each of its provider's keys, tried in this order."""
+    """One target as configured: a target for each of its provider's keys."""
 
     targets: tuple[Target[P], ...]
     order: int = 1
@@ -25,24 +25,45 @@ class Choice(Generic[P]):
 
     @property
     def in_flight(self) -> int:
+        """Requests in flight with any of the keys."""
         load = self.targets[0].load
         return 0 if load is None else load.in_flight
 
+    def in_flight_of(self, target: Target[P]) -> int:
+        """Those with the key of `target`, one of `targets`."""
+        if len(self.targets) == 1:
+            return self.in_flight
+        return 0 if target.statistics is None else target.statistics.in_flight
 
-def ordered(choices: Sequence[Choice[P]], strategy: Strategy, random: Random) -> list[Target[P]]:
+
+def ordered(
+    choices: Sequence[Choice[P]], strategy: Strategy, random: Random, now: float = 0.0
+) -> list[Target[P]]:
     """The targets of one request in the order in which they are tried.
 
     `weighted`: the first one is drawn by weight, the next from the rest, and so on; a weight of 0 comes last.
     `least_in_flight`: by requests in flight per weight, at random among equals.
+    `least_latency`: the first is the better one of two that are drawn at random, the rest follow by cost: the
+    latency to be expected, times the requests in flight and this one, per weight. The draw keeps workers that
+    know the same from sending all their requests to the same target (Mitzenmacher, "The power of two choices
+    in randomized load balancing", 2001). Targets with an open circuit or a rate limit come last.
+
+    In all of them a lower `order` comes first. The keys of a provider stay together; they are tried as
+    configured with `order`, else sorted in the same way among themselves.
     """
+    if strategy == "order":
+        by_order = sorted(choices, key=lambda choice: choice.order)
+        return [target for choice in by_order for target in choice.targets]
     if strategy == "weighted":
         keys = [(choice.order, _draw(choice.weight, random), 0.0) for choice in choices]
     elif strategy == "least_in_flight":
         keys = [(choice.order, _load(choice), random()) for choice in choices]
     else:
-        keys = [(choice.order, 0.0, 0.0) for choice in choices]
+        keys = [(choice.order, _cost(choice, now), random()) for choice in choices]
     places = sorted(range(len(choices)), key=keys.__getitem__)
-    return [target for place in places for target in choices[place].targets]
+    if strategy == "least_latency":
+        _draw_two(places, sum(key[0] == keys[places[0]][0] and key[1] < math.inf for key in keys), random)
+    return [target for place in places for target in _sorted_keys(choices[place], strategy, random, now)]
 
 
 def _draw(weight: float, random: Random) -> float:
@@ -58,6 +79,37 @@ def _load(choice: Choice[P]) -> float:
     return choice.in_flight / choice.weight if choice.weight else math.inf
 
 
+def _cost(choice: Choice[P], now: float) -> float:
+    if not choice.weight:
+        return math.inf
+    return min(_key_cost(choice, target, now) for target in choice.targets) / choice.weight
+
+
+def _key_cost(choice: Choice[P], target: Target[P], now: float) -> float:
+    if target.statistics is None or not target.is_usable(now):
+        return math.inf
+    return target.statistics.slowness.cost(now, choice.in_flight_of(target))
+
+
+def _draw_two(places: list[int], count: int, random: Random) -> None:
+    """Move the better one of two of the first `count` places to the front."""
+    if count > 2:
+        first = int(random() * count)
+        second = int(random() * (count - 1))
+        second += second >= first
+        places.insert(0, places.pop(min(first, second)))
+
+
+def _sorted_keys(choice: Choice[P], strategy: Strategy, random: Random, now: float) -> Sequence[Target[P]]:
+    if len(choice.targets) == 1:
+        return choice.targets
+    if strategy == "weighted":
+        return sorted(choice.targets, key=lambda _: random())
+    if strategy == "least_in_flight":
+        return sorted(choice.targets, key=lambda target: (choice.in_flight_of(target), random()))
+    return sorted(choice.targets, key=lambda target: (_key_cost(choice, target, now), random()))
+
+
 def shares(choices: Sequence[Choice[P]], strategy: Strategy) -> list[float | None]:
     """The share of requests that each choice gets first; None where it depends on the load."""
     first = min((choice.order for choice in choices), default=0)
@@ -67,10 +119,10 @@ def shares(choices: Sequence[Choice[P]], strategy: Strategy) -> list[float | Non
     for choice in choices:
         if choice.order != first:
             shown.append(0.0)
-        elif strategy == "least_in_flight":
-            shown.append(None)
         elif strategy == "weighted" and total:
             shown.append(choice.weight / total)
-        else:
+        elif strategy in {"weighted", "order"}:
             shown.append(1.0 if choice is among[0] else 0.0)
+        else:
+            shown.append(None)
     return shown

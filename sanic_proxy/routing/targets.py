@@ -33,6 +33,7 @@ from sanic_proxy.routing.policy import (
     special_cause,
     wait_before,
 )
+from sanic_proxy.routing.statistics import TargetStatistics
 
 P = TypeVar("P")
 
@@ -49,8 +50,9 @@ class Target(Generic[P]):
     headers and logs. `first_content_s` is how long a stream may take to its first content while another
     target is left; 0: no limit. `options` say what is changed in its requests. `context_window` is in tokens;
     None: not known. A target with `only_after` is for requests that another one has refused for that cause.
-    `load` counts and limits what is sent to it. `saving` is what is done about streams that break off;
-    `continues` is how the target is asked to continue one, None: as its provider.
+    `load` counts and limits what is sent to it with any key, `statistics` are this key's. `saving` is what
+    is done about streams that break off; `continues` is how the target is asked to continue one, None: as its
+    provider.
     """
 
     provider: P
@@ -65,8 +67,37 @@ class Target(Generic[P]):
     context_window: int | None = None
     only_after: OnlyAfter = ""
     load: TargetLoad | None = field(default=None, compare=False)
+    statistics: TargetStatistics | None = field(default=None, compare=False)
     saving: StreamSaving = NO_SAVING
     continues: Continuation | bool | None = None
+
+    def begin(self, now: float) -> None:
+        """A request is sent."""
+        if self.load is not None:
+            self.load.begin(now)
+        if self.statistics is not None:
+            self.statistics.begin()
+
+    def end(self) -> None:
+        """A request has ended without an answer."""
+        if self.load is not None:
+            self.load.end()
+        if self.statistics is not None:
+            self.statistics.end()
+
+    def observe(self, record: RequestRecord) -> None:
+        """An answer has ended (an observer of its record)."""
+        if self.load is not None:
+            self.load.observe(record)
+        if self.statistics is not None:
+            self.statistics.observe(record)
+
+    def is_usable(self, now: float) -> bool:
+        """Whether a request may be sent now, as far as circuits and rate limits go; a probe may."""
+        if now < self.rate_limit.until:
+            return False
+        circuits = (self.health.until, self.key_health.until)
+        return all(until is None or now >= until for until in circuits)
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:
@@ -195,8 +226,11 @@ class RetryState(Generic[P]):
                 target.key_health.record_success(self._key_generation, now, client)
             if target.rate_limit.streak:
                 target.rate_limit.record_success(now)
-            if target.load is not None:
-                self._leave_to_record(target.load)
+            if target.statistics is not None:
+                target.statistics.record_answer(now - self._began, self._record, now)
+                self._leave_to_record(target)
+            elif target.load is not None:
+                self._leave_to_record(target)
             self._note(target, "ok", now)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
@@ -211,8 +245,7 @@ class RetryState(Generic[P]):
         now = self._clock()
         self._note(target, error.code or error.type, now, error.upstream_status)
         self._settle(target, error, now)
-        if target.load is not None:
-            target.load.end()
+        target.end()
         decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
         if decision == "final" or self._attempts >= self._limits.in_all:
             return None
@@ -263,8 +296,7 @@ class RetryState(Generic[P]):
         self._note(target, error.code or error.type, now, error.upstream_status)
         self._settle(target, error, now)
         self._is_settled = True
-        if target.load is not None:
-            target.load.end()
+        target.end()
         if self._attempts >= self._limits.in_all:
             return False
         self._begin(target, now)
@@ -289,9 +321,11 @@ class RetryState(Generic[P]):
         if target is not None and not self._is_settled:
             self.release_probe()
             self._is_settled = True
-            if target.load is not None:
-                target.load.end()
-            self._note(target, "client_left", self._clock())
+            target.end()
+            now = self._clock()
+            if target.statistics is not None:
+                target.statistics.record_given_up(now - self._began, self._record, now)
+            self._note(target, "client_left", now)
 
     def _note_cause(self, target: Target[P], error: errors.ProxyError) -> None:
         if cause := special_cause(error):
@@ -299,11 +333,11 @@ class RetryState(Generic[P]):
         if cause == "context_length_exceeded":
             self._exceeded = self._exceeded.and_of(target.upstream_model, target.context_window)
 
-    def _leave_to_record(self, load: TargetLoad) -> None:
+    def _leave_to_record(self, target: Target[P]) -> None:
         """The answer has begun, and ends with the record. An earlier answer for the same request is over."""
         if self._record.observer is not None:
             self._record.observer(self._record)
-        self._record.observer = load.observe
+        self._record.observer = target.observe
 
     def _suits(self, target: Target[P]) -> bool:
         """Whether the request may be sent to `target`, by what its failures so far have shown.
@@ -348,8 +382,7 @@ class RetryState(Generic[P]):
         self._began = now
         self._attempts += 1
         self._attempts_on_target += 1
-        if target.load is not None:
-            target.load.begin(now)
+        target.begin(now)
         return target
 
     def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
@@ -365,6 +398,8 @@ class RetryState(Generic[P]):
         fault = blame(error)
         if is_rate_limit(error):
             target.rate_limit.limit(now, provider_wait_s(error))
+        if target.statistics is not None:
+            self._count_failure(target.statistics, error, now)
         if fault == "key":
             target.health.release(own)
             target.key_health.record_failure(error, fault, now, keys, client)
@@ -380,6 +415,13 @@ class RetryState(Generic[P]):
             target.key_health.release(keys)
         else:
             target.key_health.record_alive(keys, now)
+
+    def _count_failure(self, statistics: TargetStatistics, error: errors.ProxyError, now: float) -> None:
+        elapsed_s = now - self._began
+        if blame(error) in {"target", "access", "key"} or is_rate_limit(error):
+            statistics.record_failure(elapsed_s, self._record, now)
+        elif isinstance(error, errors.CallerTimeout):
+            statistics.record_given_up(elapsed_s, self._record, now)
 
     def _wait_before_repeat(self, target: Target[P], error: errors.ProxyError, now: float) -> float | None:
         """Seconds before `target` is asked again; None if it is not."""

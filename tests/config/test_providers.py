@@ -89,7 +89,7 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
         ("[models.fast]\ntargets = [{provider='echo', model=1}]", "model: expected the provider's name"),
         (
             "[models.fast]\ntargets = ['echo/x']\nstrategy = 'random'",
-            "one of order, weighted, least_in_flight",
+            "one of order, weighted, least_in_flight, least_latency",
         ),
         ('[models." a"]\ntargets = ["echo/x"]', "no space at its ends"),
     ],

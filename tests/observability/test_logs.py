@@ -74,6 +74,13 @@ def test_a_json_line_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert fields["first_byte_ms"] <= fields["ms"]
 
 
+def test_cached_tokens_are_logged_where_there_are_any(capfd: pytest.CaptureFixture[str]) -> None:
+    for cached, expected in ((0, None), (2, 2), (None, None)):
+        record = finished()
+        record.usage = {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": cached}}
+        assert json.loads(line("json", record, capfd)).get("cached_tokens") == expected
+
+
 def test_a_traceback_goes_into_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     logs.configure("info", "json")
     try:

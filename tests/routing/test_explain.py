@@ -28,6 +28,10 @@ targets = [
 strategy = "least_in_flight"
 targets = ["groq/a", "xai/b"]
 
+[models.quick]
+strategy = "least_latency"
+targets = ["groq/a", "xai/b"]
+
 [models."gpt-*"]
 targets = ["groq/openai/gpt-*"]
 """
@@ -114,13 +118,13 @@ def test_what_cannot_be_asked_now_is_named_and_not_changed(router: Router[str]) 
 def test_requests_in_flight_are_shown(router: Router[str]) -> None:
     busy = router.resolve("busy")
     for target in busy:
-        if target.label == "groq/a" and target.load is not None:
-            target.load.begin(0.0)
+        if target.label == "groq/a":
+            target.begin(0.0)
     explanation = explain(router, "busy", Limits())
     assert [(target["target"], target["in_flight"]) for target in explanation.targets] == [
         ("xai/b", 0),
+        ("groq#2/a", 0),
         ("groq/a", 1),
-        ("groq#2/a", 1),
     ]
 
 
@@ -131,3 +135,17 @@ def test_names_that_are_not_there_are_refused(router: Router[str]) -> None:
         explain(router, "fast", Limits(), ["grok"])
     with pytest.raises(InvalidRequest, match="context_length"):
         explain(router, "fast", Limits(), ["groq/a=nonsense"])
+
+
+def test_the_latency_that_decides_is_shown(router: Router[str]) -> None:
+    now = 1000.0
+    for target in router.resolve("quick"):
+        assert target.statistics is not None
+        target.statistics.answered += 1
+        target.statistics.slowness.observe(0.5 if target.label == "xai/b" else 2.0, now)
+    explanation = explain(router, "quick", Limits(), now=now)
+    shown = {target["target"]: target["first_content_ms"] for target in explanation.targets}
+    assert shown == {"xai/b": 270, "groq/a": 1080, "groq#2/a": 1080}
+    assert explanation.targets[0]["target"] == "xai/b"
+    assert "1. xai/b (order 1, in flight 0, first content ms 270)" in explanation.as_text()
+    assert explanation.steps[0].target == "xai/b"

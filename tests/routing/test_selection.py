@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from sanic_proxy.config.targets import TargetSettings
+from sanic_proxy.errors import UpstreamError
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice, ordered, shares
+from sanic_proxy.routing.statistics import TargetStatistics
 from sanic_proxy.routing.targets import Target
 
 DRAWS = 20_000
+NOW = 1000.0
 
 
 def choice(name: str, order: int = 1, weight: float = 1.0, in_flight: int = 0) -> Choice[str]:
@@ -60,11 +64,75 @@ def test_equal_loads_are_chosen_at_random() -> None:
     assert results["ab"] / DRAWS == pytest.approx(0.5, abs=0.02)
 
 
+def keyed(name: str, *in_flight: int) -> Choice[str]:
+    """A target with a key for each number of requests in flight."""
+    targets = []
+    for number, count in enumerate(in_flight):
+        statistics = TargetStatistics()
+        statistics.in_flight = count
+        targets.append(Target(f"{name}{number}", name, statistics=statistics))
+    return Choice(tuple(targets))
+
+
 def test_a_providers_keys_stay_together() -> None:
-    two_keys = Choice((Target("a", "a"), Target("A", "a")), weight=1.0)
     drawn = random.Random(5).random
-    found = {names(ordered([two_keys, choice("b")], "weighted", drawn)) for _ in range(100)}
-    assert found == {"aAb", "baA"}
+    choices = [keyed("a", 0, 0), choice("b")]
+    found = {names(ordered(choices, "weighted", drawn)) for _ in range(100)}
+    assert found == {"a0a1b", "a1a0b", "ba0a1", "ba1a0"}
+    assert names(ordered(choices, "order", drawn)) == "a0a1b"
+
+
+def test_a_providers_keys_share_its_requests() -> None:
+    drawn = random.Random(6).random
+    assert names(ordered([keyed("a", 2, 1)], "least_in_flight", drawn)) == "a1a0"
+    firsts = Counter(names(ordered([keyed("a", 1, 1)], "least_in_flight", drawn)) for _ in range(DRAWS))
+    assert firsts["a0a1"] / DRAWS == pytest.approx(0.5, abs=0.02)
+
+
+def timed(name: str, slowness: float, in_flight: int = 0, weight: float = 1.0) -> Choice[str]:
+    """A target that has answered just now."""
+    made = choice(name, weight=weight, in_flight=in_flight)
+    target = replace(made.targets[0], statistics=TargetStatistics())
+    assert target.statistics is not None
+    target.statistics.slowness.observe(slowness, NOW)
+    return replace(made, targets=(target,))
+
+
+def test_the_fastest_for_its_load_is_first() -> None:
+    drawn = random.Random(7).random
+    assert names(ordered([timed("a", 1.0), timed("b", 0.5)], "least_latency", drawn, NOW)) == "ba"
+    # 0.5 with three in flight costs 2, as much as 2 with none; a weight of 2 halves that.
+    assert names(ordered([timed("a", 1.9), timed("b", 0.5, 3)], "least_latency", drawn, NOW)) == "ab"
+    assert names(ordered([timed("a", 1.9), timed("b", 0.5, 3, 2.0)], "least_latency", drawn, NOW)) == "ba"
+    assert names(ordered([timed("a", 0.1, weight=0.0), timed("b", 9)], "least_latency", drawn, NOW)) == "ba"
+
+
+def test_the_first_is_the_better_of_two_that_are_drawn() -> None:
+    drawn = random.Random(8).random
+    choices = [timed("a", 1.0), timed("b", 2.0), timed("c", 3.0)]
+    results = Counter(names(ordered(choices, "least_latency", drawn, NOW)) for _ in range(DRAWS))
+    assert set(results) == {"abc", "bac"}  # the worst of three is always the loser
+    assert results["abc"] / DRAWS == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_a_target_that_cannot_be_asked_now_is_last() -> None:
+    drawn = random.Random(9).random
+    choices = [timed("a", 0.1), timed("b", 1.0), timed("c", 2.0)]
+    choices[0].targets[0].rate_limit.limit(NOW, 5.0)
+    firsts = {names(ordered(choices, "least_latency", drawn, NOW)) for _ in range(100)}
+    assert firsts == {"bca"}
+    assert {names(ordered(choices, "least_latency", drawn, NOW + 6))[0] for _ in range(100)} == {"a", "b"}
+
+
+def test_an_open_circuit_may_be_probed_when_it_is_due() -> None:
+    drawn = random.Random(10).random
+    choices = [timed("a", 0.1), timed("b", 1.0)]
+    health = choices[0].targets[0].health
+    for _ in range(5):
+        health.record_failure(UpstreamError("x"), "target", NOW, health.generation, "")
+    assert health.until is not None
+    assert names(ordered(choices, "least_latency", drawn, NOW)) == "ba"
+    assert names(ordered(choices, "least_latency", drawn, health.until)) == "ab"
 
 
 def test_shares_are_those_of_the_first_place() -> None:
@@ -72,3 +140,4 @@ def test_shares_are_those_of_the_first_place() -> None:
     assert shares(choices, "weighted") == [0.25, 0.75, 0.0]
     assert shares(choices, "order") == [1.0, 0.0, 0.0]
     assert shares(choices, "least_in_flight") == [None, None, 0.0]
+    assert shares(choices, "least_latency") == [None, None, 0.0]

@@ -28,7 +28,11 @@ MASTER_KEY = "LITELLM_MASTER_KEY"
 _PUBLIC_KEY = "sk-1234"
 MAX_ATTEMPTS = 20
 MAX_ATTEMPTS_PER_TARGET = 10
-_STRATEGIES = {"simple-shuffle": "weighted", "least-busy": "least_in_flight"}
+_STRATEGIES = {
+    "simple-shuffle": "weighted",
+    "least-busy": "least_in_flight",
+    "latency-based-routing": "least_latency",
+}
 _LIMITING = frozenset({"usage-based-routing", "usage-based-routing-v2"})
 
 
@@ -147,7 +151,7 @@ class _Converter:
         path = ("router_settings", "routing_strategy")
         name = self._work.text(self._router.get("routing_strategy")) or "simple-shuffle"
         if name not in _STRATEGIES:
-            known = [*_STRATEGIES, *_LIMITING, "latency-based-routing", "cost-based-routing"]
+            known = [*_STRATEGIES, *_LIMITING, "cost-based-routing"]
             guess = "" if name in known else suggestion(name, known)
             self._work.note(path, "approximate", f"`weighted` takes the place of {name[:40]!r}{guess}")
         checks = self._router.get("optional_pre_call_checks")

@@ -187,7 +187,10 @@ ROUTING: Rules = {
 }
 ROUTER: Rules = {
     **ROUTING,
-    "routing_strategy": _exact("simple-shuffle is `weighted`, least-busy is `least_in_flight`"),
+    "routing_strategy": _exact(
+        "simple-shuffle is `weighted`, least-busy is `least_in_flight`, latency-based-routing is"
+        " `least_latency`"
+    ),
     "timeout": _approximate("to the first byte of an answer; between two bytes at most 120 s"),
     "stream_timeout": _approximate("to a stream's first content, while another target is left"),
     "max_retries": _approximate("as `num_retries`"),

@@ -384,7 +384,8 @@ GROUP = """
         ("{}", "weighted", {"weight": 30}),
         ("{routing_strategy: simple-shuffle}", "weighted", {"weight": 30}),
         ("{routing_strategy: least-busy}", "least_in_flight", {}),
-        ("{routing_strategy: latency-based-routing}", "weighted", {"weight": 30}),
+        ("{routing_strategy: latency-based-routing}", "least_latency", {}),
+        ("{routing_strategy: cost-based-routing}", "weighted", {"weight": 30}),
         ("{routing_strategy: usage-based-routing-v2}", "weighted", {"weight": 30, "rpm": 30, "tpm": 5}),
         ("{enable_pre_call_checks: true}", "weighted", {"weight": 30, "rpm": 30, "tpm": 5}),
         (
