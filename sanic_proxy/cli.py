@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from sanic_proxy import __version__
 from sanic_proxy.config.loader import explain, load
 from sanic_proxy.config.model import HEARTBEATS, Settings, SettingsError, binding_problem
+from sanic_proxy.config.rules import ClientRules, format_usd
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import PREFIX
 from sanic_proxy.errors import ProxyError
@@ -227,13 +228,25 @@ def print_table(settings: Settings, options: argparse.Namespace) -> int:
     print(f"off, and the variable that turns each on: {off or 'none'}")
     for line in (banner.router_line(settings), banner.access_line(settings), *settings.warnings):
         print(line)
-    if not settings.is_open:
+    for client in settings.clients:
+        print(_client_line(client.rules))
+    if settings.api_keys:
         print(f"client keys: {_keys_text(settings.api_keys)}")
     problem = binding_problem(settings, settings.host)
     if problem is not None:
         sys.stderr.write(f"sanic-proxy: {problem}\n")
         return 1
     return 0
+
+
+def _client_line(rules: ClientRules) -> str:
+    """One client of the settings, and how it is limited."""
+    limits = rules.limits
+    counts = {"rpm": limits.rpm, "tpm": limits.tpm, "concurrent": limits.concurrent}
+    parts = [f"{name} {value}" for name, value in counts.items() if value is not None]
+    parts += [f"{format_usd(budget.limit_nano)} USD per {budget.per}" for budget in limits.budgets]
+    parts += [f"team {rules.team}"] if rules.team else []
+    return f"client {rules.name}: {', '.join(parts) or 'no limits'}"
 
 
 def _keys_text(keys: Sequence[Secret]) -> str:

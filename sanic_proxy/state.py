@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import REDACTED
+from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
-from sanic_proxy.observability.record import Client, Observer
+from sanic_proxy.observability.record import Observer
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.routing.breaker import BreakerRegistry
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
-MAX_REMEMBERED = 4096
 # The schema of the shared state, in the order in which it grew.
 MIGRATIONS: tuple[Migration, ...] = ()
 # How many bytes stored responses may take, and for how many seconds each is kept.
@@ -170,44 +169,6 @@ def _response_store(settings: Settings, runtime: RuntimeDirectory) -> ResponseSt
     return ResponseStore(store, lambda: runtime.size_limit(MEMORY_LIMITS.size_bytes), MEMORY_LIMITS.ttl_s)
 
 
-_ID_DIGITS = 16
-_LABEL_DIGITS = 8
-
-
-class KeyRing:
-    """The clients by their keys, which are compared as digests of the whole key.
-
-    The time of a look-up depends on digests alone, which clients cannot choose.
-    """
-
-    __slots__ = ("_clients", "_known", "is_empty")
-
-    def __init__(self, settings: Settings) -> None:
-        digests = {_digest(key.reveal()) for key in settings.api_keys}
-        ids = {digest: digest.hex()[:_ID_DIGITS] for digest in digests}
-        self._clients = {digest: Client(id=id_, name=id_[:_LABEL_DIGITS]) for digest, id_ in ids.items()}
-        self._known: dict[str | None, Client] = {}
-        self.is_empty = not digests
-
-    @property
-    def has_many(self) -> bool:
-        """Whether there are several clients, of whom none may see what belongs to another one."""
-        return len(self._clients) > 1
-
-    def client_with(self, key: str) -> Client | None:
-        """The client whose key this is."""
-        return self._clients.get(_digest(key))
-
-    def remembered(self, authorization: str | None) -> Client | None:
-        """The client of a whole Authorization header that was accepted before: no need to hash its key."""
-        return self._known.get(authorization)
-
-    def remember(self, authorization: str, client: Client) -> None:
-        """Remember an accepted header. Bounded: one key may be written with any number of blanks."""
-        if len(self._known) < MAX_REMEMBERED:
-            self._known[authorization] = client
-
-
 def _key_hints(settings: Settings) -> dict[str, list[str]]:
     """The last characters of each provider's keys, for the log; nothing of a key too short to be shown."""
     return {
@@ -217,10 +178,6 @@ def _key_hints(settings: Settings) -> dict[str, list[str]]:
         ]
         for provider in settings.providers
     }
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def state_of(app: Sanic[Any, Any]) -> AppState:

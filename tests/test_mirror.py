@@ -16,7 +16,9 @@ PACKAGES = (
 # Modules that are shown by the tests of those who use them.
 SHOWN_BY = {
     "__main__.py": "test_cli.py",
+    "config/budgets.py": "config/test_clients.py",
     "config/rules.py": "governance/test_rules.py",
+    "config/tables.py": "config/test_providers.py",
     "config/targets.py": "config/test_providers.py",
     "config/urls.py": "config/test_providers.py",
     "json_types.py": "openai/test_codec.py",  # two names of types

@@ -4,48 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from sanic_proxy.config.loader import load
 from sanic_proxy.errors import UpstreamAuthFailed
-from sanic_proxy.observability.record import Client
-from sanic_proxy.state import MAX_REMEMBERED, AppState, KeyRing
+from sanic_proxy.state import AppState
 from sanic_proxy.upstream.client import UpstreamClient
 from tests.support.in_flight import Request
 from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
-
-
-def test_a_key_is_compared_whole(tmp_path: Path) -> None:
-    long = "k" * 60
-    ring = KeyRing(load({"SANIC_PROXY_API_KEYS": f"{long}1,{long}2"}, tmp_path))
-    first, second = ring.client_with(f"{long}1"), ring.client_with(f"{long}2")
-    assert first is not None
-    assert second is not None
-    assert first.id != second.id
-    for wrong in (long, f"{long}3", f"{long}1 ", "", "\udcff", f"{long}1{long}"):
-        assert ring.client_with(wrong) is None
-
-
-def test_a_clients_id_depends_on_its_key_alone(tmp_path: Path) -> None:
-    one, other = (KeyRing(load({"SANIC_PROXY_API_KEYS": keys}, tmp_path)) for keys in ("a1,b2", "b2,c3"))
-    client = one.client_with("b2")
-    assert client == other.client_with("b2") == Client(id=sha256(b"b2").hexdigest()[:16], name=client.name)  # type: ignore[union-attr]
-
-
-def test_a_remembered_header_stands_for_its_client(tmp_path: Path) -> None:
-    ring = KeyRing(load({"SANIC_PROXY_API_KEYS": "a1"}, tmp_path))
-    client = ring.client_with("a1")
-    assert client is not None
-    assert ring.remembered("Bearer a1") is None
-    ring.remember("Bearer a1", client)
-    assert ring.remembered("Bearer a1") is client
-    for count in range(2 * MAX_REMEMBERED):
-        ring.remember(f"Bearer{' ' * count}a1", client)
-    assert ring.remembered(f"Bearer{' ' * (2 * MAX_REMEMBERED - 1)}a1") is None
 
 
 @pytest.mark.parametrize(

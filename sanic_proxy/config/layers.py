@@ -22,7 +22,7 @@ from sanic_proxy.config.variables import PREFIX, suggestion, toml_text
 if TYPE_CHECKING:
     from sanic_proxy.config.litellm.convert import Converted
 
-TABLES = ("proxy", "providers", "models")
+TABLES = ("proxy", "providers", "models", "clients", "teams", "limits")
 LITELLM_SUFFIXES = frozenset({".yaml", ".yml"})
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 

@@ -16,6 +16,7 @@ from environs import Env, EnvError, EnvValidationError
 from typing_extensions import override
 
 from sanic_proxy.config import layers
+from sanic_proxy.config.clients import ClientReader
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import MIN_HANG_TIMEOUT_S, Settings, SettingsError
 from sanic_proxy.config.providers import ProviderReader
@@ -41,12 +42,17 @@ def load(
     found.problems += reader.problems()
     providers = ProviderReader(found, settings)
     on, off = providers.read()
+    clients = ClientReader(found, settings.api_keys)
+    teams = clients.teams()
     settings = replace(
         settings,
         ssl_cert_file=_ssl_cert_file(found),
         providers=on,
         providers_off=off,
         models=providers.models(on),
+        clients=clients.clients(teams),
+        teams=teams,
+        limits=clients.limits(),
     )
     _check_together(settings, found)
     if found.problems:

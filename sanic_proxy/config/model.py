@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
+from sanic_proxy.config.rules import NO_LIMITS, ClientRules, ScopeLimits, TeamRules
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 from sanic_proxy.config.targets import Strategy, Targets
@@ -248,6 +249,19 @@ class ModelSettings:
     strategy: Strategy = "order"
     hidden: bool = False
     saving: StreamSaving = NO_SAVING
+    limits: ScopeLimits = NO_LIMITS
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """One client of the settings: its rules, and the SHA-256 digests of its keys in hexadecimal.
+
+    `keys` are the keys themselves, as far as the settings have them.
+    """
+
+    rules: ClientRules
+    digests: tuple[str, ...]
+    keys: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -394,6 +408,9 @@ class Settings:
     providers: tuple[ProviderSettings, ...] = ()
     providers_off: tuple[ProviderOff, ...] = ()
     models: tuple[ModelSettings, ...] = ()
+    clients: tuple[ClientSettings, ...] = ()
+    teams: tuple[TeamRules, ...] = ()
+    limits: ScopeLimits = NO_LIMITS
     warnings: tuple[str, ...] = ()
 
     @property
@@ -412,7 +429,8 @@ class Settings:
         keys = [key for provider in self.providers for key in provider.keys]
         headers = [value for provider in self.providers for _, value in provider.headers]
         admin = () if self.admin_key is None else (self.admin_key,)
-        known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys, *admin))}
+        clients = [key for client in self.clients for key in client.keys]
+        known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys, *clients, *admin))}
         return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
 
     @property
@@ -423,7 +441,7 @@ class Settings:
     @property
     def is_open(self) -> bool:
         """Whether clients need no key."""
-        return not self.api_keys
+        return not (self.api_keys or self.clients)
 
 
 VARIABLES: tuple[Variable, ...] = tuple(variables_of(Settings))

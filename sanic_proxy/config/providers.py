@@ -15,6 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from sanic_proxy.config.budgets import BUDGET_KEYS, scope_limits
 from sanic_proxy.config.catalog import ROWS, Row
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import (
@@ -33,6 +34,7 @@ from sanic_proxy.config.saving import (
     continuation,
 )
 from sanic_proxy.config.secret import Secret
+from sanic_proxy.config.tables import Key, Table, TableReader
 from sanic_proxy.config.targets import (
     MAX_COUNT,
     STRATEGIES,
@@ -56,7 +58,6 @@ from sanic_proxy.config.variables import (
     Text,
     TextList,
     suggestion,
-    value_problem,
 )
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -94,16 +95,6 @@ class DialectList(Kind[tuple[str, ...]]):
 
 DIALECT_NAMES = ("chat", "messages", "responses", "gemini")
 
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key of a table: its kind, or the keys of a table within it, and what it does."""
-
-    kind: Kind[Any] | Mapping[str, Key]
-    meaning: str
-
-
-Table = Mapping[str, Key]
 
 PARAMETER_KEYS: Table = {
     "default_params": Key(Params(), "parameters for requests that have none of that name"),
@@ -192,6 +183,7 @@ MODEL_KEYS: Table = {
         "US dollars per million tokens, of the targets that do not say theirs: input, output, cached_input",
     ),
     "hidden": Key(Flag(), "the name can be used and is not listed"),
+    **BUDGET_KEYS,
 }
 
 
@@ -202,6 +194,7 @@ class ProviderReader:
         self._found = found
         self._settings = settings
         self._problems = found.problems
+        self._reader = TableReader(found.toml, found.problems)
 
     def read(self) -> tuple[tuple[ProviderSettings, ...], tuple[ProviderOff, ...]]:
         """The providers that are on, and those that are known and off."""
@@ -236,14 +229,14 @@ class ProviderReader:
         """The tables `[models.NAME]`."""
         known = {name: provider.name for provider in on for name in (provider.name, *provider.aliases)}
         models = []
-        for name, table in self._subtables("models").items():
+        for name, table in self._reader.subtables("models").items():
             where = f"[models.{name}]"
             if not _MODEL_NAME.fullmatch(name):
                 self._problems.append(
                     f"{where}: a model's name is up to 256 printable ASCII characters, no space at its ends"
                 )
                 continue
-            values = self._values(where, table, MODEL_KEYS)
+            values = self._reader.values(where, table, MODEL_KEYS)
             if "targets" not in table:
                 self._problems.append(f"{where}: needs targets, {TargetList().expects}")
             targets = with_defaults(
@@ -262,46 +255,18 @@ class ProviderReader:
                     values.get("strategy", "order"),
                     values.get("hidden", False),
                     _saving(values),
+                    scope_limits(values),
                 )
             )
         return tuple(models)
 
     # Tables
 
-    def _subtables(self, name: str) -> Mapping[str, Mapping[str, object]]:
-        tables = self._found.toml.get(name, {})
-        if isinstance(tables, dict) and all(isinstance(table, dict) for table in tables.values()):
-            return tables
-        self._problems.append(f"[{name}] must hold tables: [{name}.NAME]")
-        return {}
-
-    def _values(self, where: str, table: Mapping[str, object], keys: Table) -> dict[str, Any]:
-        """The values of a table's keys that are good; the others are problems."""
-        values: dict[str, object] = {}
-        for name, value in table.items():
-            if name not in keys:
-                self._problems.append(
-                    f"{where} {name}: is not a setting of this table{suggestion(name, keys)}"
-                )
-                continue
-            kind = keys[name].kind
-            try:
-                if isinstance(kind, Kind):
-                    values[name] = kind.from_toml(value)
-                elif isinstance(value, dict):
-                    values[name] = self._values(f"{where} {name}", value, kind)
-                else:
-                    self._problems.append(f"{where} {name}: expected a table with {', '.join(kind)}")
-            except ValueError as exc:
-                if isinstance(kind, Kind):
-                    self._problems.append(f"{where} {name}: {value_problem(value, kind, exc)}")
-        return values
-
     def _tables(self) -> dict[str, dict[str, object]]:
         aliases = {alias: row.name for row in ROWS for alias in row.aliases}
         known = {row.name: row for row in ROWS}
         good: dict[str, dict[str, object]] = {}
-        for name, table in self._subtables("providers").items():
+        for name, table in self._reader.subtables("providers").items():
             where = f"[providers.{name}]"
             if not _NAME.fullmatch(name):
                 self._problems.append(f"{where}: a provider's name is lower-case letters, digits, - and _")
@@ -312,7 +277,7 @@ class ProviderReader:
             elif name in known and known[name].is_embedded:
                 self._problems.append(f"{where}: the embedded provider has no settings")
             else:
-                good[name] = self._values(where, table, PROVIDER_KEYS)
+                good[name] = self._reader.values(where, table, PROVIDER_KEYS)
                 if name not in known and "base_url" not in table:
                     guess = suggestion(name, known)
                     self._problems.append(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+from sanic_proxy.config.budgets import LIMIT_KEYS
 from sanic_proxy.config.catalog import ROWS, Row
+from sanic_proxy.config.clients import CLIENT_KEYS, TEAM_KEYS
 from sanic_proxy.config.model import VARIABLES
-from sanic_proxy.config.providers import MODEL_KEYS, PROVIDER_KEYS, Table
+from sanic_proxy.config.providers import MODEL_KEYS, PROVIDER_KEYS
+from sanic_proxy.config.tables import Table, table_schema
 from sanic_proxy.config.variables import PREFIX, Kind, Schema
 
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
@@ -51,6 +54,16 @@ value of a variable. The package has a JSON Schema for editors, `sanic_proxy/con
 | `[models.NAME]` | |
 |---|---|
 {model_keys}
+
+| `[clients.NAME]` | |
+|---|---|
+{client_keys}
+
+| `[teams.NAME]` | |
+|---|---|
+{team_keys}
+
+`[limits]` holds those of the last table from `rpm` on, for all clients together.
 """
 
 
@@ -61,6 +74,8 @@ def settings_page() -> str:
         providers="\n".join(provider_row(row) for row in ROWS if not row.is_embedded),
         provider_keys="\n".join(_key_rows(PROVIDER_KEYS)),
         model_keys="\n".join(_key_rows(MODEL_KEYS)),
+        client_keys="\n".join(_key_rows(CLIENT_KEYS)),
+        team_keys="\n".join(_key_rows(TEAM_KEYS)),
     )
 
 
@@ -112,11 +127,14 @@ def toml_schema() -> str:
                     for variable in VARIABLES
                 },
             },
-            "providers": {"type": "object", "additionalProperties": _table_schema(PROVIDER_KEYS)},
+            "providers": {"type": "object", "additionalProperties": table_schema(PROVIDER_KEYS)},
             "models": {
                 "type": "object",
-                "additionalProperties": {**_table_schema(MODEL_KEYS), "required": ["targets"]},
+                "additionalProperties": {**table_schema(MODEL_KEYS), "required": ["targets"]},
             },
+            "clients": {"type": "object", "additionalProperties": table_schema(CLIENT_KEYS)},
+            "teams": {"type": "object", "additionalProperties": table_schema(TEAM_KEYS)},
+            "limits": table_schema(LIMIT_KEYS),
         },
     }
     return json.dumps(schema, indent=2) + "\n"
@@ -128,17 +146,3 @@ def _or_text(schema: Schema) -> Schema:
     if isinstance(kinds, str) and kinds in {"integer", "number"}:
         return {**schema, "type": [kinds, "string"]}
     return schema
-
-
-def _table_schema(table: Table) -> Schema:
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            name: {
-                **(key.kind.schema() if isinstance(key.kind, Kind) else _table_schema(key.kind)),
-                "description": key.meaning,
-            }
-            for name, key in table.items()
-        },
-    }

@@ -87,3 +87,10 @@ class TeamRules:
     limits: ScopeLimits = NO_LIMITS
     models: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+
+
+def format_usd(nano: int) -> str:
+    """Nano-dollars as US dollars, with two decimal places at least and all that matter."""
+    whole, rest = divmod(abs(nano), NANO)
+    places = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nano < 0 else ''}{whole}.{places}"

@@ -10,14 +10,13 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from sanic_proxy.config.saving import Continuation, ContinuationKind
+from sanic_proxy.config.tables import entries, entries_schema
 from sanic_proxy.config.variables import (
     Choice,
     Integer,
     Kind,
     Schema,
     Text,
-    suggestion,
-    value_problem,
     within,
 )
 
@@ -111,11 +110,11 @@ class PriceTable(Kind[Prices]):
 
     @override
     def from_toml(self, value: object) -> Prices:
-        return Prices(**_entries(value, PRICE_KEYS, "a table of prices"))
+        return Prices(**entries(value, PRICE_KEYS, "a table of prices"))
 
     @override
     def schema(self) -> Schema:
-        return _table_schema(PRICE_KEYS)
+        return entries_schema(PRICE_KEYS)
 
 
 TARGET_KEYS: Mapping[str, Kind[Any]] = {
@@ -156,7 +155,7 @@ class TargetList(Kind[Targets]):
     @override
     def schema(self) -> Schema:
         text = {"type": "string", "pattern": "^[^/]+/.+$"}
-        table = {**_table_schema(TARGET_KEYS), "required": list(_REQUIRED)}
+        table = {**entries_schema(TARGET_KEYS), "required": list(_REQUIRED)}
         return {"type": "array", "minItems": 1, "items": {"anyOf": [text, table]}}
 
 
@@ -165,35 +164,12 @@ def _target(entry: object) -> TargetSettings:
         provider, _, model = entry.partition("/")
         values: dict[str, Any] = {"provider": provider, "model": model}
     elif isinstance(entry, dict) and all(name in entry for name in _REQUIRED):
-        values = _entries(entry, TARGET_KEYS, "a target")
+        values = entries(entry, TARGET_KEYS, "a target")
     else:
         raise ValueError
     if not (values["provider"] and values["model"]):
         raise ValueError
     return TargetSettings(**{**values, "provider": values["provider"].lower()})
-
-
-def _entries(value: object, keys: Mapping[str, Kind[Any]], what: str) -> dict[str, Any]:
-    """The parsed entries of a table. Raises ValueError that names the first wrong one."""
-    if not isinstance(value, dict):
-        raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, whatever its type
-    parsed: dict[str, object] = {}
-    for name, entry in value.items():
-        if name not in keys:
-            raise ValueError(f"{name!r} is not a key of {what}{suggestion(name, keys)}")
-        try:
-            parsed[name] = keys[name].from_toml(entry)
-        except ValueError as exc:
-            raise ValueError(f"{name}: {value_problem(entry, keys[name], exc)}") from None
-    return parsed
-
-
-def _table_schema(keys: Mapping[str, Kind[Any]]) -> Schema:
-    return {
-        "type": "object",
-        "properties": {name: kind.schema() for name, kind in keys.items()},
-        "additionalProperties": False,
-    }
 
 
 def with_defaults(targets: Targets, context_window: int | None, prices: Prices | None) -> Targets:

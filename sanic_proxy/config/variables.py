@@ -397,13 +397,13 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9-]+")
 
 
 @dataclass(frozen=True)
-class Params(Kind[dict[str, object]]):
-    """Request parameters by name, with any JSON values."""
+class JsonTable(Kind[dict[str, object]]):
+    """Any JSON values by name."""
 
     @property
     @override
     def expects(self) -> str:
-        return "a table of parameters"
+        return "a table of text, numbers, true, false, lists and tables"
 
     @override
     def parse(self, text: str) -> dict[str, object]:
@@ -411,9 +411,7 @@ class Params(Kind[dict[str, object]]):
 
     @override
     def from_toml(self, value: object) -> dict[str, object]:
-        if not isinstance(value, dict) or _RESERVED & value.keys():
-            raise ValueError
-        if not _is_json(value):
+        if not isinstance(value, dict) or not _is_json(value):
             raise ValueError
         return value
 
@@ -429,6 +427,22 @@ def _is_json(value: object) -> bool:
     if isinstance(value, list):
         return all(map(_is_json, value))
     return isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+@dataclass(frozen=True)
+class Params(JsonTable):
+    """Request parameters by name."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "a table of parameters"
+
+    @override
+    def from_toml(self, value: object) -> dict[str, object]:
+        if isinstance(value, dict) and _RESERVED & value.keys():
+            raise ValueError
+        return super().from_toml(value)
 
 
 # The proxy itself decides about them.

@@ -38,5 +38,5 @@ def access_line(settings: Settings) -> str:
     """Who may call."""
     if settings.is_open:
         return f"open: no client key is required; set {PREFIX}API_KEYS to require one"
-    number = len(settings.api_keys)
+    number = len(settings.api_keys) + sum(len(client.digests) for client in settings.clients)
     return f"clients must present {'the key' if number == 1 else f'one of {number} keys'}"

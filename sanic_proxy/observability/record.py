@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from sanic_proxy.config.rules import NO_RULES, ClientRules
 from sanic_proxy.json_types import Json, JsonMapping
 
 logger = logging.getLogger(__name__)
@@ -22,12 +23,13 @@ logger = logging.getLogger(__name__)
 class Client:
     """Who sends a request.
 
-    `id` is the same for every request with one key; empty where no key is needed. `name` is what logs call
-    the client. Neither holds the key.
+    `id` is the same for every request of the client; empty where no key is needed. `name` is what logs call
+    the client. Neither holds the key. `rules` are what the client may do and use.
     """
 
     id: str
     name: str
+    rules: ClientRules = NO_RULES
 
 
 ANONYMOUS = Client(id="", name="")

@@ -11,6 +11,8 @@ not make the providers work.
 from __future__ import annotations
 
 import hmac
+import time
+from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import parse_qs
 
@@ -19,10 +21,11 @@ from sanic.exceptions import NotFound
 from sanic_proxy.config.model import Settings, is_loopback
 from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.errors import Forbidden, Unauthorized
+from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines, public_url
-from sanic_proxy.state import AppState, KeyRing
+from sanic_proxy.state import AppState
 
 OPEN_PATHS = frozenset(
     {
@@ -70,7 +73,9 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
         return ANONYMOUS
     client = keys.remembered(headers.get("authorization"))
     if client is not None and "authorization" not in headers.repeated:
-        return client
+        expires = client.rules.expires
+        if expires is None or expires > time.time():
+            return client
     try:
         return authenticate(keys, headers, _key_in_query(path, url))
     except Unauthorized:
@@ -91,10 +96,16 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
     client = keys.client_with(key)
     if client is None:
         raise Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
+    if client.rules.expires is not None and client.rules.expires <= time.time():
+        raise Unauthorized(f"The API key expired at {_text(client.rules.expires)}", code="key_expired")
     # Only a header that holds the key itself: anyone may send one that stands beside a key elsewhere.
     if key == _bearer_key(headers):
         keys.remember(headers["authorization"], client)
     return client
+
+
+def _text(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 def check_admin(settings: Settings, headers: HeaderFields, *, is_admin_port: bool) -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from sanic_proxy.config.loader import load
 from sanic_proxy.errors import Forbidden, Unauthorized
+from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.server import admission
 from sanic_proxy.server.request import HeaderFields
-from sanic_proxy.state import KeyRing
 from tests.support.proxy import Proxy, Reply, running_proxy
 
 KEYS = ("client-key-1", "client-key-2-" + "x" * 60)
