@@ -24,6 +24,7 @@ from sanic_proxy.server.startup import announce_ready, announced_settings
 from sanic_proxy.server.supervisor import Supervisor
 from sanic_proxy.server.worker import Worker, read_again
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
+from sanic_proxy.state_store.shared import unnamed_memory
 
 # Sanic's own clocks are backstops behind ours: its response timeout would end a model that thinks
 # for longer than a minute with a 503 of its own.
@@ -80,6 +81,7 @@ async def begin_supervision(app: ProxyApp) -> None:
     app.shared_ctx.worker_slots = shared_slots()
     name = new_name().encode()
     app.shared_ctx.runtime_name = multiprocessing.get_context("spawn").RawArray("c", name)
+    app.shared_ctx.memory = unnamed_memory()
     app.ctx.runtime = RuntimeDirectory(name.decode())
     app.shared_ctx.started_at = multiprocessing.get_context("spawn").RawValue("d", time.monotonic())
     app.ctx.supervisor = Supervisor(settings, read, app.shared_ctx.worker_slots, announce_ready(app))

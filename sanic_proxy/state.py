@@ -26,6 +26,7 @@ from sanic_proxy.state_store.background import BackgroundResponses
 from sanic_proxy.state_store.base import Migration, StateStore
 from sanic_proxy.state_store.responses import ResponseStore
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
+from sanic_proxy.state_store.shared import SharedMemory
 from sanic_proxy.state_store.sqlite import SQLiteStore, state_directory
 from sanic_proxy.upstream.client import UpstreamClient
 
@@ -52,13 +53,18 @@ class AppState:
     """Built in a running loop; `aclose` waits for the handlers that still use it.
 
     `traffic` is that of the state which this one replaces; None in a new worker. `runtime` is the directory
-    in memory that the workers share; one of its own by default.
+    in memory that the workers share, `shared` their memory; by default it has its own.
     """
 
     def __init__(
-        self, settings: Settings, traffic: Traffic | None = None, runtime: RuntimeDirectory | None = None
+        self,
+        settings: Settings,
+        traffic: Traffic | None = None,
+        runtime: RuntimeDirectory | None = None,
+        shared: SharedMemory | None = None,
     ) -> None:
         self.settings = settings
+        self.shared = shared or SharedMemory()
         self.secrets = settings.secrets
         self.traffic = traffic or Traffic()
         self.traffic.limit(settings.capacity)

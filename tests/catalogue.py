@@ -107,4 +107,8 @@ ROWS = (
     Row(79, "the client gives up before its provider answers"),
     Row(80, "a process is killed that keeps a directory in memory"),
     Row(81, "a response is too large to be stored"),
+    # Memory that workers share
+    Row(82, "a process dies or stops while it holds the lock"),
+    Row(83, "its file is of an earlier boot, of another version, or cannot be used"),
+    Row(84, "its tables are full"),
 )

@@ -34,6 +34,8 @@ from sanic_proxy.server.admin_port import AdminPort
 from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
+from sanic_proxy.state_store.shared import SharedMemory
+from sanic_proxy.state_store.sqlite import set_state_directory
 
 if TYPE_CHECKING:
     from sanic import Sanic
@@ -109,6 +111,13 @@ def _runtime_name(app: Sanic[Any, Any]) -> str:
     return new_name() if shared is None else shared.value.decode()
 
 
+def _shared_memory(app: Sanic[Any, Any], state_dir: str) -> SharedMemory:
+    """The memory that this machine's workers share; private without a main process and state directory."""
+    carrier = getattr(app.shared_ctx, "memory", None)
+    inherited = None if carrier is None else carrier.fileno()
+    return SharedMemory(directory=set_state_directory(state_dir), inherited=inherited)
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
@@ -130,7 +139,8 @@ class Worker:
         logs.redirect_stderr()
         logs.enable_stack_dumps()
         raise_descriptor_limit()
-        self._use(AppState(settings, runtime=self._runtime))
+        self._shared = _shared_memory(app, settings.state_dir)
+        self._use(AppState(settings, runtime=self._runtime, shared=self._shared))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
         compat.replace_signal_setup(_leave_signals_alone)
@@ -175,7 +185,7 @@ class Worker:
         if settings is None:
             return
         gc.unfreeze()  # or what is to go would stay
-        self._use(AppState(settings, old.traffic, self._runtime))
+        self._use(AppState(settings, old.traffic, self._runtime, self._shared))
         retiring = self._loop.create_task(old.retire())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retired)
@@ -284,4 +294,5 @@ class Worker:
             self._runtime.remove()
         else:
             self._runtime.release()
+        self._shared.close()
         self._slot.advance(WorkerState.STOPPED)

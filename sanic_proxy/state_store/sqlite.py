@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -156,12 +156,16 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def state_directory(configured: str, environ: dict[str, str] | None = None) -> Path:
-    """The state directory: as configured, else systemd's STATE_DIRECTORY, else below XDG_STATE_HOME."""
+def set_state_directory(configured: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """The state directory as configured, else systemd's STATE_DIRECTORY; None if neither is set."""
+    directory = configured or environ.get("STATE_DIRECTORY", "").partition(":")[0]
+    return Path(directory) if directory else None
+
+
+def state_directory(configured: str, environ: Mapping[str, str] | None = None) -> Path:
+    """The state directory: the one that was set, else below XDG_STATE_HOME."""
     values = os.environ if environ is None else environ
-    if configured:
-        return Path(configured)
-    if directory := values.get("STATE_DIRECTORY", "").partition(":")[0]:
-        return Path(directory)
+    if (directory := set_state_directory(configured, values)) is not None:
+        return directory
     home = values.get("XDG_STATE_HOME") or Path(values.get("HOME", "~")).expanduser() / ".local" / "state"
     return Path(home) / "sanic-proxy"
