@@ -1,4 +1,4 @@
-"""The `sanic-proxy` command: serve, models, route, check."""
+"""The `sanic-proxy` command: serve, init, check, models, route, schema, completion."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TypeAlias
 
 from sanic_proxy import __version__
+from sanic_proxy.config import reference, starter
 from sanic_proxy.config.loader import explain, load
 from sanic_proxy.config.model import HEARTBEATS, Settings, SettingsError, binding_problem
 from sanic_proxy.config.rules import ClientRules, format_usd
@@ -22,28 +26,39 @@ from sanic_proxy.routing.explain import explain as explain_route
 from sanic_proxy.routing.targets import Limits
 from sanic_proxy.state import AppState
 
-_EXAMPLES = """\
+_EXIT_STATUS = """\
+exit status: 0; 1 if the settings are wrong or a provider failed; 2 if the command line is wrong"""
+
+_EXAMPLES = f"""\
 examples:
-  sanic-proxy serve                                  start with the settings of the environment and .env
-  sanic-proxy serve --port 9000 --workers 4
-  sanic-proxy serve --config proxy.toml --router
+  sanic-proxy                                        start with the settings of the environment and .env
+  sanic-proxy --port 9000 --workers 4                the same as `sanic-proxy serve --port ...`
+  sanic-proxy init                                   write proxy.toml and .env for the keys that are set
   sanic-proxy check                                  report every problem, list the providers
   sanic-proxy models                                 the models that clients can name, as JSON
   sanic-proxy route fast --fail groq                 the targets of a model, while some fail
   sanic-proxy check --config litellm.yaml --explain  our own TOML for LiteLLM's file
 
-exit status: 0; 1 if the settings are wrong or a provider failed; 2 if the command line is wrong"""
+{_EXIT_STATUS}"""
 
 # Flags that stand for a setting, by the variable they set.
 _FLAGS = ("host", "port", "workers", "heartbeat_char", "log_level", "config")
 
+SHELLS = ("bash", "zsh", "fish")
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; exits with its status."""
-    parser = _parser()
-    options, further = parser.parse_known_args(arguments)
+    """Run the command; exits with its status. Without a command it is `serve`."""
+    parser = command_parser()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or (words[0].startswith("-") and words[0] not in {"-h", "--help", "--version"}):
+        words.insert(0, "serve")
+    options, further = parser.parse_known_args(words)
     if further and options.run is not serve_proxy:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
+    if options.run in _WITHOUT_SETTINGS:
+        sys.exit(options.run(options))
     options.further = further
     flags = _apply_flags(options)
     try:
@@ -58,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(options.run(settings, options))
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the command line; the completion scripts are made from it."""
     parser = argparse.ArgumentParser(
         prog="sanic-proxy",
         description="An OpenAI-compatible LLM gateway: the model's name picks the provider.",
@@ -67,7 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sanic-proxy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    _add_commands(commands)
+    _add_plain_commands(commands)
+    return parser
 
+
+def _add_commands(commands: Commands) -> None:
+    """The commands that read the settings."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--config", metavar="FILE", help="a TOML file with settings, or LiteLLM's file (.yaml, .yml)"
@@ -127,14 +149,49 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print the TOML file that a configuration of LiteLLM's stands for",
     )
-    return parser
+
+
+def _add_plain_commands(commands: Commands) -> None:
+    """The commands that work without settings, so also while these are wrong."""
+    no_flags = argparse.ArgumentParser(add_help=False)
+    init = _command(
+        commands,
+        no_flags,
+        "init",
+        write_files,
+        "write a commented proxy.toml and .env for the providers whose keys are set, and replace no file",
+        "GROQ_API_KEY=... sanic-proxy init && sanic-proxy",
+    )
+    init.add_argument(
+        "--directory",
+        metavar="DIRECTORY",
+        default=".",
+        help="where to write (default: the working directory)",
+    )
+    _command(
+        commands,
+        no_flags,
+        "schema",
+        print_schema,
+        "print the JSON Schema of the TOML file, for editors",
+        "sanic-proxy schema >proxy.schema.json",
+    )
+    completion = _command(
+        commands,
+        no_flags,
+        "completion",
+        print_completion,
+        "print the completion script of a shell",
+        'eval "$(sanic-proxy completion bash)"',
+    )
+    completion.add_argument("shell", choices=SHELLS, help="the shell")
 
 
 def _command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands: Commands,
     common: argparse.ArgumentParser,
     name: str,
-    run: Callable[[Settings, argparse.Namespace], int],
+    run: Callable[..., int],
     text: str,
     example: str,
 ) -> argparse.ArgumentParser:
@@ -143,7 +200,8 @@ def _command(
         parents=[common],
         help=text,
         description=f"{text[0].upper()}{text[1:]}.",
-        epilog=f"example: {example}",
+        epilog=f"example: {example}\n\n{_EXIT_STATUS}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=run)
     return command
@@ -247,6 +305,40 @@ def _client_line(rules: ClientRules) -> str:
     parts += [f"{format_usd(budget.limit_nano)} USD per {budget.per}" for budget in limits.budgets]
     parts += [f"team {rules.team}"] if rules.team else []
     return f"client {rules.name}: {', '.join(parts) or 'no limits'}"
+
+
+def write_files(options: argparse.Namespace) -> int:
+    """Write the files of `init`; those that exist stay as they are, and make it fail."""
+    directory = Path(options.directory)
+    status = 0
+    for file in starter.files(os.environ):
+        try:
+            written = starter.write(directory, file)
+        except OSError as exc:
+            sys.stderr.write(f"sanic-proxy: {directory / file.name}: {exc.strerror}\n")
+            return 1
+        print(f"{directory / file.name}: {'written' if written else 'exists, not changed'}")
+        status = status if written else 1
+    found = ", ".join(starter.providers_found(os.environ))
+    print(f"providers: {found or 'none; set a key in .env'}")
+    print("next: `sanic-proxy check`, then `sanic-proxy`")
+    return status
+
+
+def print_schema(options: argparse.Namespace) -> int:
+    """The JSON Schema of the TOML file."""
+    print(reference.toml_schema(), end="")
+    return 0
+
+
+def print_completion(options: argparse.Namespace) -> int:
+    """The completion script, as `scripts/generate` has made it from the parser."""
+    folder = resources.files("sanic_proxy") / "completions"
+    print((folder / f"sanic-proxy.{options.shell}").read_text("utf-8"), end="")
+    return 0
+
+
+_WITHOUT_SETTINGS = (write_files, print_schema, print_completion)
 
 
 def _keys_text(keys: Sequence[Secret]) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -71,13 +72,52 @@ def test_flags_win_over_the_environment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["serve", "--help"], ["check", "--help"], ["models", "--help"]]
+    "arguments",
+    [[], ["serve"], ["check"], ["models"], ["route"], ["init"], ["schema"], ["completion"]],
+    ids=" ".join,
 )
-def test_help_has_a_description_and_an_example(tmp_path: Path, arguments: list[str]) -> None:
-    done = run(tmp_path, *arguments)
+def test_help_has_a_description_an_example_and_the_exit_status(tmp_path: Path, arguments: list[str]) -> None:
+    done = run(tmp_path, *arguments, "--help")
     assert done.returncode == 0
     assert "example" in done.stdout
     assert "sanic-proxy" in done.stdout.split("example")[1]
+    assert "exit status: 0; 1 if" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 116
+
+
+def test_init_writes_files_that_serve_can_start_with(tmp_path: Path) -> None:
+    done = run(tmp_path, "init", GROQ_API_KEY=KEY, SANIC_PROXY_API_KEYS=f"{KEY}$'x")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert KEY not in done.stdout
+    assert "providers: groq" in done.stdout
+    checked = run(tmp_path, "check")
+    assert checked.returncode == 0
+    assert "https://api.groq.com/openai/v1" in checked.stdout
+    assert "client keys: ...9$'x" in checked.stdout
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+def test_init_replaces_no_file_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("mine")
+    (tmp_path / "proxy.toml").symlink_to(tmp_path / "elsewhere")
+    done = run(tmp_path, "init", GROQ_API_KEY=KEY)
+    assert done.returncode == 1
+    assert done.stdout.count("exists, not changed") == 2
+    assert "proxy.schema.json: written" in done.stdout
+    assert (tmp_path / ".env").read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+    assert run(tmp_path, "init", "--directory", "nowhere").stderr.count("\n") == 1
+
+
+def test_the_schema_and_the_completion_scripts_are_printed(tmp_path: Path) -> None:
+    assert json.loads(run(tmp_path, "schema").stdout)["title"] == "sanic-proxy"
+    done = run(tmp_path, "completion", "bash", SANIC_PROXY_PORT="wrong")
+    script = (
+        f"{done.stdout}\nCOMP_WORDS=(sanic-proxy ch) COMP_CWORD=1\n_shtab_sanic_proxy\necho ${{COMPREPLY[@]}}"
+    )
+    completed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert completed.stdout.split() == ["check"]
+    assert run(tmp_path, "completion", "tcsh").returncode == 2
 
 
 def test_check_lists_keys_models_and_what_is_off(tmp_path: Path) -> None:
@@ -100,7 +140,6 @@ def test_a_wrong_flag_is_named_as_the_flag(tmp_path: Path) -> None:
 
 def test_the_version_is_printed(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout.strip() == f"sanic-proxy {__version__}"
-    assert run(tmp_path).returncode == 2
 
 
 def serve_once(directory: Path, port: int, *arguments: str, workers: int = 1, **settings: str) -> str:
@@ -140,11 +179,12 @@ _FROM_TOML = {
     ("arguments", "files"),
     [
         ((*_SERVE, "--port", "PORT", "--workers", "1", "--log-level", "info"), {}),
-        ((*_SERVE, "--single-process"), {".env": "SANIC_PROXY_PORT=PORT\n"}),
+        (("-m", "sanic_proxy"), {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_WORKERS=1\n"}),
+        (("-m", "sanic_proxy", "--single-process"), {".env": "SANIC_PROXY_PORT=PORT\n"}),
         (_SANIC, {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_HOST=127.0.0.1\n"}),
         ((*_SANIC, "--workers", "1"), _FROM_TOML),
     ],
-    ids=["flags", "dotenv", "sanic", "toml"],
+    ids=["flags", "no command", "dotenv", "sanic", "toml"],
 )
 def test_every_start_command_takes_the_address_from_the_settings(
     tmp_path: Path, arguments: tuple[str, ...], files: dict[str, str]

@@ -45,7 +45,9 @@ without it the undated one is used.
 ## The TOML file
 
 `[proxy]` holds any setting above: lower case, without `SANIC_PROXY_`. In all texts `${{NAME}}` stands for the
-value of a variable. The package has a JSON Schema for editors, `sanic_proxy/config/proxy.schema.json`.
+value of a variable. `sanic-proxy init` writes a commented file to start from, with `proxy.schema.json`
+beside it: editors with Taplo (Even Better TOML) complete and check the file by its first line,
+`#:schema ./proxy.schema.json`. `sanic-proxy schema` prints the schema.
 
 | `[providers.NAME]` | |
 |---|---|

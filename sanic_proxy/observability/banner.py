@@ -17,7 +17,22 @@ def start_lines(settings: Settings) -> list[str]:
         f"providers on: {on or 'none'} ({off} more are off; `sanic-proxy check` lists them)",
         router_line(settings),
         access_line(settings),
+        *first_steps(settings),
         *settings.warnings,
+    ]
+
+
+def first_steps(settings: Settings) -> list[str]:
+    """The first request and the next step, while no provider with a key is on."""
+    if not settings.providers or any(provider.base_url for provider in settings.providers):
+        return []
+    model = "/".join([settings.providers[0].name] * 2)
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello there"}}]}}'
+    return [
+        "no provider's key is set: answers come from the embedded provider, which repeats the question",
+        f"  try it:     curl http://{settings.host}:{settings.port}/v1/chat/completions "
+        f"-H 'content-type: application/json' -d '{body}'",
+        "  add a key:  GROQ_API_KEY=... sanic-proxy, or write proxy.toml and .env with `sanic-proxy init`",
     ]
 
 

@@ -9,9 +9,11 @@ import jsonschema_rs
 import orjson
 import pytest
 
+from sanic_proxy.cli import SHELLS
 from sanic_proxy.config import reference
 from sanic_proxy.config.litellm import reference as litellm
 from sanic_proxy.config.loader import load
+from tests.support.completions import completion
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +31,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_committed_file_is_up_to_date(path: str, made: object) -> None:
     assert callable(made)
     assert (ROOT / path).read_text("utf-8") == made(), "run scripts/generate"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_completion_scripts_are_up_to_date(shell: str) -> None:
+    path = ROOT / f"sanic_proxy/completions/sanic-proxy.{shell}"
+    assert path.read_text("utf-8") == completion(shell), "run scripts/generate"
 
 
 def test_the_example_environment_file_works_when_every_setting_is_set(tmp_path: Path) -> None:

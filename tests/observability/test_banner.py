@@ -30,3 +30,10 @@ def test_the_example_of_the_router_is_a_provider_that_is_on(tmp_path: Path) -> N
     for environ, name in (({}, "echo"), ({"XAI_API_KEY": KEY}, "xai")):
         line = banner.router_line(load(environ, tmp_path))
         assert line == f"router on: the model `{name}/MODEL` goes to {name} as `MODEL`"
+
+
+def test_the_first_start_shows_a_request_and_how_to_add_a_key(tmp_path: Path) -> None:
+    lines = banner.first_steps(load({"SANIC_PROXY_PORT": "9000"}, tmp_path))
+    assert "http://127.0.0.1:9000/v1/chat/completions" in lines[1]
+    assert "sanic-proxy init" in lines[2]
+    assert banner.first_steps(load({"GROQ_API_KEY": KEY}, tmp_path)) == []
