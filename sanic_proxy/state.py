@@ -82,6 +82,7 @@ class AppState:
             models=settings.models,
             name_of=lambda provider: provider.name,
             options_of=lambda provider: provider.settings.options,
+            cache_ttl_of=lambda provider: provider.settings.cache_ttl_s,
             registry=BreakerRegistry(
                 is_enabled=settings.breaker, key_hints=_key_hints(settings), redact=self._redacted
             ),
@@ -99,6 +100,8 @@ class AppState:
         )
         self.keys = KeyRing(settings)
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
+        if any(model.strategy != "order" and model.affinity != "off" for model in settings.models):
+            self.observers = (self.router.affinity.observe, *self.observers)
         # Opened by its first use: a proxy without a feature that shares state opens no file.
         self.store: StateStore = SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
         self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))

@@ -28,6 +28,10 @@ targets = [{ provider = "groq", model = "held", concurrent = 1 }]
 strategy = "least_latency"
 targets = ["groq/slow", "groq/quick"]
 
+[models.agents]
+strategy = "least_in_flight"
+targets = ["groq/one", "groq/two", "groq/three"]
+
 [models.balanced]
 strategy = "least_in_flight"
 targets = ["groq/x", "groq/y"]
@@ -146,3 +150,47 @@ def test_the_target_that_answers_sooner_is_first(limited: Proxy, upstream: Upstr
     # Each is tried once while nothing is known of it.
     assert len(upstream.seen("slow")) <= 1
     assert len(upstream.seen("quick")) >= 7
+
+
+def target_of(proxy: Proxy, session: str, *, model: str = "agents") -> str:
+    reply = proxy.chat(model, headers={"x-session-affinity": session})
+    assert reply.status == 200
+    return reply.headers["x-sanic-proxy-route"].rpartition(", ")[2].partition(" ")[0]
+
+
+def test_a_session_stays_on_one_target(limited: Proxy, upstream: Upstream) -> None:
+    for name in ("one", "two", "three"):
+        upstream.on(name, answer)
+    homes = {session: target_of(limited, session) for session in map(str, range(12))}
+    assert set(homes.values()) == {"groq/one", "groq/two", "groq/three"}
+    for _ in range(3):
+        assert {session: target_of(limited, session) for session in homes} == homes
+
+
+def test_the_session_is_in_the_log_without_its_name(limited: Proxy, upstream: Upstream) -> None:
+    for name in ("one", "two", "three"):
+        upstream.on(name, answer)
+    first, second = (limited.chat("agents", user="somebody") for _ in range(2))
+    lines = [limited.log_line(reply.headers["x-request-id"]) for reply in (first, second)]
+    sessions = {line.partition(" session=")[2].split()[0] for line in lines}
+    assert len(sessions) == 1
+    assert not any("somebody" in line for line in lines)
+
+
+def test_a_failure_moves_the_session_and_it_stays_there(upstream: Upstream, tmp_path: Path) -> None:
+    config = tmp_path / "proxy.toml"
+    config.write_text(TOML)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_CONFIG": str(config), "SANIC_PROXY_ATTEMPTS": "3"}
+    for name in ("one", "two", "three"):
+        upstream.on(name, answer)
+
+    async def fail(exchange: Exchange) -> None:
+        await exchange.answer({"error": {"message": "out of order"}}, status=500)
+
+    with running_proxy({**settings, "SANIC_PROXY_ATTEMPTS_PER_TARGET": "1"}) as proxy:
+        home = target_of(proxy, "s")
+        upstream.on(home.partition("/")[2], fail)
+        second = target_of(proxy, "s")
+        assert second != home
+        upstream.on(home.partition("/")[2], answer)
+        assert [target_of(proxy, "s") for _ in range(3)] == [second] * 3

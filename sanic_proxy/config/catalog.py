@@ -26,7 +26,8 @@ class Row:
     operator removes them. `continues` is how the provider is asked to continue an answer that broke off;
     empty: it is not known to. `endpoint_variable` is the variable with the address of the customer's own
     resource, in place of a `base_url`, and `version_variable` the one with a dated version of the API
-    (`ProviderSettings.api_version`). `docs` is the vendor's page with these facts.
+    (`ProviderSettings.api_version`). `cache_ttl_s` is how long the vendor caches a prompt that is not used.
+    `docs` is the vendor's page with these facts.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Row:
     continues: Continuation = ""
     endpoint_variable: str = ""
     version_variable: str = ""
+    cache_ttl_s: float = 300.0
 
     @property
     def base_url_variable(self) -> str:
@@ -91,6 +93,7 @@ ROWS: tuple[Row, ...] = (
         forward_headers=("openai-organization", "openai-project", "openai-beta"),
         has_openai_fields=True,
         dialects=("chat", "responses"),
+        cache_ttl_s=3600.0,
         docs="platform.openai.com/docs/api-reference/introduction",
     ),
     Row(

@@ -12,7 +12,7 @@ from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.rules import NO_LIMITS, ClientRules, ScopeLimits, TeamRules
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
-from sanic_proxy.config.targets import Strategy, Targets
+from sanic_proxy.config.targets import Affinity, Strategy, Targets
 from sanic_proxy.config.variables import (
     PREFIX,
     Address,
@@ -190,7 +190,7 @@ class ProviderSettings:
     `stream_usage`: a translated stream requests its usage. `hoists_system`: a translated request has all
     system messages in the first one. `continues` is how it is asked to continue an answer; empty: it cannot.
     `api_version`: models are deployments in the path, and each request has
-    the parameter `api-version` (Azure's dated versions); "": they are not.
+    the parameter `api-version` (Azure's dated versions); "": they are not. `cache_ttl_s` as in the catalog.
     """
 
     name: str
@@ -217,6 +217,7 @@ class ProviderSettings:
     api_version: str = ""
     options: RequestOptions = NO_OPTIONS
     continues: Continuation = ""
+    cache_ttl_s: float = 300.0
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -249,6 +250,7 @@ class ModelSettings:
     strategy: Strategy = "order"
     hidden: bool = False
     saving: StreamSaving = NO_SAVING
+    affinity: Affinity = "auto"
     limits: ScopeLimits = NO_LIMITS
 
 

@@ -36,6 +36,7 @@ from sanic_proxy.config.saving import (
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.tables import Key, Table, TableReader
 from sanic_proxy.config.targets import (
+    AFFINITIES,
     MAX_COUNT,
     STRATEGIES,
     TARGET_KEYS,
@@ -143,6 +144,9 @@ PROVIDER_KEYS: Table = {
         "for `on_cut`: the provider continues an answer that is the last message; `true`, or the mark that "
         "it needs: `prefix`, `partial`, `continue_final_message`",
     ),
+    "cache_ttl": Key(
+        Duration(), "how long the provider caches a prompt; a session without requests is forgotten then"
+    ),
     **PARAMETER_KEYS,
     "unify_reasoning": Key(
         Flag(), "reasoning always as `reasoning_content`; off: under the name that the provider uses"
@@ -157,6 +161,11 @@ MODEL_KEYS: Table = {
         Choice(STRATEGIES),
         "which target is first: `order` (default), `weighted` (at random, by `weight`), `least_in_flight` or "
         "`least_latency`",
+    ),
+    "affinity": Key(
+        Choice(AFFINITIES),
+        "a session meets the same target, unless the strategy is `order`: `auto` (default), where the client "
+        "names its session; `prompt`, also where conversations begin the same; `off`",
     ),
     "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
     "hold_back": Key(
@@ -255,6 +264,7 @@ class ProviderReader:
                     values.get("strategy", "order"),
                     values.get("hidden", False),
                     _saving(values),
+                    values.get("affinity", "auto"),
                     scope_limits(values),
                 )
             )
@@ -330,6 +340,7 @@ class ProviderReader:
             api_version=version,
             options=_options(table),
             continues=continuation(table.get("continues"), row.continues),
+            cache_ttl_s=table.get("cache_ttl", row.cache_ttl_s),
         )
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:

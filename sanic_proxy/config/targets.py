@@ -21,10 +21,14 @@ from sanic_proxy.config.variables import (
 )
 
 Strategy = Literal["order", "weighted", "least_in_flight", "least_latency"]
+# Which requests are kept on one target: those whose client names their session; those with the same beginning
+# of the conversation as well; none.
+Affinity = Literal["auto", "prompt", "off"]
 # Failures after which a target that is kept for them alone is tried; by the code that clients see.
 OnlyAfter = Literal["", "context_length_exceeded", "content_filter"]
 
 STRATEGIES: tuple[Strategy, ...] = ("order", "weighted", "least_in_flight", "least_latency")
+AFFINITIES: tuple[Affinity, ...] = ("auto", "prompt", "off")
 MAX_COUNT = 10**12
 
 

@@ -68,7 +68,8 @@ class RequestRecord:
     """Holds no content and no key.
 
     `dialect` is the API of a conversation ("chat"); empty for other requests. `input_bytes` is the size of a
-    JSON body.
+    JSON body. `session` is a digest of the session that the request belongs to, where that decides on its
+    target; empty elsewhere.
     `waited_s` is what the proxy itself waited between its attempts, the current wait included.
     `ended` is how the request ended: "complete", an error's code, or "client_left". `attempts` are the
     targets in the order in which they were tried. `dropped_frames` counts the frames of the provider's stream
@@ -84,6 +85,7 @@ class RequestRecord:
     provider: str | None = None
     model: str | None = None
     dialect: str = ""
+    session: bytes = b""
     is_streaming: bool = False
     status: int = 0
     first_byte: float | None = None
@@ -143,6 +145,7 @@ class RequestRecord:
             "bytes": self.sent_bytes,
             "ended": self.ended,
             "route": self.route or None,
+            "session": self.session.hex() or None,
             "prompt_tokens": usage.get("prompt_tokens"),
             "cached_tokens": _cached(usage),
             "completion_tokens": usage.get("completion_tokens"),

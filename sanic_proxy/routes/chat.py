@@ -125,7 +125,11 @@ def conversation(
     record.model, record.is_streaming = model[:256], asked.is_streaming
     record.input_bytes = len(asked.body)
     named = named_provider(request)
-    targets = router.resolve(model) if named is None else router.named(named, model)
+    targets: attempts.Targets
+    if named is None:
+        targets = router.resolve_conversation(asked, request.fields, record)
+    else:
+        targets = router.named(named, model)
     if keeper is not None:
         targets = keeper.targets(targets)
     first = targets[0]

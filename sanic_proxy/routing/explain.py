@@ -51,11 +51,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """`table` is the operator's own model that was meant, or ""; `targets` describe themselves, in order."""
+    """`table` is the operator's own model that was meant, or ""; `targets` describe themselves, in order.
+
+    `affinity`: which requests have a target of their own, whatever the strategy says.
+    """
 
     model: str
     table: str
     strategy: str
+    affinity: str
     targets: tuple[Json, ...]
     steps: tuple[Step, ...]
 
@@ -64,6 +68,7 @@ class Explanation:
             "model": self.model,
             "table": self.table or None,
             "strategy": self.strategy,
+            "affinity": self.affinity,
             "targets": list(self.targets),
             "steps": [{"target": s.target, "outcome": s.outcome, "then": s.then} for s in self.steps],
         }
@@ -71,7 +76,8 @@ class Explanation:
     def as_text(self) -> str:
         """For a terminal."""
         place = f"[models.{self.table}], strategy {self.strategy}" if self.table else "no table of its own"
-        lines = [f"{self.model}: {place}", "", "targets, in the order in which they are tried:"]
+        sessions = "" if self.affinity == "off" else f", affinity {self.affinity}: a session keeps its target"
+        lines = [f"{self.model}: {place}{sessions}", "", "targets, in the order in which they are tried:"]
         for number, target in enumerate(self.targets, 1):
             further = ", ".join(_phrase(name, value) for name, value in target.items() if name != "target")
             lines.append(f"  {number}. {target['target']}{f' ({further})' if further else ''}")
@@ -120,7 +126,12 @@ def explain(
     usable = [target for target, state in zip(targets, states, strict=True) if state is None]
     described = _described(route, targets, states, now)
     return Explanation(
-        model, route.name, route.strategy, tuple(described), tuple(_steps(usable, limits, failing))
+        model,
+        route.name,
+        route.strategy,
+        route.affinity,
+        tuple(described),
+        tuple(_steps(usable, limits, failing)),
     )
 
 

@@ -59,6 +59,8 @@ def retry_decision(
         return "other_model"
     if isinstance(error, errors.ContentFiltered):
         return "dedicated"
+    if is_foreign_content(error):
+        return "move"
     if error.upstream_status in _NOT_DONE:
         return "repeat"
     if isinstance(error, errors.RateLimited):
@@ -123,6 +125,14 @@ def provider_wait_s(error: errors.ProxyError) -> float | None:
 def is_rate_limit(error: errors.ProxyError) -> bool:
     """Whether all requests for the same key and model have to wait, not only this one."""
     return isinstance(error, errors.RateLimited) and _after_rate_limit(error) == "repeat"
+
+
+def is_foreign_content(error: errors.ProxyError) -> bool:
+    """Whether a target cannot decrypt the reasoning in a request, as another account has made it.
+
+    OpenAI's code: https://github.com/openai/codex/issues/8145.
+    """
+    return error.code == "invalid_encrypted_content"
 
 
 class ExceededWindows(NamedTuple):

@@ -13,8 +13,13 @@ from typing import Generic, TypeVar
 from sanic_proxy.config import patterns
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import NO_OPTIONS, ModelSettings, ProviderOff, RequestOptions
+from sanic_proxy.config.targets import Affinity as AffinityKind
 from sanic_proxy.config.targets import Strategy, TargetSettings
+from sanic_proxy.dialects.base import ParsedRequest
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.routing import sessions
+from sanic_proxy.routing.affinity import Affinity, Candidate
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice, Random, ordered
@@ -31,8 +36,6 @@ CHAT = "POST /chat/completions"
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-# Strategies that compare what targets have in flight.
-_BY_LOAD = frozenset[Strategy]({"least_in_flight", "least_latency"})
 # A target and a model that no table describes.
 ANY_TARGET = TargetSettings("", "")
 NO_MODEL = ModelSettings("", ())
@@ -40,12 +43,20 @@ NO_MODEL = ModelSettings("", ())
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[P]):
-    """What a model's name stands for. `name` is that of the operator's own model, `*` included, or ""."""
+    """What a model's name stands for. `name` is that of the operator's own model, `*` included, or "".
+
+    `peers` are the targets among which a session has one of its own, each with its choice; `others` are all
+    other choices. `cache_ttl_s` is how long a session is remembered.
+    """
 
     name: str
     strategy: Strategy
     choices: tuple[Choice[P], ...]
     in_order: tuple[Target[P], ...] = ()
+    affinity: AffinityKind = "off"
+    peers: tuple[tuple[Choice[P], Target[P]], ...] = ()
+    others: tuple[Choice[P], ...] = ()
+    cache_ttl_s: float = 0.0
 
 
 class Router(Generic[P]):
@@ -76,6 +87,7 @@ class Router(Generic[P]):
         models: Sequence[ModelSettings] = (),
         name_of: Callable[[P], str] = str,
         options_of: Callable[[P], RequestOptions] = lambda _: NO_OPTIONS,
+        cache_ttl_of: Callable[[P], float] = lambda _: 300.0,
         registry: BreakerRegistry | None = None,
         first_content_s: float = 0.0,
         random: Random = random.random,
@@ -98,6 +110,8 @@ class Router(Generic[P]):
         self._clock = clock
         self._name_of = name_of
         self._options_of = options_of
+        self._cache_ttl_of = cache_ttl_of
+        self.affinity: Affinity[P] = Affinity()
         self._registry = registry or BreakerRegistry()
         self._statistics = statistics or StatisticsRegistry()
         self.route = lru_cache(maxsize=1024)(self._route)
@@ -109,6 +123,37 @@ class Router(Generic[P]):
         if route.strategy == "order":
             return route.in_order
         return ordered(route.choices, route.strategy, self._random, self._clock())
+
+    def resolve_conversation(
+        self, asked: ParsedRequest, headers: Mapping[str, str], record: RequestRecord
+    ) -> Sequence[Target[P]]:
+        """The same for a conversation, whose session may have a target of its own; it is put into `record`.
+
+        `headers` are the client's, keyed by lower-case name.
+        """
+        route = self.route(asked.model)
+        if route.strategy == "order":
+            return route.in_order
+        now = self._clock()
+        if route.affinity != "off":
+            encrypted = sessions.encrypted_name(asked.body, asked.fields)
+            name = sessions.session_name(headers, asked.fields) or encrypted
+            if not name and route.affinity == "prompt":
+                name = sessions.conversation_name(asked.fields)
+            if name:
+                record.session = session = sessions.digest(record.client.id, route.name, name)
+                is_hard = bool(encrypted) or sessions.wants_encrypted(asked.fields)
+                candidates = [
+                    Candidate(target, choice.weight / len(choice.targets), choice.in_flight_of(target))
+                    for choice, target in route.peers
+                ]
+                own = self.affinity.arranged(
+                    candidates, session, now, ttl_s=route.cache_ttl_s, is_hard=is_hard
+                )
+                if len(own) < len(candidates):
+                    return own  # no other one can read the request
+                return [*own, *ordered(route.others, route.strategy, self._random, now)]
+        return ordered(route.choices, route.strategy, self._random, now)
 
     def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:
         """What `model` stands for. Raises ModelNotFound or ProviderNotConfigured."""
@@ -131,8 +176,21 @@ class Router(Generic[P]):
             )
             for target, load in zip(own.targets, self._loads[own.name], strict=True)
         ]
-        in_order = tuple(ordered(choices, "order", self._random, 0.0))
-        return Route(own.name, own.strategy, tuple(choices), in_order)
+        in_order = tuple(ordered(choices, "order", self._random))
+        first = min(choice.order for choice in choices)
+        alike = [choice for choice in choices if choice.order == first and not choice.targets[0].only_after]
+        peers = tuple((choice, target) for choice in alike for target in choice.targets)
+        has_affinity = own.strategy != "order" and len(peers) > 1
+        return Route(
+            own.name,
+            own.strategy,
+            tuple(choices),
+            in_order,
+            own.affinity if has_affinity else "off",
+            peers,
+            tuple(choice for choice in choices if choice not in alike),
+            max((self._cache_ttl_of(target.provider) for _, target in peers), default=0.0),
+        )
 
     def _own(self, model: str) -> tuple[ModelSettings | None, tuple[str, ...]]:
         """The operator's own model of that name, and the texts that its `*` stand for."""
@@ -283,10 +341,10 @@ class Router(Generic[P]):
 
 
 def _loads(model: ModelSettings, workers: int) -> list[TargetLoad | None]:
-    """A load for each target that has limits, or whose load decides."""
+    """A load for each target that has limits, or whose load may decide."""
     return [
         TargetLoad(target, workers)
-        if model.strategy in _BY_LOAD or target.rpm or target.tpm or target.concurrent
+        if model.strategy != "order" or target.rpm or target.tpm or target.concurrent
         else None
         for target in model.targets
     ]

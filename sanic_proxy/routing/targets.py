@@ -26,6 +26,7 @@ from sanic_proxy.routing.policy import (
     Fit,
     blame,
     fit,
+    is_foreign_content,
     is_rate_limit,
     is_stale,
     provider_wait_s,
@@ -250,6 +251,10 @@ class RetryState(Generic[P]):
         if decision == "final" or self._attempts >= self._limits.in_all:
             return None
         self._note_cause(target, error)
+        if self._last is not None and is_foreign_content(error):
+            # The target that could have answered has failed before: that is the answer, and may be over soon.
+            self._move_on(target, error, now)
+            return 0.0
         self._last = error
         if decision == "repeat" and (wait_s := self._wait_before_repeat(target, error, now)) is not None:
             return wait_s

@@ -80,20 +80,21 @@ def test_each_step_says_what_follows(router: Router[str]) -> None:
 def test_targets_describe_themselves(router: Router[str]) -> None:
     explanation = explain(router, "spread", Limits())
     assert explanation.as_json()["targets"] == [
-        {"target": "xai/b", "order": 1, "weight": 3.0, "share": 0.75},
-        {"target": "groq/a", "order": 1, "weight": 1.0, "share": 0.25},
-        {"target": "groq#2/a", "order": 1, "weight": 1.0},
+        {"target": "xai/b", "order": 1, "weight": 3.0, "share": 0.75, "in_flight": 0},
+        {"target": "groq/a", "order": 1, "weight": 1.0, "share": 0.25, "in_flight": 0},
+        {"target": "groq#2/a", "order": 1, "weight": 1.0, "in_flight": 0},
         {
             "target": "mistral/c",
             "order": 2,
             "weight": 1.0,
             "share": 0.0,
+            "in_flight": 0,
             "only_after": "context_length_exceeded",
         },
     ]
     text = explanation.as_text()
-    assert "[models.spread], strategy weighted" in text
-    assert "1. xai/b (order 1, weight 3.0, first for 75 % of requests)" in text
+    assert "[models.spread], strategy weighted, affinity auto: a session keeps its target\n" in text
+    assert "1. xai/b (order 1, weight 3.0, first for 75 % of requests, in flight 0)" in text
     assert "xai/b: ok; the answer goes to the client" in text
 
 
@@ -149,3 +150,9 @@ def test_the_latency_that_decides_is_shown(router: Router[str]) -> None:
     assert explanation.targets[0]["target"] == "xai/b"
     assert "1. xai/b (order 1, in flight 0, first content ms 270)" in explanation.as_text()
     assert explanation.steps[0].target == "xai/b"
+
+
+def test_models_without_affinity_are_named_as_such(router: Router[str]) -> None:
+    assert explain(router, "spread", Limits()).as_json()["affinity"] == "auto"
+    assert explain(router, "fast", Limits()).as_json()["affinity"] == "off"
+    assert "affinity" not in explain(router, "fast", Limits()).as_text()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import re
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from sanic_proxy.config.model import ModelSettings, ProviderOff
-from sanic_proxy.config.targets import TargetSettings
+from sanic_proxy.config.targets import Affinity, TargetSettings
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
+from sanic_proxy.observability.record import Attempt, Client, RequestRecord
+from sanic_proxy.openai import codec
 from sanic_proxy.routing.router import Router
 
 OFF = (ProviderOff("openai", "OPENAI_API_KEY"), ProviderOff("google", "GOOGLE_API_KEY", ("gemini",)))
@@ -248,3 +255,94 @@ def test_limits_are_counted_for_the_target_and_not_for_each_request() -> None:
     (first,), (second,), (free,) = made.resolve("fast"), made.resolve("fast"), made.resolve("free")
     assert first.load is second.load is not None
     assert free.load is None
+
+
+# Sessions
+
+KEYS = {"groq": ["g1", "g2"], "xai": ["x1", "x2"]}
+TARGETS = (
+    TargetSettings("groq", "a"),
+    TargetSettings("xai", "b"),
+    TargetSettings("groq", "spare", order=2),
+)
+
+
+def balanced(affinity: Affinity = "auto") -> Router[str]:
+    return Router(
+        KEYS,
+        (),
+        is_on=False,
+        embedded=frozenset(),
+        models=[ModelSettings("m", TARGETS, strategy="weighted", affinity=affinity)],
+        name_of=lambda key: {"g": "groq", "x": "xai"}[key[0]],
+        random=random.Random(1).random,
+        clock=lambda: 1000.0,
+    )
+
+
+def chat_fields(**fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
+
+
+def order_of(
+    made: Router[str], fields: dict[str, Any], client: str = "", **headers: str
+) -> tuple[list[str], RequestRecord]:
+    record = RequestRecord("id", "POST", "/", client=Client(client, client))
+    dialect = CHAT if "messages" in fields else RESPONSES
+    asked = dialect.parse(codec.dumps(fields), fields, None)
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return [target.provider for target in made.resolve_conversation(asked, sent, record)], record
+
+
+def test_a_session_has_a_target_and_a_key_of_its_own() -> None:
+    made = balanced()
+    firsts = Counter[str]()
+    for number in range(200):
+        name = str(number)
+        first, record = order_of(made, chat_fields(user=name))
+        assert record.session
+        assert first[:4] == order_of(made, chat_fields(user=name))[0][:4]
+        assert sorted(first[:4]) == ["g1", "g2", "x1", "x2"]
+        assert sorted(first[4:]) == ["g1", "g2"]
+        firsts[first[0]] += 1
+    assert min(firsts.values()) > 25
+
+
+def test_clients_with_the_same_name_for_a_session_have_different_ones() -> None:
+    made = balanced()
+    found = {order_of(made, chat_fields(), str(n), x_session_affinity="s")[1].session for n in range(9)}
+    assert len(found) == 9
+
+
+@pytest.mark.parametrize(("affinity", "digests"), [("auto", 0), ("prompt", 1), ("off", 0)])
+def test_conversations_without_a_name_are_known_by_their_beginning_if_that_is_wanted(
+    affinity: Affinity, digests: int
+) -> None:
+    made = balanced(affinity)
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    first, second = order_of(made, chat_fields()), order_of(made, chat_fields(messages=turns))
+    assert first[1].session == second[1].session
+    assert bool(first[1].session) == bool(digests)
+
+
+def test_off_and_in_order_sessions_do_not_matter() -> None:
+    assert not order_of(balanced("off"), chat_fields(user="u"))[1].session
+    made = own(ModelSettings("m", TARGETS))
+    targets, record = order_of(made, chat_fields(user="u"))
+    assert targets == ["groq", "xai", "groq"]
+    assert not record.session
+
+
+def test_encrypted_reasoning_goes_where_it_was_made() -> None:
+    made = balanced()
+    item = {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
+    fields = {"model": "m", "input": [item, {"role": "user", "content": "Hi"}]}
+    guess, record = order_of(made, fields)
+    labels = {"g1": "groq/a", "g2": "groq#2/a", "x1": "xai/b", "x2": "xai#2/b"}
+    maker = guess[2]
+    record.attempts = [Attempt(labels[guess[0]], "invalid_encrypted_content"), Attempt(labels[maker], "ok")]
+    made.affinity.observe(record)
+    assert order_of(made, fields)[0][0] == maker
+    target = next(target for target in made.resolve("m") if target.label == labels[maker])
+    target.rate_limit.limit(1000.0, 5.0)
+    assert order_of(made, fields)[0] == [maker]  # no other one could read it

@@ -657,3 +657,39 @@ def test_the_time_that_a_client_waits_says_nothing_about_a_target(site: Site) ->
     for _ in range(3 * IN_A_ROW["target"]):
         assert site.attempt(target, errors.CallerTimeout("waits for 1 s"))
     assert not target.health.is_open
+
+
+FOREIGN = (
+    b'{"error": {"type": "invalid_request_error", "code": "invalid_encrypted_content", "message": "no"}}'
+)
+
+
+def foreign() -> errors.ProxyError:
+    return error_from_answer(400, {"content-type": "application/json"}, FOREIGN)
+
+
+def test_reasoning_of_another_account_is_sent_to_the_next_target() -> None:
+    state, record, (_, second) = made("a", "b")
+    state.next()
+    assert state.record_failure(foreign()) == 0.0
+    assert state.next() is second
+    state.record_success()
+    assert route(record) == "a/m 400 Nms, b/m ok Nms"
+
+
+def test_the_failure_of_the_target_that_could_read_it_is_the_answer() -> None:
+    state, _, _ = made("a", "b", limits=Limits(1, 4))
+    state.next()
+    failure = status(503)
+    assert state.record_failure(failure) is not None
+    state.next()
+    assert state.record_failure(foreign()) is not None
+    with pytest.raises(errors.UpstreamError) as raised:
+        state.next()
+    assert raised.value is failure
+
+
+def test_a_single_target_answers_for_itself() -> None:
+    state, _, _ = made("a")
+    state.next()
+    assert state.record_failure(foreign()) is None

@@ -1,0 +1,149 @@
+"""The requests of a session meet the target that has its prompt in the cache. Pure: times are handed in.
+
+Rendezvous hashing gives each session its own order of the targets: each one has a score, the hash of session
+and target, and the highest one wins (Thaler and Ravishankar, 1998). All workers come to the same order
+without talking to each other, and when a target is removed only its own sessions move. Scores are weighted
+such that shares are in proportion to the weights.
+
+Hashing alone sends a popular session's target more than it can serve. So a target gets no new request while
+it has more than its share of 1.25 times of what all have in flight (Mirrokni, Thorup and Zadimoghaddam,
+"Consistent hashing with bounded loads", 2018); the request goes to the session's next target.
+
+A pin is the memory of one worker: the session is served there, so there is its cache. It matters where that
+is not the first by hash, as another one was overloaded or failed when the session began. It is moved when the
+target has failed a request, and forgotten when the provider's cache is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.routing.targets import Target
+
+P = TypeVar("P")
+
+# The most that a target may have in flight, as a multiple of its share of all.
+MAX_LOAD = 1.25
+MAX_PINS = 16_384
+# As many as a float holds exactly, with a half added.
+_BITS = 52
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate(Generic[P]):
+    """One of several targets. `weight` is its share in relation to the others' weights."""
+
+    target: Target[P]
+    weight: float
+    in_flight: int
+
+
+def ranked(candidates: Iterable[Candidate[P]], session: bytes) -> list[Candidate[P]]:
+    """The candidates in the session's own order. Those with a weight of 0 are last."""
+    return sorted(
+        candidates,
+        key=lambda candidate: _score(candidate.target.label, candidate.weight, session),
+        reverse=True,
+    )
+
+
+def _score(label: str, weight: float, session: bytes) -> float:
+    """The score of weighted rendezvous hashing: `-weight / ln(h)` with h in (0, 1)."""
+    hashed = hashlib.blake2b(label.encode(), digest_size=8, key=session).digest()
+    return -weight / math.log((int.from_bytes(hashed) % 2**_BITS + 0.5) / 2**_BITS)
+
+
+def bounded(
+    candidates: Sequence[Candidate[P]], max_load: float = MAX_LOAD, slack: float = 0.0
+) -> tuple[list[Candidate[P]], list[Candidate[P]]]:
+    """The candidates that may get one more request, and those that are at the bound; both keep their order.
+
+    There is always one that may, unless all weights are 0.
+    """
+    weights = sum(candidate.weight for candidate in candidates)
+    load = max_load * (1 + sum(candidate.in_flight for candidate in candidates))
+    free: list[Candidate[P]] = []
+    full: list[Candidate[P]] = []
+    for candidate in candidates:
+        share = candidate.weight / weights if weights else 0.0
+        (free if candidate.in_flight < math.ceil(load * share) + slack else full).append(candidate)
+    return free, full
+
+
+@dataclass(slots=True)
+class Pin:
+    """Where a session is served. `is_proven`: it has got an answer there."""
+
+    label: str
+    ttl_s: float
+    until: float
+    is_proven: bool = False
+
+
+class Affinity(Generic[P]):
+    """The pins of one worker; the least recently used ones are forgotten."""
+
+    __slots__ = ("_pins",)
+
+    def __init__(self) -> None:
+        self._pins: OrderedDict[bytes, Pin] = OrderedDict()
+
+    def pin(self, session: bytes, now: float) -> Pin | None:
+        """The pin of a session that is still valid."""
+        pin = self._pins.get(session)
+        return None if pin is None or now >= pin.until else pin
+
+    def arranged(
+        self, candidates: Sequence[Candidate[P]], session: bytes, now: float, *, ttl_s: float, is_hard: bool
+    ) -> list[Target[P]]:
+        """The targets of one request of `session`, in the order in which they are tried; the first is pinned.
+
+        The bound of the load does not count for a request that `is_hard`: it can probably be served only
+        where the session was served before. Targets with an open circuit or a rate limit are last; a hard
+        request waits for its own.
+        """
+        order = ranked(candidates, session)
+        pin = self.pin(session, now)
+        if pin is not None:
+            order.sort(key=lambda candidate: candidate.target.label != pin.label)
+        usable = [candidate for candidate in order if candidate.target.is_usable(now)]
+        is_pinned = pin is not None and order[0].target.label == pin.label
+        if is_hard and is_pinned and pin is not None and pin.is_proven and order[0] not in usable:
+            return [order[0].target]
+        free, full = (usable, []) if is_hard and is_pinned else bounded(usable)
+        unusable = [candidate for candidate in order if candidate not in usable]
+        targets = [candidate.target for candidate in (*free, *full, *unusable)]
+        if pin is None or not is_pinned or order[0] in unusable:
+            self._keep(session, Pin(targets[0].label, ttl_s, now + ttl_s))
+        else:
+            pin.until = now + pin.ttl_s
+            self._pins.move_to_end(session)
+        return targets
+
+    def observe(self, record: RequestRecord) -> None:
+        """A request has ended (an observer of its record): the pin goes to the target that answered.
+
+        Unless it was another one only because the session's own had too much to do.
+        """
+        session = record.session
+        if not session or (pin := self._pins.get(session)) is None:
+            return
+        tried = [attempt.target for attempt in record.attempts]
+        if not tried or record.attempts[-1].outcome != "ok":
+            return
+        if tried[-1] == pin.label:
+            pin.is_proven = True
+        elif pin.label in tried:
+            pin.label, pin.is_proven = tried[-1], True
+
+    def _keep(self, session: bytes, pin: Pin) -> None:
+        self._pins[session] = pin
+        self._pins.move_to_end(session)
+        if len(self._pins) > MAX_PINS:
+            self._pins.popitem(last=False)

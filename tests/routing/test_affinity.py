@@ -1,0 +1,201 @@
+"""Sessions and their targets: the hash, the bound of the load, and the pins."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanic_proxy.observability.record import Attempt, RequestRecord
+from sanic_proxy.routing.affinity import MAX_LOAD, MAX_PINS, Affinity, Candidate, bounded, ranked
+from sanic_proxy.routing.sessions import digest
+from sanic_proxy.routing.targets import Target
+
+NOW, TTL_S = 1000.0, 300.0
+SESSIONS = [digest("client", "model", str(number)) for number in range(2000)]
+
+
+def candidates(count: int, in_flight: int = 0) -> list[Candidate[str]]:
+    return [Candidate(Target(f"t{n}", "m", f"t{n}/m"), 1.0, in_flight) for n in range(count)]
+
+
+def first(found: list[Candidate[str]]) -> str:
+    return found[0].target.provider
+
+
+# The hash
+
+
+@given(st.integers(2, 8), st.data())
+def test_a_removed_target_moves_only_its_own_sessions(count: int, data: st.DataObject) -> None:
+    before = candidates(count)
+    removed = data.draw(st.integers(0, count - 1))
+    after = [candidate for n, candidate in enumerate(before) if n != removed]
+    for session in SESSIONS[:100]:
+        order = ranked(before, session)
+        left = [candidate for candidate in order if candidate is not before[removed]]
+        assert ranked(after, session) == left
+
+
+def test_sessions_spread_by_weight() -> None:
+    weighted = [Candidate(Target(n, "m", f"{n}/m"), w, 0) for n, w in (("a", 3.0), ("b", 1.0), ("c", 0.0))]
+    firsts = Counter(first(ranked(weighted, session)) for session in SESSIONS)
+    assert firsts["a"] / len(SESSIONS) == pytest.approx(0.75, abs=0.04)
+    assert firsts["c"] == 0
+
+
+def test_the_order_of_the_list_does_not_matter() -> None:
+    shuffled = candidates(6)
+    random.Random(1).shuffle(shuffled)
+    assert all(ranked(candidates(6), session) == ranked(shuffled, session) for session in SESSIONS[:50])
+
+
+# The bound
+
+
+loads = st.lists(st.tuples(st.floats(0.1, 100), st.integers(0, 1000)), min_size=1, max_size=10)
+
+
+@given(loads)
+def test_there_is_always_a_target_below_the_bound(given_loads: list[tuple[float, int]]) -> None:
+    made = [
+        Candidate(Target(str(n), "m", str(n)), weight, in_flight)
+        for n, (weight, in_flight) in enumerate(given_loads)
+    ]
+    free, full = bounded(made)
+    assert free
+    assert sorted(free + full, key=made.index) == made
+    total, weights = sum(c.in_flight for c in made), sum(c.weight for c in made)
+    for candidate in made:
+        cap = math.ceil(MAX_LOAD * (total + 1) * candidate.weight / weights)
+        assert (candidate in free) == (candidate.in_flight + 1 <= cap)
+
+
+@given(st.integers(2, 6), st.lists(st.integers(0, 20), max_size=60))
+def test_no_target_has_more_than_its_bound_in_flight(count: int, names: list[int]) -> None:
+    """Requests that do not end, of a few sessions: the worst that can come."""
+    affinity: Affinity[str] = Affinity()
+    in_flight = Counter[str]()
+    for place, name in enumerate(names):
+        made = [
+            Candidate(candidate.target, 1.0, in_flight[candidate.target.provider])
+            for candidate in candidates(count)
+        ]
+        chosen = affinity.arranged(made, SESSIONS[name], NOW, ttl_s=TTL_S, is_hard=False)[0].provider
+        in_flight[chosen] += 1
+        assert in_flight[chosen] <= math.ceil(MAX_LOAD * (place + 1) / count)
+
+
+# Pins
+
+
+def arranged(
+    affinity: Affinity[str],
+    made: list[Candidate[str]],
+    session: bytes = SESSIONS[0],
+    now: float = NOW,
+    *,
+    is_hard: bool = False,
+) -> list[str]:
+    targets = affinity.arranged(made, session, now, ttl_s=TTL_S, is_hard=is_hard)
+    return [target.provider for target in targets]
+
+
+def served(affinity: Affinity[str], *attempts: tuple[str, str], session: bytes = SESSIONS[0]) -> None:
+    record = RequestRecord("id", "POST", "/", session=session)
+    record.attempts = [Attempt(f"{provider}/m", outcome) for provider, outcome in attempts]
+    record.finish((affinity.observe,))
+
+
+@pytest.fixture
+def affinity() -> Affinity[str]:
+    return Affinity()
+
+
+def test_a_session_keeps_its_target(affinity: Affinity[str]) -> None:
+    made = candidates(4)
+    order = arranged(affinity, made)
+    assert order == [candidate.target.provider for candidate in ranked(made, SESSIONS[0])]
+    served(affinity, (order[0], "ok"))
+    assert arranged(affinity, made, now=NOW + 60) == order
+
+
+def test_an_overloaded_target_gets_its_sessions_back(affinity: Affinity[str]) -> None:
+    made = candidates(3)
+    own, second, third = arranged(affinity, made)
+    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
+    assert arranged(affinity, busy) == [second, third, own]
+    served(affinity, (second, "ok"))
+    assert arranged(affinity, made)[0] == own
+
+
+def test_a_session_that_began_elsewhere_stays_there(affinity: Affinity[str]) -> None:
+    made = candidates(3)
+    own = first(ranked(made, SESSIONS[0]))
+    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
+    spilled = arranged(affinity, busy)[0]
+    assert spilled != own
+    assert arranged(affinity, made)[0] == spilled
+
+
+@pytest.mark.parametrize("outcome", ["upstream_error", "circuit_open", "rate_limited"])
+def test_a_failure_moves_the_session(affinity: Affinity[str], outcome: str) -> None:
+    made = candidates(3)
+    own, second, _ = arranged(affinity, made)
+    served(affinity, (own, outcome), (second, "ok"))
+    assert arranged(affinity, made)[0] == second
+
+
+def test_a_failure_of_all_moves_nothing(affinity: Affinity[str]) -> None:
+    made = candidates(2)
+    own, second = arranged(affinity, made)
+    served(affinity, (own, "upstream_error"), (second, "upstream_error"))
+    served(affinity)
+    assert arranged(affinity, made) == [own, second]
+
+
+def test_a_target_that_cannot_be_asked_now_loses_the_session(affinity: Affinity[str]) -> None:
+    made = candidates(3)
+    own, second, third = arranged(affinity, made)
+    limited = next(c.target for c in made if c.target.provider == own)
+    limited.rate_limit.limit(NOW, 5.0)
+    assert arranged(affinity, made) == [second, third, own]
+    assert arranged(affinity, made, now=NOW + 6)[0] == second
+
+
+def test_a_session_is_forgotten_with_the_providers_cache(affinity: Affinity[str]) -> None:
+    made = candidates(3)
+    own, second, _ = arranged(affinity, made)
+    served(affinity, (own, "upstream_error"), (second, "ok"))
+    assert arranged(affinity, made, now=NOW + TTL_S - 1)[0] == second  # which begins the time anew
+    assert arranged(affinity, made, now=NOW + 2 * TTL_S - 2)[0] == second
+    assert arranged(affinity, made, now=NOW + 3 * TTL_S)[0] == own
+
+
+def test_what_only_its_target_can_read_ignores_the_load(affinity: Affinity[str]) -> None:
+    made = candidates(3)
+    own = arranged(affinity, made, is_hard=True)[0]
+    served(affinity, (own, "ok"))
+    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
+    assert arranged(affinity, busy, is_hard=True)[0] == own
+    assert arranged(affinity, busy)[0] != own
+
+
+def test_what_only_its_target_can_read_waits_for_it(affinity: Affinity[str]) -> None:
+    made = candidates(3)
+    own = arranged(affinity, made, is_hard=True)[0]
+    served(affinity, (own, "ok"))
+    next(c.target for c in made if c.target.provider == own).rate_limit.limit(NOW, 5.0)
+    assert arranged(affinity, made, is_hard=True) == [own]
+
+
+def test_the_number_of_pins_is_limited(affinity: Affinity[str]) -> None:
+    made = candidates(2)
+    for number in range(MAX_PINS + 1):
+        arranged(affinity, made, digest("", "", str(number)))
+    assert affinity.pin(digest("", "", "0"), NOW) is None
+    assert affinity.pin(digest("", "", "1"), NOW) is not None
