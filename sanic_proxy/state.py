@@ -18,6 +18,7 @@ from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.model_list import ModelList
 from sanic_proxy.routing.ownership import ResourceOwners
+from sanic_proxy.routing.probes import Probes
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.targets import Limits
@@ -84,7 +85,10 @@ class AppState:
             options_of=lambda provider: provider.settings.options,
             cache_ttl_of=lambda provider: provider.settings.cache_ttl_s,
             registry=BreakerRegistry(
-                is_enabled=settings.breaker, key_hints=_key_hints(settings), redact=self._redacted
+                is_enabled=settings.breaker,
+                key_hints=_key_hints(settings),
+                redact=self._redacted,
+                probes=Probes(self.shared),
             ),
             first_content_s=settings.first_content_s,
             workers=settings.worker_count,

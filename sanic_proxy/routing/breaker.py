@@ -2,8 +2,9 @@
 
 A circuit is closed, open or half-open. It opens after several failures in a row, or when most of the
 requests of the last ten seconds have failed; while it is open, requests are refused without asking the
-provider. After a pause it is half-open: one request at a time passes as a probe. A probe that succeeds
-closes the circuit, one that fails doubles the pause, up to 12 s, jitter included.
+provider. After a pause it is half-open: one request at a time passes as a probe, one on the whole machine
+(`probes`). A probe that succeeds closes the circuit, one that fails doubles the pause, up to 12 s, jitter
+included.
 
 Generations. Requests that were under way when a circuit opened end later, and most of them fail as
 well: they must neither open it further nor close it. `generation` grows with each opening and each
@@ -24,8 +25,11 @@ Denials. A provider that rejects a key, or says that it may not use a model, ope
 the provider does not suffer from being asked. Where no other target is usable, such a circuit lets one
 request a second through (`admit_as_last_resort`).
 
-The state is the worker's own. With N workers an outage is met N times: at most N times the failures that
-open a circuit, and N probes in each interval.
+Ejection. A model that has several targets keeps at least half of them (`ejection`): as many as needed of the
+circuits that opened last do not refuse (`admit_anyway`). The first success of such a request closes them.
+
+The state is the worker's own but for probes: with N workers an outage is met at most N times by as many
+failures as open a circuit.
 """
 
 from __future__ import annotations
@@ -39,6 +43,7 @@ from typing import TypeVar
 
 from sanic_proxy import errors
 from sanic_proxy.routing.policy import MAX_NOT_BEFORE_S, Blame
+from sanic_proxy.routing.probes import ALIVE, Probes, probe_key
 
 logger = logging.getLogger(__name__)
 
@@ -231,6 +236,7 @@ class CircuitBreaker:
     """
 
     __slots__ = (
+        "_busy_until",
         "_denials",
         "_failing_clients",
         "_failures",
@@ -240,11 +246,12 @@ class CircuitBreaker:
         "_label",
         "_log_label",
         "_lone_client",
-        "_opened_at",
         "_opened_by",
         "_pause_s",
         "_permit",
         "_permit_until",
+        "_probe_key",
+        "_probes",
         "_reason",
         "_redact",
         "_refused_as",
@@ -254,10 +261,11 @@ class CircuitBreaker:
         "_window",
         "budget",
         "generation",
+        "opened_at",
         "until",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is said once, by the registry
         self,
         label: str = "",
         log_label: str = "",
@@ -265,12 +273,16 @@ class CircuitBreaker:
         is_enabled: bool = True,
         jitter: Callable[[], float] = random.random,
         redact: Callable[[str], str] = str,
+        probes: Probes | None = None,
+        probe_key: int = 0,
     ) -> None:
         self._label = label
         self._log_label = log_label or label
         self._is_enabled = is_enabled
         self._jitter = jitter
         self._redact = redact
+        self._probes = probes
+        self._probe_key = probe_key
         self._window = Window()
         self.budget = RetryBudget(TARGET_RETRIES, self._window)
         self.generation = 0
@@ -287,8 +299,9 @@ class CircuitBreaker:
         self._pause_s = 0.0
         self._permit = 0  # the generation of the probe that holds it; 0: free
         self._permit_until = 0.0
+        self._busy_until = 0.0  # when another worker's probe, or its pause, ends
         self._lone_client: str | None = None
-        self._opened_at = 0.0
+        self.opened_at = 0.0
         self._opened_by: Blame = "none"
         self._refused_as: type[errors.ProxyError] = errors.CircuitOpen
         self._reason = ""
@@ -313,16 +326,21 @@ class CircuitBreaker:
     def admit_as_last_resort(self, now: float) -> bool:
         """Let a request pass where no other target is usable: a denial may be over at any time.
 
-        One at a time, and a second apart.
+        One at a time on the machine, and a second apart.
         """
         if self.until is None:
             return self.admit(now) is None
         since_failure_s = now - (self.until - self._pause_s)
         if not self.is_denied or self._has_probe(now) or since_failure_s < LAST_RESORT_S:
             return False
-        self._give_permit(now)
+        if not self._may_probe(now, LAST_RESORT_S):
+            return False
         self._window.count_request(now)
         return True
+
+    def admit_anyway(self, now: float) -> None:
+        """Let a request pass an open circuit."""
+        self._window.count_request(now)
 
     def record_success(self, generation: int, now: float, client: str = "") -> None:
         """The target has served a request of `client`."""
@@ -339,6 +357,8 @@ class CircuitBreaker:
         if self._failures:
             self._failures = self._denials = 0
         if self.until is not None:
+            if self._probes is not None:
+                self._probes.end(self._probe_key, now, has_answered=True)
             self._close(now)
 
     def record_failure(
@@ -363,6 +383,8 @@ class CircuitBreaker:
         """End a probe that has learned nothing (the client left), or whose client is what is slow."""
         if generation == self._permit:
             self._permit = 0
+            if self._probes is not None:
+                self._probes.end(self._probe_key, self._permit_until - PERMIT_S)
 
     def _count_in_a_row(self, blame: Blame, client: str) -> None:
         if self._failures == 0:
@@ -391,16 +413,26 @@ class CircuitBreaker:
             return True
         if self.until is None or now < self.until or self._has_probe(now):
             return False
-        self._give_permit(now)
+        return self._may_probe(now)
+
+    def _may_probe(self, now: float, pause_s: float | None = None) -> bool:
+        """Take the permit for a probe, if no other worker has it."""
+        if self._probes is not None:
+            failed_at = (self.until or now) - self._pause_s
+            answer = self._probes.take(self._probe_key, now, PERMIT_S, failed_at, pause_s=pause_s)
+            if answer == ALIVE:
+                self._close(now)
+                return True
+            if answer:
+                self._busy_until = answer
+                return False
+        self.generation += 1
+        self._permit = self.generation
+        self._permit_until = now + PERMIT_S
         return True
 
     def _has_probe(self, now: float) -> bool:
         return bool(self._permit) and now < self._permit_until
-
-    def _give_permit(self, now: float) -> None:
-        self.generation += 1
-        self._permit = self.generation
-        self._permit_until = now + PERMIT_S
 
     def _open(self, error: errors.ProxyError, blame: Blame, now: float) -> None:
         was_open = self.until is not None
@@ -412,10 +444,12 @@ class CircuitBreaker:
         # Not the error itself, whose traceback holds the request; nor its text, which is another client's.
         self._refused_as = _refusal_class(error)
         if was_open:
+            if self._probes is not None:
+                self._probes.end(self._probe_key, now, not_before=self.until)
             return
         self.generation += 1
         self._valid_from = self.generation
-        self._opened_at = now
+        self.opened_at = now
         logger.warning(
             "%s: %s %s (last: %s); next attempt in %.1f s",
             "API key rejected" if blame == "key" else "circuit opened",
@@ -438,7 +472,7 @@ class CircuitBreaker:
             "%s: %s answers again after %.1f s",
             "API key accepted" if self._opened_by == "key" else "circuit closed",
             self._log_label,
-            now - self._opened_at,
+            now - self.opened_at,
         )
         self.until = self._lone_client = None
         self._permit = 0
@@ -446,7 +480,7 @@ class CircuitBreaker:
         self._window.forget_outcomes()
 
     def _refusal(self, now: float) -> errors.ProxyError:
-        until = self.until or now
+        until = max(self.until or now, self._busy_until)
         if self._has_probe(now):
             until = max(until, self._permit_until)
         wait_s = max(1, math.ceil(until - now))
@@ -499,10 +533,12 @@ class BreakerRegistry:
         is_enabled: bool = True,
         key_hints: Mapping[str, Sequence[str]] | None = None,
         redact: Callable[[str], str] = str,
+        probes: Probes | None = None,
     ) -> None:
         self._is_enabled = is_enabled
         self._key_hints = key_hints or {}
         self._redact = redact
+        self._probes = probes
         self._targets: OrderedDict[tuple[str, int, str, str], CircuitBreaker] = OrderedDict()
         self._limits: OrderedDict[tuple[str, int, str], RateLimit] = OrderedDict()
         self._keys: dict[tuple[str, int], CircuitBreaker] = {}
@@ -511,7 +547,9 @@ class BreakerRegistry:
     def target(self, provider: str, key_number: int, model: str, endpoint: str, label: str) -> CircuitBreaker:
         """The circuit of one target at one endpoint."""
         name = (provider, key_number, model, endpoint)
-        return recent(self._targets, name, lambda: self._breaker(provider, key_number, label, endpoint))
+        return recent(
+            self._targets, name, lambda: self._breaker(provider, key_number, label, endpoint, model)
+        )
 
     def key(self, provider: str, key_number: int, label: str) -> CircuitBreaker:
         """The circuit that all targets with one key share."""
@@ -530,11 +568,20 @@ class BreakerRegistry:
         """The retry budget of all of one provider's targets together."""
         return self._budgets.setdefault(provider, RetryBudget(PROVIDER_RETRIES))
 
-    def _breaker(self, provider: str, key_number: int, label: str, endpoint: str = "") -> CircuitBreaker:
+    def _breaker(
+        self, provider: str, key_number: int, label: str, endpoint: str = "", model: str = ""
+    ) -> CircuitBreaker:
         hints = self._key_hints.get(provider, ())
         hint = f", key ...{hints[key_number]}," if key_number < len(hints) and hints[key_number] else ""
         log_label = f"{label} {endpoint}".rstrip() + hint
-        return CircuitBreaker(label, log_label, is_enabled=self._is_enabled, redact=self._redact)
+        return CircuitBreaker(
+            label,
+            log_label,
+            is_enabled=self._is_enabled,
+            redact=self._redact,
+            probes=self._probes,
+            probe_key=probe_key(provider, key_number, model, endpoint),
+        )
 
 
 def recent(known: OrderedDict[K, S], name: K, make: Callable[[], S]) -> S:

@@ -20,6 +20,7 @@ from sanic_proxy.routing.breaker import (
     RetryBudget,
     take_retry,
 )
+from sanic_proxy.routing.ejection import stays_in_use
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.policy import (
     ExceededWindows,
@@ -375,9 +376,20 @@ class RetryState(Generic[P]):
         if key_health.until is not None and (refusal := key_health.admit(now, client)) is not None:
             return refusal
         refusal = target.health.admit(now, client)
+        if refusal is not None and self._stays_in_use(target):
+            target.health.admit_anyway(now)
+            return None
         if refusal is not None:
             key_health.release(key_health.generation)
         return refusal
+
+    def _stays_in_use(self, target: Target[P]) -> bool:
+        """Whether `target` is one of those that open circuits must leave to the model."""
+        usual = [other for other in self._targets if not other.only_after]
+        if target.only_after:
+            return False
+        circuits = [(other.health, other.key_health) for other in usual]
+        return stays_in_use(usual.index(target), circuits)
 
     def _begin(self, target: Target[P], now: float) -> Target[P]:
         target.budget.window.count_request(now)
