@@ -25,6 +25,7 @@ from sanic_proxy.routing.targets import Limits
 from sanic_proxy.state_store import responses
 from sanic_proxy.state_store.background import BackgroundResponses
 from sanic_proxy.state_store.base import Migration, StateStore
+from sanic_proxy.state_store.postgresql import PostgreSQLStore
 from sanic_proxy.state_store.responses import ResponseStore
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
 from sanic_proxy.state_store.shared import SharedMemory
@@ -107,7 +108,7 @@ class AppState:
         if any(model.strategy != "order" and model.affinity != "off" for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
         # Opened by its first use: a proxy without a feature that shares state opens no file.
-        self.store: StateStore = SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
+        self.store = _state_store(settings)
         self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))
         self.background = (
             None
@@ -166,6 +167,12 @@ class AppState:
         await self.store.aclose()
         if self.responses is not None:
             await self.responses.aclose()
+
+
+def _state_store(settings: Settings) -> StateStore:
+    if settings.store is None:
+        return SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
+    return PostgreSQLStore(settings.store, MIGRATIONS)
 
 
 def _response_store(settings: Settings, runtime: RuntimeDirectory) -> ResponseStore | None:

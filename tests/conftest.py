@@ -19,6 +19,7 @@ from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks her
     pytest_terminal_summary,
     pytest_testnodedown,
 )
+from tests.support.postgresql import PostgreSQL, running_postgresql
 from tests.support.proxy import STARTED, Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
@@ -105,3 +106,9 @@ def proxy(shared_upstream: Upstream) -> Iterator[Proxy]:
         yield started
         log = started.log
     assert "Traceback" not in log
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    with running_postgresql() as server:
+        yield server

@@ -13,6 +13,7 @@ from sanic_proxy.errors import UpstreamAuthFailed
 from sanic_proxy.state import AppState
 from sanic_proxy.upstream.client import UpstreamClient
 from tests.support.in_flight import Request
+from tests.support.postgresql import PostgreSQL, needs_postgresql
 from tests.support.settings import provider_settings
 from tests.support.upstream import Upstream
 
@@ -91,3 +92,15 @@ def test_with_the_router_off_only_straico_lists_its_models(tmp_path: Path, upstr
 
     asyncio.run(list_models())
     assert {seen.path for seen in upstream.requests} == {"/v2/models"}
+
+
+@needs_postgresql
+def test_the_store_of_many_machines_is_postgresql(tmp_path: Path, postgresql: PostgreSQL) -> None:
+    async def version(directory: Path, url: str) -> object:
+        state = AppState(load({"SANIC_PROXY_STORE": url, "SANIC_PROXY_STATE_DIR": str(directory)}, tmp_path))
+        row = await state.store.run(lambda connection: connection.execute("SELECT version()").fetchone())
+        await state.aclose()
+        return row[0]
+
+    assert str(asyncio.run(version(tmp_path / "state", postgresql.new_database()))).startswith("PostgreSQL")
+    assert not (tmp_path / "state" / "state.sqlite").exists()

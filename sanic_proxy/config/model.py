@@ -13,6 +13,7 @@ from sanic_proxy.config.rules import NO_LIMITS, ClientRules, ScopeLimits, TeamRu
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 from sanic_proxy.config.targets import Affinity, Strategy, Targets
+from sanic_proxy.config.urls import passwords_in
 from sanic_proxy.config.variables import (
     PREFIX,
     Address,
@@ -26,6 +27,7 @@ from sanic_proxy.config.variables import (
     OriginList,
     Origins,
     Size,
+    StoreAddress,
     Text,
     Variable,
     setting,
@@ -400,6 +402,14 @@ class Settings:
         "",
         "directory of the workers' shared state; default: `$STATE_DIRECTORY`, else below `$XDG_STATE_HOME`",
     )
+    store: Secret | None = setting(
+        "STORE",
+        StoreAddress(),
+        None,
+        "where shared state is kept: `sqlite` (in the state directory, for one machine), or "
+        "`postgresql://user:password@host/database` for many machines",
+        shown="sqlite",
+    )
     config: str = setting(
         "CONFIG",
         Text("the path of a file"),
@@ -433,6 +443,8 @@ class Settings:
         admin = () if self.admin_key is None else (self.admin_key,)
         clients = [key for client in self.clients for key in client.keys]
         known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys, *clients, *admin))}
+        if self.store is not None:
+            known |= {self.store.reveal(), *passwords_in(self.store.reveal())}
         return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
 
     @property

@@ -26,3 +26,12 @@ def url_fault(url: str) -> str | None:
 def without_password(url: str) -> str:
     """A URL as a message may show it."""
     return re.sub(r"//[^/@]*@", "//***@", url)[:80]
+
+
+def passwords_in(url: str) -> frozenset[str]:
+    """The password of a URL, as it is written there and as it is meant."""
+    try:
+        password = urllib.parse.urlsplit(url).password or ""
+    except ValueError:
+        return frozenset()
+    return frozenset({password, urllib.parse.unquote(password)}) - {""}

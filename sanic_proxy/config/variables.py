@@ -288,6 +288,30 @@ class OneKey(Kind[Secret | None]):
 
 
 @dataclass(frozen=True)
+class StoreAddress(Kind[Secret | None]):
+    """`sqlite` (None), or the connection URI of a PostgreSQL database, which may hold a password."""
+
+    is_secret = True
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "`sqlite` or a connection URI such as postgresql://user:password@host/database"
+
+    @override
+    def parse(self, text: str) -> Secret | None:
+        if text == "sqlite":
+            return None
+        if not re.fullmatch(r"postgres(?:ql)?://[!-~]+", text):
+            raise ValueError
+        return Secret(text)
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "string", "pattern": "^(sqlite|postgres(ql)?://.+)$"}
+
+
+@dataclass(frozen=True)
 class Address(Kind[tuple[str, int] | None]):
     """A host and a port to listen on: `127.0.0.1:9000`, `[::1]:9000`; empty: none."""
 

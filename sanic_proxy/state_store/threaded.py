@@ -115,7 +115,7 @@ class ThreadedStore(StateStore):
     def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
         entry = asyncio.get_running_loop(), on_change
         self._subscribers.append(entry)
-        self._start()
+        self._submit(lambda connection: None, is_batched=True)  # from now on the thread polls
 
         def unsubscribe() -> None:
             if entry in self._subscribers:
@@ -159,8 +159,8 @@ class ThreadedStore(StateStore):
                         job.done.set_exception(exc)
                 else:
                     session = _run_all(session, jobs)
-            if session is not None and self._subscribers:
-                session = self._notify(session)
+            if self._subscribers:
+                session = self._watch(session)
         if session is not None:
             session.close()
 
@@ -184,14 +184,24 @@ class ThreadedStore(StateStore):
                 return jobs, False
         return jobs, True
 
-    def _notify(self, session: Session) -> Session | None:
-        """Call the subscribers if there is something new. Returns the session, None if it was lost."""
-        try:
-            is_changed = session.others_changed()
-        except Exception as exc:  # noqa: BLE001 - the next job opens a new session, or shows why it cannot
-            logger.warning("the connection to the state store is lost: %s", session.refusal(exc) or exc)
-            session.close()
-            return None
+    def _watch(self, session: Session | None) -> Session | None:
+        """Call the subscribers if there is something new. Returns the session, None if it was lost.
+
+        Nobody knows what was missed before a session was opened, so that counts as a change.
+        """
+        is_changed = True
+        if session is None:
+            try:
+                session = self.open_session()
+            except StoreError:
+                return None  # the next job shows it
+        else:
+            try:
+                is_changed = session.others_changed()
+            except Exception as exc:  # noqa: BLE001 - opened again at the next turn
+                logger.warning("the connection to the state store is lost: %s", session.refusal(exc) or exc)
+                session.close()
+                return None
         for loop, on_change in list(self._subscribers) if is_changed else ():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(on_change)

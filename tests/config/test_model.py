@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from sanic_proxy.config.loader import load
-from sanic_proxy.config.model import binding_problem, is_loopback
+from sanic_proxy.config.model import SettingsError, binding_problem, is_loopback
 from sanic_proxy.config.secret import Secret
 
 KEY = "gsk-canary-0123456789"
@@ -54,3 +54,19 @@ def test_a_secret_cannot_be_shown_by_accident(tmp_path: Path) -> None:
 def test_every_key_is_known_as_one(tmp_path: Path) -> None:
     given = {"GROQ_API_KEY": "first-of-groq, second-of-groq", "SANIC_PROXY_API_KEYS": "of-a-client,short"}
     assert set(load(given, tmp_path).secrets) == {"first-of-groq", "second-of-groq", "of-a-client"}
+
+
+def test_the_password_of_the_store_is_a_secret(tmp_path: Path) -> None:
+    url = "postgresql://proxy:p%40ssword-of-db@db.example/proxy"
+    settings = load({"SANIC_PROXY_STORE": url}, tmp_path)
+    assert set(settings.secrets) == {url, "p%40ssword-of-db", "p@ssword-of-db"}
+    assert "ssword" not in repr(settings)
+    assert load({"SANIC_PROXY_STORE": "sqlite"}, tmp_path).store is None
+    assert load({}, tmp_path).store is None
+
+
+@pytest.mark.parametrize("url", ["mysql://u:secret-word@h/d", "postgresql://", "postgresql:// a", "SQLite"])
+def test_another_store_is_rejected_without_being_shown(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"SANIC_PROXY_STORE.*postgresql://") as caught:
+        load({"SANIC_PROXY_STORE": url}, tmp_path)
+    assert "secret-word" not in str(caught.value)

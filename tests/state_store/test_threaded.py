@@ -9,14 +9,18 @@ import pytest
 
 from sanic_proxy.state_store.base import Connection, Migration, StoreError, StoreTooNew, StoreUnavailable
 from sanic_proxy.state_store.threaded import ThreadedStore
+from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
 from tests.support.stores import NOTES, MakeStore, add, notes, sqlite_in, using
 
 AUTHORS = Migration("authors", ["ALTER TABLE note ADD COLUMN author TEXT"])
 
 
-@pytest.fixture
-def make(tmp_path: Path) -> MakeStore:
-    return sqlite_in(tmp_path)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    if request.param == "sqlite":
+        return sqlite_in(tmp_path)
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return postgresql_at(server.new_database())
 
 
 def test_a_transaction_returns_its_result_and_an_error_rolls_it_back(make: MakeStore) -> None:
