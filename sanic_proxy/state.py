@@ -93,6 +93,7 @@ class AppState:
             ),
             first_content_s=settings.first_content_s,
             workers=settings.worker_count,
+            shared=self.shared,
             statistics=self.statistics,
         )
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +31,23 @@ async def answers(exchange: Exchange) -> None:
     await exchange.answer(completion())
 
 
+TOML = """
+[models.requests]
+targets = [{ provider = "groq", model = "m", rpm = 7 }]
+
+[models.held]
+targets = [{ provider = "groq", model = "held", concurrent = 1 }]
+"""
+
+
 @pytest.fixture
-def proxy(shared_upstream: Upstream, upstream: Upstream) -> Iterator[Proxy]:
-    settings = {**provider_settings(shared_upstream), "SANIC_PROXY_BREAKER": "on"}
+def proxy(shared_upstream: Upstream, upstream: Upstream, tmp_path: Path) -> Iterator[Proxy]:
+    (tmp_path / "proxy.toml").write_text(TOML)
+    settings = {
+        **provider_settings(shared_upstream),
+        "SANIC_PROXY_BREAKER": "on",
+        "SANIC_PROXY_CONFIG": str(tmp_path / "proxy.toml"),
+    }
     with running_proxy(settings, "--workers", str(WORKERS)) as started:
         yield started
 
@@ -45,3 +66,45 @@ def test_one_worker_probes_for_all(proxy: Proxy, upstream: Upstream) -> None:
     assert len(upstream.seen("m")) - before <= 1 + pauses
     upstream.on("m", answers)
     wait_until(lambda: statuses(4 * WORKERS) == {200})
+
+
+def test_requests_per_minute_are_exact_over_all_workers(proxy: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", answers)
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        statuses = Counter(pool.map(lambda _: proxy.chat("requests").status, range(40)))
+    assert set(statuses) == {200, 429}
+    minutes = 1 + (time.monotonic() - began) // 60
+    assert statuses[200] == len(upstream.seen("m"))
+    assert 7 <= statuses[200] <= 7 * minutes
+
+
+@pytest.mark.row(62)
+def test_what_a_killed_worker_had_in_flight_is_not_counted(proxy: Proxy, upstream: Upstream) -> None:
+    may_end, has_arrived = threading.Event(), threading.Event()
+
+    async def held(exchange: Exchange) -> None:
+        has_arrived.set()
+        await asyncio.to_thread(may_end.wait)
+        await exchange.answer(completion())
+
+    upstream.on("held", held)
+    client = proxy.open_stream("held")
+    try:
+        assert has_arrived.wait(60)
+        refused = [proxy.chat("held").status for _ in range(2 * WORKERS)]
+        assert set(refused) == {429}
+        upstream.on("held", answers)
+        for pid in proxy.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: served(proxy, "held"))
+    finally:
+        may_end.set()
+        client.close()
+
+
+def served(proxy: Proxy, model: str) -> bool:
+    try:
+        return proxy.chat(model).status == 200
+    except OSError:
+        return False  # while no worker listens

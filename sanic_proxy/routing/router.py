@@ -25,6 +25,7 @@ from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice, Random, ordered
 from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.targets import Target, label_for
+from sanic_proxy.state_store.shared import SharedMemory
 
 P = TypeVar("P")
 
@@ -70,7 +71,7 @@ class Router(Generic[P]):
 
     The names of `models`, each of which stands for several targets, take precedence; exact ones before those
     with a `*`, of which the one with the most text of its own is meant. Their strategies draw from `random`
-    at the time of `clock`, and `workers` share their limits.
+    at the time of `clock`, and the `workers` that use the memory `shared` have their limits in common.
 
     `providers` are those that are on, by name and alias, each with all its keys in order. Those named in
     `embedded` do not count as the only provider while there is another. `registry` has the health of targets,
@@ -93,6 +94,7 @@ class Router(Generic[P]):
         random: Random = random.random,
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
+        shared: SharedMemory | None = None,
         statistics: StatisticsRegistry | None = None,
     ) -> None:
         self._providers = providers
@@ -104,7 +106,8 @@ class Router(Generic[P]):
         self._default = providers.get(CATCH_ALL.name, self._only)
         self._models = {model.name: model for model in models}
         self._patterns = patterns.most_specific_first(name for name in self._models if patterns.STAR in name)
-        self._loads = {model.name: _loads(model, workers) for model in models}
+        memory = shared or SharedMemory()
+        self._loads = {model.name: _loads(model, workers, memory) for model in models}
         self._first_content_s = first_content_s
         self._random = random
         self._clock = clock
@@ -340,14 +343,16 @@ class Router(Generic[P]):
         return ", ".join(self._on) or "none"
 
 
-def _loads(model: ModelSettings, workers: int) -> list[TargetLoad | None]:
+def _loads(model: ModelSettings, workers: int, memory: SharedMemory) -> list[TargetLoad | None]:
     """A load for each target that has limits, or whose load may decide."""
-    return [
-        TargetLoad(target, workers)
-        if model.strategy != "order" or target.rpm or target.tpm or target.concurrent
-        else None
-        for target in model.targets
-    ]
+    loads: list[TargetLoad | None] = []
+    labels: list[str] = []
+    for target in model.targets:
+        name = ("target", model.name, target.label, str(labels.count(target.label)))
+        labels.append(target.label)
+        is_needed = model.strategy != "order" or target.rpm or target.tpm or target.concurrent
+        loads.append(TargetLoad(target, workers, memory, name) if is_needed else None)
+    return loads
 
 
 def _check_name(model: str) -> None:

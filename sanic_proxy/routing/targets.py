@@ -73,9 +73,9 @@ class Target(Generic[P]):
     saving: StreamSaving = NO_SAVING
     continues: Continuation | bool | None = None
 
-    def begin(self, now: float) -> None:
-        """A request is sent."""
-        if self.load is not None:
+    def begin(self, now: float, *, is_counted: bool = False) -> None:
+        """A request is sent; `is_counted`: its load has been taken."""
+        if self.load is not None and not is_counted:
             self.load.begin(now)
         if self.statistics is not None:
             self.statistics.begin()
@@ -186,7 +186,7 @@ class RetryState(Generic[P]):
             if not (self._cause or target.only_after) or self._suits(target):
                 refusal = self._refusal(target, now)
                 if refusal is None:
-                    return self._begin(target, now)
+                    return self._begin(target, now, is_counted=True)
                 refused = _sooner(refused, refusal)
                 self._pass_over(target, refusal)
             self._index += 1
@@ -367,8 +367,7 @@ class RetryState(Generic[P]):
         return (*self._targets[self._index :], *self._denied)
 
     def _refusal(self, target: Target[P], now: float) -> errors.ProxyError | None:
-        if target.load is not None and (own := target.load.refusal(now, target.label)) is not None:
-            return own
+        """Why `target` may not be asked now; None if it may: the request then counts in its load."""
         limit = target.rate_limit
         if now < limit.until and limit.until != self._sat_out:
             return limit.refusal(now, target.label)
@@ -378,7 +377,11 @@ class RetryState(Generic[P]):
         refusal = target.health.admit(now, client)
         if refusal is not None and self._stays_in_use(target):
             target.health.admit_anyway(now)
-            return None
+            refusal = None
+        if refusal is None and target.load is not None:
+            refusal = target.load.take(now, target.label)
+            if refusal is not None:
+                target.health.release(target.health.generation)
         if refusal is not None:
             key_health.release(key_health.generation)
         return refusal
@@ -391,7 +394,7 @@ class RetryState(Generic[P]):
         circuits = [(other.health, other.key_health) for other in usual]
         return stays_in_use(usual.index(target), circuits)
 
-    def _begin(self, target: Target[P], now: float) -> Target[P]:
+    def _begin(self, target: Target[P], now: float, *, is_counted: bool = False) -> Target[P]:
         target.budget.window.count_request(now)
         self._target = target
         self._is_settled = False
@@ -399,7 +402,7 @@ class RetryState(Generic[P]):
         self._began = now
         self._attempts += 1
         self._attempts_on_target += 1
-        target.begin(now)
+        target.begin(now, is_counted=is_counted)
         return target
 
     def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
