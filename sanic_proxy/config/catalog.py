@@ -6,6 +6,7 @@ Outside this module and a provider's own folder no code names a provider: it rea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from sanic_proxy.config.saving import Continuation
 
@@ -27,7 +28,8 @@ class Row:
     empty: it is not known to. `endpoint_variable` is the variable with the address of the customer's own
     resource, in place of a `base_url`, and `version_variable` the one with a dated version of the API
     (`ProviderSettings.api_version`). `cache_ttl_s` is how long the vendor caches a prompt that is not used.
-    `docs` is the vendor's page with these facts.
+    `is_free`: its answers cost nothing. `cost_unit`: it reports what each request costs, in units of so many
+    US dollars. `docs` is the vendor's page with these facts.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Row:
     endpoint_variable: str = ""
     version_variable: str = ""
     cache_ttl_s: float = 300.0
+    is_free: bool = False
+    cost_unit: float | None = None
 
     @property
     def base_url_variable(self) -> str:
@@ -72,6 +76,7 @@ def _local(name: str, port: int, docs: str, continues: Continuation = "") -> Row
         example_url=example,
         docs=docs,
         continues=continues,
+        is_free=True,
     )
 
 
@@ -173,6 +178,7 @@ ROWS: tuple[Row, ...] = (
         "OPENROUTER_API_KEY",
         dialects=("chat", "messages"),
         forward_headers=("http-referer", "x-title", "x-openrouter-title", "x-openrouter-categories"),
+        cost_unit=1.0,
         docs="openrouter.ai/docs/quickstart",
     ),
     Row(
@@ -180,6 +186,7 @@ ROWS: tuple[Row, ...] = (
         "https://api.x.ai/v1",
         "XAI_API_KEY",
         dialects=("chat", "responses"),
+        cost_unit=1.0,
         docs="docs.x.ai/docs/api-reference",
     ),
     Row(
@@ -188,6 +195,7 @@ ROWS: tuple[Row, ...] = (
         "PERPLEXITY_API_KEY",
         models_path=None,  # the vendor lists its models on a page only
         models=("sonar", "sonar-pro", "sonar-reasoning-pro", "sonar-deep-research"),
+        cost_unit=1.0,
         docs="docs.perplexity.ai/guides/chat-completions-guide",
     ),
     Row(
@@ -253,7 +261,7 @@ ROWS: tuple[Row, ...] = (
     _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server", "continue_final_message"),
     _local("lmstudio", 1234, "lmstudio.ai/docs/developer/openai-compat"),
     _local("llamacpp", 8080, "github.com/ggml-org/llama.cpp/tree/master/tools/server", "assistant"),
-    Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True),
+    Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True, is_free=True),
 )
 
 # The provider that gets every model name while the router is off, and names without a prefix while it is on.
@@ -261,3 +269,14 @@ CATCH_ALL = next(row for row in ROWS if row.serves_any_name)
 # Model names for messages and documents: one of a provider, and one that needs no key.
 EXAMPLE_MODEL = "groq/llama-3.3-70b-versatile"
 EMBEDDED_MODEL = "echo/echo"
+
+
+def vendor_at(name: str, base_url: str) -> str:
+    """The catalog's name of the vendor of a provider: its own, or that of the row with the same host; or "".
+
+    A provider of the settings file is often a vendor of the catalog with another key.
+    """
+    if any(row.name == name for row in ROWS):
+        return name
+    host = urlsplit(base_url).hostname
+    return next((row.name for row in ROWS if row.base_url and urlsplit(row.base_url).hostname == host), "")

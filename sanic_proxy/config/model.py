@@ -191,6 +191,9 @@ class ProviderSettings:
 
     `stream_usage`: a translated stream requests its usage. `hoists_system`: a translated request has all
     system messages in the first one. `continues` is how it is asked to continue an answer; empty: it cannot.
+    `is_free`: its models cost nothing. `cost_unit` is the price, in US dollars, of the unit in which it
+    reports what a request costs; None: its reports are not used. `priced_as` is the catalog's name of the
+    vendor whose prices hold; "": not known.
     `api_version`: models are deployments in the path, and each request has
     the parameter `api-version` (Azure's dated versions); "": they are not. `cache_ttl_s` as in the catalog.
     """
@@ -220,6 +223,9 @@ class ProviderSettings:
     options: RequestOptions = NO_OPTIONS
     continues: Continuation = ""
     cache_ttl_s: float = 300.0
+    is_free: bool = False
+    cost_unit: float | None = None
+    priced_as: str = ""
 
     @property
     def keys(self) -> tuple[Secret, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy.config.budgets import BUDGET_KEYS, scope_limits
-from sanic_proxy.config.catalog import ROWS, Row
+from sanic_proxy.config.catalog import ROWS, Row, vendor_at
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import (
     ModelSettings,
@@ -26,6 +26,7 @@ from sanic_proxy.config.model import (
     Settings,
     Timeouts,
 )
+from sanic_proxy.config.prices import PIECE_KEYS, RATE_KEYS, SERVICES, PriceTable
 from sanic_proxy.config.saving import (
     ON_CUT,
     ContinuationKind,
@@ -34,13 +35,12 @@ from sanic_proxy.config.saving import (
     continuation,
 )
 from sanic_proxy.config.secret import Secret
-from sanic_proxy.config.tables import Key, Table, TableReader
+from sanic_proxy.config.tables import Key, Number, Table, TableReader
 from sanic_proxy.config.targets import (
     AFFINITIES,
     MAX_COUNT,
     STRATEGIES,
     TARGET_KEYS,
-    PriceTable,
     TargetList,
     with_defaults,
 )
@@ -147,6 +147,15 @@ PROVIDER_KEYS: Table = {
     "cache_ttl": Key(
         Duration(), "how long the provider caches a prompt; a session without requests is forgotten then"
     ),
+    "free": Key(Flag(), "`true`: its models cost nothing, as those of local servers"),
+    "cost_unit": Key(
+        Number(0, 1e6),
+        "US dollars for the unit in which the provider reports what a request costs, such as a coin",
+    ),
+    "priced_as": Key(
+        Choice(tuple(row.name for row in ROWS)),
+        "the provider whose prices hold; default: itself, or the one with the same host",
+    ),
     **PARAMETER_KEYS,
     "unify_reasoning": Key(
         Flag(), "reasoning always as `reasoning_content`; off: under the name that the provider uses"
@@ -187,9 +196,14 @@ MODEL_KEYS: Table = {
         "reject a request of which a translation would lose something, instead of naming it in a header",
     ),
     "context_window": Key(Integer(1, MAX_COUNT), "tokens, of the targets that do not say theirs"),
+    "max_output": Key(
+        Integer(1, MAX_COUNT), "the most tokens that the model writes, of the targets that do not say theirs"
+    ),
     "prices": Key(
         PriceTable(),
-        "US dollars per million tokens, of the targets that do not say theirs: input, output, cached_input",
+        "US dollars per million tokens, of the targets that do not say theirs: "
+        f"{', '.join(RATE_KEYS)}; per piece: {', '.join(PIECE_KEYS)}; `tiers` and tables by service tier "
+        f"({', '.join(SERVICES)}) have rates of their own",
     ),
     "hidden": Key(Flag(), "the name can be used and is not listed"),
     **BUDGET_KEYS,
@@ -230,7 +244,11 @@ class ProviderReader:
     def _add_embedded(self, row: Row, on: list[ProviderSettings], off: list[ProviderOff]) -> None:
         if self._settings.embedded == "on" or (self._settings.embedded == "auto" and not on):
             timeouts = self._settings.timeouts
-            on.append(ProviderSettings(row.name, row.protocol, "", None, row.commit_delay_s, timeouts))
+            on.append(
+                ProviderSettings(
+                    row.name, row.protocol, "", None, row.commit_delay_s, timeouts, is_free=row.is_free
+                )
+            )
         else:
             off.append(ProviderOff(row.name, f"{PREFIX}{row.name.upper()}", row.aliases))
 
@@ -249,7 +267,10 @@ class ProviderReader:
             if "targets" not in table:
                 self._problems.append(f"{where}: needs targets, {TargetList().expects}")
             targets = with_defaults(
-                values.get("targets", ()), values.get("context_window"), values.get("prices")
+                values.get("targets", ()),
+                values.get("context_window"),
+                values.get("max_output"),
+                values.get("prices"),
             )
             for provider in sorted({target.provider for target in targets} - known.keys()):
                 self._problems.append(
@@ -341,6 +362,9 @@ class ProviderReader:
             options=_options(table),
             continues=continuation(table.get("continues"), row.continues),
             cache_ttl_s=table.get("cache_ttl", row.cache_ttl_s),
+            is_free=table.get("free", row.is_free),
+            cost_unit=table.get("cost_unit", row.cost_unit),
+            priced_as=table.get("priced_as") or vendor_at(row.name, base_url),
         )
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:

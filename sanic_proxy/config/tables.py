@@ -6,11 +6,37 @@ collects problems; tables within lists are read by `entries`, which raises them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sanic_proxy.config.variables import Kind, Schema, suggestion, value_problem
+from typing_extensions import override
+
+from sanic_proxy.config.variables import Kind, Schema, suggestion, value_problem, within
+
+
+@dataclass(frozen=True)
+class Number(Kind[float]):
+    """A number from `low` to `high`, whole or not."""
+
+    low: float
+    high: float
+
+    @property
+    @override
+    def expects(self) -> str:
+        return f"a number from {self.low:g} to {self.high:g}"
+
+    @override
+    def parse(self, text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,18}(?:\.[0-9]{1,18})?(?:e-?[0-9]{1,2})?", text.lower()):
+            raise ValueError
+        return within(float(text), self.low, self.high)
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "number", "minimum": self.low, "maximum": self.high}
 
 
 @dataclass(frozen=True, slots=True)

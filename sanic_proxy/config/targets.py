@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from typing_extensions import override
 
+from sanic_proxy.config.prices import Prices, PriceTable
 from sanic_proxy.config.saving import Continuation, ContinuationKind
-from sanic_proxy.config.tables import entries, entries_schema
-from sanic_proxy.config.variables import (
-    Choice,
-    Integer,
-    Kind,
-    Schema,
-    Text,
-    within,
-)
+from sanic_proxy.config.tables import Number, entries, entries_schema
+from sanic_proxy.config.variables import Choice, Integer, Kind, Schema, Text
 
 Strategy = Literal["order", "weighted", "least_in_flight", "least_latency"]
 # Which requests are kept on one target: those whose client names their session; those with the same beginning
@@ -33,15 +26,6 @@ MAX_COUNT = 10**12
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
-    """US dollars per million tokens; None: not known."""
-
-    input: float | None = None
-    output: float | None = None
-    cached_input: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class TargetSettings:
     """One provider's model that a name stands for.
 
@@ -49,7 +33,8 @@ class TargetSettings:
     `weight` is relative to the weights of the others. `rpm` and `tpm` are requests and tokens per minute,
     `concurrent` is requests in flight, each for the whole proxy; None: no limit. `context_window` is in
     tokens. `only_after` keeps the target for requests that another target has refused with that code.
-    `continues`: it can continue an answer that broke off; None: as its provider.
+    `continues`: it can continue an answer that broke off; None: as its provider. `max_output` is the most
+    tokens that the model can write; None: as the price table says.
     """
 
     provider: str
@@ -63,6 +48,7 @@ class TargetSettings:
     prices: Prices | None = None
     only_after: OnlyAfter = ""
     continues: Continuation | bool | None = None
+    max_output: int | None = None
 
     @property
     def label(self) -> str:
@@ -71,54 +57,6 @@ class TargetSettings:
 
 
 Targets = tuple[TargetSettings, ...]
-
-
-@dataclass(frozen=True)
-class Number(Kind[float]):
-    """A number from `low` to `high`, whole or not."""
-
-    low: float
-    high: float
-
-    @property
-    @override
-    def expects(self) -> str:
-        return f"a number from {self.low:g} to {self.high:g}"
-
-    @override
-    def parse(self, text: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,18}(?:\.[0-9]{1,18})?(?:e-?[0-9]{1,2})?", text.lower()):
-            raise ValueError
-        return within(float(text), self.low, self.high)
-
-    @override
-    def schema(self) -> Schema:
-        return {"type": "number", "minimum": self.low, "maximum": self.high}
-
-
-PRICE_KEYS: Mapping[str, Kind[float]] = {name: Number(0, 1e6) for name in ("input", "output", "cached_input")}
-
-
-@dataclass(frozen=True)
-class PriceTable(Kind[Prices]):
-    """`{ input = 2.5, output = 10 }`."""
-
-    @property
-    @override
-    def expects(self) -> str:
-        return f"a table of US dollars per million tokens with the keys {', '.join(PRICE_KEYS)}"
-
-    @override
-    def parse(self, text: str) -> Prices:
-        raise ValueError
-
-    @override
-    def from_toml(self, value: object) -> Prices:
-        return Prices(**entries(value, PRICE_KEYS, "a table of prices"))
-
-    @override
-    def schema(self) -> Schema:
-        return entries_schema(PRICE_KEYS)
 
 
 TARGET_KEYS: Mapping[str, Kind[Any]] = {
@@ -130,6 +68,7 @@ TARGET_KEYS: Mapping[str, Kind[Any]] = {
     "tpm": Integer(1, MAX_COUNT),
     "concurrent": Integer(1, MAX_COUNT),
     "context_window": Integer(1, MAX_COUNT),
+    "max_output": Integer(1, MAX_COUNT),
     "prices": PriceTable(),
     "only_after": Choice(("context_length_exceeded", "content_filter")),
     "continues": ContinuationKind(),
@@ -176,12 +115,15 @@ def _target(entry: object) -> TargetSettings:
     return TargetSettings(**{**values, "provider": values["provider"].lower()})
 
 
-def with_defaults(targets: Targets, context_window: int | None, prices: Prices | None) -> Targets:
+def with_defaults(
+    targets: Targets, context_window: int | None, max_output: int | None, prices: Prices | None
+) -> Targets:
     """`targets`, with what is said of the whole model where a target says nothing of its own."""
     return tuple(
         replace(
             target,
             context_window=target.context_window or context_window,
+            max_output=target.max_output or max_output,
             prices=target.prices or prices,
         )
         for target in targets

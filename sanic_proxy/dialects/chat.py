@@ -10,6 +10,7 @@ from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, list_field, text_field
+from sanic_proxy.openai.usage import recorded_chat
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import ChatStreamFilter, StreamFilter
 from sanic_proxy.streams.reasoning import ReasoningRenamer
@@ -64,8 +65,7 @@ class ChatDialect(Dialect):
 
     @override
     def usage_in(self, body: bytes) -> JsonMapping | None:
-        usage = answers.checked_completion(body).get("usage")
-        return usage if isinstance(usage, dict) else None
+        return recorded_chat(answers.checked_completion(body))
 
 
 def error_object(error: ProxyError) -> Json:

@@ -22,7 +22,7 @@ from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import list_field
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.gemini_filter import PING, GeminiStreamFilter, JsonArray
-from sanic_proxy.streams.gemini_usage import usage_of
+from sanic_proxy.streams.gemini_usage import recorded_usage
 from sanic_proxy.translation.gemini import GeminiFormat
 from sanic_proxy.translation.gemini.answers import is_blocked
 from sanic_proxy.translation.gemini.native import with_own_signatures
@@ -112,8 +112,7 @@ class GeminiDialect(Dialect):
         response = answers.checked(body)
         if not isinstance(response, dict) or not (response.get("candidates") or is_blocked(response)):
             raise errors.UpstreamBadResponse("The provider's answer has no candidates")
-        usage = response.get("usageMetadata")
-        return usage_of(usage).as_chat() if isinstance(usage, dict) else None
+        return recorded_usage(response) if isinstance(response.get("usageMetadata"), dict) else None
 
 
 def model_path(model: str) -> str:

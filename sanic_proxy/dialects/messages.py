@@ -20,7 +20,7 @@ from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, list_field, text_field
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.messages_filter import PING, MessagesStreamFilter
-from sanic_proxy.streams.messages_usage import usage_of
+from sanic_proxy.streams.messages_usage import recorded_usage
 from sanic_proxy.translation.format import Collector
 from sanic_proxy.translation.messages import MessagesFormat
 from sanic_proxy.translation.messages.accumulate import MessageAccumulator
@@ -106,7 +106,7 @@ class MessagesDialect(Dialect):
     @override
     def usage_in(self, body: bytes) -> JsonMapping | None:
         usage = answers.checked_message(body).get("usage")
-        return usage_of(usage).as_chat() if isinstance(usage, dict) else None
+        return recorded_usage(usage) if isinstance(usage, dict) else None
 
 
 def _block_count(fields: JsonMapping) -> int:

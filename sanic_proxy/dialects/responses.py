@@ -16,7 +16,7 @@ from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.fields import flag_field, text_field
-from sanic_proxy.openai.responses import failed_frames, new_response_id, read_usage, response_object
+from sanic_proxy.openai.responses import failed_frames, new_response_id, recorded_usage, response_object
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.responses_filter import ResponsesStreamFilter
@@ -77,8 +77,7 @@ class ResponsesDialect(Dialect):
         if not isinstance(response, dict) or not isinstance(response.get("output"), list):
             raise errors.UpstreamBadResponse("The provider's answer is not a response")
         raise_if_failed(response)
-        usage = response.get("usage")
-        return read_usage(usage).as_chat() if isinstance(usage, dict) else None
+        return recorded_usage(response)
 
 
 RESPONSES = register(

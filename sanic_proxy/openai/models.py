@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sanic_proxy.config.targets import Prices
+from sanic_proxy.config.prices import Prices
 from sanic_proxy.errors import UpstreamBadResponse
 from sanic_proxy.json_types import Json, JsonMapping
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from sanic_proxy import errors
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
-from sanic_proxy.openai.usage import Usage, whole
+from sanic_proxy.openai.usage import Usage, recorded, whole
 
 # After one of these events nothing follows.
 TERMINAL_EVENTS = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -113,6 +113,37 @@ def read_usage(usage: JsonMapping) -> Usage:
         whole(given.get("cached_tokens")),
         whole(given.get("cache_write_tokens")),
         whole(made.get("reasoning_tokens")),
+        audio_input=whole(given.get("audio_tokens")),
+        image_input=whole(given.get("image_tokens")),
+        audio_output=whole(made.get("audio_tokens")),
+        image_output=whole(made.get("image_tokens")),
+    )
+
+
+def recorded_usage(response: JsonMapping) -> Json | None:
+    """The usage of a response as records keep it, with its tier and the calls of OpenAI's own tools.
+
+    Of web searches only the action `search` is billed; code runs in containers, which are billed each.
+    https://platform.openai.com/docs/pricing
+    """
+    if not isinstance(usage := response.get("usage"), Mapping):
+        return None
+    calls = {"web_search_requests": 0, "file_search_requests": 0}
+    containers = set()
+    output = response.get("output")
+    for item in output if isinstance(output, list) else ():
+        match _mapping(item).get("type"):
+            case "web_search_call":
+                calls["web_search_requests"] += _mapping(item.get("action")).get("type", "search") == "search"
+            case "file_search_call":
+                calls["file_search_requests"] += 1
+            case "code_interpreter_call":
+                containers.add(str(item.get("container_id")))
+    return recorded(
+        read_usage(usage),
+        usage,
+        service_tier=response.get("service_tier"),
+        server_tools={**calls, "code_interpreter_sessions": len(containers)},
     )
 
 

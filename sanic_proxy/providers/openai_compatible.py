@@ -16,6 +16,7 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.registry import DIALECTS
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec, model_rewrite, models
+from sanic_proxy.openai.usage import recorded_chat
 from sanic_proxy.providers.base import (
     Answer,
     Call,
@@ -196,8 +197,7 @@ def _replayed(body: bytes, request: ChatRequest, *, renames: bool) -> bytes:
         raise errors.UpstreamBadResponse("The provider's completion has a choice without a message")
     if renames:
         _rename_reasoning(completion)
-    if isinstance(usage := completion.get("usage"), dict):
-        request.record.usage = usage
+    request.record.usage = recorded_chat(completion) or request.record.usage
     return replay.stream_of(_head_of(completion, request), completion)
 
 

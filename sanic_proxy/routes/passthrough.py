@@ -17,6 +17,7 @@ from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
 from sanic_proxy.openai.fields import text_field
+from sanic_proxy.openai.usage import recorded_passthrough
 from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.providers.openai_compatible import (
     JSON_BEGINS,
@@ -215,8 +216,9 @@ class _Opened:
         if not body:
             return None
         parsed = answers.checked_completion(body) if self._row.is_completion else answers.checked(body)
-        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
-            self._request.record.usage = usage
+        if isinstance(parsed, dict):
+            record = self._request.record
+            record.usage = recorded_passthrough(parsed) or record.usage
         return parsed
 
     def described(self) -> list[str]:

@@ -33,9 +33,10 @@ import orjson
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.json_types import Json
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import choices as choice_rules
 from sanic_proxy.openai import chunks, codec
+from sanic_proxy.openai.usage import recorded_chat
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.reasoning import ReasoningRenamer
 from sanic_proxy.streams.tool_deltas import ToolDeltas
@@ -64,12 +65,15 @@ class StreamFilter:
     failure: errors.ProxyError | None = None
     reported: errors.ProxyError | None = None
     is_done: bool = False
-    usage: Json | None = None
     dropped_frames: int = 0
 
     @property
     def has_content(self) -> bool:
         return True
+
+    @property
+    def usage(self) -> Json | None:
+        return None
 
     def feed(self, data: bytes) -> bytes:
         """The bytes that may be sent now."""
@@ -127,7 +131,6 @@ class FilterChain(StreamFilter):
         "failure",
         "is_done",
         "reported",
-        "usage",
     )
 
     def __init__(self, first: StreamFilter, then: StreamFilter) -> None:
@@ -141,6 +144,11 @@ class FilterChain(StreamFilter):
     def has_content(self) -> bool:
         return self._first.has_content and self._then.has_content
 
+    @property
+    @override
+    def usage(self) -> Json | None:
+        return self._first.usage or self._then.usage
+
     @override
     def feed(self, data: bytes) -> bytes:
         first, then = self._first, self._then
@@ -152,7 +160,6 @@ class FilterChain(StreamFilter):
         if first.is_done or then.is_done or first.failure is not None or then.failure is not None:
             self._note()
         else:
-            self.usage = first.usage or then.usage
             self.dropped_frames = first.dropped_frames + then.dropped_frames
         return frames
 
@@ -185,7 +192,6 @@ class FilterChain(StreamFilter):
         # A failure that `then` finds in the last frames of a stream prevails: the answer is not complete.
         self.is_done = self.failure is None and (first.is_done or then.is_done)
         self.reported = None if self.failure is not None else first.reported or then.reported
-        self.usage = first.usage or then.usage
         self.dropped_frames = first.dropped_frames + then.dropped_frames
 
 
@@ -307,7 +313,7 @@ class ChatStreamFilter(StreamFilter):
                 if calls and not self._tools.are_complete(index, calls):
                     return False
         if "usage" in chunk:
-            self._count(chunk["usage"])
+            self._count(chunk)
         return True
 
     def _feed_one_by_one(self, data: bytes) -> bytes:
@@ -336,11 +342,10 @@ class ChatStreamFilter(StreamFilter):
                 if index not in self._answered:
                     self._begin(index, choice, chunk)
                 self._finish(index, choice)
-        self._count(chunk.get("usage"))
+        self._count(chunk)
 
-    def _count(self, usage: object) -> None:
-        if isinstance(usage, dict):
-            self.usage = usage
+    def _count(self, chunk: JsonMapping) -> None:
+        self.usage = recorded_chat(chunk) or self.usage
 
     def _finish(self, index: int, choice: Json) -> None:
         reason = choice_rules.finish_reason_of(choice.get("finish_reason"))
@@ -379,8 +384,8 @@ class ChatStreamFilter(StreamFilter):
         if isinstance(choices, list):
             self._note(choices, parsed)
             return self._changed(frame, parsed)
-        if isinstance(parsed, dict) and isinstance(usage := parsed.get("usage"), dict):
-            self.usage = usage
+        if isinstance(parsed, dict) and isinstance(parsed.get("usage"), dict):
+            self._count(parsed)
             return self._usage_chunk(parsed) if self._include_usage else b""
         return self._dropped(payload, may_be_answer=isinstance(parsed, list) and b'"choices"' in payload)
 

@@ -25,7 +25,7 @@ from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter, cut, last_frame
-from sanic_proxy.streams.gemini_usage import usage_of
+from sanic_proxy.streams.gemini_usage import recorded_usage
 from sanic_proxy.upstream import answers, error_parser
 
 # A blank line: Google's SDKs for Python and JavaScript fail at any other line that is not `data:`.
@@ -41,6 +41,7 @@ class GeminiStreamFilter(StreamFilter):
 
     __slots__ = (
         "_begun",
+        "_counted",
         "_finished",
         "_has_content",
         "_has_frames",
@@ -50,7 +51,6 @@ class GeminiStreamFilter(StreamFilter):
         "dropped_frames",
         "failure",
         "is_done",
-        "usage",
     )
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class GeminiStreamFilter(StreamFilter):
         self._is_ended = False  # the connection
         self.is_done = False
         self.failure: errors.ProxyError | None = None
-        self.usage: Json | None = None
+        self._counted: Json | None = None  # the last response that has usage
         self.dropped_frames = 0
 
     @property
@@ -71,6 +71,12 @@ class GeminiStreamFilter(StreamFilter):
     def has_content(self) -> bool:
         """Whether a part of an answer, a finish reason or a refusal of the prompt has passed."""
         return self._has_content or bool(self._finished) or self._is_blocked
+
+    @property
+    @override
+    def usage(self) -> Json | None:
+        """Computed when it is read: nearly every frame reports it anew."""
+        return None if self._counted is None else recorded_usage(self._counted)
 
     @property
     def is_complete(self) -> bool:
@@ -135,8 +141,8 @@ class GeminiStreamFilter(StreamFilter):
                 self._finished.add(index)
         if (feedback := response.get("promptFeedback")) and feedback.get("blockReason"):
             self._is_blocked = True
-        if isinstance(usage := response.get("usageMetadata"), dict):
-            self.usage = usage_of(usage).as_chat()
+        if isinstance(response.get("usageMetadata"), dict):
+            self._counted = response
 
     def _judged(self, frame: sse.Frame) -> bytes:
         """What of one frame reaches the client: see the rules in the module's docstring."""

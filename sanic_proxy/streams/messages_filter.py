@@ -31,7 +31,7 @@ from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.filters import StreamFilter, cut, last_frame
-from sanic_proxy.streams.messages_usage import merged, usage_of
+from sanic_proxy.streams.messages_usage import merged, recorded_usage
 from sanic_proxy.upstream import answers, error_parser
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -167,7 +167,7 @@ class MessagesStreamFilter(StreamFilter):
     def _count(self, usage: object) -> None:
         if isinstance(usage, dict):
             self._usage = merged(self._usage, usage)
-            self.usage = usage_of(self._usage).as_chat()
+            self.usage = recorded_usage(self._usage)
 
     def _feed_one_by_one(self, data: bytes) -> bytes:
         good: list[bytes] = []

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sanic_proxy.json_types import Json, JsonMapping
-from sanic_proxy.openai.usage import Usage, whole
+from sanic_proxy.openai.usage import Usage, recorded, whole
 
 
 def merged(first: object, then: object) -> Json:
@@ -31,6 +31,24 @@ def usage_of(fields: JsonMapping) -> Usage:
         cached=read,
         cache_write=written,
         reasoning=whole(details.get("thinking_tokens")) if isinstance(details, Mapping) else 0,
+        cache_write_1h=_cache_write_1h(fields),
+    )
+
+
+def recorded_usage(fields: JsonMapping) -> Json:
+    """A `usage` object as records keep it, with the tier, the region and the calls of tools it reports.
+
+    Fast mode is a price of its own, like a tier.
+    https://platform.claude.com/docs/en/about-claude/pricing
+    """
+    tools = fields.get("server_tool_use")
+    searches = whole(tools.get("web_search_requests")) if isinstance(tools, Mapping) else 0
+    return recorded(
+        usage_of(fields),
+        fields,
+        service_tier="fast" if fields.get("speed") == "fast" else fields.get("service_tier"),
+        server_tools={"web_search_requests": searches},
+        region=fields.get("inference_geo"),
     )
 
 
@@ -40,6 +58,11 @@ def _cache_write(fields: JsonMapping) -> int:
         return total
     parts = fields.get("cache_creation")
     return sum(map(whole, parts.values())) if isinstance(parts, Mapping) else 0
+
+
+def _cache_write_1h(fields: JsonMapping) -> int:
+    parts = fields.get("cache_creation")
+    return whole(parts.get("ephemeral_1h_input_tokens")) if isinstance(parts, Mapping) else 0
 
 
 def usage_fields(usage: Usage) -> Json:

@@ -29,7 +29,7 @@ from sanic_proxy.openai.responses import (
     TERMINAL_EVENTS,
     failed_frames,
     new_response_id,
-    read_usage,
+    recorded_usage,
     response_object,
 )
 from sanic_proxy.streams import sse
@@ -199,8 +199,7 @@ class ResponsesStreamFilter(StreamFilter):
             self._has_content |= _is_content(kind.encode())
 
     def _end_response(self, kind: str, response: Json) -> None:
-        if isinstance(usage := response.get("usage"), dict):
-            self.usage = read_usage(usage).as_chat()
+        self.usage = recorded_usage(response) or self.usage
         if kind == "response.failed":
             error = response.get("error") or "The provider's response has failed"
             failure = self._error or error_parser.error_in_band({"error": error})

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai.usage import added
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.seam import SentText
@@ -35,7 +36,6 @@ class SavedFilter(StreamFilter):
         "is_done",
         "reported",
         "sent",
-        "usage",
     )
 
     def __init__(self, first: StreamFilter) -> None:
@@ -67,6 +67,13 @@ class SavedFilter(StreamFilter):
     @override
     def has_content(self) -> bool:
         return self._current.has_content and (self._then is None or self._then.has_content)
+
+    @property
+    @override
+    def usage(self) -> Json | None:
+        """That of all attempts together."""
+        before, current = self.sent.usage, self._current.usage
+        return added(before, current or {}) if before else current
 
     @override
     def feed(self, data: bytes) -> bytes:
@@ -108,8 +115,6 @@ class SavedFilter(StreamFilter):
         self.is_done = self.failure is None and (current.is_done or (then is not None and then.is_done))
         reported = current.reported or (None if then is None else then.reported)
         self.reported = reported if self.failure is None else None
-        before = self.sent.usage
-        self.usage = added(before, current.usage or {}) if before else current.usage
         self.dropped_frames = self._dropped_before + current.dropped_frames
 
 

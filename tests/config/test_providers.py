@@ -8,7 +8,8 @@ import pytest
 
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import ModelSettings, SettingsError
-from sanic_proxy.config.targets import Prices, TargetSettings
+from sanic_proxy.config.prices import Prices
+from sanic_proxy.config.targets import TargetSettings
 
 KEY = "gsk-canary-0123456789"
 
@@ -115,8 +116,10 @@ context_window = 6, prices = { input = 2.5, cached_input = 0.1 }, only_after = "
     assert model == ModelSettings(
         "big*",
         (
-            TargetSettings("echo", "*", context_window=128000, prices=Prices(0.5, 1)),
-            TargetSettings("echo", "x", 2, 0.5, 3, 4, 5, 6, Prices(2.5, None, 0.1), "content_filter"),
+            TargetSettings("echo", "*", context_window=128000, prices=Prices(input=0.5, output=1)),
+            TargetSettings(
+                "echo", "x", 2, 0.5, 3, 4, 5, 6, Prices(input=2.5, cached_input=0.1), "content_filter"
+            ),
         ),
         strategy="weighted",
         hidden=True,

@@ -10,7 +10,8 @@ import pytest
 from typing_extensions import override
 
 from sanic_proxy.config.model import ModelSettings
-from sanic_proxy.config.targets import Prices, TargetSettings
+from sanic_proxy.config.prices import Prices
+from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import NotFound, ProxyError, UpstreamConnectFailed
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
 from sanic_proxy.routing import model_list
@@ -131,7 +132,9 @@ def test_a_name_with_a_star_stands_for_the_models_that_it_matches() -> None:
 
 
 def test_an_own_name_shows_what_is_known_of_its_first_target() -> None:
-    target = TargetSettings("a", "x", context_window=128000, prices=Prices(2.5, 10, 0.125))
+    target = TargetSettings(
+        "a", "x", context_window=128000, prices=Prices(input=2.5, output=10, cached_input=0.125)
+    )
     (entry,) = ModelList([], prefixed=True, models=[named("fast", target)]).known()
     assert entry == {
         "id": "fast",

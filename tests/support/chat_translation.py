@@ -109,7 +109,7 @@ def _extend(parts: list[Part], piece: Text | Refusal | Reasoning, *, is_open: bo
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 NAMES = st.from_regex(r"[a-zA-Z0-9_-]{1,20}", fullmatch=True)
 ARGUMENTS = st.sampled_from(['{"a": 1}', "{}", '{"a": "\\u00e9\\n"}', "[", "", '{"input": "x"}'])
-USAGES = st.builds(Usage, *[st.integers(0, 2**40)] * 5)
+USAGES = st.builds(Usage, *[st.integers(0, 2**40)] * 10)
 REASONS: st.SearchStrategy[FinishReason] = st.sampled_from(
     ("stop", "stop_sequence", "length", "tool_calls", "content_filter", "refusal", "pause", "context_window")
 )

@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from sanic_proxy.config.litellm.costs import COMMON_NAMES, prices_of
 from sanic_proxy.config.litellm.document import Path
 from sanic_proxy.config.litellm.keys import INFO, MODEL, PARAMS, REQUEST_PARAMS
 from sanic_proxy.config.litellm.upstreams import Upstreams
 from sanic_proxy.config.litellm.work import Work
 from sanic_proxy.config.variables import Params
+from sanic_proxy.json_types import JsonMapping
 
-MILLION = 1_000_000
 MAX_WEIGHT = 1_000_000
 # Keys that stand beside `litellm_params`, and mean the same there.
 _BESIDE = ("rpm", "tpm", "weight", "order")
-_COSTS = {
-    "input": "input_cost_per_token",
-    "output": "output_cost_per_token",
-    "cached_input": "cache_read_input_token_cost",
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One target of the group `name`. `prices` are in dollars per million tokens; None: not said."""
+    """One target of the group `name`. `prices` is the table of ours; None: not said."""
 
     name: str
     provider: str
@@ -35,7 +31,8 @@ class Deployment:
     tpm: int | None = None
     concurrent: int | None = None
     context_window: int | None = None
-    prices: tuple[tuple[str, float], ...] = ()
+    max_output: int | None = None
+    prices: JsonMapping = field(default_factory=dict)
     stream_timeout_s: float | None = None
     default_params: Mapping[str, object] = field(default_factory=dict)
     remove_params: tuple[str, ...] = ()
@@ -119,10 +116,10 @@ class Reader:
         """The deployment with its numbers."""
         work = self._work
         window = info.get("max_input_tokens") or info.get("max_tokens")
-        prices = {
-            kind: work.number((*path, cost), params.get(cost, info.get(cost)))
-            for kind, cost in _COSTS.items()
-        }
+        for name in COMMON_NAMES:
+            work.number((*path, name), params.get(name, info.get(name)))  # a note for what is no price
+        costs = {name: work.value(value) for name, value in {**info, **params}.items() if "cost" in name}
+        tiers = {"tiered_pricing": {**info, **params}.get("tiered_pricing")}
         return replace(
             deployment,
             order=work.count((*path, "order"), params.get("order")) or 1,
@@ -132,11 +129,8 @@ class Reader:
             concurrent=work.count((*path, "max_parallel_requests"), params.get("max_parallel_requests"))
             or self._defaults.concurrent,
             context_window=work.count((*path[:-1], "model_info"), window),
-            prices=tuple(
-                (kind, round(price * MILLION, 6))
-                for kind, price in prices.items()
-                if price is not None and price <= 1
-            ),
+            max_output=work.count((*path[:-1], "model_info"), info.get("max_output_tokens")),
+            prices=prices_of({**costs, **tiers}),
             stream_timeout_s=work.number((*path, "stream_timeout"), params.get("stream_timeout")),
             default_params=self._default_params(path, params),
             remove_params=tuple(

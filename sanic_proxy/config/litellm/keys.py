@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sanic_proxy.config.litellm import rare_keys
+from sanic_proxy.config.litellm import costs, rare_keys
 from sanic_proxy.config.litellm.notes import Outcome
 
 
@@ -80,6 +80,14 @@ TOP: Rules = {
     ),
 }
 
+# Costs of the models of the file, with those of tiers and services.
+_COSTS: Rules = {
+    name: Rule(
+        "exact", "`prices`", is_common=name in costs.COMMON_NAMES, is_rare=name not in costs.COMMON_NAMES
+    )
+    for name in costs.NAMES
+}
+
 MODEL: Rules = {
     "model_name": _exact("repeated names are several targets; `*` as in LiteLLM"),
     "litellm_params": _exact(),
@@ -115,9 +123,7 @@ PARAMS: Rules = {
     "stream_timeout": _approximate("to a stream's first content, while another target is left"),
     "max_retries": _approximate("`num_retries` of the proxy counts"),
     "num_retries": _approximate("`num_retries` of the proxy counts"),
-    "input_cost_per_token": _exact("shown in /v1/models"),
-    "output_cost_per_token": _exact("shown in /v1/models"),
-    "cache_read_input_token_cost": _exact("shown in /v1/models"),
+    **_COSTS,
     **_ignored("Vertex AI is not supported", "vertex_project vertex_location vertex_credentials"),
     **_ignored(
         "Bedrock is not supported",
@@ -134,9 +140,9 @@ PARAMS: Rules = {
         " configurable_clientside_auth_params provider_affinity_header litellm_trace_id max_file_size_mb"
         " default_api_key_tpm_limit default_api_key_rpm_limit keepalive_seconds"
         " allow_client_keepalive_override use_in_pass_through use_litellm_proxy use_chat_completions_api"
-        " merge_reasoning_content_in_choices region_name input_cost_per_second output_cost_per_second"
-        " input_cost_per_character output_cost_per_character cache_creation_input_token_cost"
-        " input_cost_per_image caching ttl watsonx_region_name auto_router_config auto_router_config_path"
+        " merge_reasoning_content_in_choices region_name"
+        " input_cost_per_character output_cost_per_character"
+        " caching ttl watsonx_region_name auto_router_config auto_router_config_path"
         " auto_router_default_model auto_router_embedding_model complexity_router_config ssl_verify"
     ),
 }
@@ -156,18 +162,17 @@ INFO: Rules = {
     "mode": _exact("clients choose the endpoint"),
     "max_input_tokens": _exact("the context window"),
     "max_tokens": _approximate("the context window, without `max_input_tokens`"),
-    "input_cost_per_token": _exact("shown in /v1/models"),
-    "output_cost_per_token": _exact("shown in /v1/models"),
-    "cache_read_input_token_cost": _exact("shown in /v1/models"),
+    **_COSTS,
+    "max_output_tokens": _exact("`max_output`"),
     **_without_effect(
         "id base_model db_model updated_at updated_by created_at created_by tier team_id"
-        " team_public_model_name access_groups max_output_tokens supports_vision supports_function_calling"
+        " team_public_model_name access_groups supports_vision supports_function_calling"
         " supports_reasoning supports_tool_choice supports_response_schema supports_prompt_caching"
         " supports_parallel_function_calling supports_system_messages supports_pdf_input"
         " supports_audio_input supports_audio_output supports_web_search supported_openai_params"
         " supported_environments litellm_provider health_check_model health_check_timeout"
         " health_check_max_tokens disable_background_health_check output_vector_size description"
-        " input_cost_per_second output_cost_per_second cache_creation_input_token_cost blocked discoverable"
+        " blocked discoverable"
         " metadata version domain"
     ),
 }

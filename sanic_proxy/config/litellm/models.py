@@ -135,6 +135,7 @@ def _add_tier(
             "tpm": deployment.tpm if grouping.is_limiting else None,
             "concurrent": deployment.concurrent,
             "context_window": deployment.context_window,
+            "max_output": deployment.max_output,
             "prices": dict(deployment.prices) or None,
             "only_after": cause or None,
         }

@@ -116,11 +116,11 @@ class StraicoProvider(ChatProvider):
         """The answer; the second one where the first will not do. Raises where neither does."""
         request, plan = asked.request, asked.plan
         made = await _validate(asked.source, plan)
-        request.record.usage = made.reply.usage
+        request.record.usage = replies.recorded_usage(made.reply)
         if made.violation is not None and made.violation.retry_prompt is not None:
             asked.source.close()
             made = await self._made_again(asked, made, made.violation.retry_prompt)
-            request.record.usage = made.reply.usage
+            request.record.usage = replies.recorded_usage(made.reply)
         if made.violation is not None and made.violation.error is not None:
             raise made.violation.error
         return validator.completion(made, model=request.model)

@@ -165,6 +165,12 @@ def _usage(usage: object) -> Numbers | None:
     return {**counted, **details}
 
 
+def recorded_usage(reply: Reply) -> Numbers | None:
+    """The tokens of a reply with its `cost` in coins, as records keep them; None if neither is known."""
+    coins = reply.cost.get("price", {}).get("total")
+    return {**(reply.usage or {}), "cost": coins} if _is_number(coins) else reply.usage
+
+
 def _whole(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

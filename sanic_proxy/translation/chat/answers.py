@@ -38,20 +38,6 @@ def completion_id(original: str) -> str:
     return f"chatcmpl-{rest}" if rest else chunks.new_completion_id()
 
 
-def usage_of(usage: JsonMapping) -> Usage:
-    """Tokens as chats report them, with the names of cached tokens of DeepSeek and Moonshot.
-
-    xAI does not count the reasoning in `completion_tokens`, as the total shows.
-    """
-    made = Usage.of_chat(usage)
-    if not made.cached:
-        cached = whole(usage.get("prompt_cache_hit_tokens")) or whole(usage.get("cached_tokens"))
-        made = made._replace(cached=cached) if cached else made
-    if made.reasoning and whole(usage.get("total_tokens")) == made.input + made.output + made.reasoning:
-        made = made._replace(output=made.output + made.reasoning)
-    return made
-
-
 def read(fields: JsonMapping) -> Answer:
     """A provider's completion: its first choice. Raises UpstreamBadResponse."""
     choice = first_choice(fields.get("choices"))
@@ -74,7 +60,7 @@ def read(fields: JsonMapping) -> Answer:
         parts,
         end.reason,
         end.stop_sequence,
-        usage_of(usage) if isinstance(usage, dict) else None,
+        Usage.of_chat(usage) if isinstance(usage, dict) else None,
     )
 
 

@@ -118,7 +118,7 @@ class ChatStreamReader(StreamReader):
 
     def _read_usage(self, holder: JsonMapping) -> None:
         if isinstance(usage := holder.get("usage"), dict) and usage:
-            self._usage = answers.usage_of(usage)
+            self._usage = Usage.of_chat(usage)
 
     def _read_reason(self, choice: JsonMapping) -> None:
         """The first reason counts, unless it is `stop` and a later one says more."""

@@ -183,7 +183,7 @@ def test_usage_is_converted_both_ways() -> None:
 
 def test_cache_writes_may_be_reported_by_their_times_alone() -> None:
     parts = {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 3}
-    assert usage_of({"input_tokens": 1, "cache_creation": parts}) == Usage(6, 0, 0, 5)
+    assert usage_of({"input_tokens": 1, "cache_creation": parts}) == Usage(6, 0, 0, 5, cache_write_1h=3)
 
 
 @pytest.mark.parametrize("odd", [None, "5", -1, 1.5, True, {}])

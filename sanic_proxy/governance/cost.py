@@ -1,0 +1,61 @@
+"""Usage and prices -> money, in integer nano-dollars. Pure.
+
+`cost = ceil(sum(units * price) / 1_000_000)`: one rounding, up, at the end. A provider's own report of its
+cost counts instead where the provider is known to report what it bills.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sanic_proxy.governance.prices import MILLION, NANO, RATES, Prices
+from sanic_proxy.governance.usage import Usage
+
+# Above it, no sum is a bill; it keeps sums of many requests within the 64 bits of a database.
+MAX_COST_NANO = 10**15
+# What an answer may have been served with that is never dearer than the standard tier.
+_NEVER_DEARER = frozenset({"", "flex", "batch"})
+
+
+class Cost(NamedTuple):
+    """`nano` dollars. `is_known` is False where something that was used has no known price."""
+
+    nano: int
+    is_known: bool
+
+
+def cost(usage: Usage, prices: Prices | None) -> Cost:
+    """What a request costs that has used `usage`; `prices` None: nothing is known of them."""
+    if prices is None:
+        return Cost(0, is_known=False)
+    if prices.unit is not None and usage.reported_cost_nano is not None:
+        return Cost(min(-(-usage.reported_cost_nano * prices.unit // NANO), MAX_COST_NANO), is_known=True)
+    band = prices.band(usage.input_tokens, usage.service_tier)
+    is_known = band.service == usage.service_tier or usage.service_tier in _NEVER_DEARER
+    total = 0
+    for name in RATES:
+        if tokens := getattr(usage, name):
+            price = band.rates.get(name)
+            is_known &= price is not None
+            total += tokens * (price or 0)
+    total = -(-total * prices.regions.get(usage.region, 1000) // 1000)
+    for name, count in _pieces(usage, prices):
+        price = prices.pieces.get(name)
+        is_known &= price is not None or name == "request"
+        total += count * (price or 0)
+    return Cost(min(-(-total // MILLION), MAX_COST_NANO), is_known)
+
+
+def _pieces(usage: Usage, prices: Prices) -> list[tuple[str, int]]:
+    """What is billed by piece. Images and seconds are, where no tokens are reported."""
+    searches = usage.web_searches
+    is_grounding = searches > 0 and "grounding" in prices.pieces
+    pieces = [
+        ("request", 1),
+        ("grounding", 1) if is_grounding else ("web_search", searches),
+        ("file_search", usage.file_searches),
+        ("code_session", usage.code_sessions),
+    ]
+    if not usage.tokens:
+        pieces += [("image", usage.images), ("second", usage.seconds)]
+    return [(name, count) for name, count in pieces if count]
