@@ -58,6 +58,10 @@ from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 REDACTED = "[redacted]"
 
+# The Retry-After beside an empty account. Agents do not repeat a request that may return in more than a
+# minute (gemini-cli: five); without this figure some of them repeat a 429 whatever else it says.
+EMPTY_ACCOUNT_S = 3600
+
 # A text that was cut to its bound may end inside a key; shorter fragments of one are of no use to anybody.
 _MIN_FRAGMENT_CHARS = 6
 

@@ -74,9 +74,12 @@ class GeminiDialect(Dialect):
     def error_body(self, error: ProxyError) -> bytes:
         kind = _STATUSES.get(error.status, "INVALID_ARGUMENT" if error.status < 500 else "INTERNAL")
         body: Json = {"code": error.status, "message": error.message, "status": kind}
-        if error.retry_after_s is not None:
-            delay = f"{error.retry_after_s}s"
-            body["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
+        delay_s = error.retry_after_s
+        if isinstance(error, errors.InsufficientQuota):
+            delay_s = max(errors.EMPTY_ACCOUNT_S, delay_s or 0)
+        if delay_s is not None:
+            kind = "type.googleapis.com/google.rpc.RetryInfo"
+            body["details"] = [{"@type": kind, "retryDelay": f"{delay_s}s"}]
         return codec.dumps({"error": body})
 
     @override

@@ -36,9 +36,6 @@ _NOT_DONE = frozenset({408, 409})
 DEFAULT_RETRY_AFTER_S = 1
 # `x-should-retry: false` is sent only if no repeat within this time can succeed.
 SOON_S = 60
-# The Retry-After beside an empty account. Agents do not repeat a request that may return in more than a
-# minute; without this figure some of them repeat a 429 whatever else it says.
-EMPTY_ACCOUNT_S = 3600
 # Longer waits are not remembered, so that an absurd one does not outlive a change of plan.
 MAX_NOT_BEFORE_S = 3600.0
 # Of the 4xx, those that may be gone a moment later.
@@ -207,7 +204,7 @@ def blame(error: errors.ProxyError) -> Blame:
 def retry_after_s(error: errors.ProxyError) -> int | None:
     """The Retry-After that goes to the client with `error`; None where a repeat does not help."""
     if isinstance(error, errors.InsufficientQuota):
-        return max(EMPTY_ACCOUNT_S, error.retry_after_s or 0)
+        return max(errors.EMPTY_ACCOUNT_S, error.retry_after_s or 0)
     if error.retry_after_s is not None:
         return error.retry_after_s
     if not may_succeed_soon(error):

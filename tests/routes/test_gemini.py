@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from sanic_proxy.translation.conversation import Reasoning
+from sanic_proxy.translation.gemini.thoughts import signature_of
 from tests.support import messages
 from tests.support.gemini import frame as google_frame
 from tests.support.gemini import judged, judged_stream, parts_of, response, text_of
@@ -338,6 +340,15 @@ def test_errors_before_a_stream_have_googles_shape_and_their_status(front: Proxy
     assert reply.json["error"]["details"][0]["retryDelay"].endswith("s")
 
 
+def test_an_empty_account_is_not_asked_again_soon(front: Proxy, upstream: Upstream) -> None:
+    error = {"message": "quota", "type": "insufficient_quota", "param": None, "code": "insufficient_quota"}
+    upstream.on("g", lambda exchange: exchange.answer({"error": error}, 429))
+    reply = ask(front, "groq/g")
+    assert (reply.status, reply.headers["retry-after"]) == (429, "3600")
+    # gemini-cli repeats a request whose delay is at most 300 s, whatever the headers say.
+    assert reply.json["error"]["details"][0]["retryDelay"] == "3600s"
+
+
 def test_heartbeats_are_blank_lines(front: Proxy, upstream: Upstream) -> None:
     upstream.on("g", lambda exchange: exchange.stream(text_stream("Hel", "lo"), pause_s=0.9))
     body = stream(front, "groq/g").body
@@ -387,6 +398,22 @@ def test_tokens_are_counted_by_the_provider(front: Proxy, upstream: Upstream) ->
     path = "/v1beta/models/google/gemini-9:countTokens"
     assert front.request("POST", path, body, {"x-goog-api-key": CLIENT_KEY}).status == 200
     assert upstream.requests[-1].json["generateContentRequest"]["model"] == "models/gemini-9"
+
+
+@pytest.mark.parametrize("is_inner", [False, True])
+def test_signatures_of_other_providers_are_not_counted(
+    front: Proxy, upstream: Upstream, *, is_inner: bool
+) -> None:
+    on_google(upstream, lambda exchange: exchange.answer({"totalTokens": 42}))
+    foreign = signature_of([Reasoning("hm", "sig", "groq")])
+    call = {"functionCall": {"name": "run", "args": {}}, "thoughtSignature": foreign}
+    contents = [*HELLO, {"role": "model", "parts": [call]}]
+    asked = {"generateContentRequest": {"contents": contents}} if is_inner else {"contents": contents}
+    path = "/v1beta/models/google/gemini-9:countTokens"
+    assert front.request("POST", path, asked, {"x-goog-api-key": CLIENT_KEY}).status == 200
+    sent = upstream.requests[-1].json
+    (part,) = (sent["generateContentRequest"] if is_inner else sent)["contents"][1]["parts"]
+    assert part["thoughtSignature"] == "skip_thought_signature_validator"
 
 
 def test_tokens_are_estimated_where_the_provider_does_not_count(front: Proxy) -> None:

@@ -65,4 +65,4 @@ def response(*parts: Json, finish: str | None = None, **fields: Any) -> Json:
 
 def frame(*parts: Json, finish: str | None = None, end: str = "\r\n\r\n", **fields: Any) -> bytes:
     """One frame of a stream, with the line ends of Google's."""
-    return f"data: {json.dumps(response(*parts, finish=finish, **fields))}{end}".encode()
+    return f"data: {json.dumps(response(*parts, finish=finish, **fields), ensure_ascii=False)}{end}".encode()

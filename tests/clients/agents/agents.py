@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tests.clients.agents.programs import ClaudeCode, Codex, OpenCode, Program, QwenCode
+from tests.clients.agents.programs import ClaudeCode, Codex, GeminiCli, OpenCode, Program, QwenCode
 from tests.clients.agents.shapes.base import Shape
 from tests.clients.agents.shapes.chat import ChatShape
+from tests.clients.agents.shapes.gemini import MODEL as GEMINI_MODEL
+from tests.clients.agents.shapes.gemini import GeminiShape
 from tests.clients.agents.shapes.messages import MessagesShape
 from tests.clients.agents.shapes.responses import ResponsesShape
 from tests.clients.agents.shapes.straico import StraicoShape
@@ -29,6 +31,7 @@ class Provider:
 CHAT = Provider("groq", ChatShape())
 MESSAGES = Provider("anthropic", MessagesShape(), "claude-opus-5-5")
 RESPONSES = Provider("openai", ResponsesShape())
+GEMINI = Provider("google", GeminiShape(), GEMINI_MODEL)
 STRAICO = Provider("straico", StraicoShape(), "openai/agent")
 
 
@@ -37,7 +40,7 @@ class Agent(Package):
     """One agent, pinned by `scripts/requirements/clients/<name>.json`.
 
     The provider `native` speaks the agent's own API; for the others the proxy translates. In the scenarios of
-    `errors` the agent must fail and show that text.
+    `errors` the agent must fail and show that text; in those of `ends_well` its exit code is 0 all the same.
     """
 
     program: Program
@@ -45,6 +48,7 @@ class Agent(Package):
     translated: Sequence[Provider]
     model: str = ""
     errors: Mapping[str, str] = field(default_factory=dict)
+    ends_well: frozenset[str] = frozenset()
     not_for: Mapping[str, str] = field(default_factory=dict)
     gaps: Mapping[str, str] = field(default_factory=dict)
 
@@ -104,5 +108,22 @@ AGENTS: tuple[Agent, ...] = (
         native=CHAT,
         translated=(STRAICO,),
         not_for={**_NO_NAMESPACES, **_NO_CONTEXT, **_NO_END},
+    ),
+    Agent(
+        "gemini-cli",
+        "@google/gemini-cli",
+        "node",
+        program=GeminiCli(),
+        native=GEMINI,
+        translated=(CHAT, MESSAGES, STRAICO),
+        errors={
+            "quota": "quota",
+            "quota/straico": _STRAICO_QUOTA,
+            # A stream of the API has no place for an error: it ends without a finish reason.
+            "late-quota": "Model stream ended without a finish reason",
+            "cut-always": "Model stream ended without a finish reason",
+        },
+        ends_well=frozenset({"late-quota", "cut-always"}),
+        not_for={**_NO_NAMESPACES, **_NO_CONTEXT, "cut-always/straico": _REPEATS},
     ),
 )

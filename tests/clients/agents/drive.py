@@ -52,7 +52,9 @@ def drive(
         (work / FILE).write_text(f"{BEFORE}\n", "utf-8")
         url = access.url + (provider.shape.root if access.is_direct else "")
         server = (sys.executable, mcp_server.__file__) if scenario.needs_mcp else ()
-        model = f"{provider.name}/{scenario.model or agent.model or provider.model}"
+        model = scenario.model or agent.model or provider.model
+        if not access.is_direct:
+            model = f"{provider.name}/{model}"
         turns = scenario.turns(agent.program, work)
         upstream.requests.clear()
         upstream.problems.clear()
@@ -67,7 +69,13 @@ def drive(
             noticed.problems += [*upstream.problems, *header_faults(seen, provider.shape, access.key)]
         thoughts = [turn.thought for turn in turns if turn.thought and provider.shape.keeps_reasoning]
         token_counts = MIN_TOKEN_COUNTS if scenario.counts_tokens and provider.shape.counts_tokens else 0
-        expected = Expected(turns, reason(agent.errors, scenario.name, provider.name), thoughts, token_counts)
+        expected = Expected(
+            turns,
+            reason(agent.errors, scenario.name, provider.name),
+            scenario.name in agent.ends_well,
+            thoughts,
+            token_counts,
+        )
         found = [*faults(scenario, expected, ended, noticed, work)]
     return found, record(launch, ended, seen)
 
@@ -109,7 +117,7 @@ def script(scenario: Scenario, turns: Sequence[Turn], shape: Shape, noticed: Not
             noticed.token_counts += 1
             await exchange.answer({"input_tokens": 42})
             return
-        if (seen.method, path) != ("POST", shape.path):
+        if seen.method != "POST" or not shape.serves(path):
             noticed.problems.append(f"an unexpected request: {seen.method} {seen.path}")
             await exchange.answer({"error": {"message": "no such path"}}, 404)
             return

@@ -242,3 +242,44 @@ class QwenCode(Program):
         search = Call("tool_search", {"query": f"select:{name}"})
         bridged = Call("tool_call", {"name": name, "arguments": {"a": a, "b": b}})
         return [Turn(calls=(search,)), Turn(calls=(bridged,))]
+
+
+class GeminiCli(Program):
+    """https://geminicli.com/docs/reference/configuration"""
+
+    @override
+    def launch(self, place: Place, prompt: str) -> Launch:
+        settings: dict[str, Any] = {
+            "general": {"disableAutoUpdate": True, "enableAutoUpdate": False},
+            "privacy": {"usageStatisticsEnabled": False},
+            "security": {"auth": {"selectedType": "gemini-api-key"}},
+            "telemetry": {"enabled": False},
+        }
+        if place.mcp_server:
+            program, *arguments = place.mcp_server
+            settings["mcpServers"] = {"calculator": {"command": program, "args": arguments, "trust": True}}
+        folder = place.home / ".gemini"
+        folder.mkdir()
+        (folder / "settings.json").write_text(json.dumps(settings), "utf-8")
+        script = place.folder / "node_modules/@google/gemini-cli/bundle/gemini.js"
+        variables = {
+            "GOOGLE_GEMINI_BASE_URL": place.url,
+            "GEMINI_API_KEY": place.key,
+            "GEMINI_MODEL": place.model,
+            "GEMINI_CLI_TRUST_WORKSPACE": "true",
+        }
+        return Launch(["node", str(script), "--yolo", "-p", prompt], variables)
+
+    @override
+    def shell(self, command: str) -> Call:
+        return Call("run_shell_command", {"command": command, "description": "Run a command"})
+
+    @override
+    def edit(self, path: Path, old: str, new: str) -> Sequence[Turn]:
+        change = {"file_path": str(path), "instruction": "Change it", "old_string": old, "new_string": new}
+        read = Call("read_file", {"file_path": str(path)})
+        return [Turn(calls=(read,)), Turn(calls=(Call("replace", change),))]
+
+    @override
+    def add(self, a: int, b: int) -> Sequence[Turn]:
+        return [Turn(calls=(Call("mcp_calculator_add", {"a": a, "b": b}),))]

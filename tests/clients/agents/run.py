@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.clients import environments
-from tests.clients.agents.agents import MESSAGES, RESPONSES, Agent, Provider
+from tests.clients.agents.agents import GEMINI, MESSAGES, RESPONSES, Agent, Provider
 from tests.clients.agents.drive import Access, drive
 from tests.clients.agents.scenarios import COMMIT_DELAY_S, HEARTBEAT_S, Scenario
 from tests.clients.clients import reason
@@ -32,6 +32,8 @@ def proxy_settings(upstream: Upstream) -> dict[str, str]:
         "SANIC_PROXY_STREAM_COMMIT_DELAY": str(COMMIT_DELAY_S),
         "ANTHROPIC_API_KEY": "sk-ant-canary-0123456789",
         "ANTHROPIC_BASE_URL": f"{upstream.url}{MESSAGES.shape.root}/v1",
+        "GOOGLE_API_KEY": "AIza-canary-0123456789",
+        "GOOGLE_BASE_URL": f"{upstream.url}{GEMINI.shape.root}/v1beta/openai",
         "OPENAI_API_KEY": "sk-canary-0123456789",
         "OPENAI_BASE_URL": f"{upstream.url}{RESPONSES.shape.root}/v1",
     }

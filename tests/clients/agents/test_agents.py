@@ -15,17 +15,18 @@ import pytest
 
 from tests.clients import environments
 from tests.clients.agents import drive, mcp_server, run
-from tests.clients.agents.agents import AGENTS, CHAT, MESSAGES, RESPONSES, STRAICO, Agent, Provider
+from tests.clients.agents.agents import AGENTS, CHAT, GEMINI, MESSAGES, RESPONSES, STRAICO, Agent, Provider
 from tests.clients.agents.programs import Codex, Launch
 from tests.clients.agents.scenarios import AFTER, FILE, FINAL, SCENARIOS, Ended, Expected, Noticed, faults
 from tests.clients.agents.shapes import base
 from tests.clients.agents.shapes.base import Call, Round, Turn
+from tests.clients.agents.shapes.gemini import signature
 from tests.clients.agents.shapes.messages import SIGNATURE
 from tests.clients.agents.shapes.responses import ENCRYPTED
 from tests.support.upstream import Seen, Upstream
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
-PROVIDERS = (CHAT, MESSAGES, RESPONSES, STRAICO)
+PROVIDERS = (CHAT, MESSAGES, RESPONSES, GEMINI, STRAICO)
 SCHEMA = {"type": "object", "properties": {"command": {"type": "string"}}}
 ARGUMENTS = json.dumps({"command": "date"})
 SHELL_TURN = Turn("I look.", (Call("shell", {"command": "date"}),), "Hm.")
@@ -105,11 +106,35 @@ STRAICO_BODY: dict[str, Any] = {
         {"role": "user", "content": '<tool_response id="c1" name="shell">\nFriday\n</tool_response>'},
     ],
 }
+GEMINI_BODY: dict[str, Any] = {
+    "tools": [{"functionDeclarations": [{"name": "shell", "parametersJsonSchema": SCHEMA}]}],
+    "systemInstruction": {"parts": [{"text": "You are an agent."}]},
+    "generationConfig": {"temperature": 1, "thinkingConfig": {"includeThoughts": True}},
+    "contents": [
+        {"role": "user", "parts": [{"text": "Go"}]},
+        {
+            "role": "model",
+            "parts": [
+                {
+                    "functionCall": {"id": "c1", "name": "shell", "args": {"command": "date"}},
+                    "thoughtSignature": signature("Hm."),
+                }
+            ],
+        },
+        {
+            "role": "user",
+            "parts": [
+                {"functionResponse": {"id": "c1", "name": "shell", "response": {"output": "Friday"}}},
+            ],
+        },
+    ],
+}
 BODIES: Mapping[str, dict[str, Any]] = {
     "chat": CHAT_BODY,
     "messages": MESSAGES_BODY,
     "responses": RESPONSES_BODY,
     "straico": STRAICO_BODY,
+    "gemini": GEMINI_BODY,
 }
 
 
@@ -124,7 +149,9 @@ def test_a_valid_request_is_read(provider: Provider) -> None:
     assert "shell" in provider.shape.tool_names(body)
     (past,) = provider.shape.rounds(body)
     assert [call.tool for call in past.calls] == ["shell"]
-    assert past.results == ("Friday",)
+    assert [base.json_object(result) or result for result in past.results] == [
+        {"output": "Friday"} if provider is GEMINI else "Friday"
+    ]
     assert past.thought == ("Hm." if provider.shape.keeps_reasoning else "")
 
 
@@ -163,6 +190,17 @@ Change = Callable[[dict[str, Any]], object]
         ("responses", lambda body: body["input"].pop(2), "is a result without its call"),
         ("responses", lambda body: body["input"][1].update(encrypted_content="x"), "not the upstream's"),
         ("responses", lambda body: body["input"][0].update(role="assistant"), "part of type input_text"),
+        ("gemini", lambda body: body.update(stream=True), "body.stream is unknown"),
+        ("gemini", lambda body: body["contents"].pop(), "are missing"),
+        ("gemini", lambda body: body["contents"].pop(1), "to the calls []"),
+        ("gemini", lambda body: body["contents"][0]["parts"].clear(), "contents[0] is empty"),
+        ("gemini", lambda body: body["contents"][1].update(role="user"), "calls of the user"),
+        ("gemini", lambda body: body["contents"][1]["parts"][0].update(text="x"), "has a part with"),
+        (
+            "gemini",
+            lambda body: body["contents"][1]["parts"][0].update(thoughtSignature="c2ln"),
+            "not the upstream's",
+        ),
         ("straico", lambda body: body.update(tools=[]), "body.tools is unknown"),
         ("straico", lambda body: body["messages"].pop(), "the last message is not the user's"),
         ("straico", lambda body: body["messages"].pop(1), "the role assistant after system"),
@@ -200,8 +238,8 @@ def post(upstream: Upstream, path: str, body: Mapping[str, Any]) -> tuple[int, s
 def without_rounds(shape: str) -> dict[str, Any]:
     """The request that has no calls yet."""
     body = copy.deepcopy(BODIES[shape])
-    items = body["input" if shape == "responses" else "messages"]
-    del items[1 if shape == "responses" else 2 :]
+    name = {"responses": "input", "gemini": "contents"}.get(shape, "messages")
+    del body[name][1 if name != "messages" else 2 :]
     return body
 
 
@@ -211,11 +249,12 @@ def test_the_turn_that_is_due_is_answered(scripted: Upstream, provider: Provider
     noticed, shape = Noticed(), provider.shape
     turns = [SHELL_TURN, Turn(FINAL)]
     scripted.on("*", drive.script(BY_NAME["shell"], turns, shape, noticed))
-    more = {} if shape is STRAICO.shape else {"stream": stream}
-    status, first = post(scripted, shape.path, {**without_rounds(shape.name), **more})
+    more = {} if shape in (STRAICO.shape, GEMINI.shape) else {"stream": stream}
+    path = shape.path if stream else shape.whole_path
+    status, first = post(scripted, path, {**without_rounds(shape.name), **more})
     assert status == 200
     assert "shell" in first
-    status, second = post(scripted, f"{shape.path}?beta=true", {**BODIES[shape.name], **more})
+    status, second = post(scripted, f"{path}?beta=true", {**BODIES[shape.name], **more})
     assert status == 200
     assert all(piece in second for piece in (base.pieces(FINAL) if stream else [FINAL]))
     assert [len(rounds) for rounds in noticed.rounds] == [0, 1]

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tests.support.upstream import Exchange
+from tests.support.upstream import Exchange, Seen
 
 # `busy`: a rate limit that passes. `quota`: the account is used up. `cut`: an answer breaks off.
 Fault = Literal["busy", "quota", "cut", "cut-always"]
@@ -72,6 +72,7 @@ class Refusal:
 class Shape(ABC):
     """An upstream API.
 
+    `path` is requested for streams and `whole_path` for whole answers, which most APIs have in common.
     `headers` are the names of the headers that a request to it may have; `key_header` is the one that
     holds the provider's key. `refusals` are the error answers by the fault that they are for. An API
     that `keeps_reasoning` gets the thoughts of earlier turns back, one that `counts_tokens` does so at
@@ -87,6 +88,14 @@ class Shape(ABC):
     counts_tokens: bool = False
 
     @property
+    def whole_path(self) -> str:
+        return self.path
+
+    def serves(self, path: str) -> bool:
+        """Whether the API answers a POST request at `path`, which has no query."""
+        return path == self.path
+
+    @property
     def root(self) -> str:
         """The part of the path before `/v1`."""
         return self.path.rpartition("/v1/")[0]
@@ -100,7 +109,7 @@ class Shape(ABC):
         """Begin to answer with the turn's text, and close the connection."""
 
     @abstractmethod
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:
+    def is_streamed(self, seen: Seen) -> bool:
         """Whether the request asks for a stream."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from tests.clients.agents.shapes import base
 from tests.clients.agents.shapes.base import Call, Refusal, Round, Shape, Turn
-from tests.support.upstream import DONE, Exchange, completion, frame
+from tests.support.upstream import DONE, Exchange, Seen, completion, frame
 
 USAGE: Mapping[str, Any] = {
     "prompt_tokens": 1900,
@@ -99,7 +99,7 @@ class ChatShape(Shape):
         body = exchange.seen.json
         calls = [_call(call, self.tool_names(body), number, index) for index, call in enumerate(turn.calls)]
         finish = "tool_calls" if calls else "stop"
-        if not self.is_streamed(body):
+        if not self.is_streamed(exchange.seen):
             whole = completion(turn.text or None, usage=USAGE)
             message = whole["choices"][0]["message"]
             if calls:
@@ -121,8 +121,8 @@ class ChatShape(Shape):
         await exchange.end_stream()
 
     @override
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:
-        return bool(body.get("stream"))
+    def is_streamed(self, seen: Seen) -> bool:
+        return bool(seen.json.get("stream"))
 
     @override
     def tool_names(self, body: Mapping[str, Any]) -> list[str]:

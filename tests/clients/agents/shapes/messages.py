@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tests.clients.agents.shapes import base
 from tests.clients.agents.shapes.base import Call, Refusal, Round, Shape, Turn
-from tests.support.upstream import Exchange
+from tests.support.upstream import Exchange, Seen
 
 SIGNATURE = "c2lnbmF0dXJlLW9mLXRoZS1zY3JpcHRlZC11cHN0cmVhbQ=="
 USAGE: Mapping[str, Any] = {
@@ -110,7 +110,7 @@ class MessagesShape(Shape):
         body = exchange.seen.json
         blocks = _blocks(turn, self.tool_names(body), number)
         stop = "tool_use" if turn.calls else "end_turn"
-        if not self.is_streamed(body):
+        if not self.is_streamed(exchange.seen):
             await exchange.answer({**_message(body, number), "content": blocks, "stop_reason": stop})
             return
         delta = {"stop_reason": stop, "stop_sequence": None}
@@ -130,8 +130,8 @@ class MessagesShape(Shape):
         await exchange.end_stream()
 
     @override
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:
-        return bool(body.get("stream"))
+    def is_streamed(self, seen: Seen) -> bool:
+        return bool(seen.json.get("stream"))
 
     @override
     def tool_names(self, body: Mapping[str, Any]) -> list[str]:

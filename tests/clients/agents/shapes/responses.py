@@ -11,7 +11,7 @@ from typing_extensions import override
 from tests.clients.agents.shapes import base
 from tests.clients.agents.shapes.base import Call, Refusal, Round, Shape, Turn
 from tests.clients.agents.shapes.chat import ChatShape
-from tests.support.upstream import Exchange
+from tests.support.upstream import Exchange, Seen
 
 ENCRYPTED = "c2NyaXB0ZWQtcmVhc29uaW5n"
 USAGE: Mapping[str, Any] = {
@@ -95,7 +95,7 @@ class ResponsesShape(Shape):
         body = exchange.seen.json
         items = _items(turn, body, number)
         whole = {**_response(body, number), "status": "completed", "output": items, "usage": USAGE}
-        if not self.is_streamed(body):
+        if not self.is_streamed(exchange.seen):
             await exchange.answer(whole)
             return
         end = {"type": "response.completed", "response": whole}
@@ -111,8 +111,8 @@ class ResponsesShape(Shape):
         await exchange.end_stream()
 
     @override
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:
-        return bool(body.get("stream"))
+    def is_streamed(self, seen: Seen) -> bool:
+        return bool(seen.json.get("stream"))
 
     @override
     def tool_names(self, body: Mapping[str, Any]) -> list[str]:

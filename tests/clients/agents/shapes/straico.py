@@ -13,7 +13,7 @@ from tests.clients.agents.shapes import base
 from tests.clients.agents.shapes.base import Call, Refusal, Round, Shape, Turn
 from tests.clients.agents.shapes.chat import USAGE, ChatShape
 from tests.clients.features import straico_results
-from tests.support.upstream import Exchange, straico_completion
+from tests.support.upstream import Exchange, Seen, straico_completion
 
 _FIELDS: base.Fields = {
     "model": base.TEXT,
@@ -64,7 +64,7 @@ class StraicoShape(Shape):
         exchange.close()
 
     @override
-    def is_streamed(self, body: Mapping[str, Any]) -> bool:
+    def is_streamed(self, seen: Seen) -> bool:
         return False
 
     @override
