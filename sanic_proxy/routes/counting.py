@@ -9,8 +9,9 @@ from sanic_proxy.errors import ProxyError
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import text_field
-from sanic_proxy.providers.base import Call
+from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.routing import attempts
+from sanic_proxy.routing.targets import Target
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import named_provider, route_headers
 from sanic_proxy.state import state_of
@@ -43,23 +44,30 @@ def estimated(request: ProxyRequest, estimate: JsonMapping) -> Reply:
 async def forwarded(request: ProxyRequest, dialect: Dialect, path: str, fields: JsonMapping) -> Reply | None:
     """The answer of the endpoint `path` of the model's provider; None where it has no such endpoint.
 
-    Raises what the provider refuses, and a ClientError for a model without a provider.
+    The provider does not get signatures that the proxy made. Raises what the provider refuses, and a
+    ClientError for a model without a provider.
     """
     body = request.body
     model = text_field(dict(fields), "model")
 
-    def call_for(upstream_model: str) -> Call:
-        call = Call("POST", path, request.fields, request.record, (body,), "application/json", model)
-        call.model_span = request.model_span
+    def call_for(target: Target[ChatProvider]) -> Call:
+        prepared = dialect.prepared(body, fields, target.provider.name)
+        sent = body if prepared is None else codec.dumps(prepared.fields)
+        call = Call("POST", path, request.fields, request.record, (sent,), "application/json", model)
+        call.model_span = request.model_span if prepared is None else None
         return call
 
     return await forwarded_for(request, dialect, model, f"POST {path}", call_for)
 
 
 async def forwarded_for(
-    request: ProxyRequest, dialect: Dialect, model: str, endpoint: str, call_for: Callable[[str], Call]
+    request: ProxyRequest,
+    dialect: Dialect,
+    model: str,
+    endpoint: str,
+    call_for: Callable[[Target[ChatProvider]], Call],
 ) -> Reply | None:
-    """The same for the call that `call_for` makes of the provider's name for the model.
+    """The same for the call that `call_for` makes for the model's target.
 
     The health of the target is kept under `endpoint`.
     """
@@ -71,7 +79,7 @@ async def forwarded_for(
     record.provider = targets[0].provider.name
     if dialect.name not in targets[0].provider.dialects:
         return None
-    call = call_for(targets[0].upstream_model)
+    call = call_for(targets[0])
     call.dialect = dialect
     answers: list[bytes] = []
 

@@ -9,17 +9,19 @@ from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy.dialects.gemini import GEMINI, GEMINI_ARRAY, model_path
 from sanic_proxy.errors import NotFound
-from sanic_proxy.json_types import Json
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.gemini_models import model_info, page_of
-from sanic_proxy.providers.base import Call
+from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.routes import chat, openapi
 from sanic_proxy.routes.counting import estimated, forwarded_for
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.models import known_model
+from sanic_proxy.routing.targets import Target
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.state import state_of
+from sanic_proxy.translation.gemini.native import with_own_signatures
 from sanic_proxy.translation.gemini.tokens import estimate_tokens
 
 blueprint = Blueprint("gemini")
@@ -27,6 +29,8 @@ blueprint = Blueprint("gemini")
 _COUNT = "countTokens"
 _STREAM = "streamGenerateContent"
 _VERBS = ("generateContent", _STREAM, _COUNT)
+# A request to count may have a whole request to generate in place of contents alone.
+_INNER = "generateContentRequest"
 
 
 @openapi.gemini
@@ -55,21 +59,31 @@ async def _count_tokens(request: ProxyRequest, model: str) -> Reply:
     fields = bodies.json_object(request)
     body = request.body
 
-    def call_for(upstream_model: str) -> Call:
-        path = model_path(upstream_model)
-        sent = _with_model(fields, path) or body
+    def call_for(target: Target[ChatProvider]) -> Call:
+        path = model_path(target.upstream_model)
+        asked = _with_model(_without_foreign_signatures(body, fields), path)
+        sent = body if asked is fields else codec.dumps(asked)
         return Call("POST", f"{path}:{_COUNT}", request.fields, request.record, (sent,), "application/json")
 
     reply = await forwarded_for(request, GEMINI, model, f"POST {GEMINI.path}:{_COUNT}", call_for)
     return reply or estimated(request, {"totalTokens": estimate_tokens(fields)})
 
 
-def _with_model(fields: Json, path: str) -> bytes | None:
-    """A request to count whose inner request names the model, with the provider's name for it."""
-    inner = fields.get("generateContentRequest")
+def _without_foreign_signatures(body: bytes, fields: JsonMapping) -> JsonMapping:
+    """A request to count without signatures that the proxy made; itself where there are none."""
+    if b'"thought' not in body:
+        return fields
+    inner = fields.get(_INNER)
+    own = with_own_signatures(inner) if isinstance(inner, dict) else inner
+    return with_own_signatures(fields if own is inner else {**fields, _INNER: own})
+
+
+def _with_model(fields: JsonMapping, path: str) -> JsonMapping:
+    """A request to count with the provider's name for the model, where its inner request names it."""
+    inner = fields.get(_INNER)
     if not isinstance(inner, dict) or "model" not in inner:
-        return None
-    return codec.dumps({**fields, "generateContentRequest": {**inner, "model": path.removeprefix("/")}})
+        return fields
+    return {**fields, _INNER: {**inner, "model": path.removeprefix("/")}}
 
 
 @openapi.gemini_models

@@ -20,8 +20,8 @@ from sanic_proxy.routes.response_keeping import reading
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.server.selection import query_up
 from sanic_proxy.state import AppState
-from sanic_proxy.state_store.responses import ResponseStore, StoredResponse
-from sanic_proxy.translation.responses.stored import input_items, page
+from sanic_proxy.state_store.responses import ResponseStore, StoredResponse, UnknownItem
+from sanic_proxy.translation.responses.stored import listed, page_options
 
 blueprint = Blueprint("stored_responses")
 
@@ -79,10 +79,16 @@ async def list_input_items(request: ProxyRequest, response_id: str) -> Reply | N
     store, stored = await _found(request, response_id)
     if stored.provider:
         return await _at_provider(request, _ITEMS, stored)
-    chain = await reading(store.input_of(request.record.client.id, response_id))
-    if chain is None:
+    options = page_options(_query(request))
+    try:
+        page = await reading(store.input_page(request.record.client.id, response_id, options))
+    except UnknownItem:
+        raise InvalidRequest(
+            "The parameter `after` is not the id of one of the items", param="after"
+        ) from None
+    if page is None:
         raise NotFound("The beginning of this conversation is not stored any more")
-    return Reply(JSON_LINES, codec.dumps(page(input_items(chain), _query(request))))
+    return Reply(JSON_LINES, codec.dumps(listed(page)))
 
 
 async def _found(request: ProxyRequest, response_id: str) -> tuple[ResponseStore, StoredResponse]:

@@ -8,7 +8,8 @@ Theory. A row is one response of one client; a client sees no row of another one
   time of all its responses begins anew, so that it does not lose its beginning.
 - Of a response that a provider stores itself, the row says only where: the provider, and which of its keys.
 
-Rows are dropped when their time is over and, once the limit of bytes is reached, in the order of that time.
+Rows are dropped when their time is over. Once the limit of bytes is reached, those of the client whose rows
+take the most bytes are dropped, in the order of their time, so that no client drops those of others.
 Those of background responses that still run are never dropped; what then has no room is not stored.
 A deleted response that others continue is hidden, and dropped with the last of them or at its time.
 
@@ -16,15 +17,19 @@ A background response belongs to the worker that runs it, named by a random text
 while it lives. A response that is not finished and whose lease is over has lost its worker: whoever reads it
 makes it a failed one. Leases are times of the machine's monotonic clock, which nobody sets; one that lies
 further ahead than a lease can be is from before a restart of the machine.
+
+Items are cut out of the stored JSON by SQLite, which does not hold the interpreter's lock meanwhile: a
+parser in Python would stop the event loop, whatever thread it runs in.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from sanic_proxy.openai import codec
 from sanic_proxy.state_store.base import Connection, Migration, StateStore, StoreFull
@@ -69,14 +74,35 @@ MIGRATIONS = (
                 BEGIN UPDATE response_total SET bytes = bytes + NEW.size - OLD.size; END""",
         ),
     ),
+    Migration(
+        "bytes of each owner's responses",
+        (
+            "CREATE TABLE response_owner (owner TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID",
+            "INSERT INTO response_owner SELECT owner, sum(size) FROM response GROUP BY owner",
+            "CREATE INDEX response_owner_bytes ON response_owner (bytes)",
+            "CREATE INDEX response_owner_expiry ON response (owner, expires_at)",
+            """CREATE TRIGGER response_owner_added AFTER INSERT ON response
+                BEGIN INSERT INTO response_owner VALUES (NEW.owner, NEW.size)
+                ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes; END""",
+            """CREATE TRIGGER response_owner_removed AFTER DELETE ON response
+                BEGIN UPDATE response_owner SET bytes = bytes - OLD.size WHERE owner = OLD.owner;
+                DELETE FROM response_owner WHERE owner = OLD.owner AND bytes <= 0; END""",
+            """CREATE TRIGGER response_owner_resized AFTER UPDATE OF size ON response
+                BEGIN UPDATE response_owner SET bytes = bytes + NEW.size - OLD.size
+                WHERE owner = NEW.owner; END""",
+        ),
+    ),
 )
 
 # A response of more than that, with the input of its request, is not stored.
 MAX_ITEM_BYTES = 16 * 1024 * 1024
+# Items of more bytes are spread over several pages.
+PAGE_BYTES = 1024 * 1024
 # What a row takes besides its content, roughly.
 ROW_BYTES = 512
 # OpenAI keeps its responses for 30 days.
 REFERENCE_S = 30 * 86_400.0
+_RESPONSE = "resp_"
 LEASE_S = 10.0
 RENEW_S = 2.0
 # How many rows one write drops at most, so that a transaction stays short.
@@ -89,6 +115,10 @@ _RENEWED_SHARE = 0.1
 
 class ResponseTooLarge(Exception):
     """The response with its input is larger than MAX_ITEM_BYTES."""
+
+
+class UnknownItem(Exception):
+    """No item of the conversation has that id."""
 
 
 class ConversationTooLarge(Exception):
@@ -127,6 +157,30 @@ class NewResponse:
     @property
     def size_bytes(self) -> int:
         return len(self.body) + len(self.input) + ROW_BYTES
+
+
+class StoredItem(NamedTuple):
+    """An item of a conversation: which of its response's items it is, from 0, and the item as JSON."""
+
+    response_id: str
+    number: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PageOptions:
+    """The part of a list that is wanted: at most `limit` items that follow the item of the id `after`."""
+
+    limit: int
+    is_descending: bool = True
+    after: str | None = None
+
+
+class ItemPage(NamedTuple):
+    """A part of the items of an input, in the order that was wanted."""
+
+    items: list[StoredItem]
+    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +234,13 @@ class ResponseStore:
             lambda connection: _conversation(connection, owner, id_, max_bytes, ttl_s=ttl_s)
         )
 
-    async def input_of(self, owner: str, id_: str) -> list[tuple[str, bytes, bytes]] | None:
-        """The responses up to `id_`, oldest first: the id, its input items and its output items as JSON."""
-        return await self._store.run(lambda connection: _chain(connection, owner, id_))
+    async def input_page(self, owner: str, id_: str, options: PageOptions) -> ItemPage | None:
+        """Items that the response `id_` was made of, those of the responses before it included.
+
+        A page ends early behind PAGE_BYTES. None if a part of the conversation is not stored any more. Raises
+        UnknownItem.
+        """
+        return await self._store.run(lambda connection: _input_page(connection, owner, id_, options))
 
     async def delete(self, owner: str, id_: str) -> bool:
         """Delete a response; False if there is none."""
@@ -229,7 +287,7 @@ class ResponseStore:
 
 
 def _add(connection: Connection, response: NewResponse, limits: Limits) -> None:
-    _make_room(connection, limits, response.size_bytes)
+    _make_room(connection, limits, response.owner, response.size_bytes)
     lease = time.monotonic() + LEASE_S if response.worker else 0.0
     row = connection.execute(
         "INSERT INTO response (owner, id, previous, status, worker, lease, size, expires_at) "
@@ -251,7 +309,7 @@ def _add(connection: Connection, response: NewResponse, limits: Limits) -> None:
 
 
 def _refer(connection: Connection, values: Sequence[Any], limits: Limits) -> None:
-    _make_room(connection, limits, ROW_BYTES)
+    _make_room(connection, limits, values[0], ROW_BYTES)
     connection.execute(
         "INSERT INTO response (owner, id, provider, key_number, size, expires_at) VALUES (?, ?, ?, ?, ?, ?) "
         "ON CONFLICT (owner, id) DO UPDATE SET provider = excluded.provider, "
@@ -264,8 +322,8 @@ def _refer(connection: Connection, values: Sequence[Any], limits: Limits) -> Non
 _DROPPABLE = "NOT (status IN ('queued', 'in_progress') AND lease BETWEEN :now AND :now + :lease_s)"
 
 
-def _make_room(connection: Connection, limits: Limits, size_bytes: int) -> None:
-    """Drop rows until `size_bytes` more fit. Raises StoreFull."""
+def _make_room(connection: Connection, limits: Limits, owner: str, size_bytes: int) -> None:
+    """Drop rows until `size_bytes` more of `owner` fit. Raises StoreFull."""
     if size_bytes > limits.size_bytes:
         raise StoreFull(f"{size_bytes} bytes are more than all stored responses may take")
     clock = {"now": time.monotonic(), "lease_s": LEASE_S}
@@ -275,13 +333,29 @@ def _make_room(connection: Connection, limits: Limits, size_bytes: int) -> None:
         {**clock, "time": time.time(), "count": _DROPPED_AT_ONCE},
     )
     while _total(connection) + size_bytes > limits.size_bytes:
-        oldest = connection.execute(
-            f"SELECT seq FROM response WHERE {_DROPPABLE} ORDER BY expires_at LIMIT 1",  # noqa: S608
-            clock,
-        ).fetchone()
-        if oldest is None:
+        for largest in _owners_by_size(connection, owner, size_bytes):
+            dropped = connection.execute(
+                "DELETE FROM response WHERE seq = (SELECT seq FROM response "  # noqa: S608
+                f"WHERE owner = :owner AND {_DROPPABLE} ORDER BY expires_at LIMIT 1)",
+                {**clock, "owner": largest},
+            )
+            if dropped.rowcount:
+                break
+        else:
             raise StoreFull("The stored responses are full of background responses that still run")
-        connection.execute("DELETE FROM response WHERE seq = ?", oldest)
+
+
+def _owners_by_size(connection: Connection, owner: str, size_bytes: int) -> Iterator[str]:
+    """The owners by the bytes of their rows, most first, `owner` with `size_bytes` more than it has."""
+    own = connection.execute("SELECT bytes FROM response_owner WHERE owner = ?", (owner,)).fetchone()
+    own_bytes = (own[0] if own is not None else 0) + size_bytes
+    rows = connection.execute("SELECT owner, bytes FROM response_owner ORDER BY bytes DESC")
+    for other, other_bytes in rows:
+        if own is not None and other_bytes <= own_bytes:
+            yield owner
+            own = None
+        if other != owner:
+            yield other
 
 
 def _total(connection: Connection) -> int:
@@ -341,7 +415,7 @@ def _advance(connection: Connection, key: tuple[str, str], status: str, body: by
     if growth > _UNCHECKED_GROWTH_BYTES:
         if size_bytes + growth > MAX_ITEM_BYTES:
             raise ResponseTooLarge
-        _make_room(connection, limits, growth)
+        _make_room(connection, limits, key[0], growth)
     return _replace(connection, key, status, body)
 
 
@@ -357,19 +431,109 @@ _CHAIN = """
 """
 
 
-def _chain(connection: Connection, owner: str, id_: str) -> list[tuple[str, bytes, bytes]] | None:
-    """Ids, input and output items of a conversation; None if a part is missing."""
+def _chain(connection: Connection, owner: str, id_: str) -> list[tuple[str, int]] | None:
+    """The ids and numbers of the responses of a conversation, oldest first; None if one is missing."""
     rows = connection.execute(
-        _CHAIN  # noqa: S608 - constants
-        + "SELECT chain.id, previous, provider, input, body FROM chain "
-        "LEFT JOIN response_content USING (seq) ORDER BY depth DESC",
+        _CHAIN + "SELECT id, seq, previous, provider FROM chain ORDER BY depth DESC",  # noqa: S608 - constants
         {"owner": owner, "id": id_},
     ).fetchall()
-    if not rows or rows[0][1] or any(row[2] for row in rows):
+    if not rows or rows[0][2] or any(row[3] for row in rows):
         return None
-    return [
-        (id_, input_, codec.dumps(codec.loads_tolerant(body)["output"])) for id_, _, _, input_, body in rows
-    ]
+    return [(id_, seq) for id_, seq, *_ in rows]
+
+
+class _Part(NamedTuple):
+    """The items of a response's input or output, whose numbers begin with `first`."""
+
+    response_id: str
+    seq: int
+    source: str
+    first: int
+
+
+# The two lists of items of a response, as arguments of json_each. Content is stored as bytes.
+_INPUT, _OUTPUT = "CAST(input AS TEXT)", "CAST(body AS TEXT), '$.output'"
+# Numbers of the items of an output begin here.
+FIRST_OF_OUTPUT = 0x800000
+
+
+def _input_page(
+    connection: Connection, owner: str, id_: str, options: PageOptions
+) -> ItemPage | None:
+    chain = _chain(connection, owner, id_)
+    if chain is None:
+        return None
+    parts = [
+        part
+        for response_id, seq in chain
+        for part in (
+            _Part(response_id, seq, _INPUT, 0),
+            _Part(response_id, seq, _OUTPUT, FIRST_OF_OUTPUT),
+        )
+    ][:-1]
+    if options.is_descending:
+        parts.reverse()
+    last: int | None = None
+    if options.after is not None:
+        parts, last = _parts_from(connection, parts, options.after)
+    found: list[StoredItem] = []
+    size_bytes = 0
+    for part in parts:
+        for number, body in _items(connection, part, last, options):
+            if len(found) == options.limit or (found and size_bytes + len(body) > PAGE_BYTES):
+                return ItemPage(found, has_more=True)
+            found.append(StoredItem(part.response_id, number, body.encode()))
+            size_bytes += len(body)
+        last = None
+    return ItemPage(found, has_more=False)
+
+
+def _items(
+    connection: Connection, part: _Part, last: int | None, options: PageOptions
+) -> Iterator[tuple[int, str]]:
+    """The items of a part that follow the one of the number `last`; all of them if that is None."""
+    order, compared = ("DESC", "<") if options.is_descending else ("ASC", ">")
+    bound = (2**62 if options.is_descending else -1) if last is None else last - part.first
+    rows = connection.execute(
+        f"SELECT item.key, item.value FROM response_content, json_each({part.source}) AS item "  # noqa: S608
+        f"WHERE seq = ? AND item.type = 'object' AND item.key {compared} ? ORDER BY item.key {order} LIMIT ?",
+        (part.seq, bound, options.limit + 1),
+    )
+    for key, value in rows:
+        yield part.first + key, value
+
+
+def _parts_from(connection: Connection, parts: list[_Part], item_id: str) -> tuple[list[_Part], int]:
+    """The parts from the one with the item of that id on, and the item's number. Raises UnknownItem."""
+    made = numbered_item(item_id)
+    for at, part in enumerate(parts):
+        if made is not None and made[0] == part.response_id:
+            if (part.first == FIRST_OF_OUTPUT) == (made[1] >= FIRST_OF_OUTPUT):
+                return parts[at:], made[1]
+            continue
+        row = connection.execute(
+            f"SELECT item.key FROM response_content, json_each({part.source}) AS item "  # noqa: S608 - constants
+            "WHERE seq = ? AND item.type = 'object' AND json_extract(item.value, '$.id') = ?",
+            (part.seq, item_id),
+        ).fetchone()
+        if row is not None:
+            return parts[at:], part.first + row[0]
+    raise UnknownItem
+
+
+# The id of an item that came without one, as `item_id` makes it.
+_NUMBERED = re.compile(r"[a-z]{2,4}_([0-9a-f]{48})([0-9a-f]{6})")
+
+
+def item_id(prefix: str, response_id: str, number: int) -> str:
+    """The id of an item that came without one, at most 64 characters: it says which item it is."""
+    return f"{prefix}_{response_id.removeprefix(_RESPONSE)}{number:06x}"
+
+
+def numbered_item(id_: str) -> tuple[str, int] | None:
+    """The id of the response and the number of the item in what `item_id` made; None for any other id."""
+    found = _NUMBERED.fullmatch(id_)
+    return (_RESPONSE + found[1], int(found[2], 16)) if found else None
 
 
 def _conversation(
@@ -385,7 +549,13 @@ def _conversation(
     chain = _chain(connection, owner, id_)
     if chain is None:
         return None
-    pieces = [piece[1:-1] for _, *lists in chain for piece in lists if len(piece) > len(b"[]")]
+    pieces = []
+    for _, seq in chain:
+        given, made = connection.execute(
+            "SELECT input, json_extract(CAST(body AS TEXT), '$.output') FROM response_content WHERE seq = ?",
+            (seq,),
+        ).fetchone()
+        pieces += [piece[1:-1] for piece in (given, made.encode()) if len(piece) > len(b"[]")]
     if sum(map(len, pieces)) > max_bytes:
         raise ConversationTooLarge
     expires_at = time.time() + ttl_s

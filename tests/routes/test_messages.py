@@ -346,6 +346,18 @@ def test_tokens_are_counted_by_the_provider(front: Proxy, upstream: Upstream) ->
     assert upstream.requests[-1].header("anthropic-version") == "2023-06-01"
 
 
+def test_signatures_of_other_providers_are_not_counted(front: Proxy, upstream: Upstream) -> None:
+    upstream.on("m", lambda exchange: exchange.answer({"input_tokens": 42}))
+    thinking = {"type": "thinking", "thinking": "foreign", "signature": "sp1.groq.c2ln"}
+    said = {"type": "text", "text": "So."}
+    turns = [*TURNS, {"role": "assistant", "content": [thinking, said]}, *TURNS]
+    body = {"model": "anthropic/m", "messages": turns}
+    assert front.request("POST", "/v1/messages/count_tokens", body, VERSION).status == 200
+    sent = upstream.requests[-1].json
+    assert sent["model"] == "m"
+    assert {"role": "assistant", "content": [said]} in sent["messages"]
+
+
 @pytest.mark.parametrize("model", ["groq/g", "anthropic/none"])
 def test_tokens_are_estimated_where_the_provider_does_not_count(
     front: Proxy, upstream: Upstream, model: str

@@ -306,6 +306,21 @@ def test_a_conversation_is_compacted(front: Proxy, upstream: Upstream, model: st
 
 
 @pytest.mark.parametrize("path", ["compact", "input_tokens"])
+def test_signatures_of_other_providers_are_removed_beside_a_conversation(
+    front: Proxy, upstream: Upstream, path: str
+) -> None:
+    upstream.on("m", lambda exchange: exchange.answer({"input_tokens": 42}))
+    items = [
+        {"role": "user", "content": "a"},
+        {"type": "reasoning", "summary": [], "encrypted_content": "gAAA-own"},
+        {"type": "reasoning", "summary": [], "encrypted_content": "sp1.groq.c2ln"},
+    ]
+    body = {"model": "openai/m", "input": items}
+    assert front.request("POST", f"/v1/responses/{path}", body).status == 200
+    assert upstream.requests[-1].json == {"model": "m", "input": items[:2]}
+
+
+@pytest.mark.parametrize("path", ["compact", "input_tokens"])
 @pytest.mark.parametrize("name", ["previous_response_id", "conversation"])
 @pytest.mark.parametrize("model", ["openai/m", "groq/g"])
 def test_stored_responses_are_refused_beside_a_conversation(

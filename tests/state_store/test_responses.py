@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from sanic_proxy.state_store.base import StoreFull
 from sanic_proxy.state_store.responses import (
     ConversationTooLarge,
     NewResponse,
+    PageOptions,
     ResponseStore,
     ResponseTooLarge,
+    UnknownItem,
+    item_id,
 )
 from sanic_proxy.state_store.sqlite import SQLiteStore
 
@@ -93,6 +97,51 @@ def test_a_conversation_is_all_items_up_to_its_last_response(tmp_path: Path) -> 
             await store.conversation("", "r3", 50)
 
     with_store(tmp_path, use)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 100])
+@pytest.mark.parametrize("is_descending", [True, False])
+def test_the_items_of_an_input_come_in_pages(tmp_path: Path, limit: int, *, is_descending: bool) -> None:
+    """By the ids of the items, or by those that say which item it is."""
+
+    async def use(store: ResponseStore) -> list[str]:
+        first, second = (f"resp_{number:048x}" for number in range(2))
+        given = json.dumps([{"text": "a"}, "no object", {"text": "b", "id": "own_b"}, {"text": "c"}]).encode()
+        await store.add(replace(made(1, input=given), id=first))
+        await store.add(replace(made(2, input=b'[{"text":"d"},{"text":"e"}]'), id=second, previous=first))
+        found: list[str] = []
+        after = None
+        while True:
+            page = await store.input_page("", second, PageOptions(limit, is_descending, after))
+            assert page is not None
+            for item in page.items:
+                fields = json.loads(item.body)
+                after = fields.get("id") or item_id("msg", item.response_id, item.number)
+                found.append(fields["text"])
+            assert len(page.items) <= limit
+            if not page.has_more:
+                return found
+
+    expected = ["a", "b", "c", "out1", "d", "e"]
+    assert with_store(tmp_path, use) == (expected[::-1] if is_descending else expected)
+
+
+def test_a_page_ends_behind_a_number_of_bytes(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        items = [{"text": "x" * responses.PAGE_BYTES}, {"text": "y"}, {"text": "z"}]
+        await store.add(made(1, input=json.dumps(items).encode()))
+        page = await store.input_page("", "r1", PageOptions(100, is_descending=False))
+        assert page is not None
+        assert (len(page.items), page.has_more) == (1, True)
+        page = await store.input_page("", "r1", PageOptions(100))
+        assert page is not None
+        assert (len(page.items), page.has_more) == (2, True)
+        for unknown in ("none", item_id("msg", "resp_" + "0" * 48, 0)):
+            with pytest.raises(UnknownItem):
+                await store.input_page("", "r1", PageOptions(1, after=unknown))
+        assert await store.input_page("", "r9", PageOptions(1)) is None
+
+    with_store(tmp_path, use, size_bytes=8 * SIZE)
 
 
 def test_a_deleted_response_stays_a_part_of_those_that_continue_it(tmp_path: Path) -> None:
@@ -228,6 +277,43 @@ def test_responses_that_run_are_not_dropped_for_others(tmp_path: Path) -> None:
         assert await store.advance("a", "r1", "failed", b'{"status":"failed"}')
 
     with_store(tmp_path, use, size_bytes=9000)
+
+
+def test_the_owner_of_the_most_bytes_makes_room(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        for number in (1, 2):
+            await store.add(made(number, owner="quiet"))
+        for number in range(3, 40):
+            await store.add(made(number, owner="busy", input=b'["%b"]' % (b"x" * 1000)))
+        await store.add(made(40, owner="new", input=b'["%b"]' % (b"x" * 3000)))
+        await store.refer("new", "r41", "openai", 0)
+        for owner, number in (("quiet", 1), ("quiet", 2), ("busy", 39), ("new", 40), ("new", 41)):
+            assert await store.find(owner, f"r{number}") is not None, number
+        assert await store.find("busy", "r3") is None
+        # An owner that has the most bytes only with what it adds drops its own.
+        await store.add(made(42, owner="new", input=b'["%b"]' % (b"x" * 3000)))
+        assert await store.find("new", "r40") is None
+        assert await store.find("quiet", "r1") is not None
+
+    with_store(tmp_path, use, size_bytes=9000)
+
+
+def test_the_bytes_of_owners_add_up(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> list[tuple[str, int]]:
+        await store.add(made(1, owner="a", status="queued", worker=store.worker))
+        await store.advance("a", "r1", "completed", b"x" * 300)
+        await store.add(made(2, owner="b"))
+        await store.add(made(3, owner="c"))
+        await store.delete("c", "r3")
+        return await store.store.run(
+            lambda connection: connection.execute(
+                "SELECT owner, bytes FROM response_owner "
+                "EXCEPT SELECT owner, sum(size) FROM response GROUP BY owner "
+                "UNION SELECT owner, bytes FROM response_owner WHERE owner = 'c'"
+            ).fetchall()
+        )
+
+    assert with_store(tmp_path, use) == []
 
 
 def test_an_abandoned_response_makes_room(tmp_path: Path) -> None:

@@ -68,6 +68,19 @@ def responses_results() -> Callable[[], object]:
     return lambda: ResponsesFormat().read_request({"model": "m", "input": items})
 
 
+def responses_phases() -> Callable[[], object]:
+    """One turn: much reasoning, a call, and messages whose phases alternate."""
+    items: list[dict[str, Any]] = [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]} for _ in range(ITEMS // 2)
+    ]
+    items.append({"type": "message", "role": "assistant", "content": "x"})
+    items.append({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"})
+    for number in range(ITEMS // 2):
+        phase = ("commentary", "final_answer")[number % 2]
+        items.append({"type": "message", "role": "assistant", "content": "x", "phase": phase})
+    return lambda: ResponsesFormat().read_request({"model": "m", "input": items})
+
+
 def gemini_orphans() -> Callable[[], object]:
     """Calls and results, all with one id: half of the results have no call."""
     calls = [ToolCall("same", "f", "{}") for _ in range(ITEMS // 2)]
@@ -104,6 +117,7 @@ WORK: dict[str, Callable[[], Callable[[], object]]] = {
     "gemini-results-by-id": partial(gemini_results, have_ids=True),
     "gemini-results-by-name": partial(gemini_results, have_ids=False),
     "responses-results": responses_results,
+    "responses-phases": responses_phases,
     "gemini-orphans": gemini_orphans,
     "gemini-allowed-tools": partial(allowed_tools, lambda asked: GeminiFormat().write_request(asked, TARGET)),
     "chat-allowed-tools": partial(allowed_tools, lambda asked: CHAT.write_request(asked, TARGET)),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from sanic_proxy.translation.gemini.values import camel_keys
 from sanic_proxy.translation.responses.checked import Checked, wrong
+
+# An integer of at most 64 bits, as protocol buffers have them.
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+_WHOLE_LIMIT = 2**63
 
 
 class Fields(Checked):
@@ -46,11 +51,15 @@ class Fields(Checked):
     def whole_number(self, name: str) -> int | None:
         """An integer, which protocol buffers write as a number (40, 40.0) or as a string ("40")."""
         value = self.fields.get(name)
-        if isinstance(value, str) and value.removeprefix("-").isdecimal():
-            return int(value[:20])
-        if isinstance(value, float) and value.is_integer():
-            return int(value)
-        return self.integer(name)
+        if isinstance(value, str):
+            value = int(value) if _WHOLE.fullmatch(value) else value
+        elif isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool):
+            return self.integer(name)
+        if not -_WHOLE_LIMIT <= value < _WHOLE_LIMIT:
+            raise wrong(self.path + name, "an integer of 64 bits")
+        return value
 
     def word(self, name: str) -> str:
         """The value of an enumeration, in upper case; "" where it is missing or unspecified."""

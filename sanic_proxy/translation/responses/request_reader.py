@@ -204,7 +204,7 @@ def _read_input(request: Checked, items: _Items) -> None:
 class _Items:
     """The turns of an input's items, and the tools that they declare."""
 
-    __slots__ = ("_calling_turns", "_has_message", "_late_results", "dropped", "tools", "turns")
+    __slots__ = ("_calling_turns", "_has_call", "_has_message", "_late_results", "dropped", "tools", "turns")
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
@@ -213,8 +213,8 @@ class _Items:
         self._calling_turns: dict[str, int] = {}  # ids of calls -> positions in `turns`
         # Results that came when other turns stood behind their calls' turn already: by its position.
         self._late_results: dict[int, Turn] = {}
-        # Whether the last turn, if it is the model's, has text from a message.
-        self._has_message = False
+        # Whether the last turn, if it is the model's, has text from a message, and a call.
+        self._has_message = self._has_call = False
 
     def all_turns(self) -> list[Turn]:
         """The turns, with late results behind the turns of their calls."""
@@ -267,7 +267,7 @@ class _Items:
             self.turns.append(Turn(role, parts))
             return
         turn, phase = self._of_model(), item.optional_text("phase")
-        if self._has_message and phase != turn.phase and not _has_call(turn):
+        if self._has_message and phase != turn.phase and not self._has_call:
             turn = Turn("assistant", [], phase=phase)
             self.turns.append(turn)
         elif not self._has_message:
@@ -279,11 +279,12 @@ class _Items:
         """The turn of the model that is last, or a new one."""
         if not self.turns or self.turns[-1].role != "assistant":
             self.turns.append(Turn("assistant", []))
-            self._has_message = False
+            self._has_message = self._has_call = False
         return self.turns[-1]
 
     def _add_call(self, call: ToolCall) -> None:
         self._of_model().parts.append(call)
+        self._has_call = True
         self._calling_turns[call.id] = len(self.turns) - 1
 
     def _add_result(self, result: ToolResult) -> None:
@@ -316,10 +317,6 @@ class _Items:
                 param=f"{item.path}id",
             )
         self.dropped["input.item_reference"] = True
-
-
-def _has_call(turn: Turn) -> bool:
-    return any(isinstance(part, ToolCall) for part in turn.parts)
 
 
 def _call(item: Checked, kind: CallKind) -> ToolCall:

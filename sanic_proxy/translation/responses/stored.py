@@ -10,11 +10,10 @@ from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.responses import response_object
-from sanic_proxy.translation.tool_names import digest
+from sanic_proxy.state_store.responses import ItemPage, PageOptions, StoredItem, item_id
 
 MAX_PAGE = 100
 _DEFAULT_PAGE = 20
-_ID_CHARS = 48
 _PREFIXES = {
     "message": "msg",
     "reasoning": "rs",
@@ -67,27 +66,12 @@ def portable(output: Sequence[Any]) -> list[Any]:
     ]
 
 
-def input_items(chain: Sequence[tuple[str, bytes, bytes]]) -> list[Json]:
-    """The items that the last response of a conversation was made of, in order, each with an id.
-
-    `chain` has the id, the input and the output of each response, as lists in JSON.
-    """
-    found: list[Json] = []
-    for number, (response_id, given, made) in enumerate(chain, 1):
-        items = codec.loads_tolerant(given)
-        if number < len(chain):
-            items = [*items, *codec.loads_tolerant(made)]
-        found += [
-            _whole(item, response_id, index) for index, item in enumerate(items) if isinstance(item, dict)
-        ]
-    return found
-
-
-def _whole(item: Json, response_id: str, index: int) -> Json:
+def whole_item(stored: StoredItem) -> Json:
     """An item with all keys that a listed one has: requests may leave most of them out."""
+    item = codec.loads_tolerant(stored.body)
     kind = item.get("type") or ("message" if "role" in item else "item_reference")
-    id_ = f"{_PREFIXES.get(kind, 'item')}_{digest(f'{response_id} {index}', _ID_CHARS)}"
-    whole = {**item, "id": item.get("id") or id_, "type": kind}
+    id_ = item.get("id") or item_id(_PREFIXES.get(kind, "item"), stored.response_id, stored.number)
+    whole: Json = {**item, "id": id_, "type": kind}
     if kind != "message":
         return whole
     content = item.get("content")
@@ -98,8 +82,8 @@ def _whole(item: Json, response_id: str, index: int) -> Json:
     return {**whole, "content": content or [], "status": item.get("status") or "completed"}
 
 
-def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
-    """One page of `items`, as `limit`, `order` and `after` of the query choose it. Raises InvalidRequest."""
+def page_options(query: Mapping[str, str]) -> PageOptions:
+    """What `limit`, `order` and `after` of a query ask for. Raises InvalidRequest."""
     text = query.get("limit", str(_DEFAULT_PAGE))
     limit = int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_PAGE)) else 0
     if not 1 <= limit <= MAX_PAGE:
@@ -107,19 +91,18 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
     order = query.get("order", "desc")
     if order not in {"asc", "desc"}:
         raise InvalidRequest("The parameter `order` must be `asc` or `desc`", param="order")
-    listed = list(items) if order == "asc" else list(reversed(items))
-    if (after := query.get("after")) is not None:
-        ids = [item["id"] for item in listed]
-        if after not in ids:
-            raise InvalidRequest("The parameter `after` is not the id of one of the items", param="after")
-        listed = listed[ids.index(after) + 1 :]
-    data = listed[:limit]
+    return PageOptions(limit, order == "desc", query.get("after"))
+
+
+def listed(page: ItemPage) -> Json:
+    """A page of items as its API shows it."""
+    data = [whole_item(item) for item in page.items]
     return {
         "object": "list",
         "data": data,
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
-        "has_more": len(listed) > limit,
+        "has_more": page.has_more,
     }
 
 

@@ -235,6 +235,16 @@ def test_options() -> None:
 
 
 @pytest.mark.parametrize(
+    "value", [2**63, str(2**63), "9" * 20, -(2**63) - 1, 1e300, "1.5", "", "\u0663", True]
+)
+def test_a_number_is_an_integer_of_64_bits(value: object) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read(generationConfig={"seed": value})
+    assert refused.value.param == "generationConfig.seed"
+    assert read(generationConfig={"seed": str(2**63 - 1)}).seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
     ("thinking", "options"),
     [
         ({"thinkingLevel": "HIGH", "includeThoughts": True}, ReasoningOptions("high", summary="auto")),
