@@ -457,9 +457,7 @@ _INPUT, _OUTPUT = "CAST(input AS TEXT)", "CAST(body AS TEXT), '$.output'"
 FIRST_OF_OUTPUT = 0x800000
 
 
-def _input_page(
-    connection: Connection, owner: str, id_: str, options: PageOptions
-) -> ItemPage | None:
+def _input_page(connection: Connection, owner: str, id_: str, options: PageOptions) -> ItemPage | None:
     chain = _chain(connection, owner, id_)
     if chain is None:
         return None

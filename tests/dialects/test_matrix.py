@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.support import dialect_matrix
-from tests.support.dialect_features import FEATURES, message_answer, response_answer
+from tests.support.dialect_features import FEATURES, gemini_answer, message_answer, response_answer
 from tests.support.dialect_matrix import LAB_TABLE, Cell, Matrix
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion, straico_completion
 
 PAGE = Path(__file__).parents[2] / "scripts/docs/dialect-matrix.md"
-PATHS = {"chat": "/v1/chat/completions", "messages": "/v1/messages", "responses": "/v1/responses"}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "messages": "/v1/messages",
+    "responses": "/v1/responses",
+    "gemini": "/v1beta/models/{model}:generateContent",
+}
 BY_NAME = {feature.name: feature for feature in FEATURES}
 SAMPLES = [
     ("chat", "anthropic", "several answers (n)"),
@@ -33,6 +38,15 @@ SAMPLES = [
     ("messages", "straico", "end user's id"),
     ("responses", "groq", "namespaces of tools"),
     ("responses", "anthropic", "verbosity"),
+    ("responses", "google", "detail of images"),
+    ("messages", "google", "strict tools"),
+    ("gemini", "groq", "top_k"),
+    ("gemini", "groq", "calls that match their schemas"),
+    ("gemini", "anthropic", "safety settings"),
+    ("gemini", "lab", "several answers (n)"),
+    ("gemini", "straico", "budget of reasoning"),
+    ("gemini", "google", "reasoning of another provider in the history"),
+    ("gemini", "google", "cached content"),
 ]
 
 
@@ -47,6 +61,8 @@ def proxy(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -
     settings = {
         **provider_settings(shared_upstream),
         "ANTHROPIC_API_KEY": "key-of-anthropic",
+        "GOOGLE_API_KEY": "key-of-google",
+        "GOOGLE_BASE_URL": f"{shared_upstream.url}/v1beta/openai",
         "ANTHROPIC_BASE_URL": f"{shared_upstream.url}/v1",
         "SANIC_PROXY_CONFIG": str(config),
     }
@@ -61,6 +77,8 @@ async def answer(exchange: Exchange) -> None:
         await exchange.answer(message_answer())
     elif path.endswith("/responses"):
         await exchange.answer(response_answer())
+    elif path.endswith(":generateContent"):
+        await exchange.answer(gemini_answer())
     else:
         await exchange.answer(straico_completion("ok") if "/v2/" in path else completion("ok"))
 
@@ -77,12 +95,20 @@ def test_a_real_proxy_does_what_the_cell_says(
 ) -> None:
     cell = asyncio.run(cell_of(client, provider, name))
     upstream.on("model-x", answer)
-    reply = proxy.request("POST", PATHS[client], BY_NAME[name].request(client, provider))
+    upstream.on("POST /v1beta/models/model-x:generateContent", answer)
+    request = BY_NAME[name].request(client, provider) or {}
+    path = PATHS[client]
+    if client == "gemini":
+        path = path.format(model=request.pop("model"))
+    reply = proxy.request("POST", path, request)
     if cell.outcome == "refused":
         assert reply.status == 400
         assert upstream.requests == []
         assert client != "messages"
-        assert f"400, `{reply.error['param']}`" == cell.how
+        if client == "gemini":
+            assert cell.how.removeprefix("400, ") in reply.json["error"]["message"]
+        else:
+            assert f"400, `{reply.error['param']}`" == cell.how
         return
     assert reply.status == 200, reply.body
     dropped = reply.headers.get("x-sanic-proxy-dropped-params", "")

@@ -27,6 +27,7 @@ from sanic_proxy.translation.conversation import (
     ToolCall,
     ToolResult,
 )
+from sanic_proxy.translation.gemini.thoughts import signature_of
 
 Json = dict[str, Any]
 PNG = "iVBORw0KGgo="
@@ -43,6 +44,7 @@ BASES: Mapping[str, Json] = {
     "chat": {"messages": [{"role": "user", "content": "text-mark"}]},
     "messages": {"max_tokens": 64, "messages": [{"role": "user", "content": "text-mark"}]},
     "responses": {"input": "text-mark"},
+    "gemini": {"contents": [{"role": "user", "parts": [{"text": "text-mark"}]}]},
 }
 
 
@@ -55,6 +57,7 @@ class Feature:
     chat: Json | None = None
     messages: Json | None = None
     responses: Json | None = None
+    gemini: Json | None = None
     marks: tuple[str, ...] = ()
     planned: tuple[str, ...] = ()
 
@@ -64,7 +67,13 @@ class Feature:
         if own is None:
             return None
         fields = {"model": "PROVIDER/model-x", **BASES[dialect], **own}
-        made: Json = json.loads(json.dumps(fields).replace("PROVIDER", provider))
+        text = json.dumps(fields).replace("PROVIDER", provider)
+        for origin in ("other", provider):
+            pieces = [Reasoning("think-mark", "reasoning_content", origin)]
+            is_native = (dialect, origin) == ("gemini", "google")
+            signature = "c2ln" if is_native else signature_of(pieces) or ""
+            text = text.replace(f"SIGNED({origin})", signature)
+        made: Json = json.loads(text)
         return made
 
 
@@ -141,6 +150,11 @@ def document_texts(asked: Conversation) -> object:
     ]
 
 
+def signed(asked: Conversation) -> object:
+    """The reasoning that its provider can use: by its text, or by a signature that stands for it."""
+    return [bool(part.text or part.signature) for part in parts(asked) if isinstance(part, Reasoning)]
+
+
 def marks_of_cache(asked: Conversation) -> object:
     return [part.cache_control for part in parts(asked) if isinstance(part, Text)]
 
@@ -171,7 +185,23 @@ def response_tools(strict: bool = False, **more: Any) -> Json:
     return {"tools": [{**tool, "strict": strict}], **more}
 
 
+def gemini_parts(*given: Json) -> Json:
+    return {"contents": [{"role": "user", "parts": list(given)}]}
+
+
+def config(**options: Any) -> Json:
+    return {"generationConfig": options}
+
+
+def gemini_tools(**calling: Any) -> Json:
+    tool = {"name": "find_mark", "description": "Finds.", "parametersJsonSchema": SCHEMA}
+    chosen = {"toolConfig": {"functionCallingConfig": calling}} if calling else {}
+    return {"tools": [{"functionDeclarations": [tool]}], **chosen}
+
+
 ASK = {"role": "user", "content": "text-mark"}
+_ASKED = {"role": "user", "parts": [{"text": "text-mark"}]}
+_GEMINI_CALL = {"id": "call_1", "name": "find_mark", "args": {"a": 1}}
 _CALL = {"id": "call_1", "type": "function", "function": {"name": "find_mark", "arguments": '{"a":1}'}}
 _USE = {"type": "tool_use", "id": "call_1", "name": "find_mark", "input": {"a": 1}}
 _ITEM = {"type": "function_call", "call_id": "call_1", "name": "find_mark", "arguments": '{"a":1}'}
@@ -189,6 +219,18 @@ def message_results(**result: Any) -> Json:
     return anthropic_tools(messages=turns)
 
 
+def gemini_results(**response: Any) -> Json:
+    called = {"functionCall": _GEMINI_CALL}
+    result = {"functionResponse": {"id": "call_1", "name": "find_mark", "response": response}}
+    turns = [_ASKED, {"role": "model", "parts": [called]}, {"role": "user", "parts": [result]}]
+    return {**gemini_tools(), "contents": turns}
+
+
+def gemini_history(*given: Json) -> Json:
+    """A conversation with an answer of these parts."""
+    return {"contents": [_ASKED, {"role": "model", "parts": list(given)}, _ASKED]}
+
+
 def response_results(output: Any) -> Json:
     result = {"type": "function_call_output", "call_id": "call_1", "output": output}
     return response_tools(input=[ASK, _ITEM, result])
@@ -204,14 +246,23 @@ _CACHE = {"type": "ephemeral"}
 _MARKED = "sp1.PROVIDER.cmVhc29uaW5nX2NvbnRlbnQ="
 
 FEATURES: Sequence[Feature] = (
-    Feature("text", of_kind(Text, "text"), {}, {}, {}, ("text-mark",)),
+    Feature(
+        "text",
+        of_kind(Text, "text"),
+        {},
+        {},
+        {},
+        marks=("text-mark",),
+        gemini={},
+    ),
     Feature(
         "stream",
         field_of("is_streaming"),
         {"stream": True},
         {"stream": True},
         {"stream": True},
-        ('"stream": true',),
+        marks=('"stream": true',),
+        gemini={"stream": True},
     ),
     Feature(
         "usage in streams",
@@ -219,7 +270,8 @@ FEATURES: Sequence[Feature] = (
         {"stream": True, "stream_options": {"include_usage": True}},
         {"stream": True},
         {"stream": True},
-        ('"stream": true',),
+        marks=('"stream": true',),
+        gemini={"stream": True},
     ),
     Feature(
         "system prompt",
@@ -227,7 +279,8 @@ FEATURES: Sequence[Feature] = (
         {"messages": [{"role": "system", "content": "sys-mark"}, ASK]},
         {"system": "sys-mark"},
         {"instructions": "sys-mark"},
-        ("sys-mark",),
+        marks=("sys-mark",),
+        gemini={"systemInstruction": {"parts": [{"text": "sys-mark"}]}},
     ),
     Feature(
         "system message in mid-conversation",
@@ -242,7 +295,7 @@ FEATURES: Sequence[Feature] = (
             ]
         },
         {"input": [ASK, {"role": "system", "content": "sys-mark"}, ASK]},
-        ("sys-mark",),
+        marks=("sys-mark",),
     ),
     Feature(
         "participant's name",
@@ -256,7 +309,8 @@ FEATURES: Sequence[Feature] = (
         functions(),
         anthropic_tools(),
         response_tools(),
-        ("find_mark", "city-mark"),
+        marks=("find_mark", "city-mark"),
+        gemini=gemini_tools(),
     ),
     Feature(
         "strict tools",
@@ -264,7 +318,7 @@ FEATURES: Sequence[Feature] = (
         functions(strict=True),
         {"tools": [{"name": "find_mark", "input_schema": SCHEMA, "strict": True}]},
         response_tools(strict=True),
-        ("find_mark", "strict"),
+        marks=("find_mark", "strict"),
     ),
     Feature(
         "no parallel calls",
@@ -272,7 +326,7 @@ FEATURES: Sequence[Feature] = (
         functions(parallel_tool_calls=False),
         anthropic_tools(tool_choice={"type": "auto", "disable_parallel_tool_use": True}),
         response_tools(parallel_tool_calls=False),
-        ('"parallel": false',),
+        marks=('"parallel": false',),
     ),
     Feature(
         "forced tool",
@@ -280,7 +334,8 @@ FEATURES: Sequence[Feature] = (
         functions(tool_choice={"type": "function", "function": {"name": "find_mark"}}),
         anthropic_tools(tool_choice={"type": "tool", "name": "find_mark"}),
         response_tools(tool_choice={"type": "function", "name": "find_mark"}),
-        ("find_mark",),
+        marks=("find_mark",),
+        gemini=gemini_tools(mode="ANY", allowedFunctionNames=["find_mark"]),
     ),
     Feature(
         "any tool demanded",
@@ -288,7 +343,8 @@ FEATURES: Sequence[Feature] = (
         functions(tool_choice="required"),
         anthropic_tools(tool_choice={"type": "any"}),
         response_tools(tool_choice="required"),
-        ("find_mark",),
+        marks=("find_mark",),
+        gemini=gemini_tools(mode="ANY"),
     ),
     Feature(
         "calls and results in the history",
@@ -296,13 +352,15 @@ FEATURES: Sequence[Feature] = (
         chat_results("result-mark"),
         message_results(content="result-mark"),
         response_results("result-mark"),
-        ("find_mark", "result-mark"),
+        marks=("find_mark", "result-mark"),
+        gemini=gemini_results(output="result-mark"),
     ),
     Feature(
         "failed tool results",
         of_kind(ToolResult, "is_error"),
         messages=message_results(content="result-mark", is_error=True),
         marks=("rror", "result-mark"),
+        gemini=gemini_results(error="result-mark"),
     ),
     Feature(
         "images in tool results",
@@ -322,8 +380,9 @@ FEATURES: Sequence[Feature] = (
         users({"type": "image_url", "image_url": {"url": _IMAGE_URL}}),
         users(_IMAGE),
         inputs({"type": "input_image", "image_url": _IMAGE_URL}),
-        (PNG,),
-        ("[image 1]",),
+        marks=(PNG,),
+        planned=("[image 1]",),
+        gemini=gemini_parts({"inlineData": {"mimeType": "image/png", "data": PNG}}),
     ),
     Feature(
         "images by URL",
@@ -331,7 +390,8 @@ FEATURES: Sequence[Feature] = (
         users({"type": "image_url", "image_url": {"url": _LINK}}),
         users({"type": "image", "source": {"type": "url", "url": _LINK}}),
         inputs({"type": "input_image", "image_url": _LINK}),
-        (_LINK,),
+        marks=(_LINK,),
+        gemini=gemini_parts({"fileData": {"mimeType": "image/png", "fileUri": _LINK}}),
     ),
     Feature(
         "detail of images",
@@ -348,7 +408,8 @@ FEATURES: Sequence[Feature] = (
             {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": PDF}}
         ),
         inputs({"type": "input_file", "file_data": _PDF_URL, "filename": "a.pdf"}),
-        (PDF,),
+        marks=(PDF,),
+        gemini=gemini_parts({"inlineData": {"mimeType": "application/pdf", "data": PDF}}),
     ),
     Feature(
         "documents by URL",
@@ -356,6 +417,7 @@ FEATURES: Sequence[Feature] = (
         messages=users({"type": "document", "source": {"type": "url", "url": _PDF_LINK}}),
         responses=inputs({"type": "input_file", "file_url": _PDF_LINK}),
         marks=(_PDF_LINK,),
+        gemini=gemini_parts({"fileData": {"mimeType": "application/pdf", "fileUri": _PDF_LINK}}),
     ),
     Feature(
         "documents as text",
@@ -364,12 +426,14 @@ FEATURES: Sequence[Feature] = (
             {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "doc-mark"}}
         ),
         marks=("doc-mark",),
+        gemini=gemini_parts({"inlineData": {"mimeType": "text/plain", "data": "ZG9jLW1hcms="}}),
     ),
     Feature(
         "audio",
         of_kind(Audio, "data"),
         users({"type": "input_audio", "input_audio": {"data": PNG, "format": "wav"}}),
         marks=(PNG,),
+        gemini=gemini_parts({"inlineData": {"mimeType": "audio/wav", "data": PNG}}),
     ),
     Feature(
         "JSON mode",
@@ -378,6 +442,7 @@ FEATURES: Sequence[Feature] = (
         responses={"text": {"format": {"type": "json_object"}}},
         marks=("json_object",),
         planned=("JSON object", '"schema": null'),
+        gemini=config(responseMimeType="application/json"),
     ),
     Feature(
         "structured output",
@@ -385,7 +450,8 @@ FEATURES: Sequence[Feature] = (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}},
         {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
         {"text": {"format": {"type": "json_schema", "name": "a", "schema": SCHEMA}}},
-        ("city-mark",),
+        marks=("city-mark",),
+        gemini=config(responseMimeType="application/json", responseJsonSchema=SCHEMA),
     ),
     Feature(
         "effort of reasoning",
@@ -393,18 +459,21 @@ FEATURES: Sequence[Feature] = (
         {"reasoning_effort": "low"},
         {"output_config": {"effort": "low"}},
         {"reasoning": {"effort": "low"}},
-        ('"low"',),
+        marks=('"low"',),
+        gemini=config(thinkingConfig={"thinkingLevel": "LOW"}),
     ),
     Feature(
         "budget of reasoning",
         budget,
         messages={"max_tokens": 4096, "thinking": {"type": "enabled", "budget_tokens": 2000}},
+        gemini=config(thinkingConfig={"thinkingBudget": 2000}),
     ),
     Feature(
         "summaries of reasoning",
         lambda asked: asked.reasoning and bool(asked.reasoning.summary or asked.reasoning.display),
         messages={"thinking": {"type": "adaptive", "display": "summarized"}},
         responses={"reasoning": {"effort": "low", "summary": "auto"}},
+        gemini=config(thinkingConfig={"thinkingLevel": "LOW", "includeThoughts": True}),
     ),
     Feature(
         "stop sequences",
@@ -412,6 +481,7 @@ FEATURES: Sequence[Feature] = (
         {"stop": ["stop-mark"]},
         {"stop_sequences": ["stop-mark"]},
         marks=("stop-mark",),
+        gemini=config(stopSequences=["stop-mark"]),
     ),
     Feature(
         "limit of tokens",
@@ -419,7 +489,8 @@ FEATURES: Sequence[Feature] = (
         {"max_completion_tokens": 77},
         {"max_tokens": 77},
         {"max_output_tokens": 77},
-        ("77",),
+        marks=("77",),
+        gemini=config(maxOutputTokens=77),
     ),
     Feature(
         "temperature",
@@ -427,26 +498,56 @@ FEATURES: Sequence[Feature] = (
         {"temperature": 0.25},
         {"temperature": 0.25},
         {"temperature": 0.25},
-        ("0.25",),
+        marks=("0.25",),
+        gemini=config(temperature=0.25),
     ),
-    Feature("top_p", field_of("top_p"), {"top_p": 0.75}, {"top_p": 0.75}, {"top_p": 0.75}, ("0.75",)),
-    Feature("top_k", field_of("top_k"), {"top_k": 33}, {"top_k": 33}, marks=("33",)),
-    Feature("seed", field_of("seed"), {"seed": 4711}, marks=("4711",)),
+    Feature(
+        "top_p",
+        field_of("top_p"),
+        {"top_p": 0.75},
+        {"top_p": 0.75},
+        {"top_p": 0.75},
+        marks=("0.75",),
+        gemini=config(topP=0.75),
+    ),
+    Feature(
+        "top_k",
+        field_of("top_k"),
+        {"top_k": 33},
+        {"top_k": 33},
+        marks=("33",),
+        gemini=config(topK=33),
+    ),
+    Feature(
+        "seed",
+        field_of("seed"),
+        {"seed": 4711},
+        marks=("4711",),
+        gemini=config(seed=4711),
+    ),
     Feature(
         "penalties",
         field_of("presence_penalty", "frequency_penalty"),
         {"presence_penalty": 0.3, "frequency_penalty": 0.6},
         marks=("0.3", "0.6"),
+        gemini=config(presencePenalty=0.3, frequencyPenalty=0.6),
     ),
     Feature("logit_bias", extra("logit_bias"), {"logit_bias": {"50256": -100}}, marks=("50256",)),
     Feature(
         "logprobs",
-        field_of("top_logprobs"),
+        lambda asked: asked.top_logprobs or asked.extras.get("generationConfig.responseLogprobs"),
         {"logprobs": True, "top_logprobs": 3},
         responses={"top_logprobs": 3},
         marks=("logprobs",),
+        gemini=config(responseLogprobs=True, logprobs=3),
     ),
-    Feature("several answers (n)", extra("n"), {"n": 2}, marks=('"n"',)),
+    Feature(
+        "several answers (n)",
+        extra("n"),
+        {"n": 2},
+        marks=('"n"',),
+        gemini=config(candidateCount=2),
+    ),
     Feature(
         "verbosity", field_of("verbosity"), {"verbosity": "low"}, responses={"text": {"verbosity": "low"}}
     ),
@@ -456,7 +557,7 @@ FEATURES: Sequence[Feature] = (
         {"user": "user-mark"},
         {"metadata": {"user_id": "user-mark"}},
         {"safety_identifier": "user-mark"},
-        ("user-mark",),
+        marks=("user-mark",),
     ),
     Feature(
         "metadata",
@@ -471,7 +572,7 @@ FEATURES: Sequence[Feature] = (
         {"service_tier": "flex"},
         {"service_tier": "standard_only"},
         {"service_tier": "flex"},
-        ('"flex"',),
+        marks=('"flex"',),
     ),
     Feature(
         "cache marks",
@@ -519,7 +620,8 @@ FEATURES: Sequence[Feature] = (
         {"web_search_options": {}},
         {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
         {"tools": [{"type": "web_search"}]},
-        ("web_search",),
+        marks=("web_search",),
+        gemini={"tools": [{"googleSearch": {}}]},
     ),
     Feature(
         "prefilled answers",
@@ -527,7 +629,8 @@ FEATURES: Sequence[Feature] = (
         {"messages": [ASK, {"role": "assistant", "content": "fill-mark"}]},
         {"messages": [ASK, {"role": "assistant", "content": "fill-mark"}]},
         {"input": [ASK, {"role": "assistant", "content": "fill-mark"}]},
-        ("fill-mark",),
+        marks=("fill-mark",),
+        gemini={"contents": [_ASKED, {"role": "model", "parts": [{"text": "fill-mark"}]}]},
     ),
     Feature(
         "refusals in the history",
@@ -564,10 +667,11 @@ FEATURES: Sequence[Feature] = (
             ]
         },
         marks=("think-mark",),
+        gemini=gemini_history({"text": "ok", "thoughtSignature": "SIGNED(other)"}),
     ),
     Feature(
         "reasoning of the same provider in the history",
-        of_kind(Reasoning, "text"),
+        signed,
         {
             "messages": [
                 ASK,
@@ -607,7 +711,29 @@ FEATURES: Sequence[Feature] = (
                 ASK,
             ]
         },
-        ("think-mark",),
+        marks=("think-mark",),
+        gemini=gemini_history({"text": "ok", "thoughtSignature": "SIGNED(PROVIDER)"}),
+    ),
+    Feature(
+        "calls that match their schemas",
+        extra("toolConfig.functionCallingConfig.mode"),
+        gemini=gemini_tools(mode="VALIDATED"),
+    ),
+    Feature(
+        "safety settings",
+        extra("safetySettings"),
+        gemini={"safetySettings": [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}]},
+    ),
+    Feature("cached content", extra("cachedContent"), gemini={"cachedContent": "cachedContents/a"}),
+    Feature(
+        "modalities of the answer",
+        extra("generationConfig.responseModalities"),
+        gemini=config(responseModalities=["AUDIO"]),
+    ),
+    Feature(
+        "resolution of media",
+        extra("generationConfig.mediaResolution"),
+        gemini=config(mediaResolution="MEDIA_RESOLUTION_LOW"),
     ),
     Feature("storing", extra("store"), {"store": True}, marks=("store",)),
 )
@@ -650,6 +776,18 @@ def response_answer(*output: Json, **more: Any) -> Json:
     }  # fmt: skip
 
 
+def gemini_answer(*given: Json, finish: str = "STOP", **candidate: Any) -> Json:
+    content = {"role": "model", "parts": list(given) or [{"text": "text-mark"}]}
+    usage = {
+        "promptTokenCount": 30, "candidatesTokenCount": 15, "thoughtsTokenCount": 5, "totalTokenCount": 50,
+        "cachedContentTokenCount": 7,
+    }  # fmt: skip
+    return {
+        "candidates": [{"content": content, "finishReason": finish, "index": 0, **candidate}],
+        "usageMetadata": usage, "modelVersion": "m", "responseId": "r1",
+    }  # fmt: skip
+
+
 def said(text: str, annotations: Sequence[Json] = ()) -> Json:
     part = {"type": "output_text", "text": text, "annotations": list(annotations)}
     return {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]}
@@ -661,6 +799,12 @@ def answered(kind: type[Part], *names: str) -> Callable[[Answer], object]:
     ]
 
 
+_PLAIN: Mapping[str, Json] = {
+    "chat": chat_answer(),
+    "messages": message_answer(),
+    "responses": response_answer(),
+    "gemini": gemini_answer(),
+}
 _PAGE = {"url": "https://example.com", "title": "t", "start_index": 0, "end_index": 4}
 _SIGNED: Mapping[str, Json] = {
     "chat": chat_answer(
@@ -676,13 +820,17 @@ _SIGNED: Mapping[str, Json] = {
         },
         said("ok"),
     ),
+    "gemini": gemini_answer(
+        {"text": "think-mark", "thought": True}, {"text": "ok", "thoughtSignature": "c2ln"}
+    ),
 }  # fmt: skip
+_SHOWN = {"gemini": config(thinkingConfig={"includeThoughts": True})}
 
 ANSWERS: Sequence[AnswerFeature] = (
     AnswerFeature(
         "text",
         answered(Text, "text"),
-        {"chat": chat_answer(), "messages": message_answer(), "responses": response_answer()},
+        _PLAIN,
     ),
     AnswerFeature(
         "several calls",
@@ -691,14 +839,21 @@ ANSWERS: Sequence[AnswerFeature] = (
             "chat": chat_answer("tool_calls", content=None, tool_calls=[_CALL, {**_CALL, "id": "call_2"}]),
             "messages": message_answer(_USE, {**_USE, "id": "call_2"}, stop_reason="tool_use"),
             "responses": response_answer(_ITEM, {**_ITEM, "call_id": "call_2"}),
+            "gemini": gemini_answer(*({"functionCall": {**_GEMINI_CALL, "id": f"call_{n}"}} for n in (1, 2))),
         },
-        {"chat": functions(), "messages": anthropic_tools(), "responses": response_tools()},
+        {
+            "chat": functions(),
+            "messages": anthropic_tools(),
+            "responses": response_tools(),
+            "gemini": gemini_tools(),
+        },
     ),
-    AnswerFeature("reasoning shown", answered(Reasoning, "text"), _SIGNED),
+    AnswerFeature("reasoning shown", answered(Reasoning, "text"), _SIGNED, _SHOWN),
     AnswerFeature(
         "reasoning that can be returned (signature)",
         lambda answer: any(part.signature for part in answer.parts if isinstance(part, Reasoning)),
         _SIGNED,
+        _SHOWN,
     ),
     AnswerFeature(
         "which stop sequence was hit",
@@ -714,6 +869,7 @@ ANSWERS: Sequence[AnswerFeature] = (
         {
             "chat": chat_answer("length"),
             "messages": message_answer(stop_reason="max_tokens"),
+            "gemini": gemini_answer(finish="MAX_TOKENS"),
             "responses": response_answer(
                 status="incomplete", incomplete_details={"reason": "max_output_tokens"}
             ),
@@ -726,6 +882,7 @@ ANSWERS: Sequence[AnswerFeature] = (
         {
             "chat": chat_answer(content=None, refusal="no-mark"),
             "messages": message_answer(stop_reason="refusal"),
+            "gemini": gemini_answer(finish="SAFETY"),
             "responses": response_answer(
                 {**said(""), "content": [{"type": "refusal", "refusal": "no-mark"}]},
             ),
@@ -734,12 +891,12 @@ ANSWERS: Sequence[AnswerFeature] = (
     AnswerFeature(
         "usage",
         lambda answer: answer.usage and (answer.usage.input, answer.usage.output),
-        {"chat": chat_answer(), "messages": message_answer(), "responses": response_answer()},
+        _PLAIN,
     ),
     AnswerFeature(
         "cached tokens",
         lambda answer: answer.usage and answer.usage.cached,
-        {"chat": chat_answer(), "messages": message_answer(), "responses": response_answer()},
+        _PLAIN,
     ),
     AnswerFeature(
         "citations of web pages",

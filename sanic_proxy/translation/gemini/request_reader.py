@@ -7,7 +7,7 @@ else is an open list: it goes to `extras` or `Other`, and never fails.
 |---|---|
 | `functionDeclarations` | tools; built-in ones (`googleSearch`, ...) are extras |
 | mode `ANY` of `functionCallingConfig` | "required", or "tool" where one name is allowed |
-| mode `VALIDATED` | "auto": that calls match their schema is what the proxy cannot ask for |
+| mode `VALIDATED` | "auto": that calls match their schemas is what the proxy cannot ask for; an extra |
 | `thinkingLevel` | effort |
 | `thinkingBudget` | effort, by the table of `_EFFORTS`; 0: disabled; -1: the model's own choice |
 | `includeThoughts` | a summary of the reasoning; without it, the answer has no thoughts |
@@ -98,6 +98,8 @@ def _read_tools(request: Fields, conversation: Conversation) -> None:
             conversation.extras[f"toolConfig.{name}"] = value
     if (calling := config.inner("functionCallingConfig")) is not None:
         conversation.tool_choice = _choice(calling)
+        if calling.word("mode") == "VALIDATED":
+            conversation.extras[f"{calling.path}mode"] = "VALIDATED"
 
 
 def _tool(declaration: Fields) -> Tool:

@@ -114,6 +114,8 @@ class _Writer:
             declarations.append(declaration)
             if tool.cache_control:
                 self._drop("tools.cache_control")
+            if tool.strict:
+                self._drop("tools.strict")
         if declarations:
             fields["tools"] = [{"functionDeclarations": declarations}]
         if choice is not None and declarations:
@@ -171,6 +173,8 @@ class _Writer:
         for part in turn.parts:
             if isinstance(part, Text) and part.citations:
                 self._drop("messages.citations")
+            if isinstance(part, Image) and part.detail not in {None, "auto"}:
+                self._drop("messages.image.detail")
             if getattr(part, "cache_control", None):
                 self._drop("messages.cache_control")
 
