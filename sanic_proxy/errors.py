@@ -39,7 +39,7 @@
     ├── CallerTimeout                504 client_timeout: the client waits no longer than this
     ├── Overloaded                   503 server_overloaded: this worker is at capacity
     ├── NoRoom                       503 no_room: the disk that uploads wait on is full
-    ├── StoreFailed                  503 store_unavailable: stored responses cannot be read or written
+    ├── StoreFailed                  503 store_unavailable: what is stored cannot be read or written
     └── ShuttingDown                 503 server_shutting_down
 
 An error is complete when it is constructed, and not modified afterwards: code that needs it without keys
@@ -499,7 +499,7 @@ class NoRoom(ProxyError):
 
 
 class StoreFailed(ProxyError):
-    """Stored responses cannot be read or written now."""
+    """What is stored cannot be read or written now."""
 
     status = 503
     code = "store_unavailable"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import REDACTED
+from sanic_proxy.governance import keys
 from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
@@ -42,7 +43,7 @@ LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
 # The schema of the shared state, in the order in which it grew.
-MIGRATIONS: tuple[Migration, ...] = ()
+MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION,)
 # How many bytes stored responses may take, and for how many seconds each is kept.
 MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
 SQLITE_LIMITS = responses.Limits(2**30, 30 * 86_400.0)
@@ -104,12 +105,12 @@ class AppState:
             models=settings.models,
             matched=self._matched(),
         )
-        self.keys = KeyRing(settings)
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
         if any(model.strategy != "order" and model.affinity != "off" for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
         # Opened by its first use: a proxy without a feature that shares state opens no file.
-        self.store = _state_store(settings)
+        self.store = state_store(settings)
+        self.keys = KeyRing(settings, self.store)
         self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))
         self.background = (
             None
@@ -165,12 +166,14 @@ class AppState:
     async def _close(self) -> None:
         await self.models.aclose()
         await self.client.aclose()
+        await self.keys.aclose()
         await self.store.aclose()
         if self.responses is not None:
             await self.responses.aclose()
 
 
-def _state_store(settings: Settings) -> StateStore:
+def state_store(settings: Settings) -> StateStore:
+    """The store of all state but responses, which opens its file or connection when it is first used."""
     if settings.store is None:
         return SQLiteStore(state_directory(settings.state_dir), MIGRATIONS)
     return PostgreSQLStore(settings.store, MIGRATIONS)

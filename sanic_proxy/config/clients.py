@@ -109,11 +109,8 @@ _ACCESS_KEYS: Table = {
     ),
 }
 TEAM_KEYS: Table = {**_ACCESS_KEYS, **LIMIT_KEYS}
-CLIENT_KEYS: Table = {
-    "key_env": Key(
-        Text("the name of a variable"), "the variable that holds the client's key, or several with commas"
-    ),
-    "key_sha256": Key(Digests(), "instead: the SHA-256 digest of the key in hexadecimal, or a list of them"),
+# Those of a client, whether it is declared in the settings or its key is made at run time.
+RULE_KEYS: Table = {
     **_ACCESS_KEYS,
     **LIMIT_KEYS,
     "max_requests": Key(Integer(1, MAX_COUNT), "requests of one session of an agent"),
@@ -121,6 +118,13 @@ CLIENT_KEYS: Table = {
     "expires": Key(Moment(), "the date or time from which on the key is invalid"),
     "team": Key(Text("the name of a team"), "the `[teams.NAME]` table whose limits the client shares"),
     "metadata": Key(JsonTable(), "values that the admin routes show"),
+}
+CLIENT_KEYS: Table = {
+    "key_env": Key(
+        Text("the name of a variable"), "the variable that holds the client's key, or several with commas"
+    ),
+    "key_sha256": Key(Digests(), "instead: the SHA-256 digest of the key in hexadecimal, or a list of them"),
+    **RULE_KEYS,
 }
 
 
@@ -161,7 +165,7 @@ class ClientReader:
             team = values.get("team", "")
             if team and team not in known:
                 self._problems.append(f"{where} team: there is no [teams.{team}]{suggestion(team, known)}")
-            clients.append(ClientSettings(_rules(name, values), digests, keys))
+            clients.append(ClientSettings(rules_of(name, name, values), digests, keys))
         return tuple(clients)
 
     def _named(self, kind: str, keys: Table) -> dict[str, dict[str, Any]]:
@@ -195,9 +199,10 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _rules(name: str, values: Mapping[str, Any]) -> ClientRules:
+def rules_of(id_: str, name: str, values: Mapping[str, Any]) -> ClientRules:
+    """The rules in the good values of a client's table."""
     return ClientRules(
-        id=name,
+        id=id_,
         name=name,
         limits=scope_limits(values),
         models=values.get("models", ()),

@@ -337,6 +337,12 @@ class Settings:
         (),
         "comma-separated keys that clients must present; empty: open to all who can connect",
     )
+    require_keys: bool = setting(
+        "REQUIRE_KEYS",
+        Flag(),
+        False,
+        "`on`: clients need a key also while the settings have none; keys can be made at run time",
+    )
     admin_key: Secret | None = setting(
         "ADMIN_KEY", OneKey(), None, "key for the routes below `/admin`; empty: no such routes"
     )
@@ -461,7 +467,7 @@ class Settings:
     @property
     def is_open(self) -> bool:
         """Whether clients need no key."""
-        return not (self.api_keys or self.clients)
+        return not (self.api_keys or self.clients or self.require_keys)
 
 
 VARIABLES: tuple[Variable, ...] = tuple(variables_of(Settings))

@@ -54,4 +54,6 @@ def access_line(settings: Settings) -> str:
     if settings.is_open:
         return f"open: no client key is required; set {PREFIX}API_KEYS to require one"
     number = len(settings.api_keys) + sum(len(client.digests) for client in settings.clients)
+    if number == 0:
+        return "clients must present a key that was made at run time"
     return f"clients must present {'the key' if number == 1 else f'one of {number} keys'}"

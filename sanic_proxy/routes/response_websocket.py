@@ -16,6 +16,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sanic.exceptions import WebsocketClosed
@@ -26,9 +27,10 @@ from sanic_proxy.dialects.base import ParsedRequest
 from sanic_proxy.dialects.chat import error_object
 from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.governance.key_ring import UnknownKey
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.in_flight import UnderWay, overloaded
-from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.observability.record import Client, RequestRecord
 from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.fields import flag_field
 from sanic_proxy.openai.responses import response_object
@@ -176,12 +178,21 @@ class WebSocketSession:
         except WebsocketClosed:
             record.status, record.ended = 499, "client_left"
 
+    async def _client(self, state: AppState) -> Client:
+        """The client, whose key may have been blocked or replaced since. Raises Unauthorized or Forbidden."""
+        admit = partial(
+            admission.admit, state.settings, state.keys, path=self._request.path, headers=self._request.fields
+        )
+        try:
+            return admit()
+        except UnknownKey as exc:
+            await state.keys.look_up(exc.digest)
+            return admit()
+
     async def _make(self, state: AppState, turn: Turn, message: str | bytes) -> None:
         """Make one response and send its events. Raises ProxyError for what has sent no event."""
         record, traffic = turn.record, state.traffic
-        record.client = client = admission.admit(
-            state.settings, state.keys, path=self._request.path, headers=self._request.fields
-        )
+        record.client = client = await self._client(state)
         if len(traffic.requests) > traffic.max_requests:
             raise overloaded()
         fields, is_generated = await self._read(state, turn, message)

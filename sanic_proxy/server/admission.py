@@ -51,17 +51,22 @@ def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
         request.answer_lines += header_lines(cors_headers(headers))
         if is_preflight(request.method, headers):
             return Reply(header_lines(preflight_headers(headers)), status=204)
+    identify(request, state)
+    return None
+
+
+def identify(request: ProxyRequest, state: AppState) -> None:
+    """Note the client of a request from an origin that may call. Raises what refuses it, also UnknownKey."""
     request.record.client = admit(
-        settings, state.keys, path=request.path, headers=headers, url=request.raw_url
+        state.settings, state.keys, path=request.path, headers=request.fields, url=request.raw_url
     )
     traffic = state.traffic
     if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
         raise overloaded()
-    return None
 
 
 def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields, url: bytes = b"") -> Client:
-    """The client that sends the request. Raises Unauthorized or Forbidden if it may not.
+    """The client that sends the request. Raises Unauthorized or Forbidden if it may not; see `authenticate`.
 
     A request with an Origin has passed `check_origin`. The query of `url` may hold the key where the path's
     API has a parameter for it.
@@ -86,7 +91,10 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
 
 
 def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = None) -> Client:
-    """The client whose key the request presents, in its headers or `in_query`. Raises Unauthorized."""
+    """The client whose key the request presents, in its headers or `in_query`. Raises Unauthorized.
+
+    UnknownKey, one kind of it, means that the key has to be looked up in the store.
+    """
     key = _presented_key(headers) or in_query
     if key is None:
         raise Unauthorized(
@@ -95,7 +103,7 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
         )
     client = keys.client_with(key)
     if client is None:
-        raise Unauthorized("Incorrect API key provided: it is not one of this proxy's keys")
+        raise keys.refusal(key)
     if client.rules.expires is not None and client.rules.expires <= time.time():
         raise Unauthorized(f"The API key expired at {_text(client.rules.expires)}", code="key_expired")
     # Only a header that holds the key itself: anyone may send one that stands beside a key elsewhere.

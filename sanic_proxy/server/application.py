@@ -23,10 +23,11 @@ from typing_extensions import override
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import SettingsError
 from sanic_proxy.errors import ProxyError, ShuttingDown
+from sanic_proxy.governance.key_ring import UnknownKey
 from sanic_proxy.observability import logs
 from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.server import address, bodies, compat
-from sanic_proxy.server.admission import let_in
+from sanic_proxy.server.admission import identify, let_in
 from sanic_proxy.server.connection import ProxyHttp, ProxyProtocol
 from sanic_proxy.server.error_responses import as_proxy_error
 from sanic_proxy.server.extended import ExtendedHttp
@@ -35,6 +36,7 @@ from sanic_proxy.server.startup import exit_with
 from sanic_proxy.server.supervisor import StateServer
 from sanic_proxy.state import AppState, state_of
 
+Admission: TypeAlias = Callable[[ProxyRequest, AppState], Reply | None]
 PlainRoute: TypeAlias = tuple[Any, Callable[..., Any]]
 
 _SENT: Any = object()  # what a handler's awaitable returns where the answer has left already
@@ -178,10 +180,14 @@ class ProxyApp(compat.Application):
             traffic.end(request)
             record.finish(state.observers)
 
-    def _begin(self, request: ProxyRequest, state: AppState) -> Any:
+    def _begin(self, request: ProxyRequest, state: AppState, admit: Admission = let_in) -> Any:
         """Begin to answer. Returns the answer, or what has to be awaited for it."""
         try:
-            preflight = let_in(request, state)
+            preflight = admit(request, state)
+        except UnknownKey as exc:
+            if admit is let_in:
+                return self._begin_with_key(request, state, exc.digest)
+            return self._refuse(request, exc)
         except ProxyError as exc:
             return self._refuse(request, exc)
         if preflight is not None:
@@ -194,6 +200,15 @@ class ProxyApp(compat.Application):
         if stream.request_body and not (self.http_class is ProxyHttp and stream.take_small()):
             return self._receive_and_handle(request, handler)
         return handler(request)
+
+    async def _begin_with_key(self, request: ProxyRequest, state: AppState, digest: bytes) -> Any:
+        """Begin to answer a request whose key is not in memory."""
+        try:
+            await state.keys.look_up(digest)
+        except ProxyError as exc:
+            return await self._refuse(request, exc)
+        answer = self._begin(request, state, identify)
+        return answer if isinstance(answer, BaseHTTPResponse) else await answer
 
     async def _refuse(self, request: ProxyRequest, error: ProxyError) -> Any:
         await self.handle_exception(request, error, run_middleware=False)

@@ -75,6 +75,10 @@ class Migration:
 class StateStore(ABC):
     """Shared state of the workers on one machine. Its operations raise StoreError where the store fails."""
 
+    def exists(self) -> bool:
+        """Whether anything may have been stored. No file is made to find out."""
+        return True
+
     @abstractmethod
     async def run(self, work: Work[T]) -> T:
         """Run `work` in one transaction, off the event loop, and return its result.

@@ -47,6 +47,10 @@ class SQLiteStore(ThreadedStore):
         self._prepare = prepare
 
     @override
+    def exists(self) -> bool:
+        return self._path.exists()
+
+    @override
     def open_session(self) -> Session:
         try:
             self._prepare()
