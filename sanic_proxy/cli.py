@@ -1,4 +1,4 @@
-"""The `sanic-proxy` command: serve, init, check, models, route, schema, completion."""
+"""The `sanic-proxy` command: serve, init, check, models, route, keys, schema, completion."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sanic_proxy import __version__
+from sanic_proxy.commands import keys
 from sanic_proxy.config import reference, starter
 from sanic_proxy.config.loader import explain, load
 from sanic_proxy.config.model import HEARTBEATS, Settings, SettingsError, binding_problem
@@ -37,6 +38,7 @@ examples:
   sanic-proxy check                                  report every problem, list the providers
   sanic-proxy models                                 the models that clients can name, as JSON
   sanic-proxy route fast --fail groq                 the targets of a model, while some fail
+  sanic-proxy keys create app --budget 20/month      make a key for a client
   sanic-proxy check --config litellm.yaml --explain  our own TOML for LiteLLM's file
 
 {_EXIT_STATUS}"""
@@ -149,6 +151,7 @@ def _add_commands(commands: Commands) -> None:
         action="store_true",
         help="print the TOML file that a configuration of LiteLLM's stands for",
     )
+    keys.add_command(commands, common)
 
 
 def _add_plain_commands(commands: Commands) -> None:

@@ -8,6 +8,7 @@
     │   ├── NotFound                 404
     │   │   ├── ModelNotFound        404 model_not_found
     │   │   └── EndpointNotFound     404 endpoint_not_found
+    │   ├── Conflict                 409 conflict
     │   ├── ProviderNotConfigured    400 provider_not_configured
     │   ├── BodyTooLarge             413 request_too_large
     │   ├── UnsupportedMedia         415 unsupported_media_type
@@ -255,6 +256,13 @@ class NotFound(ClientError):
 
     status = 404
     code = "not_found"
+
+
+class Conflict(ClientError):
+    """What is to be made exists already."""
+
+    status = 409
+    code = "conflict"
 
 
 class ModelNotFound(NotFound):

@@ -13,12 +13,27 @@ _shtab_sanic_proxy_commands() {
     check:'Check the settings, and print providers, keys (last four characters) and model names.'
     completion:'Print the completion script of a shell.'
     init:'Write a commented proxy.toml and .env for the providers whose keys are set, and replace no file.'
+    keys:'Make, show, change and block the keys of clients.'
     models:'Print the models of all providers as JSON.'
     route:'Print which targets a request for a model would try, and why, without sending anything.'
     schema:'Print the JSON Schema of the TOML file, for editors.'
     serve:'Start the proxy.'
   )
   _describe 'sanic-proxy commands' _commands
+}
+
+_shtab_sanic_proxy_keys_commands() {
+  local _commands=(
+    block:'Refuse a key until it is unblocked.'
+    create:'Make a key and print it, once.'
+    delete:'Delete a key for good.'
+    list:'List the keys, the newest first.'
+    rotate:'Replace a key and print the new one.'
+    show:'Show one key.'
+    unblock:'Accept a blocked key again.'
+    update:'Change the rules of a key.'
+  )
+  _describe 'sanic-proxy keys commands' _commands
 }
 
 _shtab_sanic_proxy_options=(
@@ -54,6 +69,135 @@ _shtab_sanic_proxy_init_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sanic_proxy_init_defaults_added=0
+
+_shtab_sanic_proxy_keys_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_defaults_added=0
+
+_shtab_sanic_proxy_keys_block_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  ":a name, an id, a key or its SHA-256 digest:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_block_defaults_added=0
+
+_shtab_sanic_proxy_keys_create_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  "--key-env[import the key in this variable]:VARIABLE:"
+  "--models[the models that may be used, with \*, separated by commas]:LIST:"
+  "--endpoints[the endpoints, such as \/chat\/completions,\/files\*]:LIST:"
+  "--rpm[requests per minute]:N:"
+  "--tpm[tokens per minute]:N:"
+  "--concurrent[requests in flight]:N:"
+  "--burst[requests at once, within --rpm]:N:"
+  "--max-requests[requests of one session of an agent]:N:"
+  "--max-cost[US dollars of one session of an agent]:USD:"
+  "*--budget[the most that may be spent per day, week, month, total, such as 20\/month\; several are possible]:USD/PERIOD:"
+  "--time-zone[of the budgets\' periods (default\: UTC)]:NAME:"
+  "--strict[the budgets are never exceeded\: requests reserve the most]"
+  "--soft[percentages of budgets that are announced (default\: 50,80,100)]:LIST:"
+  "--expires[a date or time, or a duration such as 30d]:TIME:"
+  "--team[the \[teams.NAME\] table whose limits the key shares]:NAME:"
+  "*--metadata[a value that is shown\; several are possible]:NAME=TEXT:"
+  ":the name of the client:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_create_defaults_added=0
+
+_shtab_sanic_proxy_keys_delete_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  ":a name, an id, a key or its SHA-256 digest:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_delete_defaults_added=0
+
+_shtab_sanic_proxy_keys_list_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  "--status[status]:status:(active expired revoked deleted)"
+  "--team[only the keys of a team]:team:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_list_defaults_added=0
+
+_shtab_sanic_proxy_keys_rotate_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  "--grace[how long the present key stays valid, such as 24h]:TIME:"
+  "--key-env[import the key in this variable]:VARIABLE:"
+  ":a name, an id, a key or its SHA-256 digest:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_rotate_defaults_added=0
+
+_shtab_sanic_proxy_keys_show_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  ":a name, an id, a key or its SHA-256 digest:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_show_defaults_added=0
+
+_shtab_sanic_proxy_keys_unblock_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  ":a name, an id, a key or its SHA-256 digest:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_unblock_defaults_added=0
+
+_shtab_sanic_proxy_keys_update_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--json[print JSON]"
+  "--models[the models that may be used, with \*, separated by commas]:LIST:"
+  "--endpoints[the endpoints, such as \/chat\/completions,\/files\*]:LIST:"
+  "--rpm[requests per minute]:N:"
+  "--tpm[tokens per minute]:N:"
+  "--concurrent[requests in flight]:N:"
+  "--burst[requests at once, within --rpm]:N:"
+  "--max-requests[requests of one session of an agent]:N:"
+  "--max-cost[US dollars of one session of an agent]:USD:"
+  "*--budget[the most that may be spent per day, week, month, total, such as 20\/month\; several are possible]:USD/PERIOD:"
+  "--time-zone[of the budgets\' periods (default\: UTC)]:NAME:"
+  "--strict[the budgets are never exceeded\: requests reserve the most]"
+  "--soft[percentages of budgets that are announced (default\: 50,80,100)]:LIST:"
+  "--expires[a date or time, or a duration such as 30d]:TIME:"
+  "--team[the \[teams.NAME\] table whose limits the key shares]:NAME:"
+  "*--metadata[a value that is shown\; several are possible]:NAME=TEXT:"
+  ":a name, an id, a key or its SHA-256 digest:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_keys_update_defaults_added=0
 
 _shtab_sanic_proxy_models_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -118,10 +262,41 @@ _shtab_sanic_proxy() {
         check) _arguments -C -s $_shtab_sanic_proxy_check_options ;;
         completion) _arguments -C -s $_shtab_sanic_proxy_completion_options ;;
         init) _arguments -C -s $_shtab_sanic_proxy_init_options ;;
+        keys) _shtab_sanic_proxy_keys ;;
         models) _arguments -C -s $_shtab_sanic_proxy_models_options ;;
         route) _arguments -C -s $_shtab_sanic_proxy_route_options ;;
         schema) _arguments -C -s $_shtab_sanic_proxy_schema_options ;;
         serve) _arguments -C -s $_shtab_sanic_proxy_serve_options ;;
+      esac
+  esac
+}
+
+_shtab_sanic_proxy_keys() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->keys'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_sanic_proxy_keys_defaults_added )); then
+    if (( ${_shtab_sanic_proxy_keys_options[(I)${(q)one_or_more}*]} +          ${_shtab_sanic_proxy_keys_options[(I)${(q)remainder}*]} +          ${_shtab_sanic_proxy_keys_options[(I)${(q)default}]} == 0 )); then
+      _shtab_sanic_proxy_keys_options+=(': :_shtab_sanic_proxy_keys_commands' '*::: :->keys')
+    fi
+    _shtab_sanic_proxy_keys_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_sanic_proxy_keys_options
+
+  case $state in
+    keys)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_sanic_proxy_keys-$line[1]:"
+      case $line[1] in
+        block) _arguments -C -s $_shtab_sanic_proxy_keys_block_options ;;
+        create) _arguments -C -s $_shtab_sanic_proxy_keys_create_options ;;
+        delete) _arguments -C -s $_shtab_sanic_proxy_keys_delete_options ;;
+        list) _arguments -C -s $_shtab_sanic_proxy_keys_list_options ;;
+        rotate) _arguments -C -s $_shtab_sanic_proxy_keys_rotate_options ;;
+        show) _arguments -C -s $_shtab_sanic_proxy_keys_show_options ;;
+        unblock) _arguments -C -s $_shtab_sanic_proxy_keys_unblock_options ;;
+        update) _arguments -C -s $_shtab_sanic_proxy_keys_update_options ;;
       esac
   esac
 }

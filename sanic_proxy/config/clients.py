@@ -17,7 +17,7 @@ from typing_extensions import override
 from sanic_proxy.config.budgets import LIMIT_KEYS, Money, scope_limits
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import ClientSettings
-from sanic_proxy.config.rules import ClientRules, ScopeLimits, TeamRules
+from sanic_proxy.config.rules import DEFAULT_SOFT, ClientRules, ScopeLimits, TeamRules
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.tables import Key, Table, TableReader
 from sanic_proxy.config.targets import MAX_COUNT
@@ -223,3 +223,24 @@ def endpoint_pattern(text: str) -> str:
     """A pattern of endpoints without the base URL: `/v1/files*` and `files*` -> `/files*`."""
     pattern = text.removeprefix("/v1") if text.startswith("/v1/") else text
     return pattern if pattern.startswith(("/", "*")) else f"/{pattern}"
+
+
+def values_of(rules: ClientRules) -> dict[str, Any]:
+    """The values of a client's table, as `rules_of` reads them; what has its default is left out."""
+    limits = rules.limits
+    values = {
+        "models": rules.models,
+        "endpoints": rules.endpoints,
+        "rpm": limits.rpm,
+        "tpm": limits.tpm,
+        "concurrent": limits.concurrent,
+        "burst": limits.burst,
+        "budget": limits.budgets,
+        "soft": None if limits.soft == DEFAULT_SOFT else limits.soft,
+        "max_requests": rules.max_requests,
+        "max_cost": rules.max_cost_nano,
+        "expires": rules.expires,
+        "team": rules.team,
+        "metadata": rules.metadata,
+    }
+    return {name: value for name, value in values.items() if value is not None}

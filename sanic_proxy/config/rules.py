@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 Period = Literal["day", "week", "month", "total"]
@@ -94,3 +95,8 @@ def format_usd(nano: int) -> str:
     whole, rest = divmod(abs(nano), NANO)
     places = f"{rest:09d}".rstrip("0").ljust(2, "0")
     return f"{'-' if nano < 0 else ''}{whole}.{places}"
+
+
+def iso_time(seconds: float) -> str:
+    """Seconds since the epoch as `2027-01-31T00:00:00Z`."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import hmac
 import time
-from datetime import UTC, datetime
 from functools import lru_cache
 from urllib.parse import parse_qs
 
 from sanic.exceptions import NotFound
 
 from sanic_proxy.config.model import Settings, is_loopback
+from sanic_proxy.config.rules import iso_time
 from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.errors import Forbidden, Unauthorized
 from sanic_proxy.governance.key_ring import KeyRing
@@ -105,15 +105,11 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
     if client is None:
         raise keys.refusal(key)
     if client.rules.expires is not None and client.rules.expires <= time.time():
-        raise Unauthorized(f"The API key expired at {_text(client.rules.expires)}", code="key_expired")
+        raise Unauthorized(f"The API key expired at {iso_time(client.rules.expires)}", code="key_expired")
     # Only a header that holds the key itself: anyone may send one that stands beside a key elsewhere.
     if key == _bearer_key(headers):
         keys.remember(headers["authorization"], client)
     return client
-
-
-def _text(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 def check_admin(settings: Settings, headers: HeaderFields, *, is_admin_port: bool) -> None:

@@ -1,0 +1,1 @@
+"""Commands of `sanic-proxy` with subcommands of their own."""
