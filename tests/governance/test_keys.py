@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,26 +15,25 @@ from sanic_proxy.config.rules import Budget, ClientRules, ScopeLimits
 from sanic_proxy.governance import keys
 from sanic_proxy.governance.keys import KeyConflict, KeyFilter, StoredKey
 from sanic_proxy.state_store.base import Connection
-from sanic_proxy.state_store.sqlite import SQLiteStore
+from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
+from tests.support.stores import sqlite_in, using
 
 T = TypeVar("T")
 Run = Callable[[Callable[[Connection], T]], T]
 NOW = 1_800_000_000.0
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run[object]:
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run[object]:
     """Run a function in a transaction of a store of its own."""
+    if request.param == "sqlite":
+        make = sqlite_in(tmp_path)
+    else:
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        make = postgresql_at(server.new_database())
 
     def transaction(work: Callable[[Connection], object]) -> object:
-        async def once() -> object:
-            store = SQLiteStore(tmp_path, (keys.MIGRATION,))
-            try:
-                return await store.run(work)
-            finally:
-                await store.aclose()
-
-        return asyncio.run(once())
+        return using(make, lambda store: store.run(work), (keys.MIGRATION,))
 
     return transaction
 
