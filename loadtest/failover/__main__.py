@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from loadtest.failover.runner import ROOT, Cell, Result, measure
+from loadtest.failover.runner import Cell, Result, measure
 from loadtest.failover.scenarios import PROFILES, SCENARIOS, VERDICTS, Scenario
+from loadtest.own_proxy import ROOT
 from sanic_proxy.config.saving import ON_CUT
 
 RESULTS = ROOT / "loadtest" / "results"

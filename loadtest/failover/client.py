@@ -34,13 +34,15 @@ class _Failed(Exception):
     """The call is an error."""
 
 
-async def send_chat(port: int, model: str, *, is_streaming: bool, limit_s: float) -> Outcome:
+async def send_chat(
+    port: int, model: str, *, is_streaming: bool, limit_s: float, question: str = QUESTION
+) -> Outcome:
     """One call, which has hung if nothing has come of it a second after `limit_s`."""
     outcome = Outcome()
     began = time.monotonic()
     try:
         async with asyncio.timeout(limit_s + GRACE_S):
-            await _Call(outcome, port, limit_s).run(model, is_streaming=is_streaming)
+            await _Call(outcome, port, limit_s).run(model, question, is_streaming=is_streaming)
     except TimeoutError:
         outcome.has_hung = True
         outcome.error = "hung"
@@ -57,11 +59,11 @@ class _Call:
         self._limit_s = limit_s
         self._began = time.monotonic()
 
-    async def run(self, model: str, *, is_streaming: bool) -> None:
+    async def run(self, model: str, question: str, *, is_streaming: bool) -> None:
         async with asyncio.timeout(CONNECT_S):
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         try:
-            body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
+            body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": question}]}
             if is_streaming:
                 body |= {"stream": True, "stream_options": {"include_usage": True}}
             data = json.dumps(body).encode()

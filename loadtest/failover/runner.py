@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from loadtest.failover import client
 from loadtest.failover.scenarios import Run, Scenario, Verdict, problems, verdict
 from loadtest.failover.wall import FULL, Times, Wall
+from loadtest.own_proxy import serving
 
-ROOT = Path(__file__).parents[2]
-START_S = 60.0
-STOP_S = 10.0
 ALIVE_S = 10.0
 MODEL = "bench"
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH")
 
 # Two retries, 30 s until the first byte and of silence, one fallback: the baseline of every gateway that is
 # measured. A slow first token needs a limit of its own, and a stream that breaks off a decision. The model
@@ -40,6 +29,7 @@ continues = true
 [models.bench]
 targets = ["wall/{model}", "wall/{fallback}"]
 first_content = 12
+collect = true
 {saving}
 [models.healthy]
 targets = ["wall/fb-ok"]
@@ -91,7 +81,9 @@ async def measure(cell: Cell) -> Result:
     scenario = cell.scenario
     async with Wall(cell.times) as wall:
         with ExitStack() as stack:
-            port = await asyncio.to_thread(stack.enter_context, _proxy(cell, wall.port))
+            port = await asyncio.to_thread(
+                stack.enter_context, serving(_config(cell, wall.port), cell.workers)
+            )
             for _ in range(4 * cell.workers if cell.is_warm else 0):
                 await client.send_chat(port, "wall/fb-ok", is_streaming=cell.is_streaming, limit_s=ALIVE_S)
             wall.reset()
@@ -136,61 +128,12 @@ async def _calls(cell: Cell, port: int) -> list[client.Outcome]:
     return outcomes
 
 
-@contextmanager
-def _proxy(cell: Cell, wall_port: int) -> Iterator[int]:
+def _config(cell: Cell, wall_port: int) -> str:
     scenario = cell.scenario
-    with tempfile.TemporaryDirectory(prefix="failover-") as directory:
-        config = CONFIG.format(
-            timeout_s=cell.timeout_s,
-            port=wall_port,
-            model=scenario.model,
-            fallback=scenario.fallback,
-            saving=cell.saving,
-        )
-        (Path(directory) / "proxy.toml").write_text(config, "utf-8")
-        port = _free_port()
-        command = (
-            *(sys.executable, "-m", "sanic_proxy", "serve", "--config", "proxy.toml"),
-            *("--port", str(port), "--workers", str(cell.workers)),
-        )
-        log_path = Path(directory) / "log"
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, cwd=directory, env=_environment(), stdout=log, stderr=log, start_new_session=True
-            )
-        try:
-            _wait_until_ready(process, log_path, cell.workers)
-            yield port
-        finally:
-            _stop(process)
-
-
-def _environment() -> Mapping[str, str]:
-    kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "SANIC_PROXY_LAME_DUCK_SECONDS": "0"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], log_path: Path, workers: int) -> None:
-    until = time.monotonic() + START_S
-    while (log := log_path.read_text("utf-8", "replace")).count("Worker ready") < workers:
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"the proxy did not start:\n{log}")
-        time.sleep(0.05)
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    with suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    return CONFIG.format(
+        timeout_s=cell.timeout_s,
+        port=wall_port,
+        model=scenario.model,
+        fallback=scenario.fallback,
+        saving=cell.saving,
+    )

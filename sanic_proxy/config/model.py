@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
+from sanic_proxy.config.hedging import HedgeSettings
 from sanic_proxy.config.rules import NO_LIMITS, ClientRules, ScopeLimits, TeamRules
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
@@ -248,7 +249,7 @@ class ModelSettings:
 
     A `*` in the name stands for any text, and in a target's model for the text that it stood for.
     `first_content_s` is the limit for a stream's first content; 0: no limit; None: the proxy's own.
-    `hidden`: the name can be used and is not listed.
+    `hidden`: the name can be used and is not listed. `hedge`: slow requests get a second attempt; None: no.
     """
 
     name: str
@@ -260,6 +261,7 @@ class ModelSettings:
     saving: StreamSaving = NO_SAVING
     affinity: Affinity = "auto"
     limits: ScopeLimits = NO_LIMITS
+    hedge: HedgeSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from sanic_proxy.config.budgets import BUDGET_KEYS, scope_limits
 from sanic_proxy.config.catalog import ROWS, Row, vendor_at
+from sanic_proxy.config.hedging import HedgeTable
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import (
     ModelSettings,
@@ -190,6 +191,16 @@ MODEL_KEYS: Table = {
     "skip_malformed": Key(
         Flag(), "malformed frames of a stream are dropped and counted, unless it has tool calls"
     ),
+    "collect": Key(
+        Flag(),
+        "whole answers are requested as streams and put together, so that `first_content` holds for them too",
+    ),
+    "hedge": Key(
+        HedgeTable(),
+        "a second attempt at another target while the first one is silent: `true`, or a table with `after` "
+        "(seconds, or a percentile of the model's recent times: `p95`) and `budget` (the largest share of "
+        "requests, 0.03)",
+    ),
     **PARAMETER_KEYS,
     "strict": Key(
         Flag(),
@@ -287,6 +298,7 @@ class ProviderReader:
                     _saving(values),
                     values.get("affinity", "auto"),
                     scope_limits(values),
+                    values.get("hedge"),
                 )
             )
         return tuple(models)
@@ -436,7 +448,10 @@ def _options(values: Mapping[str, Any]) -> RequestOptions:
 def _saving(values: Mapping[str, Any]) -> StreamSaving:
     """What the good values of a model's table say about its streams."""
     return StreamSaving(
-        values.get("hold_back"), values.get("on_cut", "error"), values.get("skip_malformed", False)
+        values.get("hold_back"),
+        values.get("on_cut", "error"),
+        values.get("skip_malformed", False),
+        values.get("collect", False),
     )
 
 

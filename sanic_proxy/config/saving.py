@@ -35,11 +35,13 @@ class StreamSaving:
 
     While `hold_back` lasts, the client sees nothing, and a stream that fails is replaced as if it had never
     begun. `on_cut` is for those that fail later. `skip_malformed`: a malformed frame is no failure.
+    `collects`: whole answers are put together from streams, so that the same clocks hold for them.
     """
 
     hold_back: HoldBack | None = None
     on_cut: OnCut = "error"
     skip_malformed: bool = False
+    collects: bool = False
 
 
 NO_SAVING = StreamSaving()

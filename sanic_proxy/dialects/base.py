@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
+from sanic_proxy.dialects.effects import CHAT_EFFECTS, Effects
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.codec import Span
@@ -62,7 +63,7 @@ class Dialect(ABC):
     of a client that it gets; `headers` are sent where the client sends none of that name. `key_header` is the
     header of a provider's key, in place of a Bearer token; `key_parameter` the parameter of the query in
     which clients may send theirs. `has_model_in_path`: the model's name is in the URL, and not in the body.
-    `stream_type` is the content type of a streamed answer.
+    `stream_type` is the content type of a streamed answer. `effects` says which requests do more than ask.
     """
 
     name: ClassVar[str]
@@ -72,6 +73,7 @@ class Dialect(ABC):
     key_header: ClassVar[str] = ""
     key_parameter: ClassVar[str] = ""
     has_model_in_path: ClassVar[bool] = False
+    effects: ClassVar[Effects] = CHAT_EFFECTS
     stream_type: str = "text/event-stream; charset=utf-8"
     format: Format
 
@@ -123,8 +125,16 @@ class Dialect(ABC):
         """A request of this dialect without what `provider` must not get; None where nothing is changed."""
         return None
 
+    def may_collect(self, fields: JsonMapping) -> bool:
+        """Whether the whole answer to a request can be put together from a provider's stream."""
+        return False
+
+    def as_stream(self, fields: JsonMapping, *, with_usage: bool) -> JsonMapping:
+        """A request for a whole answer as one for a stream, which reports its usage if it can be asked to."""
+        return {**fields, "stream": True}
+
     def collector(self) -> Collector:
-        """A collector of a whole answer from a provider's stream, for requests with `collect_s`."""
+        """A collector of a whole answer from a provider's stream, where `may_collect` says so."""
         raise NotImplementedError
 
     @abstractmethod

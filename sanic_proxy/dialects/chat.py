@@ -16,6 +16,8 @@ from sanic_proxy.streams.filters import ChatStreamFilter, StreamFilter
 from sanic_proxy.streams.reasoning import ReasoningRenamer
 from sanic_proxy.streams.stream import Heartbeat
 from sanic_proxy.translation.chat import ChatFormat
+from sanic_proxy.translation.chat.accumulate import CompletionAccumulator
+from sanic_proxy.translation.format import Collector
 from sanic_proxy.upstream import answers
 
 
@@ -62,6 +64,20 @@ class ChatDialect(Dialect):
     def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:
         renamer = ReasoningRenamer() if unify_reasoning else None
         return ChatStreamFilter(include_usage=include_usage, reasoning=renamer)
+
+    @override
+    def may_collect(self, fields: JsonMapping) -> bool:
+        """Spoken answers have other formats in streams."""
+        return fields.get("modalities") in (None, ["text"]) and not fields.get("audio")
+
+    @override
+    def as_stream(self, fields: JsonMapping, *, with_usage: bool) -> JsonMapping:
+        options = {"stream_options": {"include_usage": True}} if with_usage else {}
+        return {**fields, "stream": True, **options}
+
+    @override
+    def collector(self) -> Collector:
+        return CompletionAccumulator()
 
     @override
     def usage_in(self, body: bytes) -> JsonMapping | None:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
+from sanic_proxy.dialects.effects import GEMINI_EFFECTS
 from sanic_proxy.errors import ModelNotFound, ProxyError
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
@@ -51,6 +52,7 @@ class GeminiDialect(Dialect):
     """
 
     name = "gemini"
+    effects = GEMINI_EFFECTS
     path = "/models"
     forward_headers = ("x-goog-api-client",)
     key_header = KEY_HEADER

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
+from sanic_proxy.dialects.effects import MESSAGES_EFFECTS
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
@@ -51,6 +52,7 @@ class MessagesDialect(Dialect):
     """See the module."""
 
     name = "messages"
+    effects = MESSAGES_EFFECTS
     path = "/messages"
     forward_headers = ("anthropic-beta", VERSION_HEADER)
     headers = {VERSION_HEADER: "2023-06-01"}  # noqa: RUF012 - a class variable by its declaration
@@ -98,6 +100,10 @@ class MessagesDialect(Dialect):
             return None
         is_shorter = _block_count(prepared) < _block_count(fields)
         return Prepared(prepared, (DROPPED_REASONING,) if is_shorter else ())
+
+    @override
+    def may_collect(self, fields: JsonMapping) -> bool:
+        return True
 
     @override
     def collector(self) -> Collector:

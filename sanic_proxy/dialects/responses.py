@@ -11,6 +11,7 @@ from typing_extensions import override
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import DROPPED_REASONING, Dialect, ParsedRequest, Prepared, register
 from sanic_proxy.dialects.chat import error_object
+from sanic_proxy.dialects.effects import RESPONSES_EFFECTS
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import chunks, codec
@@ -34,6 +35,7 @@ class ResponsesDialect(Dialect):
     """
 
     name = "responses"
+    effects = RESPONSES_EFFECTS
     path = "/responses"
     ping = sse.PING
 

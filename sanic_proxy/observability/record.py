@@ -39,8 +39,9 @@ ANONYMOUS = Client(id="", name="")
 class Attempt:
     """One target that was tried, or skipped.
 
-    `target` is its label. `outcome` is "ok", "client_left", an error's code, or why the target was passed
-    over ("circuit_open", "rate_limited"). `status` is the provider's status where it answered with an error.
+    `target` is its label. `outcome` is "ok", "client_left", an error's code, "hedge_lost" (another attempt at
+    the same time was faster), or why the target was passed over ("circuit_open", "rate_limited"). `status` is
+    the provider's status where it answered with an error. `usage` is what a lost attempt reported, if it did.
     `started` and `ended` are monotonic seconds, both None where nothing was sent. `resumed_at` is how many
     characters of the answer its client already had: the attempt was one for the rest.
     """
@@ -51,6 +52,7 @@ class Attempt:
     started: float | None = None
     ended: float | None = None
     resumed_at: int | None = None
+    usage: JsonMapping | None = None
 
     def text(self) -> str:
         """As in the route header: `groq/llama 429 35ms`, with ` from 239` behind the attempt for a rest."""
@@ -72,8 +74,9 @@ class RequestRecord:
     target; empty elsewhere.
     `waited_s` is what the proxy itself waited between its attempts, the current wait included.
     `ended` is how the request ended: "complete", an error's code, or "client_left". `attempts` are the
-    targets in the order in which they were tried. `dropped_frames` counts the frames of the provider's stream
-    that were neither passed on nor a keep-alive. `is_finished`: no observer is to be called any more.
+    targets in the order in which they were passed over or their attempts ended. `dropped_frames` counts the
+    frames of the provider's stream that were neither passed on nor a keep-alive. `is_finished`: no observer
+    is to be called any more.
     `observer` observes this record alone, before the others.
     """
 

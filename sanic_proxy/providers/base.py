@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, TypeVar
 
 from sanic_proxy.config.model import ProviderSettings, Settings
@@ -35,8 +35,9 @@ class ChatRequest:
     position in `body`, if known. `headers` are the client's, keyed by lower-case name.
     `total_at` (loop time) is when the time for all its attempts is over, set by the attempts loop, as is
     `provider`, the one that is asked now. `head` is what the request's chunks share where a provider makes
-    them, in all attempts. `collect_s` is how long a whole answer may take that is collected from a stream,
-    because it may take longer than a silent connection lives; None: it is not collected.
+    them, in all attempts. `collect_s` is how long a whole answer may take at least that is collected from a
+    stream, because it may take longer than a silent connection lives (0: no longer than others, but its model
+    has `collect`); None: it is not collected.
     `answer_headers` is set by the provider: headers for the client beside the answer. `dropped` has the names
     of what the provider cannot be asked for; a provider that drops more calls `drop`. `is_strict`: nothing
     may be dropped. `repeated` has fields of a translated answer, besides those that repeat the request's.
@@ -74,6 +75,12 @@ class ChatRequest:
                 code="unsupported_parameters",
             )
         self.dropped = (*self.dropped, *(name for name in names if name not in self.dropped))
+
+    def become(self, other: ChatRequest) -> None:
+        """Take over everything of `other`, a copy that another attempt has changed."""
+        other.head = self.head or other.head
+        for field in fields(self):
+            setattr(self, field.name, getattr(other, field.name))
 
     def forget_content(self) -> None:
         """Let go of the conversation: for a provider that has sent it and will not need it again.

@@ -53,7 +53,8 @@ def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) 
     request.wire = request.dialect
     request.is_streaming = original.is_streaming or request.collect_s is not None
     if request.dialect.name in provider.dialects:
-        if request.dialect is not CHAT or target.options is not NO_OPTIONS:
+        is_changed = target.options is not NO_OPTIONS or request.collect_s is not None
+        if is_changed or request.dialect is not CHAT:
             _prepare(request, target)
         return None
     request.wire = DIALECTS[provider.dialects[0]]
@@ -70,7 +71,11 @@ def _prepare(request: ChatRequest, target: Target[ChatProvider]) -> None:
     if options.changes_requests:
         changed = with_options(request.fields if changed is None else changed, options)
     if request.collect_s is not None:
-        changed = {**(request.fields if changed is None else changed), "stream": True}
+        fields = request.fields if changed is None else changed
+        request.is_streaming = provider.provider_kind == "native" and request.wire.may_collect(fields)
+        if request.is_streaming:
+            changed = request.wire.as_stream(fields, with_usage=provider.settings.stream_usage)
+            request.include_usage = True
     if changed is not None:
         replace_fields(request, changed)
 

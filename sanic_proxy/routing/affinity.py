@@ -134,7 +134,8 @@ class Affinity(Generic[P]):
         session = record.session
         if not session or (pin := self._pins.get(session)) is None:
             return
-        tried = [attempt.target for attempt in record.attempts]
+        # An attempt that lost to a faster one says nothing of its target, where the cache may still be.
+        tried = [attempt.target for attempt in record.attempts if attempt.outcome != "hedge_lost"]
         if not tried or record.attempts[-1].outcome != "ok":
             return
         if tried[-1] == pin.label:

@@ -6,8 +6,8 @@ which `streams` holds back until content comes. What is done about a stream that
 up to the model's `on_cut`: see `resuming`.
 
 A stream whose first content does not come within the target's `first_content_s` moves on while
-another target is left. Whole answers have no such limit: their first byte comes when all of the
-answer has been generated, which may take minutes.
+another target is left. Whole answers have no such limit, unless they are collected from streams: their first
+byte comes when all of the answer has been generated, which may take minutes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAns
 from sanic_proxy.routing.adaption import Original, aim
 from sanic_proxy.routing.opening import aimed, begun
 from sanic_proxy.routing.ownership import ResourceOwners
+from sanic_proxy.routing.race import race_of
 from sanic_proxy.routing.resuming import Resumer
 from sanic_proxy.routing.retry_loop import CallerDeadline, before, caller_deadline, first_good
 from sanic_proxy.routing.targets import Limits, RetryState, Target
@@ -46,33 +47,41 @@ JSON_TYPE = (("content-type", "application/json"),)
 def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[WholeAnswer]:
     """The whole answer of the first target that gives one. Raises the last failure."""
     original = Original(request.body, request.model_span, is_streaming=False)
+    if targets[0].saving.collects and request.collect_s is None:
+        request.collect_s = 0.0
     request.total_at = targets[0].provider.deadline(request.collect_s or 0.0)
     caller = caller_deadline(request.headers)
     if caller is not None:
         request.total_at = min(request.total_at, caller.at)
 
-    async def ask(target: Target[ChatProvider]) -> WholeAnswer:
+    retry_state = RetryState(targets, limits, request.record)
+
+    async def ask(target: Target[ChatProvider], sent: ChatRequest = request) -> WholeAnswer:
         translation = (
-            aim(request, target, original) if original.is_small else await aimed(request, target, original)
+            aim(sent, target, original) if original.is_small else await aimed(sent, target, original)
         )
         provider = target.provider
         if translation is not None:
-            return await _translated(provider, request, translation)
-        if request.collect_s is not None:
-            return await _collected(provider, request, request.wire.collector())
-        answer = await provider.send_request(request)
+            return await _translated(target, sent, translation, retry_state.first_content_s)
+        if sent.is_streaming:
+            return await _collected(target, sent, sent.wire.collector(), retry_state.first_content_s)
+        answer = await provider.send_request(sent)
         try:
             return await provider.parse_non_streaming(answer)
         finally:
             answer.source.close()
 
-    return first_good(RetryState(targets, limits, request.record), request, ask, caller)
+    race = race_of(retry_state, request, original, ask)
+    return first_good(retry_state, request, ask if race is None else race.ask, caller)
 
 
-async def _translated(provider: ChatProvider, request: ChatRequest, translation: Translation) -> WholeAnswer:
+async def _translated(
+    target: Target[ChatProvider], request: ChatRequest, translation: Translation, content_s: float
+) -> WholeAnswer:
+    provider = target.provider
     try:
         if request.is_streaming:
-            return await _collected(provider, request, translation.collector())
+            return await _collected(target, request, translation.collector(), content_s)
         answer = await provider.send_request(request)
         try:
             whole = await provider.parse_non_streaming(answer)
@@ -83,11 +92,13 @@ async def _translated(provider: ChatProvider, request: ChatRequest, translation:
     return replace(whole, body=translation.whole(whole.body))
 
 
-async def _collected(provider: ChatProvider, request: ChatRequest, collector: Collector) -> WholeAnswer:
+async def _collected(
+    target: Target[ChatProvider], request: ChatRequest, collector: Collector, content_s: float
+) -> WholeAnswer:
     """A whole answer, collected from a stream: a connection that is silent for minutes may be cut."""
-    stream = await provider.create_streaming_response(request)
+    stream = await before(begun(target, request, None), content_s=content_s)
     try:
-        async for frames in stream.frames():
+        async for frames in stream.begun_frames():
             collector.feed(frames)
     finally:
         stream.close()
@@ -105,17 +116,18 @@ async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> St
     on_cut = targets[0].saving.on_cut
     resumer = None if on_cut == "error" else Resumer(on_cut, retry_state, request, original)
 
-    async def ask(target: Target[ChatProvider]) -> Stream:
+    async def ask(target: Target[ChatProvider], sent: ChatRequest = request) -> Stream:
         translation = (
-            aim(request, target, original) if original.is_small else await aimed(request, target, original)
+            aim(sent, target, original) if original.is_small else await aimed(sent, target, original)
         )
-        joined = resumer.saved if resumer is not None and resumer.may_save() else None
-        opening = begun(target, request, translation, joined, request.dialect.framing())
+        joined = resumer.saved if resumer is not None and resumer.may_save(sent) else None
+        opening = begun(target, sent, translation, joined, sent.dialect.framing())
         stream = await before(opening, content_s=retry_state.first_content_s, caller=caller)
         hold_back = target.saving.hold_back
         return stream if hold_back is None else await _held(stream, hold_back, caller)
 
-    stream = await first_good(retry_state, request, ask, caller)
+    race = race_of(retry_state, request, original, ask, Stream.close)
+    stream = await first_good(retry_state, request, ask if race is None else race.ask, caller)
     if not isinstance(stream, SavedStream):  # whose failures are recorded where it goes on
         stream.on_failure = retry_state.record_stream_failure
     return stream

@@ -42,9 +42,8 @@ class Resumer:
         self._may_save = not self._is_chat or may_be_saved(request.fields)
         self._refusing: set[str] = set()  # targets that have rejected a request to continue
 
-    def may_save(self) -> bool:
-        """Whether the stream of the request, as it is sent now, could go on elsewhere."""
-        request = self._request
+    def may_save(self, request: ChatRequest) -> bool:
+        """Whether the stream of the request, as an attempt sends it, could go on elsewhere."""
         if self._is_chat:
             return self._may_save
         return request.wire is CHAT and may_be_saved(request.fields)

@@ -21,6 +21,7 @@ from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing import sessions
 from sanic_proxy.routing.affinity import Affinity, Candidate
 from sanic_proxy.routing.breaker import BreakerRegistry
+from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice, Random, ordered
 from sanic_proxy.routing.statistics import StatisticsRegistry
@@ -108,6 +109,7 @@ class Router(Generic[P]):
         self._patterns = patterns.most_specific_first(name for name in self._models if patterns.STAR in name)
         memory = shared or SharedMemory()
         self._loads = {model.name: _loads(model, workers, memory) for model in models}
+        self._hedging = {model.name: Hedging(model.hedge) for model in models if model.hedge is not None}
         self._first_content_s = first_content_s
         self._random = random
         self._clock = clock
@@ -239,6 +241,7 @@ class Router(Generic[P]):
                     ),
                     own.saving,
                     settings.continues,
+                    self._hedging.get(own.name),
                 )
             )
         return tuple(targets)

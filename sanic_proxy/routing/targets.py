@@ -12,6 +12,7 @@ from sanic_proxy import errors
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.targets import OnlyAfter
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.breaker import (
     PROVIDER_RETRIES,
@@ -21,6 +22,7 @@ from sanic_proxy.routing.breaker import (
     take_retry,
 )
 from sanic_proxy.routing.ejection import stays_in_use
+from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.policy import (
     ExceededWindows,
@@ -54,7 +56,7 @@ class Target(Generic[P]):
     None: not known. A target with `only_after` is for requests that another one has refused for that cause.
     `load` counts and limits what is sent to it with any key, `statistics` are this key's. `saving` is what
     is done about streams that break off; `continues` is how the target is asked to continue one, None: as its
-    provider.
+    provider. `hedging` decides about second attempts for the model's slow requests; None: there are none.
     """
 
     provider: P
@@ -72,6 +74,7 @@ class Target(Generic[P]):
     statistics: TargetStatistics | None = field(default=None, compare=False)
     saving: StreamSaving = NO_SAVING
     continues: Continuation | bool | None = None
+    hedging: Hedging | None = field(default=None, compare=False)
 
     def begin(self, now: float, *, is_counted: bool = False) -> None:
         """A request is sent; `is_counted`: its load has been taken."""
@@ -119,18 +122,34 @@ class Limits:
 _NONE_EXCEEDED = ExceededWindows()
 
 
+@dataclass(frozen=True, slots=True)
+class _Beside(Generic[P]):
+    """An attempt under way that is not the current one; the fields are those of `RetryState`."""
+
+    target: Target[P]
+    index: int
+    attempts_on_target: int
+    began: float
+    generation: int
+    key_generation: int
+
+
 class RetryState(Generic[P]):
     """The attempts of one request: which target is next, and what came of each.
 
     `next` and `record_failure` decide, the caller acts; each target that `next` returned is settled by one
     of `record_success`, `record_failure` and `release`. Each attempt is appended
     to the record.
+
+    `hedge` begins a second attempt beside the current one. One of both is the current one at any time; the
+    other is kept in `_beside`, until `record_lost` or `record_one_failure` has ended one of them.
     """
 
     __slots__ = (
         "_attempts",
         "_attempts_on_target",
         "_began",
+        "_beside",
         "_cause",
         "_clock",
         "_denied",
@@ -167,6 +186,7 @@ class RetryState(Generic[P]):
         self._attempts = 0
         self._attempts_on_target = 0
         self._target: Target[P] | None = None  # the last one that `next` returned
+        self._beside: _Beside[P] | None = None
         self._is_settled = True
         self._began = 0.0
         self._generation = self._key_generation = 0
@@ -176,6 +196,11 @@ class RetryState(Generic[P]):
         self._exceeded = _NONE_EXCEEDED
         self._resumed_at: int | None = None  # the characters that the client has, once a stream has failed
         self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
+
+    @property
+    def targets(self) -> Sequence[Target[P]]:
+        """Where the request may go, in order."""
+        return self._targets
 
     def next(self) -> Target[P]:
         """The target to ask now. Raises the last failure, or why no target may be asked."""
@@ -308,6 +333,59 @@ class RetryState(Generic[P]):
         self._begin(target, now)
         return True
 
+    def hedge(self) -> Target[P] | None:
+        """The target of a second attempt, which is now the current one; None where none can take it at once.
+
+        A circuit that is not closed and a limit are no reasons to ask a target that nobody waits for.
+        """
+        current = self._current()
+        if current is None or not self._may_repeat or self._attempts >= self._limits.in_all:
+            return None
+        now = self._clock()
+        for index in range(self._index + 1, len(self._targets)):
+            target = self._targets[index]
+            is_suited = self._suits(target) and _is_usable(target, now)
+            if is_suited and self._refusal(target, now) is None:
+                self._beside = current
+                self._index, self._attempts_on_target = index, 0
+                return self._begin(target, now, is_counted=True)
+        return None
+
+    def record_lost(self, target: Target[P], usage: JsonMapping | None = None) -> None:
+        """The attempt at `target` has been closed as the other one was faster, which proves nothing."""
+        self._select(target)
+        now = self._clock()
+        self.release_probe()
+        target.end()
+        if target.statistics is not None:
+            target.statistics.record_given_up(now - self._began, self._record, now)
+        self._note(target, "hedge_lost", now, usage=usage)
+        self._return_to_other()
+
+    def record_one_failure(self, target: Target[P], error: errors.ProxyError) -> bool:
+        """One of two attempts has failed. Whether the request goes on with the other one.
+
+        If not, the failure is the answer, and it is the current attempt's, to be settled as any other. That
+        a second target rejects a request says nothing as long as the first one works on it.
+        """
+        self._select(target)
+        other, now = self._beside, self._clock()
+        if other is None:
+            return False
+        is_second = other.index < self._index
+        decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
+        if not is_second and decision in {"final", "dedicated"}:
+            return False
+        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._settle(target, error, now)
+        target.end()
+        self._note_cause(target, error)
+        self._last = error
+        if is_second and decision != "repeat":
+            self._targets = [*self._targets[: self._index], *self._targets[self._index + 1 :]]
+        self._return_to_other()
+        return True
+
     @property
     def is_probe(self) -> bool:
         """Whether the attempt under way probes an open circuit."""
@@ -332,6 +410,40 @@ class RetryState(Generic[P]):
             if target.statistics is not None:
                 target.statistics.record_given_up(now - self._began, self._record, now)
             self._note(target, "client_left", now)
+        if self._beside is not None:
+            self._return_to_other()
+            self.release()
+
+    def _current(self) -> _Beside[P] | None:
+        """The current attempt, as it is kept while another one is; None if none is under way."""
+        target = self._target
+        if target is None or self._is_settled:
+            return None
+        return _Beside(
+            target,
+            self._index,
+            self._attempts_on_target,
+            self._began,
+            self._generation,
+            self._key_generation,
+        )
+
+    def _select(self, target: Target[P]) -> None:
+        """Make the attempt at `target` the current one."""
+        if self._beside is not None and self._beside.target is target:
+            current = self._current()
+            self._return_to_other()
+            self._beside = current
+
+    def _return_to_other(self) -> None:
+        """Make the attempt that was kept the current one; none is kept then."""
+        other = self._beside
+        if other is not None:
+            self._beside = None
+            self._target, self._is_settled = other.target, False
+            self._index, self._attempts_on_target = other.index, other.attempts_on_target
+            self._began = other.began
+            self._generation, self._key_generation = other.generation, other.key_generation
 
     def _note_cause(self, target: Target[P], error: errors.ProxyError) -> None:
         if cause := special_cause(error):
@@ -467,9 +579,16 @@ class RetryState(Generic[P]):
     def _has_next(self) -> bool:
         return any(self._suits(target) for target in self._rest())
 
-    def _note(self, target: Target[P], outcome: str, ended: float, status: int | None = None) -> None:
+    def _note(
+        self,
+        target: Target[P],
+        outcome: str,
+        ended: float,
+        status: int | None = None,
+        usage: JsonMapping | None = None,
+    ) -> None:
         self._record.attempts.append(
-            Attempt(target.label, outcome, status, self._began, ended, self._resumed_at)
+            Attempt(target.label, outcome, status, self._began, ended, self._resumed_at, usage)
         )
 
 

@@ -92,6 +92,16 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
             "[models.fast]\ntargets = ['echo/x']\nstrategy = 'random'",
             "one of order, weighted, least_in_flight, least_latency",
         ),
+        (
+            "[models.fast]\ntargets = ['echo/x']\nhedge = 5",
+            "expected true, false or a table with the keys after",
+        ),
+        (
+            "[models.fast]\ntargets = ['echo/x']\nhedge = {after='p5'}",
+            'after: expected a percentile from "p10"',
+        ),
+        ("[models.fast]\ntargets = ['echo/x']\nhedge = {budget=2}", "budget: expected a number from 0 to 1"),
+        ("[models.fast]\ntargets = ['echo/x']\nhedge = {budgte=0}", "did you mean 'budget'?"),
         ('[models." a"]\ntargets = ["echo/x"]', "no space at its ends"),
     ],
 )

@@ -150,6 +150,13 @@ def test_a_failure_moves_the_session(affinity: Affinity[str], outcome: str) -> N
     assert arranged(affinity, made)[0] == second
 
 
+def test_a_faster_second_attempt_moves_nothing(affinity: Affinity[str]) -> None:
+    made = candidates(2)
+    own, second = arranged(affinity, made)
+    served(affinity, (own, "hedge_lost"), (second, "ok"))
+    assert arranged(affinity, made) == [own, second]
+
+
 def test_a_failure_of_all_moves_nothing(affinity: Affinity[str]) -> None:
     made = candidates(2)
     own, second = arranged(affinity, made)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,6 +52,13 @@ first_content = 0.4
 [models.patient{n}]
 targets = ["a{n}/first", "b{n}/second"]
 first_content = 0
+[models.collected{n}]
+targets = ["a{n}/first", "b{n}/second"]
+first_content = 0.4
+collect = true
+[models.hedged{n}]
+targets = ["a{n}/first", "b{n}/second"]
+hedge = {{ after = "300ms", budget = 1 }}
 """
 _numbers = itertools.count()
 
@@ -279,6 +287,39 @@ def test_content_is_waited_for_where_the_limit_is_not_in_force(
     assert route(reply) == "a/first ok"
 
 
+def test_a_collected_answer_without_content_in_time_moves(
+    fallback: Proxy, upstream: Upstream, n: int
+) -> None:
+    upstream.on("first", content_after(1.5))
+    upstream.on("second", answers)
+    reply = fallback.chat(f"collected{n}", temperature=0)
+    assert (reply.status, route(reply)) == (200, "a/first upstream_timeout, b/second ok")
+    assert reply.json["choices"][0]["message"]["content"] == "Hello"
+    assert reply.headers["content-type"] == "application/json"
+    sent = upstream.seen("second")[-1].json
+    assert (sent["stream"], sent["stream_options"], sent["temperature"]) == (True, {"include_usage": True}, 0)
+
+
+def test_a_collected_answer_that_breaks_off_moves(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    async def cut(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(frame({"content": "Half of"}))
+        exchange.close()
+
+    upstream.on("first", cut)
+    upstream.on("second", answers)
+    reply = fallback.chat(f"collected{n}")
+    assert reply.json["choices"][0]["message"]["content"] == "Hello"
+    assert route(reply) == "a/first upstream_disconnected, b/second ok"
+
+
+def test_a_spoken_answer_is_not_collected(fallback: Proxy, upstream: Upstream, n: int) -> None:
+    upstream.on("first", answers)
+    reply = fallback.chat(f"collected{n}", modalities=["text", "audio"], audio={"voice": "ash"})
+    assert reply.json == completion("Hello")
+    assert "stream" not in upstream.seen("first")[-1].json
+
+
 def test_the_last_target_left_has_all_the_time(fallback: Proxy, upstream: Upstream, n: int) -> None:
     upstream.on("first", fails(401))
     upstream.on("second", in_turn(fails(401), content_after(0.8)))
@@ -306,6 +347,29 @@ def test_the_proxys_own_wait_does_not_commit_the_status(
     assert reply.status == 429
     assert reply.headers["retry-after"] == "2"
     assert reply.error["code"] == "rate_limit_exceeded"
+
+
+def test_a_second_attempt_wins_and_the_first_ones_connection_is_closed(
+    send: Send, fallback: Proxy, upstream: Upstream, n: int
+) -> None:
+    closed = threading.Event()
+
+    async def silent(exchange: Exchange) -> None:
+        if exchange.seen.json.get("stream"):
+            await exchange.begin_stream()
+        await exchange.client_leaves()
+        exchange.is_closing = True
+        closed.set()
+
+    upstream.on("first", silent)
+    upstream.on("second", answers)
+    reply, text = send(f"hedged{n}")
+    assert (reply.status, text) == (200, "Hello")
+    assert route(reply) == "a/first hedge_lost, b/second ok"
+    line = plain(fallback.log_line(reply.headers["x-request-id"]))
+    assert f"provider=b{n}" in fallback.log_line(reply.headers["x-request-id"])
+    assert 'route="a/first hedge_lost, b/second ok"' in line
+    assert closed.wait(60)
 
 
 @pytest.mark.parametrize("model", ["a{n}/m", "straico/m{n}"])
