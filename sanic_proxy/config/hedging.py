@@ -9,8 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.config.tables import entries, entries_schema
-from sanic_proxy.config.targets import Number
+from sanic_proxy.config.tables import Number, entries, entries_schema
 from sanic_proxy.config.variables import Duration, Kind, Schema
 
 DEFAULT_BUDGET = 0.03

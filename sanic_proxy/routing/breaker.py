@@ -524,7 +524,7 @@ class BreakerRegistry:
 
     Circuits are kept by provider, key, model and endpoint, rate limits by provider, key and model. As
     clients choose the names of models, the entries that were looked up least recently are forgotten.
-    `key_hints` are the last characters of each provider's keys.
+    `key_hints` are the last characters of each provider's keys. The pauses of circuits vary by `random`.
     """
 
     def __init__(
@@ -534,8 +534,10 @@ class BreakerRegistry:
         key_hints: Mapping[str, Sequence[str]] | None = None,
         redact: Callable[[str], str] = str,
         probes: Probes | None = None,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._is_enabled = is_enabled
+        self._random = random
         self._key_hints = key_hints or {}
         self._redact = redact
         self._probes = probes
@@ -578,6 +580,7 @@ class BreakerRegistry:
             label,
             log_label,
             is_enabled=self._is_enabled,
+            jitter=self._random,
             redact=self._redact,
             probes=self._probes,
             probe_key=probe_key(provider, key_number, model, endpoint),

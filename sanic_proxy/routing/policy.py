@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from sanic_proxy import errors
@@ -93,18 +94,20 @@ def _after_disconnect(error: errors.UpstreamDisconnected, elapsed_s: float) -> R
     return "move"
 
 
-def wait_before(error: errors.ProxyError, repeat: int) -> float | None:
+def wait_before(
+    error: errors.ProxyError, repeat: int, random: Callable[[], float] = random.random
+) -> float | None:
     """Seconds before the `repeat`th repeat (from 1) on the same target; None: too long to wait.
 
     The provider's own figure, else exponential backoff with jitter, so that clients do not repeat in
-    step. A stale connection is replaced at once.
+    step; `random` is from 0 to 1. A stale connection is replaced at once.
     """
     if is_stale(error):
         return 0.0
     if (wait_s := provider_wait_s(error)) is not None:
         return wait_s if wait_s <= MAX_WAIT_S else None
     longest_s: float = FIRST_WAIT_S * 2 ** (repeat - 1)
-    return longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+    return longest_s * (0.5 + 0.5 * random())
 
 
 def is_stale(error: errors.ProxyError) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -161,6 +162,7 @@ class RetryState(Generic[P]):
         "_last",
         "_limits",
         "_may_repeat",
+        "_random",
         "_record",
         "_resumed_at",
         "_sat_out",
@@ -176,12 +178,14 @@ class RetryState(Generic[P]):
         *,
         may_repeat: bool = True,
         clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self._targets = targets
         self._limits = limits
         self._record = record
         self._may_repeat = may_repeat
         self._clock = clock
+        self._random = random
         self._index = 0
         self._attempts = 0
         self._attempts_on_target = 0
@@ -559,7 +563,7 @@ class RetryState(Generic[P]):
         """Seconds before `target` is asked again; None if it is not."""
         if self._attempts_on_target >= self._limits.per_target or target.health.is_open:
             return None
-        wait_s = wait_before(error, self._attempts_on_target)
+        wait_s = wait_before(error, self._attempts_on_target, self._random)
         if wait_s is None or not (is_stale(error) or take_retry(now, target.health.budget, target.budget)):
             return None
         self._sat_out = target.rate_limit.until

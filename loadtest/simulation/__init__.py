@@ -1,0 +1,1 @@
+"""A deterministic simulation of balancing: real routing code, and targets that exist in virtual time only."""
