@@ -1,0 +1,184 @@
+"""What a worker has reserved and settled, in memory that outlives its process.
+
+Theory. A worker spends leased money without asking the store, and its settlements reach the store some
+milliseconds later, many in one commit. A worker that is killed must not take either with it. So both are
+written to a mapped file first: the kernel keeps its pages whatever happens to the process, and a write to it
+is no system call that a slow disk could delay. (A power failure may lose the last ones, as it may lose the
+last commits of SQLite with `synchronous=NORMAL`.)
+
+The file consists of slots of SLOT_BYTES, one for each open reservation. A slot goes through three states:
+
+    FREE      nothing
+    OPEN      holds the reservation: what it is for, and what it is counted against
+    SETTLED   holds the settlement behind it, with a number that grows from settlement to settlement
+
+The state is the slot's first byte and is written last, so a process that dies half-way through leaves the
+slot as it was before. A slot is FREE again when the store has booked its settlement.
+
+A journal belongs to the process that holds the lock on its file. The kernel releases the lock with the
+process, so whoever gets the lock knows that the owner is dead: there is no process id to be reused, and no
+clock. What the owner has left is then booked by the one who has the lock, and the file is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Self
+
+FREE, OPEN, SETTLED = 0, 1, 2
+SLOT_BYTES = 2048
+FIRST_SLOTS = 512
+MAX_SLOTS = 32_768
+SUFFIX = ".journal"
+
+_HEAD = struct.Struct("<BxHHxx")  # state, length of the reservation, length of the settlement
+_TEXT_BYTES = SLOT_BYTES - _HEAD.size
+# Kept for the settlement.
+SETTLEMENT_BYTES = 384
+MAX_RESERVATION_BYTES = _TEXT_BYTES - SETTLEMENT_BYTES
+
+
+class JournalFull(Exception):
+    """There is no room: too many reservations are open, or the disk is full."""
+
+
+class Left(NamedTuple):
+    """What a dead worker has left in one slot; `settlement` is empty where it was still open."""
+
+    reservation: bytes
+    settlement: bytes
+
+
+class Journal:
+    """See the module. Made by `create`, or by `adopt` for one whose owner is dead."""
+
+    __slots__ = ("_descriptor", "_free", "_map", "path", "worker")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self.worker = path.name.removesuffix(SUFFIX)
+        self._descriptor = descriptor
+        self._map = mmap.mmap(descriptor, 0)
+        count = len(self._map) // SLOT_BYTES
+        self._free = [number for number in reversed(range(count)) if self._map[number * SLOT_BYTES] == FREE]
+
+    @classmethod
+    def create(cls, directory: Path, worker: str) -> Self:
+        """A new journal of this process. Raises OSError, for a full disk as well."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = directory / f"{worker}{SUFFIX}"
+        # Under another name until it is locked, or another process might adopt it.
+        draft = directory / f"{worker}.new"
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A hole in the file would end the process with SIGBUS if the disk were full when it is written.
+            os.posix_fallocate(descriptor, 0, FIRST_SLOTS * SLOT_BYTES)
+            draft.rename(path)
+            return cls(path, descriptor)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+
+    @classmethod
+    def adopt(cls, path: Path) -> Self | None:
+        """The journal of a dead worker, now this process's; None while its owner lives or has closed it."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                return cls(path, descriptor)
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def open(self, reservation: bytes) -> int:
+        """Write a reservation. Returns its slot. Raises JournalFull."""
+        if len(reservation) > MAX_RESERVATION_BYTES:
+            raise JournalFull(f"A reservation of {len(reservation)} bytes does not fit into the ledger")
+        if not self._free:
+            self._grow()
+        slot = self._free.pop()
+        at = slot * SLOT_BYTES
+        begin = at + _HEAD.size
+        mapped = self._map
+        mapped[begin : begin + len(reservation)] = reservation
+        _HEAD.pack_into(mapped, at, FREE, len(reservation), 0)
+        mapped[at] = OPEN
+        return slot
+
+    def settle(self, slot: int, settlement: bytes) -> None:
+        """Write the settlement of an open slot."""
+        at = slot * SLOT_BYTES
+        mapped = self._map
+        _, length, _ = _HEAD.unpack_from(mapped, at)
+        begin = at + _HEAD.size + length
+        mapped[begin : begin + len(settlement)] = settlement
+        _HEAD.pack_into(mapped, at, OPEN, length, len(settlement))
+        mapped[at] = SETTLED
+
+    def release(self, slot: int) -> None:
+        """Free a slot: the store has its settlement."""
+        self._map[slot * SLOT_BYTES] = FREE
+        self._free.append(slot)
+
+    def left(self) -> Iterator[Left]:
+        """What is in the slots, for the one who has adopted the journal."""
+        mapped = self._map
+        for at in range(0, len(mapped), SLOT_BYTES):
+            state, length, more = _HEAD.unpack_from(mapped, at)
+            if state not in {OPEN, SETTLED}:
+                continue
+            begin = at + _HEAD.size
+            end = begin + length
+            yield Left(mapped[begin:end], mapped[end : end + more] if state == SETTLED else b"")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is open or waits to be booked."""
+        return len(self._free) * SLOT_BYTES == len(self._map)
+
+    def remove(self) -> None:
+        """Delete the file: all in it has been booked. Safe to call twice."""
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, which stays. Safe to call twice."""
+        if self._descriptor >= 0:
+            self._map.close()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _grow(self) -> None:
+        count = len(self._map) // SLOT_BYTES
+        if count >= MAX_SLOTS:
+            raise JournalFull(f"More than {MAX_SLOTS} requests of one worker are open or not booked yet")
+        try:
+            os.posix_fallocate(self._descriptor, 0, 2 * count * SLOT_BYTES)
+        except OSError as exc:
+            raise JournalFull(f"The ledger's journal cannot grow: {exc}") from exc
+        self._map.resize(2 * count * SLOT_BYTES)
+        self._free.extend(reversed(range(count, 2 * count)))
+
+
+def journals(directory: Path) -> list[Path]:
+    """The journals in a directory."""
+    with suppress(FileNotFoundError):
+        return sorted(directory.glob(f"*{SUFFIX}"))
+    return []

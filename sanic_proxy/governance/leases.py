@@ -1,0 +1,414 @@
+"""What one worker may spend without asking the store, and the messages in which it asks. Pure.
+
+Theory. Each budget has one sum in the store: `used`. A worker takes a part of what is left, its lease, and
+spends it without asking. So at every instant
+
+    used + the leases of all workers <= limit        (the store grants no more)
+    open + unbooked <= lease, in each worker         (`Lease.take` takes no more)
+
+where `open` is what requests in flight have reserved and `unbooked` what ended requests have cost and the
+store has not booked yet. Booking moves an amount from the lease to `used`, which changes neither sum. Hence
+what is settled and what is open never exceed the limit together, unless a request costs more than it
+reserved.
+
+A lease is at most 1/PART of what is left, so leases shrink as the limit comes near: at the end each request
+is granted exactly what it needs, and the last nano-dollar can be spent by any worker. What a worker holds
+beyond that it gives back.
+
+A worker and the store talk in turns: a `Message`, its `Reply`, the next message. Each message has a number
+that grows, and the store keeps the last one that it has applied. A message whose reply got lost is sent
+again as it was, and is then not applied a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from sanic_proxy.governance.budgets import Charge, Counter
+
+# The part of what is left of a budget that one worker takes in advance.
+PART = 16
+# At most for so many requests like the one that it is taken for.
+MAX_AHEAD = 256
+# A lease that no request has asked for so long is given back whole, and forgotten.
+IDLE_S = 60.0
+
+
+class Entry(NamedTuple):
+    """What a reservation is for: one attempt of a request. `started_ms` is since the epoch."""
+
+    request_id: str
+    attempt: int
+    client: str
+    team: str
+    provider: str
+    target: str
+    model: str
+    dialect: str
+    endpoint: str
+    session: str
+    started_ms: int
+
+
+class Settlement(NamedTuple):
+    """How an attempt ended. `nano` is its cost in nano-dollars, `price` the version of the prices.
+
+    The units are tokens; `input` includes `cached` and `cache_write`, and `output` includes `reasoning`.
+    """
+
+    nano: int
+    outcome: str
+    ended_ms: int
+    flags: int = 0
+    input: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+    price: str = ""
+
+
+# Flags of a settlement.
+ESTIMATED = 1  # nobody has seen the usage
+OVERDRAFT = 2  # it cost more than was reserved
+CUT = 4  # the answer broke off, or its client left
+HEDGE = 8  # sent beside another attempt of the same request
+UNPRICED = 16  # no price is known
+UNRESERVED = 32  # it was let pass while the store could not be used
+ORPHANED = 64  # its worker died
+FLAG_NAMES: Mapping[int, str] = {
+    ESTIMATED: "estimated",
+    OVERDRAFT: "overdraft",
+    CUT: "cut",
+    HEDGE: "hedge",
+    UNPRICED: "unpriced",
+    UNRESERVED: "unreserved",
+    ORPHANED: "orphaned",
+}
+
+
+def flag_names(flags: int) -> list[str]:
+    """The names of the flags that are set."""
+    return [name for flag, name in FLAG_NAMES.items() if flags & flag]
+
+
+class Booking(NamedTuple):
+    """An attempt that has ended, as the store books it: on each counter its cost."""
+
+    number: int
+    entry: Entry
+    settlement: Settlement
+    reserved: int
+    costs: tuple[tuple[Counter, int], ...]
+
+
+class Want(NamedTuple):
+    """Money that a worker asks for: `amounts` that requests wait for, and some more like `ahead`."""
+
+    charge: Charge
+    amounts: tuple[int, ...]
+    ahead: int
+
+
+class Standing(NamedTuple):
+    """What a counter says: what is used and booked, and what all workers have leased; `held` by this one."""
+
+    used: int
+    leased: int
+    held: int
+
+
+class Notice(NamedTuple):
+    """A threshold of a budget that has been passed, for the first time in its period."""
+
+    charge: Charge
+    percent: int
+    used: int
+
+
+@dataclass(slots=True)
+class Message:
+    """What a worker tells the store in one transaction. `releases` are parts of leases that it gives back.
+
+    `is_tick`: all its leases are to be reported. `here` are the workers of this machine, whose leases never
+    end by time; None: no lease ends.
+    """
+
+    worker: str
+    number: int
+    now_ms: int
+    bookings: Sequence[Booking] = ()
+    releases: Mapping[Counter, int] = field(default_factory=dict)
+    wants: Sequence[Want] = ()
+    charges: Mapping[Counter, Charge] = field(default_factory=dict)
+    is_tick: bool = False
+    here: Sequence[str] | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """The counters that a message was about, or all that the worker has leases of."""
+
+    standings: dict[Counter, Standing] = field(default_factory=dict)
+    notices: list[Notice] = field(default_factory=list)
+
+
+class Lease:
+    """What this worker may spend of one counter."""
+
+    __slots__ = (
+        "ahead",
+        "asked_at",
+        "charge",
+        "held",
+        "open",
+        "percent",
+        "releasing",
+        "standing",
+        "unbooked",
+        "waiting",
+    )
+
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.held = 0  # as the store has said last
+        self.open = 0
+        self.unbooked = 0
+        self.releasing = 0
+        self.waiting = 0  # requests that wait for more
+        self.ahead = 0  # an amount like which more is to be taken in advance
+        self.standing: Standing | None = None
+        self.percent = 0  # the highest announced percentage that is used
+        self.asked_at = 0.0
+
+    @property
+    def free(self) -> int:
+        """What a new reservation may take."""
+        return self.held - self.open - self.unbooked - self.releasing
+
+    def give_back(self, amount: int) -> None:
+        """Give back a part with the next message."""
+        if amount > 0:
+            self.releasing += amount
+
+    def is_idle(self, now: float) -> bool:
+        """Whether no request has asked for a while, by whichever way the clock has gone."""
+        return abs(now - self.asked_at) > IDLE_S
+
+    def shrink(self, now: float) -> None:
+        """Give back what is more than a worker may hold now."""
+        charge, standing = self.charge, self.standing
+        if standing is None or self.waiting:
+            return
+        left = charge.limit - standing.used - standing.leased
+        is_over = charge.end <= now or self.is_idle(now)
+        self.give_back(self.free - (0 if is_over else 2 * max(0, left // PART)))
+
+    def note(self, standing: Standing) -> None:
+        """What the store says."""
+        self.standing = standing
+        self.held = standing.held
+        charge, used = self.charge, standing.used + self.unbooked
+        self.percent = max((p for p in charge.soft if 100 * used >= p * charge.limit), default=0)
+
+
+Hold = tuple[Lease, int]
+
+
+def take(holds: Sequence[Hold]) -> bool:
+    """Reserve an amount of each lease: of all, or of none if one has too little."""
+    for lease, amount in holds:
+        if lease.held - lease.open - lease.unbooked - lease.releasing < amount:
+            return False
+    take_anyway(holds)
+    return True
+
+
+def take_anyway(holds: Sequence[Hold]) -> None:
+    """Reserve an amount of each lease, whether it has as much or not."""
+    for lease, amount in holds:
+        lease.open += amount
+        if lease.free < amount:
+            lease.ahead = amount
+
+
+def put_back(holds: Sequence[Hold]) -> None:
+    """Undo `take`."""
+    for lease, amount in holds:
+        lease.open -= amount
+
+
+class Waiter:
+    """A request that waits for money.
+
+    `answer` is called once: True, it has been taken; False, there is too little; None, the store has failed.
+    """
+
+    __slots__ = ("answer", "holds")
+
+    def __init__(self, holds: Sequence[Hold], answer: Callable[[bool | None], None]) -> None:
+        self.holds = holds
+        self.answer = answer
+
+
+class Purse:
+    """The leases of one worker, and its part of the talk with the store. `now` is the time of day in seconds.
+
+    `slot` is the caller's number for where a settlement has been kept, -1: nowhere; `apply` returns those
+    that are booked.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+        self.number = 0
+        self._leases: dict[Counter, Lease] = {}
+        self._pending: list[tuple[int, Booking]] = []
+        self._sent: tuple[Message, list[int]] | None = None
+        self._waiters: list[Waiter] = []
+        self._asked: list[Waiter] = []  # those of them whose wants are in the message under way
+
+    def lease(self, charge: Charge, now: float) -> Lease:
+        """The lease for a charge, with the limit as it is now. It may be kept for half of IDLE_S."""
+        lease = self._leases.get(charge.counter)
+        if lease is None:
+            lease = self._leases[charge.counter] = Lease(charge)
+        elif lease.charge != charge:
+            lease.charge = charge
+            lease.give_back(lease.free)  # it was granted under another limit
+        lease.asked_at = now
+        return lease
+
+    def reserve(self, holds: Sequence[Hold]) -> bool:
+        """Take `holds` at once. False if a lease has too little, or others wait for it."""
+        return not any(lease.waiting for lease, _ in holds) and take(holds)
+
+    def wait(self, waiter: Waiter) -> None:
+        """Have the waiter answered with the reply to the next message."""
+        self._waiters.append(waiter)
+        for lease, _ in waiter.holds:
+            lease.waiting += 1
+
+    def give_up(self, waiter: Waiter) -> None:
+        """Nobody waits for the answer any more. Nothing happens if it has been given."""
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            for lease, _ in waiter.holds:
+                lease.waiting -= 1
+
+    def settle(
+        self, entry: Entry, holds: Sequence[Hold], reserved: int, settlement: Settlement, slot: int
+    ) -> None:
+        """End what `holds` have been taken for, at the cost of `settlement`; its number is `number`."""
+        costs = []
+        for lease, amount in holds:
+            cost = settlement.nano if lease.charge.is_money else amount
+            lease.open -= amount
+            lease.unbooked += cost
+            costs.append((lease.charge.counter, cost))
+        booking = Booking(self.number, entry, settlement, reserved, tuple(costs))
+        self._pending.append((slot, booking))
+
+    @property
+    def unbooked(self) -> int:
+        """How many settlements the store has not booked yet."""
+        return len(self._pending) + (0 if self._sent is None else len(self._sent[0].bookings))
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the store is to be told something: settlements, or money that is given back."""
+        return (
+            bool(self._pending)
+            or self._sent is not None
+            or any(lease.releasing for lease in self._leases.values())
+        )
+
+    def message(self, now_ms: int, here: Sequence[str] | None = None, *, is_tick: bool = False) -> Message:
+        """The next message: that whose reply has not come, or what is new. Its wants are always new."""
+        if self._sent is None:
+            self._sent = self._news()
+        self._asked = list(self._waiters)
+        return replace(self._sent[0], now_ms=now_ms, wants=self._wants(), is_tick=is_tick, here=here)
+
+    def apply(self, message: Message, reply: Reply, now: float) -> list[int]:
+        """The reply to `message`, the last one. Answers those that waited for it."""
+        _, slots = self._sent or (None, [])
+        self._sent = None
+        for booking in message.bookings:
+            for counter, cost in booking.costs:
+                if (lease := self._leases.get(counter)) is not None:
+                    lease.unbooked -= cost
+        for counter, amount in message.releases.items():
+            self._leases[counter].releasing -= amount
+        known = [(self._leases[c], standing) for c, standing in reply.standings.items() if c in self._leases]
+        for lease, standing in known:
+            lease.note(standing)
+        for waiter in list(self._waiters):
+            if (is_granted := take(waiter.holds)) or waiter in self._asked:
+                self.give_up(waiter)
+                waiter.answer(is_granted)
+        for lease, _ in known:
+            lease.shrink(now)
+        if message.is_tick:
+            self._forget(reply, now)
+        return slots
+
+    def fail(self) -> None:
+        """No reply has come: the message is sent again. Those that wait for it are answered."""
+        for waiter in self._asked:
+            if waiter in self._waiters:
+                self.give_up(waiter)
+                waiter.answer(None)
+
+    def _news(self) -> tuple[Message, list[int]]:
+        self.number += 1
+        pending, self._pending = self._pending, []
+        bookings = [booking for _, booking in pending]
+        releases = {counter: lease.releasing for counter, lease in self._leases.items() if lease.releasing}
+        touched = {counter for booking in bookings for counter, _ in booking.costs}
+        charges = {counter: self._leases[counter].charge for counter in touched if counter in self._leases}
+        message = Message(self.worker, self.number, 0, bookings, releases, charges=charges)
+        return message, [slot for slot, _ in pending if slot >= 0]
+
+    def _wants(self) -> list[Want]:
+        asked: dict[Lease, list[int]] = {}
+        for waiter in self._waiters:
+            for lease, amount in waiter.holds:
+                asked.setdefault(lease, []).append(amount)
+        wants = []
+        for lease in self._leases.values():
+            amounts = asked.get(lease, [])
+            ahead, lease.ahead = max(lease.ahead, *amounts, 0), 0
+            if ahead:
+                wants.append(Want(lease.charge, tuple(_missing(amounts, lease.free)), ahead))
+        return wants
+
+    def _forget(self, reply: Reply, now: float) -> None:
+        """After a tick: leases that the store does not have any more, and those that nobody has asked for."""
+        for counter, lease in list(self._leases.items()):
+            if counter not in reply.standings:
+                lease.held = 0
+            is_empty = lease.held == lease.open == lease.unbooked == lease.releasing == 0
+            if is_empty and lease.is_idle(now):
+                del self._leases[counter]
+
+
+def _missing(amounts: Iterable[int], free: int) -> Iterable[int]:
+    """What of `amounts` is missing, where `free` is there for those that came first."""
+    for amount in amounts:
+        if amount > free:
+            yield amount - max(0, free)
+            free = 0
+        else:
+            free -= amount
+
+
+def granted(want: Want, used: int, leased: int) -> int:
+    """What the store adds to a worker's lease: each amount that fits, and a part of the rest in advance."""
+    left = want.charge.limit - used - leased
+    given = 0
+    for amount in want.amounts:
+        if given + amount <= left:
+            given += amount
+    return given + max(0, min((left - given) // PART, MAX_AHEAD * want.ahead))

@@ -1,0 +1,322 @@
+"""The tables of the ledger, and the transactions on them. Blocking: they run in the store's thread.
+
+The statements are those that SQLite and PostgreSQL have in common. Money is in nano-dollars, times of day in
+milliseconds since the epoch, the beginnings of periods in seconds.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter as Tally
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from sanic_proxy.governance.budgets import FOREVER, Counter, passed
+from sanic_proxy.governance.journal import Left
+from sanic_proxy.governance.leases import (
+    ESTIMATED,
+    ORPHANED,
+    Booking,
+    Entry,
+    Message,
+    Notice,
+    Reply,
+    Settlement,
+    Standing,
+    granted,
+)
+from sanic_proxy.state_store.base import Connection, Migration
+
+# So long after its last message a worker is believed dead whose journal is not on this machine. One whose
+# journal is here shows by its lock whether it lives.
+LEASE_S = 10.0
+# What a worker that has left has for the number of its last message.
+ENDED = 2**62
+_DAY_MS = 86_400_000
+
+MIGRATION = Migration(
+    "ledger",
+    (
+        """CREATE TABLE ledger_row (
+            request_id TEXT NOT NULL, attempt INTEGER NOT NULL, client TEXT NOT NULL, team TEXT NOT NULL,
+            provider TEXT NOT NULL, target TEXT NOT NULL, model TEXT NOT NULL, dialect TEXT NOT NULL,
+            endpoint TEXT NOT NULL, session TEXT NOT NULL, started_ms INTEGER NOT NULL,
+            nano INTEGER NOT NULL, outcome TEXT NOT NULL, ended_ms INTEGER NOT NULL, flags INTEGER NOT NULL,
+            input INTEGER NOT NULL, cached INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+            output INTEGER NOT NULL, reasoning INTEGER NOT NULL, price TEXT NOT NULL,
+            reserved INTEGER NOT NULL)""",
+        "CREATE INDEX ledger_row_client ON ledger_row (client, started_ms)",
+        "CREATE INDEX ledger_row_request ON ledger_row (request_id)",
+        """CREATE TABLE ledger_day (
+            day TEXT NOT NULL, client TEXT NOT NULL, team TEXT NOT NULL, provider TEXT NOT NULL,
+            model TEXT NOT NULL, attempts INTEGER NOT NULL, estimated INTEGER NOT NULL,
+            input INTEGER NOT NULL, cached INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+            output INTEGER NOT NULL, reasoning INTEGER NOT NULL, nano INTEGER NOT NULL,
+            PRIMARY KEY (day, client, team, provider, model))""",
+        """CREATE TABLE budget_counter (
+            id TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, per TEXT NOT NULL,
+            start INTEGER NOT NULL, used INTEGER NOT NULL, announced INTEGER NOT NULL,
+            touched_ms INTEGER NOT NULL)""",
+        """CREATE TABLE budget_lease (
+            counter TEXT NOT NULL, worker TEXT NOT NULL, nano INTEGER NOT NULL,
+            PRIMARY KEY (counter, worker))""",
+        "CREATE INDEX budget_lease_worker ON budget_lease (worker)",
+        """CREATE TABLE ledger_worker (
+            id TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL, expires_ms INTEGER NOT NULL)""",
+    ),
+)
+
+ROW_COLUMNS = (*Entry._fields, *Settlement._fields, "reserved")
+_INSERT_ROWS = f"INSERT INTO ledger_row ({', '.join(ROW_COLUMNS)}) VALUES "  # noqa: S608 - names of ours
+_ROW = f"({', '.join('?' for _ in ROW_COLUMNS)})"
+# So many rows in one statement.
+_CHUNK = 64
+_ADD_TO_DAY = """INSERT INTO ledger_day (day, client, team, provider, model,
+    attempts, estimated, input, cached, cache_write, output, reasoning, nano)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (day, client, team, provider, model) DO UPDATE SET
+    attempts = ledger_day.attempts + excluded.attempts, estimated = ledger_day.estimated + excluded.estimated,
+    input = ledger_day.input + excluded.input, cached = ledger_day.cached + excluded.cached,
+    cache_write = ledger_day.cache_write + excluded.cache_write,
+    output = ledger_day.output + excluded.output, reasoning = ledger_day.reasoning + excluded.reasoning,
+    nano = ledger_day.nano + excluded.nano"""
+_ADD_TO_COUNTER = """UPDATE budget_counter SET used = used + ?, touched_ms = ? WHERE id = ?
+    RETURNING used, announced"""
+_ADD_TO_LEASE = """INSERT INTO budget_lease (counter, worker, nano) VALUES (?, ?, ?)
+    ON CONFLICT (counter, worker) DO UPDATE SET nano = budget_lease.nano + excluded.nano"""
+_TAKE_FROM_LEASE = """UPDATE budget_lease SET nano = CASE WHEN nano > ? THEN nano - ? ELSE 0 END
+    WHERE counter = ? AND worker = ?"""
+# The rows of a scope; a model's may be a pattern.
+_SCOPES = {"client": "client = ?", "team": "team = ?", "model": "model LIKE ? ESCAPE '!'", "all": "1 = 1"}
+_ALL_STANDINGS = """SELECT c.kind, c.name, c.per, c.start, c.used,
+    (SELECT SUM(others.nano) FROM budget_lease others WHERE others.counter = l.counter), l.nano
+    FROM budget_lease l JOIN budget_counter c ON c.id = l.counter WHERE l.worker = ?"""
+
+
+def exchange(connection: Connection, message: Message) -> Reply:
+    """Apply a message, unless it has been applied before, and grant what it wants."""
+    reply = Reply()
+    number = _number_of(connection, message.worker)
+    if number is not None and number < message.number:
+        _book(connection, message, reply)
+        for counter, amount in message.releases.items():
+            connection.execute(_TAKE_FROM_LEASE, (amount, amount, counter.key, message.worker))
+        expires_ms = message.now_ms + int(1000 * LEASE_S)
+        connection.execute(
+            "UPDATE ledger_worker SET number = ?, expires_ms = ? WHERE id = ?",
+            (message.number, expires_ms, message.worker),
+        )
+    if message.here is not None:
+        _expire(connection, message.now_ms, message.here)
+    touched = {*message.releases, *(counter for booking in message.bookings for counter, _ in booking.costs)}
+    for want in message.wants:
+        counter = want.charge.counter
+        used = _used(connection, counter, message.now_ms, want.charge.end)
+        leased, _ = _leased(connection, counter, message.worker)
+        if given := granted(want, used, leased):
+            connection.execute(_ADD_TO_LEASE, (counter.key, message.worker, given))
+        touched.add(counter)
+    if message.is_tick:
+        for *counter, used, leased, held in connection.execute(_ALL_STANDINGS, (message.worker,)).fetchall():
+            reply.standings[Counter(*counter)] = Standing(used, int(leased), held)
+    for counter in touched:
+        leased, held = _leased(connection, counter, message.worker)
+        reply.standings[counter] = Standing(_used(connection, counter, message.now_ms), leased, held)
+    return reply
+
+
+def _number_of(connection: Connection, worker: str) -> int | None:
+    """The number of the worker's last message; None if others have declared it dead for good."""
+    row = connection.execute("SELECT number FROM ledger_worker WHERE id = ?", (worker,)).fetchone()
+    if row is None:
+        connection.execute("INSERT INTO ledger_worker (id, number, expires_ms) VALUES (?, 0, 0)", (worker,))
+        return 0
+    number: int = row[0]
+    return None if number == ENDED else number
+
+
+def _book(connection: Connection, message: Message, reply: Reply) -> None:
+    """Book what has ended: its rows, the sums of its days, its costs on counters and from leases."""
+    costs: Tally[Counter] = Tally()
+    for booking in message.bookings:
+        for counter, cost in booking.costs:
+            costs[counter] += cost
+    # Before the rows are there: a counter that begins now begins with the sum of the rows before.
+    for counter in costs:
+        charge = message.charges.get(counter)
+        _used(connection, counter, message.now_ms, FOREVER if charge is None else charge.end)
+    add_rows(connection, message.bookings)
+    for counter, cost in costs.items():
+        connection.execute(_TAKE_FROM_LEASE, (cost, cost, counter.key, message.worker))
+        added = (cost, message.now_ms, counter.key)
+        used, announced = connection.execute(_ADD_TO_COUNTER, added).fetchone()
+        charge = message.charges.get(counter)
+        if charge is not None and (percent := passed(charge.limit, used, charge.soft, announced)):
+            connection.execute("UPDATE budget_counter SET announced = ? WHERE id = ?", (percent, counter.key))
+            reply.notices.append(Notice(charge, percent, used))
+
+
+def add_rows(connection: Connection, bookings: Sequence[Booking]) -> None:
+    """Insert the rows of ended attempts, and add them to the sums of their days (in UTC)."""
+    for first in range(0, len(bookings), _CHUNK):
+        chunk = bookings[first : first + _CHUNK]
+        values = [value for each in chunk for value in (*each.entry, *each.settlement, each.reserved)]
+        connection.execute(_INSERT_ROWS + ", ".join([_ROW] * len(chunk)), values)
+    days: dict[tuple[str, ...], list[int]] = {}
+    for booking in bookings:
+        entry, settlement = booking.entry, booking.settlement
+        key = (day_of(entry.started_ms), entry.client, entry.team, entry.provider, entry.model)
+        sums = days.setdefault(key, [0] * 8)
+        is_estimated = settlement.flags & ESTIMATED
+        amounts = (1, is_estimated, *settlement[4:9], settlement.nano)
+        days[key] = [total + amount for total, amount in zip(sums, amounts, strict=True)]
+    for key_of_day, sums in days.items():
+        connection.execute(_ADD_TO_DAY, (*key_of_day, *sums))
+
+
+def day_of(time_ms: int) -> str:
+    """The day (UTC) of an instant: `2026-11-28`."""
+    return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).date().isoformat()
+
+
+def _used(connection: Connection, counter: Counter, now_ms: int, end: int = FOREVER) -> int:
+    """The sum of a counter, whose period ends at `end`. A new one begins with what its rows have cost."""
+    row = connection.execute("SELECT used FROM budget_counter WHERE id = ?", (counter.key,)).fetchone()
+    if row is not None:
+        used: int = row[0]
+        return used
+    used = spent(connection, counter, end)
+    connection.execute(
+        "INSERT INTO budget_counter (id, kind, name, per, start, used, announced, touched_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT (id) DO NOTHING",
+        (counter.key, *counter, used, now_ms),
+    )
+    return used
+
+
+def spent(connection: Connection, counter: Counter, end: int) -> int:
+    """What the rows of a counter's scope and period have cost; for all time, what the sums of days say."""
+    scope = _SCOPES.get(counter.kind)
+    if scope is None:
+        return 0  # of an agent's session
+    name = counter.name
+    if counter.kind == "model":
+        name = name.replace("!", "!!").replace("%", "!%").replace("_", "!_").replace("*", "%")
+    values: list[object] = [name] if counter.kind != "all" else []
+    if counter.per == "total":
+        text = f"SELECT COALESCE(SUM(nano), 0) FROM ledger_day WHERE {scope}"  # noqa: S608 - of the table above
+    else:
+        values += (1000 * counter.start, 1000 * end)
+        period = f"{scope} AND started_ms >= ? AND started_ms < ?"
+        text = f"SELECT COALESCE(SUM(nano), 0) FROM ledger_row WHERE {period}"  # noqa: S608
+    return int(connection.execute(text, values).fetchone()[0])
+
+
+def _leased(connection: Connection, counter: Counter, worker: str) -> tuple[int, int]:
+    """What all workers have of a counter, and what this one has."""
+    row = connection.execute(
+        "SELECT COALESCE(SUM(nano), 0), COALESCE(SUM(CASE WHEN worker = ? THEN nano END), 0) "
+        "FROM budget_lease WHERE counter = ?",
+        (worker, counter.key),
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
+def end(connection: Connection, worker: str) -> None:
+    """A worker has gone: its leases end, and no message of its is applied any more."""
+    connection.execute("DELETE FROM budget_lease WHERE worker = ?", (worker,))
+    connection.execute("UPDATE ledger_worker SET number = ? WHERE id = ?", (ENDED, worker))
+
+
+class Orphans(NamedTuple):
+    """What became of a dead worker's attempts: how many had been settled, how many were still open."""
+
+    settled: int
+    open: int
+
+
+def adopt(connection: Connection, worker: str, left: Iterable[Left], now_ms: int) -> Orphans:
+    """Book what a dead worker has left, once: what was still open at its reservation."""
+    number = _number_of(connection, worker)
+    if number is None:
+        return Orphans(0, 0)
+    found = [read_left(each, now_ms) for each in left]
+    was_settled = [booking for booking in found if booking.number > number]
+    was_open = [booking for booking in found if not booking.number]
+    message = Message(worker, ENDED, now_ms, (*was_settled, *was_open))
+    _book(connection, message, Reply())
+    end(connection, worker)
+    return Orphans(len(was_settled), len(was_open))
+
+
+def write_reservation(entry: Entry, reserved: int, holds: Iterable[tuple[Counter, int, bool]]) -> bytes:
+    """A reservation as the journal keeps it; `holds`: counters, amounts, and whether these are money."""
+    kept = [(tuple(counter), amount, is_money) for counter, amount, is_money in holds]
+    return orjson.dumps((tuple(entry), reserved, kept))
+
+
+def write_settlement(number: int, settlement: Settlement) -> bytes:
+    """A settlement as the journal keeps it."""
+    return orjson.dumps((number, tuple(settlement)))
+
+
+def read_left(left: Left, now_ms: int) -> Booking:
+    """The booking of what was left in a slot; its number is 0 where the attempt had not ended."""
+    entry, reserved, holds = orjson.loads(left.reservation)
+    if left.settlement:
+        number, fields = orjson.loads(left.settlement)
+        settlement = Settlement(*fields)
+    else:
+        number, settlement = 0, Settlement(reserved, "worker_died", now_ms, ESTIMATED | ORPHANED)
+    costs = tuple(
+        (Counter(*counter), settlement.nano if is_money else amount) for counter, amount, is_money in holds
+    )
+    return Booking(number, Entry(*entry), settlement, reserved, costs)
+
+
+def _expire(connection: Connection, now_ms: int, here: Sequence[str]) -> None:
+    """End the leases of workers that have not been heard of and whose journals are not `here`.
+
+    Such a worker may still live, on another machine: it goes on with the leases that it then asks for.
+    """
+    silent = connection.execute(
+        "SELECT DISTINCT worker FROM budget_lease JOIN ledger_worker ON id = worker WHERE expires_ms < ?",
+        (now_ms,),
+    ).fetchall()
+    for (worker,) in silent:
+        if worker not in here:
+            connection.execute("DELETE FROM budget_lease WHERE worker = ?", (worker,))
+
+
+def clean(connection: Connection, now_ms: int, days: int) -> int:
+    """Delete the rows that are older than `days`, and counters and workers that nobody needs any more.
+
+    The sums of days stay. Returns how many rows were deleted.
+    """
+    before_ms = now_ms - days * _DAY_MS
+    deleted = 0
+    for (client,) in connection.execute("SELECT DISTINCT client FROM ledger_day").fetchall():
+        cursor = connection.execute(
+            "DELETE FROM ledger_row WHERE client = ? AND started_ms < ?", (client, before_ms)
+        )
+        deleted += cursor.rowcount
+    # A total counts for ever; a session's is one only in name.
+    connection.execute(
+        "DELETE FROM budget_counter WHERE touched_ms < ? AND (per <> 'total' OR kind LIKE 'session%') "
+        "AND NOT EXISTS (SELECT 1 FROM budget_lease WHERE budget_lease.counter = budget_counter.id)",
+        (before_ms,),
+    )
+    connection.execute("DELETE FROM ledger_worker WHERE expires_ms < ? AND number = ?", (before_ms, ENDED))
+    connection.execute("DELETE FROM budget_lease WHERE nano = 0")
+    return deleted
+
+
+def sums(connection: Connection) -> Mapping[str, tuple[int, int]]:
+    """For each counter by its key: what is booked, and what is leased."""
+    rows = connection.execute(
+        "SELECT id, used, (SELECT COALESCE(SUM(nano), 0) FROM budget_lease WHERE counter = id) "
+        "FROM budget_counter"
+    )
+    return {key: (used, int(leased)) for key, used, leased in rows.fetchall()}

@@ -1,0 +1,349 @@
+"""The ledger of a worker on a real store: what it refuses, what it survives, and workers that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_proxy.governance import ledger_tables
+from sanic_proxy.governance.budgets import Charge, Counter
+from sanic_proxy.governance.journal import Journal, journals
+from sanic_proxy.governance.leases import (
+    ESTIMATED,
+    ORPHANED,
+    OVERDRAFT,
+    UNRESERVED,
+    Entry,
+    Notice,
+    Settlement,
+)
+from sanic_proxy.governance.ledger import FOLDER, BudgetReserved, BudgetSpent, Ledger, LedgerDown
+from sanic_proxy.state_store.sqlite import FILE_NAME, SQLiteStore
+from tests.support.ledger_worker import charges as workers_charges
+
+ROOT = Path(__file__).parents[2]
+NOW_MS = int(1000 * time.time())
+TOTAL = Counter("client", "c", "total", 0)
+
+
+def entry(id_: str) -> Entry:
+    return Entry(id_, 1, "c", "t", "p", "p/m", "m", "chat", "/chat/completions", "", NOW_MS)
+
+
+def cost(nano: int, flags: int = 0) -> Settlement:
+    return Settlement(nano, "ok", NOW_MS, flags)
+
+
+def with_ledger(directory: Path, use: Callable[[Ledger], Awaitable[Any]], **options: Any) -> Any:
+    async def work() -> Any:
+        store = SQLiteStore(directory, (ledger_tables.MIGRATION,))
+        ledger = Ledger(store, directory, **options)
+        try:
+            return await use(ledger)
+        finally:
+            await ledger.aclose()
+            await store.aclose()
+
+    return asyncio.run(work())
+
+
+def rows(directory: Path) -> list[tuple[str, int, int]]:
+    with sqlite3.connect(directory / FILE_NAME) as connection:
+        return connection.execute("SELECT request_id, nano, flags FROM ledger_row ORDER BY 1").fetchall()
+
+
+def sums(directory: Path) -> dict[str, tuple[int, int]]:
+    with sqlite3.connect(directory / FILE_NAME) as connection:
+        return dict(ledger_tables.sums(connection))
+
+
+async def reserved(ledger: Ledger, id_: str, amount: int, *charges: Charge) -> Any:
+    holds = ledger.holds(charges, amount, amount)
+    return ledger.reserve(entry(id_), holds, amount) or await ledger.acquire(entry(id_), holds, amount)
+
+
+def test_what_ended_is_booked_and_nothing_is_leased_any_more(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000)
+        first = await reserved(ledger, "a", 100, charge)
+        second = await reserved(ledger, "b", 200, charge)
+        ledger.settle(first, cost(60))
+        ledger.settle(second, cost(0))
+        ledger.settle(second, cost(200))
+
+    with_ledger(tmp_path, use)
+    assert rows(tmp_path) == [("a", 60, 0), ("b", 0, 0)]
+    assert sums(tmp_path) == {TOTAL.key: (60, 0)}
+    assert journals(tmp_path / FOLDER) == []
+
+
+def test_a_request_without_a_budget_is_booked_without_asking_the_store(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> None:
+        reservation = ledger.reserve(entry("a"), [], 7)
+        assert reservation is not None
+        ledger.settle(reservation, cost(9))
+
+    with_ledger(tmp_path, use)
+    assert rows(tmp_path) == [("a", 9, 0)]
+
+
+def test_a_budget_can_be_spent_to_its_last_nano_dollar(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> list[int]:
+        charge = Charge(TOTAL, 1000)
+        for number in range(10):
+            ledger.settle(await reserved(ledger, str(number), 99, charge), cost(99))
+        with pytest.raises(BudgetSpent) as caught:
+            await reserved(ledger, "x", 11, charge)
+        ledger.settle(await reserved(ledger, "y", 10, charge), cost(10))
+        with pytest.raises(BudgetSpent):
+            await reserved(ledger, "z", 1, charge)
+        return [caught.value.used, caught.value.amount, caught.value.charge.limit]
+
+    assert with_ledger(tmp_path, use) == [990, 11, 1000]
+    assert sums(tmp_path) == {TOTAL.key: (1000, 0)}
+
+
+def test_money_that_others_have_reserved_is_not_called_spent(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000)
+        first = await reserved(ledger, "a", 900, charge)
+        with pytest.raises(BudgetReserved):
+            await reserved(ledger, "b", 200, charge)
+        waiting = asyncio.create_task(reserved(ledger, "c", 200, charge))
+        await asyncio.sleep(0)
+        ledger.settle(first, cost(100))
+        ledger.settle(await waiting, cost(200))
+
+    with_ledger(tmp_path, use)
+    assert sums(tmp_path) == {TOTAL.key: (300, 0)}
+
+
+def test_a_request_that_leaves_while_it_waits_takes_nothing_along(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000)
+        waiting = asyncio.create_task(reserved(ledger, "a", 1000, charge))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        ledger.settle(await reserved(ledger, "b", 1000, charge), cost(1000))
+
+    with_ledger(tmp_path, use)
+    assert sums(tmp_path) == {TOTAL.key: (1000, 0)}
+
+
+def test_the_tightest_of_several_budgets_is_named(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> str:
+        wide, tight = Charge(TOTAL, 1000), Charge(Counter("team", "t", "total", 0), 50)
+        with pytest.raises(BudgetSpent) as caught:
+            await reserved(ledger, "a", 60, wide, tight)
+        ledger.settle(await reserved(ledger, "b", 40, wide, tight), cost(40))
+        return str(caught.value)
+
+    assert with_ledger(tmp_path, use) == "The budget of the team t is spent"
+
+
+def test_thresholds_are_announced(tmp_path: Path) -> None:
+    found: list[Notice] = []
+
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000, soft=(50, 100))
+        for number, nano in enumerate((400, 200, 300, 100)):
+            ledger.settle(await reserved(ledger, str(number), nano, charge), cost(nano))
+
+    with_ledger(tmp_path, use, announce=found.append)
+    assert found[-1].percent == 100
+    assert len({notice.percent for notice in found}) == len(found)
+
+
+def test_a_strict_budget_that_is_overdrawn_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def use(ledger: Ledger) -> None:
+        strict = Charge(TOTAL, 1000, is_strict=True)
+        ledger.settle(await reserved(ledger, "a", 10, strict), cost(30))
+        ledger.settle(await reserved(ledger, "b", 10, Charge(TOTAL, 1000)), cost(30))
+
+    with_ledger(tmp_path, use)
+    assert rows(tmp_path) == [("a", 30, OVERDRAFT), ("b", 30, 0)]
+    assert "request a cost 30 nano-dollars and had reserved 10" in caplog.text
+    assert sums(tmp_path) == {TOTAL.key: (60, 0)}
+
+
+def test_what_a_dead_worker_has_left_is_booked_by_the_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = Journal.create(tmp_path / FOLDER, "dead")
+    holds = [(TOTAL, 50, True), (Counter("session requests", "c/s", "total", 0), 1, False)]
+    left.open(ledger_tables.write_reservation(entry("open"), 50, holds))
+    slot = left.open(ledger_tables.write_reservation(entry("settled"), 50, holds))
+    left.settle(slot, ledger_tables.write_settlement(1, cost(20)))
+    left.close()
+
+    async def use(ledger: Ledger) -> None:
+        ledger.settle(await reserved(ledger, "a", 930, Charge(TOTAL, 1000)), cost(930))
+        with pytest.raises(BudgetSpent):
+            await reserved(ledger, "b", 1, Charge(TOTAL, 1000))
+
+    with_ledger(tmp_path, use)
+    assert rows(tmp_path) == [("a", 930, 0), ("open", 50, ESTIMATED | ORPHANED), ("settled", 20, 0)]
+    assert sums(tmp_path) == {TOTAL.key: (1000, 0), "session requests:c/s:total:0": (2, 0)}
+    assert "1 attempts in flight are booked at their reservation, 1 at their cost" in caplog.text
+
+
+def test_a_store_that_is_locked_refuses_and_recovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sanic_proxy.governance.ledger.STORE_WAIT_S", 0.1)
+    with_ledger(tmp_path, lambda ledger: reserved(ledger, "made", 0))
+
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000)
+        kept = await reserved(ledger, "a", 10, charge)
+        locked = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+        locked.execute("BEGIN IMMEDIATE")
+        with pytest.raises(LedgerDown):
+            await reserved(ledger, "b", 900, charge)
+        ledger.settle(kept, cost(5))  # what has been granted can be spent
+        locked.execute("ROLLBACK")
+        locked.close()
+        await until_it_succeeds(ledger, charge)
+
+    with_ledger(tmp_path, use)
+    assert ("a", 5, 0) in rows(tmp_path)
+
+
+async def until_it_succeeds(ledger: Ledger, charge: Charge) -> None:
+    until = time.monotonic() + 60
+    while True:
+        try:
+            ledger.settle(await reserved(ledger, "c", 900, charge), cost(900))
+        except LedgerDown:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+        else:
+            return
+
+
+def test_a_file_that_is_damaged_refuses_until_it_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database, " * 1000)
+
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000)
+        with pytest.raises(LedgerDown):
+            await reserved(ledger, "a", 10, charge)
+        (tmp_path / FILE_NAME).unlink()
+        await until_it_succeeds(ledger, charge)
+
+    with_ledger(tmp_path, use)
+    assert sums(tmp_path) == {TOTAL.key: (900, 0)}
+    assert "the ledger cannot be written" in caplog.text
+    assert "the ledger can be written again" in caplog.text
+
+
+def test_requests_pass_where_that_is_wanted_and_are_booked_later(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database, " * 1000)
+
+    async def use(ledger: Ledger) -> None:
+        charge = Charge(TOTAL, 1000)
+        ledger.settle(await reserved(ledger, "a", 10, charge), cost(7))
+        ledger.settle(await reserved(ledger, "b", 10, charge), cost(8))
+        (tmp_path / FILE_NAME).unlink()
+
+    with_ledger(tmp_path, use, passes=True)
+    assert rows(tmp_path) == [("a", 7, UNRESERVED), ("b", 8, UNRESERVED)]
+    assert sums(tmp_path) == {TOTAL.key: (15, 0)}
+
+
+def test_a_journal_that_cannot_be_made_refuses_or_lets_pass(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).write_text("in the way")
+
+    async def refuse(ledger: Ledger) -> None:
+        with pytest.raises(LedgerDown):
+            ledger.reserve(entry("a"), [], 5)
+
+    async def let_pass(ledger: Ledger) -> None:
+        reservation = ledger.reserve(entry("b"), [], 5)
+        assert reservation is not None
+        assert reservation.flags == UNRESERVED
+        (tmp_path / FOLDER).unlink()
+        ledger.settle(await reserved(ledger, "c", 5), cost(5))
+        ledger.settle(reservation, cost(3))
+
+    with_ledger(tmp_path, refuse)
+    with_ledger(tmp_path, let_pass, passes=True)
+    assert rows(tmp_path) == [("b", 3, UNRESERVED), ("c", 5, 0)]
+
+
+# Processes
+
+WORKERS, REQUESTS, KILLS = 4, 1_500, 8
+LIMIT = 1_200_000
+
+
+def start(directory: Path, name: str, seed: int) -> subprocess.Popen[bytes]:
+    program = [sys.executable, "-m", "tests.support.ledger_worker", str(directory), name, str(seed)]
+    return subprocess.Popen([*program, str(REQUESTS), str(LIMIT)], cwd=ROOT)
+
+
+def check_limits(directory: Path, limits: dict[str, int]) -> None:
+    with sqlite3.connect(directory / FILE_NAME, timeout=60) as connection:
+        for key, (used, leased) in ledger_tables.sums(connection).items():
+            assert used + leased <= limits[key]
+
+
+def test_four_workers_that_are_killed_at_random_keep_the_books_and_the_limits(tmp_path: Path) -> None:
+    limits = {charge.counter.key: charge.limit for charge in workers_charges(LIMIT)}
+    with_ledger(tmp_path, made)
+    chance = random.Random(1)
+    running = [start(tmp_path, f"w{number}", number) for number in range(WORKERS)]
+    kills = 0
+    while kills < KILLS and any(process.poll() is None for process in running):
+        time.sleep(chance.uniform(0.1, 0.5))
+        check_limits(tmp_path, limits)
+        number = chance.randrange(WORKERS)
+        if running[number].poll() is None:
+            running[number].send_signal(signal.SIGKILL)
+            running[number].wait()
+            kills += 1
+            running[number] = start(tmp_path, f"w{number}-{kills}", kills)
+    assert [process.wait() for process in running] == [0] * WORKERS
+    with_ledger(tmp_path, made)  # takes over what the last ones to be killed have left
+    check_limits(tmp_path, limits)
+    lines = [line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()]
+    was_reserved = {id_: int(amount) for id_, amount in found("reserved", lines)}
+    was_settled = {id_: int(amount) for id_, amount in found("settled", lines)}
+    booked = [row for row in rows(tmp_path) if row[0] != "made"]
+    assert max(Tally(id_ for id_, _, _ in booked).values()) == 1
+    costs = {id_: nano for id_, nano, _ in booked}
+    assert {id_: costs[id_] for id_ in was_settled} == was_settled
+    open_ones = was_reserved.keys() - was_settled.keys()
+    flags = {id_: flag for id_, _, flag in booked}
+    for id_ in open_ones:  # but one that was killed between the call and its line in the log
+        assert costs[id_] == was_reserved[id_] if flags[id_] == ESTIMATED | ORPHANED else flags[id_] == 0
+    unknown = costs.keys() - was_reserved.keys()
+    assert len(unknown) <= 8 * kills
+    assert kills == KILLS
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        total = connection.execute("SELECT SUM(nano) FROM ledger_day").fetchone()[0]
+    assert total == sum(costs.values()) == sums(tmp_path)["all::total:0"][0]
+    assert all(leased == 0 for _, leased in sums(tmp_path).values())
+
+
+def found(word: str, lines: list[str]) -> list[tuple[str, str]]:
+    return [(match[1], match[2]) for line in lines if (match := re.fullmatch(rf"{word} (\S+) (\d+)", line))]
+
+
+async def made(ledger: Ledger) -> None:
+    ledger.settle(await reserved(ledger, "made", 0, *workers_charges(LIMIT)[1:]), cost(0))

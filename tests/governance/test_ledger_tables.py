@@ -1,0 +1,129 @@
+"""What the transactions of the ledger do: beginnings of counters, thresholds, old rows, lost workers."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from sanic_proxy.governance import ledger_tables
+from sanic_proxy.governance.budgets import Charge, Counter
+from sanic_proxy.governance.leases import Booking, Entry, Message, Settlement, Standing, Want
+
+DAY_MS = 86_400_000
+NOW_MS = 20_000 * DAY_MS + 5
+TOTAL = Counter("client", "c", "total", 0)
+TODAY = Counter("client", "c", "day", NOW_MS // 1000 - 5)
+
+
+@pytest.fixture
+def connection() -> sqlite3.Connection:
+    made = sqlite3.connect(":memory:", isolation_level=None)
+    for statement in ledger_tables.MIGRATION.statements:
+        made.execute(statement)
+    return made
+
+
+def booking(
+    number: int, nano: int, *counters: Counter, started_ms: int = NOW_MS, client: str = "c", model: str = "m"
+) -> Booking:
+    entry = Entry(
+        f"r{number}", 1, client, "t", "p", "p/m", model, "chat", "/chat/completions", "", started_ms
+    )
+    return Booking(
+        number,
+        entry,
+        Settlement(nano, "ok", started_ms, input=3, output=4),
+        nano,
+        tuple((counter, nano) for counter in counters),
+    )
+
+
+def said(connection: sqlite3.Connection, counter: Counter, limit: int = 10**6) -> Standing:
+    """What a counter says to a worker that asks for nothing but one nano-dollar."""
+    want = Want(Charge(counter, limit), (1,), 0)
+    message = Message("asking", 1, NOW_MS, wants=[want])
+    return ledger_tables.exchange(connection, message).standings[counter]
+
+
+def test_a_new_counter_begins_with_what_its_scope_has_cost_in_its_period(
+    connection: sqlite3.Connection,
+) -> None:
+    rows = [
+        booking(1, 100, started_ms=NOW_MS),
+        booking(2, 10, started_ms=NOW_MS - DAY_MS),
+        booking(3, 1000, client="other", model="gpt-5"),
+        booking(4, 10_000, client="other", model="gpt%5"),
+    ]
+    ledger_tables.add_rows(connection, rows)
+    assert said(connection, TODAY).used == 100
+    assert said(connection, TOTAL).used == 110
+    assert said(connection, Counter("team", "t", "total", 0)).used == 11_110
+    assert said(connection, Counter("model", "gpt-*", "day", TODAY.start)).used == 1000
+    assert said(connection, Counter("model", "gpt%5", "total", 0)).used == 10_000
+    assert said(connection, Counter("all", "", "total", 0)).used == 11_110
+    assert said(connection, Counter("session", "c/s", "total", 0)).used == 0
+
+
+def test_a_threshold_is_announced_once_whoever_passes_it(connection: sqlite3.Connection) -> None:
+    charge = Charge(TOTAL, 1000, soft=(50, 80, 100))
+    found = []
+    for number, (worker, nano) in enumerate([("a", 499), ("b", 1), ("a", 100), ("b", 300), ("a", 300)], 1):
+        message = Message(worker, number, NOW_MS, [booking(number, nano, TOTAL)], charges={TOTAL: charge})
+        reply = ledger_tables.exchange(connection, message)
+        found += [(notice.percent, notice.used) for notice in reply.notices]
+    assert found == [(50, 500), (80, 900), (100, 1200)]
+
+
+def test_a_message_is_applied_once(connection: sqlite3.Connection) -> None:
+    message = Message("a", 2, NOW_MS, [booking(1, 5, TOTAL)])
+    replies = [ledger_tables.exchange(connection, message) for _ in range(3)]
+    assert [reply.standings[TOTAL] for reply in replies] == [Standing(used=5, leased=0, held=0)] * 3
+    assert ledger_tables.sums(connection) == {TOTAL.key: (5, 0)}
+
+
+def test_old_rows_are_deleted_and_the_sums_of_days_stay(connection: sqlite3.Connection) -> None:
+    rows = [booking(1, 7, started_ms=NOW_MS - 91 * DAY_MS), booking(2, 5), booking(3, 6)]
+    ledger_tables.add_rows(connection, rows)
+    said(connection, TOTAL)
+    assert ledger_tables.clean(connection, NOW_MS, 90) == 1
+    assert connection.execute("SELECT SUM(nano) FROM ledger_row").fetchone() == (11,)
+    days = connection.execute("SELECT day, attempts, input, output, nano FROM ledger_day ORDER BY day")
+    assert days.fetchall() == [("2024-07-05", 1, 3, 4, 7), ("2024-10-04", 2, 6, 8, 11)]
+    assert said(connection, TOTAL).used == 18
+
+
+def test_counters_and_workers_of_the_past_are_deleted(connection: sqlite3.Connection) -> None:
+    session = Counter("session", "c/s", "total", 0)
+    ledger_tables.exchange(connection, Message("a", 1, NOW_MS, [booking(1, 5, TOTAL, TODAY, session)]))
+    ledger_tables.end(connection, "a")
+    ledger_tables.clean(connection, NOW_MS + 100 * DAY_MS, 90)
+    assert ledger_tables.sums(connection) == {TOTAL.key: (5, 0)}
+    assert connection.execute("SELECT COUNT(*) FROM ledger_worker").fetchone() == (0,)
+
+
+def test_a_silent_worker_of_another_machine_loses_its_leases_and_asks_again(
+    connection: sqlite3.Connection,
+) -> None:
+    charge = Charge(TOTAL, 1000)
+    want = [Want(charge, (1000,), 1000)]
+    ledger_tables.exchange(connection, Message("far", 1, NOW_MS, wants=want))
+    late_ms = NOW_MS + int(1000 * ledger_tables.LEASE_S) + 1
+    near = ledger_tables.exchange(connection, Message("near", 1, late_ms, wants=want, here=["far", "near"]))
+    assert near.standings[TOTAL] == Standing(used=0, leased=1000, held=0)
+    near = ledger_tables.exchange(connection, Message("near", 2, late_ms, wants=want, here=["near"]))
+    assert near.standings[TOTAL] == Standing(used=0, leased=1000, held=1000)
+    far = ledger_tables.exchange(connection, Message("far", 2, late_ms, [booking(1, 5, TOTAL)], is_tick=True))
+    assert far.standings[TOTAL] == Standing(used=5, leased=1000, held=0)
+
+
+def test_a_worker_that_was_declared_dead_is_not_listened_to(connection: sqlite3.Connection) -> None:
+    assert ledger_tables.adopt(connection, "a", [], NOW_MS) == (0, 0)
+    ledger_tables.exchange(connection, Message("a", 9, NOW_MS, [booking(1, 5, TOTAL)]))
+    assert ledger_tables.sums(connection) == {TOTAL.key: (0, 0)}
+
+
+def test_many_rows_are_booked_at_once(connection: sqlite3.Connection) -> None:
+    ledger_tables.add_rows(connection, [booking(number, 1) for number in range(1000)])
+    assert connection.execute("SELECT COUNT(*), SUM(nano) FROM ledger_row").fetchone() == (1000, 1000)
+    assert connection.execute("SELECT attempts, nano FROM ledger_day").fetchall() == [(1000, 1000)]
