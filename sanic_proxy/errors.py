@@ -16,7 +16,10 @@
     │       ├── ContextLengthExceeded 400 context_length_exceeded: another model may have room
     │       └── ContentFiltered      400: the provider's content filter refused the prompt
     ├── RateLimited                  429 rate_limit_exceeded
+    │   ├── LimitReached             429 rate_limit_exceeded: a limit of the client's own
+    │   │   └── BudgetReserved       429 budget_reserved: by requests in flight
     │   └── InsufficientQuota        429 insufficient_quota: waiting does not help
+    │       └── BudgetUsedUp         429 insufficient_quota: a budget of the client's own
     ├── UpstreamError                502: the provider, or the connection to it, failed
     │   ├── UpstreamConnectFailed    502 upstream_connect_error
     │   │   ├── UpstreamDnsFailed    502 upstream_dns_error
@@ -311,6 +314,26 @@ class InsufficientQuota(RateLimited):
     type = "insufficient_quota"
     code = "insufficient_quota"
     retryable = False
+
+
+class LimitReached(RateLimited):
+    """A limit of the client, its team, a model or the whole proxy is reached."""
+
+    blames_target = False
+    is_final = True
+
+
+class BudgetReserved(LimitReached):
+    """What is left of a budget is reserved by requests in flight."""
+
+    code = "budget_reserved"
+
+
+class BudgetUsedUp(InsufficientQuota):
+    """A budget of the client, its team, a model or the whole proxy is spent."""
+
+    blames_target = False
+    is_final = True
 
 
 class UpstreamError(ProxyError):

@@ -29,7 +29,7 @@ class Row:
     resource, in place of a `base_url`, and `version_variable` the one with a dated version of the API
     (`ProviderSettings.api_version`). `cache_ttl_s` is how long the vendor caches a prompt that is not used.
     `is_free`: its answers cost nothing. `cost_unit`: it reports what each request costs, in units of so many
-    US dollars. `docs` is the vendor's page with these facts.
+    US dollars. `max_image_tokens` is the most that an image has. `docs` is the vendor's page with all that.
     """
 
     name: str
@@ -58,6 +58,9 @@ class Row:
     cache_ttl_s: float = 300.0
     is_free: bool = False
     cost_unit: float | None = None
+    # The most that is documented anywhere, that of gpt-4o-mini: 2,833 and 8 tiles of 5,667.
+    # developers.openai.com/api/docs/guides/images-vision
+    max_image_tokens: int = 48_169
 
     @property
     def base_url_variable(self) -> str:
@@ -108,6 +111,7 @@ ROWS: tuple[Row, ...] = (
         dialects=("messages",),
         key_header="x-api-key",
         models_path="/models?limit=1000",
+        max_image_tokens=4784,  # platform.claude.com/docs/en/build-with-claude/vision
         docs="platform.claude.com/docs/en/api/overview",
     ),
     Row(

@@ -194,7 +194,7 @@ class ProviderSettings:
     system messages in the first one. `continues` is how it is asked to continue an answer; empty: it cannot.
     `is_free`: its models cost nothing. `cost_unit` is the price, in US dollars, of the unit in which it
     reports what a request costs; None: its reports are not used. `priced_as` is the catalog's name of the
-    vendor whose prices hold; "": not known.
+    vendor whose prices hold; "": not known. `max_image_tokens` as in the catalog.
     `api_version`: models are deployments in the path, and each request has
     the parameter `api-version` (Azure's dated versions); "": they are not. `cache_ttl_s` as in the catalog.
     """
@@ -227,6 +227,7 @@ class ProviderSettings:
     is_free: bool = False
     cost_unit: float | None = None
     priced_as: str = ""
+    max_image_tokens: int = 48_169
 
     @property
     def keys(self) -> tuple[Secret, ...]:

@@ -376,6 +376,7 @@ class ProviderReader:
             cache_ttl_s=table.get("cache_ttl", row.cache_ttl_s),
             is_free=table.get("free", row.is_free),
             cost_unit=table.get("cost_unit", row.cost_unit),
+            max_image_tokens=row.max_image_tokens,
             priced_as=table.get("priced_as") or vendor_at(row.name, base_url),
         )
 

@@ -1,0 +1,263 @@
+"""What a request will use, before it is sent. Pure, but for what an `Estimator` remembers.
+
+By default an estimate is near what the request will use: its bytes by the ratio of tokens that the last
+answer to the same client and model had, and as much output as the client's recent answers of that model. A
+client's `max_tokens` alone would not do: agents send 128,000, and a small budget would be refused at once.
+
+`strict` estimates cannot be exceeded: a token has at least one byte of the body, an image at most what the
+vendor documents, and the output ends at `max_tokens`, or at the model's maximum without it. Every token has
+the dearest price that it can have. What servers add while they answer (results of searches) is in neither.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import NamedTuple
+
+from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.governance.cost import cost
+from sanic_proxy.governance.prices import MILLION, Prices
+from sanic_proxy.governance.usage import Usage
+from sanic_proxy.json_types import JsonMapping
+from sanic_proxy.openai.usage import whole
+
+BYTES_PER_TOKEN = 4
+# What an image of usual size is counted as: https://platform.claude.com/docs/en/build-with-claude/vision
+IMAGE_TOKENS = 1600
+# The output of a client whose answers of a model are not known yet.
+FIRST_OUTPUT_TOKENS = 4096
+# The prompt that vendors add for tools: https://platform.claude.com/docs/en/agents-and-tools/tool-use/overview
+# has 804 as the most.
+TOOLS_TOKENS = 1024
+RECENT = 100
+MAX_PAIRS = 4096
+_MAX_OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+_LONG_CHARS = 512
+_MEDIA_MARKS = (b"image", b"base64", b"nline", b"audio", b"file")
+
+
+class Tokens(NamedTuple):
+    """Tokens of the input and of the output, of all choices together."""
+
+    input: int
+    output: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What of a request decides its cost.
+
+    `text_bytes` are those of the body without encoded files, which have `media_bytes`; `images` is the number
+    of images in either form, as data or as an address. `max_tokens` is the client's limit for each of
+    `choices` answers, None: it set none. `service_tier` is the tier it asks for. `has_tools`, `has_audio`: it
+    has such parts; `writes_media`: it asks for an answer that is no text. `caches_for_hour`: it may write
+    to a cache for an hour. `has_output` is False for embeddings and the like.
+    """
+
+    text_bytes: int
+    media_bytes: int = 0
+    images: int = 0
+    max_tokens: int | None = None
+    choices: int = 1
+    service_tier: str = ""
+    has_tools: bool = False
+    has_audio: bool = False
+    writes_media: bool = False
+    caches_for_hour: bool = False
+    has_output: bool = True
+
+
+def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> Asked:
+    """Read a request, whose parsed JSON is `fields`. Values of wrong types count as not set."""
+    config = fields.get("generationConfig")
+    gemini = config if isinstance(config, Mapping) else {}
+    limits = [whole(fields.get(name)) for name in _MAX_OUTPUT_FIELDS]
+    limit = next(filter(None, (*limits, whole(gemini.get("maxOutputTokens")))), None)
+    tier = fields.get("service_tier", fields.get("serviceTier"))
+    media = _Media()
+    if any(mark in body for mark in _MEDIA_MARKS):
+        media.count(fields)
+    return Asked(
+        text_bytes=max(0, len(body) - media.bytes),
+        media_bytes=media.bytes,
+        images=media.images,
+        max_tokens=limit,
+        choices=max(
+            1, *(whole(fields.get(name)) for name in ("n", "best_of")), whole(gemini.get("candidateCount"))
+        ),
+        service_tier=tier.lower() if isinstance(tier, str) else "",
+        has_tools=bool(fields.get("tools")),
+        has_audio=b"audio" in body,
+        writes_media=b"odalities" in body or b"image_generation" in body,
+        caches_for_hour=b'"ttl"' in body,
+        has_output=has_output,
+    )
+
+
+class _Media:
+    """The encoded files and the images in a request of any API.
+
+    A file is a long text without spaces, in base64 or as a `data:` URL; an image is an object that has the
+    word in its type or media type.
+    """
+
+    __slots__ = ("bytes", "images")
+
+    def __init__(self) -> None:
+        self.bytes = self.images = 0
+
+    def count(self, fields: JsonMapping) -> None:
+        rest: list[object] = [fields]
+        while rest:
+            value = rest.pop()
+            if isinstance(value, Mapping):
+                kind = value.get("type", value.get("mimeType", value.get("mime_type")))
+                self.images += isinstance(kind, str) and kind in _IMAGE_TYPES
+                rest += value.values()
+            elif isinstance(value, list):
+                rest += value
+            elif isinstance(value, str) and len(value) >= _LONG_CHARS and _is_encoded(value):
+                self.bytes += len(value)
+
+
+# The parts of requests that are an image: of chats, Responses, Messages, and Gemini by their media types.
+_IMAGE_TYPES = frozenset(
+    {
+        *("image_url", "input_image", "image"),
+        *("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif", "image/gif"),
+    }
+)
+
+
+def _is_encoded(text: str) -> bool:
+    """Whether a long text is a file in base64, by its first characters behind the head of a data URL."""
+    start = text.find(";base64,", 0, 200) + len(";base64,") if text.startswith("data:") else 0
+    sample = text[start : start + 256]
+    return sample.isascii() and sample.translate(_NO_BASE64_MARKS).isalnum()
+
+
+_NO_BASE64_MARKS = str.maketrans("", "", "+/=-_")
+
+
+class _Memory:
+    """What one client's answers of one model were like."""
+
+    __slots__ = ("outputs", "ratio")
+
+    def __init__(self) -> None:
+        self.ratio = 1 / BYTES_PER_TOKEN
+        self.outputs: deque[int] = deque(maxlen=RECENT)
+
+    def usual_output(self) -> int:
+        """The 99th percentile of the recent outputs (nearest rank)."""
+        return sorted(self.outputs)[ceil(0.99 * len(self.outputs)) - 1]
+
+
+class Estimator:
+    """Estimates by what the answers to each client and model were like, for the latest `MAX_PAIRS`."""
+
+    def __init__(self) -> None:
+        self._memories: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
+
+    def tokens(self, client: str, model: str, asked: Asked, max_output: int | None = None) -> Tokens:
+        """What a request will probably use. `max_output` is the model's maximum."""
+        memory = self._memories.get((client, model))
+        ratio = 1 / BYTES_PER_TOKEN if memory is None else memory.ratio
+        given = ceil(asked.text_bytes * ratio) + asked.images * IMAGE_TOKENS + _file_tokens(asked)
+        usual = FIRST_OUTPUT_TOKENS if memory is None else memory.usual_output()
+        made = min(filter(None, (asked.max_tokens, max_output, usual)), default=0)
+        return Tokens(given, made * asked.choices if asked.has_output else 0)
+
+    def observe(self, client: str, model: str, asked: Asked, usage: Usage) -> None:
+        """Remember what a request has used."""
+        if not usage.input_tokens or not asked.text_bytes:
+            return
+        key = client, model
+        memory = self._memories.setdefault(key, _Memory())
+        self._memories.move_to_end(key)
+        if len(self._memories) > MAX_PAIRS:
+            self._memories.popitem(last=False)
+        text_tokens = usage.input_tokens - asked.images * IMAGE_TOKENS - _file_tokens(asked)
+        if text_tokens > 0:
+            memory.ratio = min(1.0, text_tokens / asked.text_bytes)
+        memory.outputs.append(usage.output_tokens // asked.choices)
+
+
+def _file_tokens(asked: Asked) -> int:
+    """Encoded files that are no images: documents and sound. A token per 25 bytes, as for documents."""
+    return 0 if asked.images else asked.media_bytes // 25
+
+
+def estimated_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | None:
+    """What a request will probably cost, in nano-dollars; None if its tokens have no known price."""
+    if prices is None or not prices.has_rates:
+        return None
+    used = Usage(input=tokens.input, output=tokens.output, service_tier=_tiers(asked, prices)[-1])
+    return cost(used, prices).nano
+
+
+def strict_tokens(asked: Asked, max_output: int | None, max_image_tokens: int) -> Tokens:
+    """The most that a request can use.
+
+    Raises InvalidRequest if its output has no limit: neither the request nor the settings state one.
+    """
+    given = asked.text_bytes + asked.images * max_image_tokens + asked.has_tools * TOOLS_TOKENS
+    if not asked.images:
+        given += asked.media_bytes
+    if not asked.has_output:
+        return Tokens(given, 0)
+    if not (limit := asked.max_tokens or max_output):
+        raise InvalidRequest(
+            "This key has a strict budget, so the cost of a request must have a limit: set `max_tokens`. "
+            "The operator can set `max_output` of the model or target instead",
+            param="max_tokens",
+        )
+    return Tokens(given, limit * asked.choices)
+
+
+def strict_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | None:
+    """The most that `tokens` can cost, in nano-dollars; None if their prices are not known.
+
+    The dearest of all prices that the request may have counts: of cached or uncached input, of any tier up
+    to its length, of the service tiers that it can get.
+    """
+    if prices is None or not prices.has_rates:
+        return None
+    most = 0
+    lengths = {tokens.input, *(band.above for band in prices.bands if 0 < band.above < tokens.input)}
+    for tier in _tiers(asked, prices):
+        for length in lengths:
+            rates = prices.band(length, tier).rates
+            given = max(rates.get(name, 0) for name in _input_rates(asked))
+            made = max(rates.get(name, 0) for name in _output_rates(asked))
+            most = max(most, tokens.input * given + tokens.output * made)
+    factor = max((1000, *prices.regions.values()))
+    return -(-most * factor // (1000 * MILLION)) - (-prices.pieces.get("request", 0) // MILLION)
+
+
+def _input_rates(asked: Asked) -> list[str]:
+    names = ["input", "cache_write"]
+    if asked.caches_for_hour:
+        names.append("cache_write_1h")
+    if asked.has_audio:
+        names.append("audio_input")
+    if asked.images:
+        names.append("image_input")
+    return names
+
+
+def _output_rates(asked: Asked) -> list[str]:
+    return ["output", "reasoning", *(("audio_output", "image_output") if asked.writes_media else ())]
+
+
+def _tiers(asked: Asked, prices: Prices) -> list[str]:
+    """The service tiers in which a request may be served, the one that it asks for last.
+
+    Vendors may serve what asks for a tier in the standard one. "auto" is what the account is set to.
+    """
+    tier = "priority" if asked.service_tier == "auto" else asked.service_tier
+    has_own = any(band.service == tier for band in prices.bands)
+    return ["", tier] if tier and has_own else [""]

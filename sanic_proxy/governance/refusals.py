@@ -1,0 +1,152 @@
+"""The refusals of limits and budgets, and the headers that tell clients how they stand. Pure.
+
+The shapes are those that SDKs and agents act on at once (the dialects write their bodies):
+
+| refusal | status and code | headers |
+|---|---|---|
+| budget used up | 429 (settable) `insufficient_quota` | `x-should-retry: false`, Retry-After from 3600 on |
+| the rest is reserved by requests in flight | 429 `budget_reserved` | Retry-After 2 |
+| rate | 429 `rate_limit_exceeded` | Retry-After, `retry-after-ms`; "Please try again in 1.2s" |
+
+With the first, OpenAI's and Anthropic's SDKs, Codex and Claude Code give up after one request. Codex reads
+the time to wait from the text of a rate limit, the SDKs from `retry-after-ms`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sanic_proxy.config.rules import Period, format_usd
+from sanic_proxy.errors import BudgetReserved, BudgetUsedUp, LimitReached
+from sanic_proxy.governance.rates import RateRefusal, Standing
+from sanic_proxy.governance.rules import Scope
+
+# How long reservations of other requests are in the way, at a guess: the median of an answer's duration.
+RESERVED_RETRY_S = 2
+_WORDS = {
+    "requests": "requests per minute",
+    "tokens": "tokens per minute",
+    "concurrent": "requests in flight",
+}
+_PERIODS: dict[Period, str] = {
+    "day": " per day",
+    "week": " per week",
+    "month": " per month",
+    "total": " in all",
+}
+
+Headers = list[tuple[str, str]]
+
+
+def rate_limited(refused: RateRefusal, headers: Iterable[tuple[str, str]] = ()) -> LimitReached:
+    """The error for a request that a rate does not admit."""
+    wait_s = refused.wait_s
+    return LimitReached(
+        f"Rate limit of {refused.scope} reached: {refused.limit} {_WORDS[refused.kind]}. "
+        f"Please try again in {max(0.1, math.ceil(wait_s * 10) / 10):g}s",
+        retry_after_s=max(1, math.ceil(wait_s)),
+        wait_s=wait_s,
+        headers=[("retry-after-ms", str(math.ceil(wait_s * 1000))), *headers],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """A budget that does not admit a request. `reset_s`: seconds to its next period, None: there is none."""
+
+    scope: Scope
+    per: Period
+    limit_nano: int
+    spent_nano: int
+    reserved_nano: int
+    reset_s: float | None
+
+    @property
+    def sums(self) -> str:
+        """What is spent of it, as text."""
+        spent, limit = format_usd(self.spent_nano), format_usd(self.limit_nano)
+        return f"{spent} of {limit} USD{_PERIODS[self.per]} spent"
+
+
+def budget_used_up(
+    budget: BudgetState, *, status: int = 429, headers: Iterable[tuple[str, str]] = ()
+) -> BudgetUsedUp:
+    """The error for a request that does not fit into what is left, even if nothing else were in flight."""
+    wait_s = None if budget.reset_s is None else math.ceil(budget.reset_s)
+    reset = "It does not reset" if wait_s is None else f"It resets in {duration(wait_s)}"
+    return BudgetUsedUp(
+        f"Budget of {budget.scope} used up: {budget.sums}. {reset}",
+        retry_after_s=wait_s,
+        wait_s=budget.reset_s,
+        status=status,
+        headers=list(headers),
+    )
+
+
+def budget_reserved(budget: BudgetState, *, headers: Iterable[tuple[str, str]] = ()) -> BudgetReserved:
+    """The error for a request that would fit, if those in flight cost less than they have reserved."""
+    return BudgetReserved(
+        f"Budget of {budget.scope} is reserved by requests in flight: {budget.sums}, "
+        f"{format_usd(budget.reserved_nano)} USD reserved. Please try again in {RESERVED_RETRY_S}s",
+        retry_after_s=RESERVED_RETRY_S,
+        wait_s=float(RESERVED_RETRY_S),
+        headers=list(headers),
+    )
+
+
+def limit_headers(
+    requests: Standing | None, tokens: Standing | None, *, dialect: str, now: datetime.datetime
+) -> Headers:
+    """The client's own limits in the form of its API: OpenAI's, or Anthropic's for Messages.
+
+    https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers,
+    https://platform.claude.com/docs/en/api/rate-limits#response-headers
+    """
+    headers: Headers = []
+    for kind, standing in (("requests", requests), ("tokens", tokens)):
+        if standing is None:
+            continue
+        limit, remaining = str(standing.limit), str(standing.remaining)
+        if dialect == "messages":
+            reset = (now + datetime.timedelta(seconds=math.ceil(standing.reset_s))).strftime(
+                "%Y-%m-%dT%H:%M:%SZ"
+            )
+            start = f"anthropic-ratelimit-{kind}"
+            headers += [
+                (f"{start}-limit", limit),
+                (f"{start}-remaining", remaining),
+                (f"{start}-reset", reset),
+            ]
+        else:
+            headers += [
+                (f"x-ratelimit-limit-{kind}", limit),
+                (f"x-ratelimit-remaining-{kind}", remaining),
+                (f"x-ratelimit-reset-{kind}", duration(standing.reset_s)),
+            ]
+    return headers
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: `120ms`, `1.2s`, `6m0s`, `1h0m0s`."""
+    if seconds < 1:
+        return f"{math.ceil(seconds * 1000)}ms"
+    if seconds < 60:
+        return f"{math.ceil(seconds * 10) / 10:g}s"
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s"
+
+
+UPSTREAM_PREFIX = "x-upstream-ratelimit-"
+_PREFIX = "x-ratelimit-"
+
+
+def renamed(headers: Iterable[tuple[str, str]]) -> Headers:
+    """A provider's headers, with its rate limits under a name that clients do not take for their own."""
+    return [
+        (UPSTREAM_PREFIX + name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else name, value)
+        for name, value in headers
+    ]

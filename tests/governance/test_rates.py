@@ -1,0 +1,211 @@
+"""Rates of clients: every scope must admit, over all workers, through killed and stopped ones."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sanic_proxy.config.rules import ScopeLimits
+from sanic_proxy.governance.rates import Admission, RateRefusal, Rates
+from sanic_proxy.governance.rules import ALL, Scope, ScopedLimits
+from sanic_proxy.state_store.shared import Layout, SharedMemory
+from tests.support.load import wait_until
+from tests.support.shared_memory import Peer, peers
+
+ONE = Scope("client", "one")
+TEAM = Scope("team", "red")
+_SETUP = (
+    "from sanic_proxy.governance.rates import *; from sanic_proxy.governance.rules import *; "
+    "from sanic_proxy.config.rules import ScopeLimits; rates = Rates(memory); kept = []"
+)
+
+
+class Clock:
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[SharedMemory]:
+    made = SharedMemory(directory=tmp_path)
+    yield made
+    made.close()
+
+
+def limits(scope: Scope = ONE, **values: Any) -> ScopedLimits:
+    return ScopedLimits(scope, ScopeLimits(**values))
+
+
+def admitted(result: Admission | RateRefusal) -> Admission:
+    assert isinstance(result, Admission)
+    return result
+
+
+def refused(result: Admission | RateRefusal) -> RateRefusal:
+    assert isinstance(result, RateRefusal)
+    return result
+
+
+def test_requests_per_minute_with_the_exact_time_to_wait(memory: SharedMemory) -> None:
+    clock = Clock()
+    rates = Rates(memory, clock=clock)
+    minute = [limits(rpm=60, burst=3)]
+    left = [admitted(rates.admit(minute, 0)).requests for _ in range(3)]
+    assert [standing.remaining for standing in left if standing] == [2, 1, 0]
+    refusal = refused(rates.admit(minute, 0))
+    assert (refusal.scope, refusal.kind, refusal.limit) == (ONE, "requests", 60)
+    assert refusal.wait_s == pytest.approx(1.0)
+    clock.now += refusal.wait_s
+    admitted(rates.admit(minute, 0))
+    clock.now -= 500  # a clock that is set back refills nothing
+    assert refused(rates.admit(minute, 0)).wait_s == pytest.approx(1.0)
+
+
+def test_tokens_are_reserved_and_settled(memory: SharedMemory) -> None:
+    rates = Rates(memory, clock=Clock())
+    minute = [limits(tpm=1000)]
+    first = admitted(rates.admit(minute, 900))
+    assert first.tokens is not None
+    assert (first.tokens.limit, first.tokens.remaining) == (1000, 100)
+    assert first.tokens.reset_s == pytest.approx(54)
+    assert refused(rates.admit(minute, 200)).kind == "tokens"
+    first.settle(100)
+    first.settle(0)  # settling twice does nothing
+    second = admitted(rates.admit(minute, 900))
+    second.settle(None)
+    assert refused(rates.admit(minute, 1)).wait_s == pytest.approx(0.06)
+    third = admitted(Rates(memory, clock=Clock(2000.0)).admit(minute, 10))
+    third.settle(500)
+    left = admitted(Rates(memory, clock=Clock(2000.0)).admit(minute, 0)).tokens
+    assert left is not None
+    assert left.remaining == 500
+
+
+def test_all_scopes_admit_or_none_is_used(memory: SharedMemory) -> None:
+    rates = Rates(memory, clock=Clock())
+    scopes = [limits(ONE, rpm=10), limits(TEAM, rpm=100, tpm=50), limits(ALL, concurrent=1)]
+    first = admitted(rates.admit(scopes, 40))
+    assert first.requests is not None
+    assert first.requests.scope == ONE
+    refusal = refused(rates.admit(scopes, 40))
+    # The longest wait decides: of the team's tokens.
+    assert (refusal.scope, refusal.kind, refusal.limit) == (TEAM, "tokens", 50)
+    assert refusal.requests is not None
+    first.settle(40)
+    second = admitted(rates.admit(scopes[::2], 40))
+    assert second.requests is not None
+    assert second.requests.remaining == 8
+    assert refused(rates.admit(scopes[2:], 0)).kind == "concurrent"
+    second.settle(None)
+    admitted(rates.admit(scopes[2:], 0)).settle(0)
+
+
+def test_nothing_is_limited_without_limits(memory: SharedMemory) -> None:
+    found = admitted(Rates(memory).admit([limits()], 10**9))
+    assert (found.requests, found.tokens) == (None, None)
+    found.settle(1)
+
+
+def test_what_was_used_stays_used_when_a_limit_changes(memory: SharedMemory) -> None:
+    rates = Rates(memory, clock=Clock())
+    for _ in range(30):
+        admitted(rates.admit([limits(rpm=60)], 0))
+    changed = admitted(rates.admit([limits(rpm=120)], 0))
+    assert changed.requests is not None
+    assert changed.requests.remaining == 120 - 31
+
+
+def test_a_full_memory_leaves_each_worker_its_share(caplog: pytest.LogCaptureFixture) -> None:
+    carrier = SharedMemory(layout=Layout(cells=1, gauges=1, counters=1, slots=1))
+    rates = Rates(carrier, workers=4, clock=Clock())
+    admitted(rates.admit([limits(ALL, rpm=1, concurrent=1)], 0))
+    own = [limits(ONE, rpm=40, concurrent=8)]
+    taken = [admitted(rates.admit(own, 0)) for _ in range(2)]
+    assert refused(rates.admit(own, 0)).kind == "concurrent"
+    for one in taken:
+        one.settle(0)
+    for _ in range(8):
+        admitted(rates.admit(own, 0)).settle(0)
+    refusal = refused(rates.admit(own, 0))
+    assert (refusal.kind, refusal.limit) == ("requests", 40)
+    assert caplog.text.count("the shared memory") == 2
+    carrier.close()
+
+
+def peer_admits(peer: Peer, limit: str) -> bool:
+    peer.run(f"result = rates.admit([ScopedLimits(Scope('client', 'one'), ScopeLimits({limit}))], 0)")
+    return peer.run("isinstance(result, Admission) and (kept.append(result) or True)") == "True"
+
+
+def test_limits_hold_over_all_workers(tmp_path: Path) -> None:
+    with peers(3, tmp_path) as workers:
+        for worker in workers:
+            worker.run(_SETUP)
+        results = [peer_admits(workers[number % 3], "rpm=1, burst=7") for number in range(30)]
+        assert results.count(True) == 7
+        assert [peer_admits(worker, "concurrent=2") for worker in workers] == [True, True, False]
+        workers[0].run("kept[-1].settle(0)")
+        assert peer_admits(workers[2], "concurrent=2")
+
+
+def test_requests_in_flight_vanish_with_a_killed_worker(tmp_path: Path) -> None:
+    with peers(2, tmp_path) as (first, second):
+        first.run(_SETUP)
+        second.run(_SETUP)
+        assert [peer_admits(first, "concurrent=3") for _ in range(3)] == [True] * 3
+        assert not peer_admits(second, "concurrent=3")
+        first.kill()
+        wait_until(lambda: peer_admits(second, "concurrent=3"))
+
+
+def test_a_stopped_worker_in_its_critical_section_stops_no_other(tmp_path: Path) -> None:
+    with peers(2, tmp_path) as (first, second):
+        first.run(_SETUP)
+        second.run(_SETUP)
+        assert peer_admits(first, "rpm=1, burst=3")
+        assert peer_admits(second, "rpm=1, burst=3")
+        first.run("memory.lock.__enter__()")
+        first.signal(signal.SIGSTOP)
+        # Its own view of the limit: as if nothing had been used.
+        assert [peer_admits(second, "rpm=1, burst=3") for _ in range(4)] == [True, True, True, False]
+        first.signal(signal.SIGCONT)
+        first.run("memory.lock.__exit__()")
+        assert [peer_admits(second, "rpm=1, burst=3") for _ in range(2)] == [True, False]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 20_000),  # milliseconds between requests
+            st.integers(0, 300),  # tokens that it reserves
+            st.none() | st.integers(0, 600),  # tokens that it uses
+        ),
+        max_size=30,
+    )
+)
+def test_reserved_and_settled_tokens_stay_within_the_limit(
+    requests: list[tuple[int, int, int | None]],
+) -> None:
+    """In total at most the burst and what came since, and what settlements used above their reservation."""
+    memory = SharedMemory()
+    clock = Clock(0.0)
+    rates = Rates(memory, clock=clock)
+    used = excess = 0
+    for step_ms, reserved, actual in requests:
+        clock.now += step_ms / 1000
+        result = rates.admit([limits(tpm=300)], reserved)
+        if isinstance(result, Admission):
+            result.settle(actual)
+            used += reserved if actual is None else actual
+            excess += 0 if actual is None else max(0, actual - reserved)
+        assert used <= 300 + clock.now * 5 + excess + 1e-6
+    memory.close()
