@@ -1,4 +1,4 @@
-"""scripts/nginx.conf, run by a real nginx in front of a real proxy."""
+"""scripts/deploy/nginx/nginx.conf, run by a real nginx in front of a real proxy."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from tests.support.proxy import free_port
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests/data"
-CONF = (ROOT / "scripts/nginx.conf").read_text("utf-8")
-UPSTREAM = (ROOT / "scripts/nginx-upstream.conf").read_text("utf-8")
+CONF = (ROOT / "scripts/deploy/nginx/nginx.conf").read_text("utf-8")
+UPSTREAM = (ROOT / "scripts/deploy/nginx/nginx-upstream.conf").read_text("utf-8")
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx-light)")

@@ -1,4 +1,4 @@
-"""scripts/sanic-proxy.service: the unit fits the proxy's settings."""
+"""The systemd unit fits the proxy's settings, and scripts/install-service installs it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from sanic_proxy.config.loader import load
 from sanic_proxy.server.supervisor import MARGIN_S
 from tests.support.nginx import CONF, ROOT
 
-UNIT = (ROOT / "scripts/sanic-proxy.service").read_text("utf-8")
+INSTALLER = (ROOT / "scripts/install-service").read_text("utf-8")
+FOLDER = ROOT / "scripts/deploy/systemd"
+UNIT = (FOLDER / "lib/systemd/system/sanic-proxy@.service").read_text("utf-8")
 
 
 def value(name: str) -> str:
@@ -39,10 +42,37 @@ def test_it_is_restarted_reloaded_and_outlives_a_worker() -> None:
     assert "--port %i" in value("ExecStart")
 
 
+def test_the_installer_makes_what_the_unit_names() -> None:
+    command = value("ExecStart").split()[0]
+    prefix, settings, state = (
+        re.findall(rf"\b{name}=(\S+)", INSTALLER)[0] for name in ("prefix", "settings", "state")
+    )
+    assert command == f"{prefix}/bin/sanic-proxy"
+    assert value("WorkingDirectory") == settings
+    assert f"/var/lib/{value('StateDirectory')}" == state
+    assert "useradd --system --user-group" in INSTALLER
+    assert INSTALLER.count(value("User")) > 0
+
+
+def test_the_unit_is_in_the_wheel_where_the_installer_takes_it_from() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert ROOT / project["tool"]["flit"]["external-data"]["directory"] == FOLDER
+    path = next(path for path in FOLDER.rglob("*") if path.is_file()).relative_to(FOLDER)
+    assert f"$prefix/{path}" in INSTALLER
+
+
+@pytest.mark.parametrize("arguments", [["--purge"], ["eighty"]])
+def test_wrong_arguments_change_nothing(arguments: list[str]) -> None:
+    command = [str(ROOT / "scripts/install-service"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     unit = tmp_path / "sanic-proxy@8001.service"
-    text = UNIT.replace("/opt/sanic-proxy/.venv/bin/python", sys.executable)
+    text = UNIT.replace("/opt/sanic-proxy/bin/sanic-proxy", sys.executable)
     unit.write_text(text.replace("User=sanic-proxy", "User=root").replace("Group=sanic-proxy", "Group=root"))
     command = ["systemd-analyze", "verify", "--man=no", "--generators=no", str(unit)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
