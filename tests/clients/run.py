@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.clients import environments, upstream_scripts
+from tests.clients import environments, examples, upstream_scripts
 from tests.clients.agents import run as agents_run
 from tests.clients.agents.agents import AGENTS
 from tests.clients.agents.scenarios import SCENARIOS
@@ -193,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("client", nargs="*", help="only these clients and agents; all without")
     parser.add_argument("--agents", action="store_true", help="only the agents")
     parser.add_argument("--feature", action="append", help="only this one, or this scenario; may be repeated")
+    parser.add_argument("--examples", action="store_true", help="only the examples of tests/examples/clients")
     parser.add_argument("--direct", action="store_true", help="only the agents, and without the proxy")
     parser.add_argument(
         "--limit", type=float, default=math.inf, metavar="SECONDS", help="start no agent after this time"
@@ -207,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         _print_list()
         return 0
+    if options.examples:
+        return examples.run()
     names = [package.name for package in (*CLIENTS, *AGENTS)]
     if unknown := set(options.client) - set(names):
         parser.error(f"no such client: {', '.join(sorted(unknown))}; there are {', '.join(names)}")

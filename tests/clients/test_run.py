@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.clients import environments, run, upstream_scripts
+from tests.clients import environments, examples, run, upstream_scripts
 from tests.clients.clients import CLIENTS, Client, reason
 from tests.clients.features import CALL_IDS, FEATURES, RESULT, TOOL, Feature, Noticed
 from tests.clients.report import Key, Outcome, counted, has_failed, rendered, verdict
@@ -218,3 +218,8 @@ def test_an_unknown_name_is_refused(arguments: list[str], capsys: pytest.Capture
         run.main(arguments)
     assert caught.value.code == 2
     assert "no such" in capsys.readouterr().err
+
+
+def test_every_example_of_a_client_has_an_environment() -> None:
+    assert {path.name for path in examples.FOLDER.iterdir() if path.is_file()} == set(examples.EXAMPLES)
+    assert set(examples.EXAMPLES.values()) <= {client.name for client in CLIENTS}
