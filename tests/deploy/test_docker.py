@@ -88,5 +88,5 @@ def test_compose_files_start_the_image_as_it_is_meant(path: Path, tmp_path: Path
 
 def unknown(environment: dict[str, Any]) -> set[str]:
     """Settings that do not exist."""
-    names = {f"SANIC_PROXY_{variable.name}" for variable in VARIABLES} | {"SANIC_PROXY_STORE"}
+    names = {f"SANIC_PROXY_{variable.name}" for variable in VARIABLES}
     return {name for name in environment if name.startswith("SANIC_PROXY_")} - names

@@ -36,7 +36,7 @@ def test_a_stop_has_the_time_that_the_settings_give(tmp_path: Path) -> None:
 
 def test_it_is_restarted_reloaded_and_outlives_a_worker() -> None:
     assert value("Restart") == "always"
-    assert value("ExecReload") == "/bin/kill -HUP $MAINPID"
+    assert value("ExecReload") == "/bin/sh -c 'kill -HUP $MAINPID'"
     assert value("OOMPolicy") == "continue"
     assert value("KillMode") == "mixed"
     assert "--port %i" in value("ExecStart")

@@ -96,7 +96,7 @@ def test_the_requests_of_programs_are_answered(proxy: Proxy, request_of_a_progra
 def test_the_python_client_streams_through_the_proxy(proxy: Proxy, tmp_path: Path) -> None:
     """The other clients are in environments of their own: `scripts/test-clients --examples`."""
     environ = {**os.environ, "OPENAI_BASE_URL": f"{proxy.url}/v1", "OPENAI_API_KEY": "KEY"}
-    command = [sys.executable, FOLDER / "clients/openai_python.py", "echo/echo"]
+    command = [sys.executable, str(FOLDER / "clients/openai_python.py"), "echo/echo"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
     )
