@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("bash", "dirname", "env", "echo")
-STEPS = ["packages", "check", "test", "trace", "instructions", "clients"]
+STEPS = ["packages", "check", "test", "trace", "documents", "deploy", "instructions", "clients"]
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "scripts").mkdir()
-    for name in ("check", "test", "trace-request", "bench", "test-clients"):
+    for name in ("check", "test", "trace-request", "docs-site", "check-deploy", "bench", "test-clients"):
         program(tmp_path / "scripts" / name, f'echo "ran {name} $*"')
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
@@ -54,6 +54,8 @@ def test_each_step_runs_in_order_and_prints_its_time(tree: Path) -> None:
         "ran check",
         "ran test",
         "ran trace-request --summary",
+        "ran docs-site",
+        "ran check-deploy --no-helm",
         "ran bench --instructions --dialects",
         "ran test-clients --agents --limit 420",
     ]

@@ -58,13 +58,6 @@ def test_commands_run(block: Block, described_proxy: Proxy, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("block", of("sh", "bash"))
-def test_commands_are_marked_and_valid(block: Block) -> None:
-    assert block.tag in {"run", "manual"}
-    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-
-
 @pytest.mark.parametrize("block", of("toml", "json"))
 def test_files_are_valid(block: Block) -> None:
     if block.language == "json":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from sanic_proxy.config.catalog import ROWS, Row
 from sanic_proxy.config.model import VARIABLES
 from sanic_proxy.config.reference import provider_row
+from tests.support.code_blocks import blocks
 from tests.support.proxy import Proxy
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,18 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
 def test_the_readme_is_short_and_every_page_is_linked_from_it() -> None:
     assert len(README.splitlines()) <= 210
     assert [page.name for page in PAGES[1:] if f"(scripts/docs/{page.name})" not in README] == []
+    contents = (ROOT / "scripts/docs/mkdocs.yml").read_text("utf-8")
+    assert [page.name for page in PAGES[1:] if f"- {page.name}\n" not in contents] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_marked_run_or_manual_and_valid(page: Path) -> None:
+    """tests/test_documents.py runs those marked `sh run`; the others, `sh manual`, are for people."""
+    found = [block for block in blocks() if block.page == page and block.language in {"sh", "bash"}]
+    assert [block.place for block in found if block.tag not in {"run", "manual"}] == []
+    text = "\n".join(f"(\n{block.text}\n)" for block in found)
+    done = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if not row.is_embedded], ids=lambda row: row.name)
