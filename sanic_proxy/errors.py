@@ -248,7 +248,7 @@ class Unauthorized(ClientError):
 
 
 class Forbidden(ClientError):
-    """The origin or host of the request is not allowed."""
+    """The origin or host of the request is not allowed, or its key may not use what it names."""
 
     status = 403
     code = "forbidden"

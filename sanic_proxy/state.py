@@ -11,6 +11,7 @@ from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import REDACTED
 from sanic_proxy.governance import keys
 from sanic_proxy.governance.key_ring import KeyRing
+from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
@@ -99,6 +100,9 @@ class AppState:
         )
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
+        self.rulebook = Rulebook(
+            settings.teams, {model.name: model.limits for model in settings.models}, settings.limits
+        )
         self.models = ModelList(
             self._listed(),
             prefixed=settings.router_is_on,

@@ -41,7 +41,7 @@ async def answer(
 ) -> Reply | None:
     """Answer a request with `background: true`."""
     state: AppState = request.state
-    targets, _ = chats.conversation(request, request.record, state.router, dialect, asked, keeper)
+    targets, _ = chats.conversation(request, request.record, state, dialect, asked, keeper)
     if dialect.name in targets[0].provider.dialects or state.responses is None:
         if keeper is not None:
             keeper.is_for_native = True
@@ -71,7 +71,7 @@ async def answer(
     except ResponseTooLarge:
         raise InvalidRequest("The request is too large to be stored, as a background response is") from None
     record = RequestRecord(secrets.token_hex(16), "BACKGROUND", request.path, request.record.client)
-    targets, chat = chats.conversation(request, record, state.router, dialect, asked, keeper)
+    targets, chat = chats.conversation(request, record, state, dialect, asked, keeper)
     run = _Run(state, state.responses, keeper, response, targets, chat)
     background.start(keeper.id, run)
     return Reply(JSON_LINES, codec.dumps(response))

@@ -13,13 +13,13 @@ from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.providers.base import ChatProvider, ChatRequest
+from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.routes import openapi
 from sanic_proxy.routes.methods import add_route
 from sanic_proxy.routing import attempts
-from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.targets import Limits
 from sanic_proxy.server import bodies
+from sanic_proxy.server.access import check_model
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import dropped_headers, named_provider, route_headers, route_lines
 from sanic_proxy.server.streaming import pump
@@ -47,7 +47,7 @@ async def answer_to(
 ) -> Reply | None:
     """Answer `asked`, the conversation in `request` or one that was made of it. `keeper` keeps the answer."""
     state: AppState = request.state
-    targets, chat = conversation(request, request.record, state.router, dialect, asked, keeper)
+    targets, chat = conversation(request, request.record, state, dialect, asked, keeper)
     limits = state.limits
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
@@ -111,7 +111,7 @@ async def stream_of(
 def conversation(
     request: ProxyRequest,
     record: RequestRecord,
-    router: Router[ChatProvider],
+    state: AppState,
     dialect: Dialect,
     asked: ParsedRequest,
     keeper: Keeper | None = None,
@@ -120,7 +120,7 @@ def conversation(
 
     `record` is that of the conversation: a websocket's request has several of them.
     """
-    model = asked.model
+    model, router = asked.model, state.router
     record.dialect = dialect.name
     record.model, record.is_streaming = model[:256], asked.is_streaming
     record.input_bytes = len(asked.body)
@@ -130,6 +130,7 @@ def conversation(
         targets = router.resolve_conversation(asked, request.fields, record)
     else:
         targets = router.named(named, model)
+    check_model(state.rulebook, record.client, router, model, targets, named)
     if keeper is not None:
         targets = keeper.targets(targets)
     first = targets[0]

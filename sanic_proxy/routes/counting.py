@@ -12,6 +12,7 @@ from sanic_proxy.openai.fields import text_field
 from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.targets import Target
+from sanic_proxy.server.access import check_model
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
 from sanic_proxy.server.selection import named_provider, route_headers
 from sanic_proxy.state import state_of
@@ -76,6 +77,7 @@ async def forwarded_for(
     named = named_provider(request)
     router = state.router
     targets = router.resolve(model, endpoint) if named is None else router.named(named, model, endpoint)
+    check_model(state.rulebook, record.client, router, model, targets, named)
     record.provider = targets[0].provider.name
     if dialect.name not in targets[0].provider.dialects:
         return None

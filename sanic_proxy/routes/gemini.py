@@ -19,6 +19,7 @@ from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.models import known_model
 from sanic_proxy.routing.targets import Target
 from sanic_proxy.server import bodies
+from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.state import state_of
 from sanic_proxy.translation.gemini.native import with_own_signatures
@@ -89,7 +90,9 @@ def _with_model(fields: JsonMapping, path: str) -> JsonMapping:
 @openapi.gemini_models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on, in Gemini's shape."""
-    return _json(page_of(await state_of(request.app).models.listed(), request.args))
+    state = state_of(request.app)
+    listed = allowed_models(state.rulebook, request.record.client, await state.models.listed())
+    return _json(page_of(listed, request.args))
 
 
 @openapi.gemini_model

@@ -14,6 +14,7 @@ from sanic_proxy.openai import codec, gemini_models
 from sanic_proxy.openai.anthropic_models import model_info, page_of
 from sanic_proxy.routes import openapi
 from sanic_proxy.routes.methods import READ, add_route
+from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 
@@ -25,7 +26,8 @@ _GOOGLES_HEADERS = frozenset({KEY_HEADER, "x-goog-api-client"})
 @openapi.models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on; Anthropic's and Google's clients get their shapes."""
-    models = await state_of(request.app).models.listed()
+    state = state_of(request.app)
+    models = allowed_models(state.rulebook, request.record.client, await state.models.listed())
     if VERSION_HEADER in request.fields:
         return _json(page_of(models, request.args))
     if _is_googles(request):
@@ -47,8 +49,9 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
 
 async def known_model(request: ProxyRequest, name: str) -> Json:
     """OpenAI's object of the model. Raises ModelNotFound."""
-    found = await state_of(request.app).models.one(name)
-    if found is None:
+    state = state_of(request.app)
+    found = await state.models.one(name)
+    if found is None or not allowed_models(state.rulebook, request.record.client, [found]):
         raise ModelNotFound(f"The model {name[:200]!r} does not exist", param="model")
     return found
 

@@ -11,7 +11,9 @@ from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.observability.record import Client
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest, public_url
 from sanic_proxy.state import AppState, state_of
 
@@ -44,7 +46,7 @@ async def index(request: ProxyRequest) -> HTTPResponse:
     state = state_of(request.app)
     # The page itself is open to everybody; which providers and models there are is for clients.
     is_client = state.settings.is_open or request.record.client.id != ""
-    model = await _example_model(state) if is_client else "MODEL"
+    model = await _example_model(state, request.record.client) if is_client else "MODEL"
     url = public_url(request.fields, request.ip)  # so that the examples work when copied
     return _html(index_page(state, url, model, shows_providers=is_client))
 
@@ -64,12 +66,12 @@ async def document(request: ProxyRequest) -> HTTPResponse:
     return HTTPResponse(_DOCUMENT, content_type="application/json")
 
 
-async def _example_model(state: AppState) -> str:
-    """A model that exists, where one is known within `LIST_WAIT_S`."""
+async def _example_model(state: AppState, client: Client) -> str:
+    """A model that the client may use, where one is known within `LIST_WAIT_S`."""
     with suppress(TimeoutError, ProxyError):
         async with asyncio.timeout(LIST_WAIT_S):
             await state.models.listed()
-    listed = state.models.known()
+    listed = allowed_models(state.rulebook, client, state.models.known())
     return str(listed[0]["id"]) if listed else "MODEL"
 
 

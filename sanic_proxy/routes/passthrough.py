@@ -32,6 +32,7 @@ from sanic_proxy.routes.methods import add_route, methods_of
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
 from sanic_proxy.server import bodies
+from sanic_proxy.server.access import check_model
 from sanic_proxy.server.error_responses import to_client_error
 from sanic_proxy.server.forms import UnsortedForm, pieces_of, too_large
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
@@ -60,9 +61,9 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     named = named_provider(request)
     targets = None if named is None else state_of(request.app).router.named(named, None, row.endpoint)
     if request.is_upload and row.body == "form":
-        return await _pass_form(request, row, call, targets)
+        return await _pass_form(request, row, call, targets, named)
     if row.body != "none" or request.body:
-        targets = _with_json(request, row, call)
+        targets = _with_json(request, row, call, named)
     if targets is None:
         raise unnamed()
     return await answered(request, row, targets, call)
@@ -71,9 +72,10 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
 # Bodies
 
 
-def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
-    """Put the JSON body into `call`; its targets are those of the provider that is named, or the model's."""
-    router = state_of(request.app).router
+def _with_json(request: ProxyRequest, row: Row, call: Call, named: str | None) -> attempts.Targets:
+    """Put the JSON body into `call`; its targets are those of the provider `named`, or the model's."""
+    state = state_of(request.app)
+    router = state.router
     fields = bodies.json_object(request)
     record = request.record
     record.input_bytes = len(request.body)
@@ -83,24 +85,28 @@ def _with_json(request: ProxyRequest, row: Row, call: Call) -> attempts.Targets:
     call.is_once = row.is_once or fields.get("background") is True
     if row.resource_field:
         call.resource = row.resource_for(fields.get(row.resource_field))
-    if (provider := named_provider(request)) is not None:
-        model = fields.get("model")
-        if not isinstance(model, str) or not model:
-            return router.named(provider, None, row.endpoint)
-        record.model = model[:256]
-        return router.named(provider, model, row.endpoint)
+    if named is not None:
+        name = fields.get("model")
+        model = name if isinstance(name, str) and name else None
+        record.model = record.model if model is None else model[:256]
+        targets = router.named(named, model, row.endpoint)
+        check_model(state.rulebook, record.client, router, model or "", targets, named)
+        return targets
     if "model" not in fields:
         raise unnamed()
     call.model = model = text_field(fields, "model")
     call.model_span = request.model_span
     record.model = model[:256]
-    return router.resolve(model, row.endpoint)
+    targets = router.resolve(model, row.endpoint)
+    check_model(state.rulebook, record.client, router, model, targets)
+    return targets
 
 
 async def _pass_form(
-    request: ProxyRequest, row: Row, call: Call, named: attempts.Targets | None
+    request: ProxyRequest, row: Row, call: Call, targets: attempts.Targets | None, named: str | None
 ) -> Reply | None:
-    limit_bytes = state_of(request.app).settings.max_upload_bytes
+    state, client = state_of(request.app), request.record.client
+    limit_bytes = state.settings.max_upload_bytes
     size_bytes = request.declared_bytes
     if size_bytes is not None and size_bytes > limit_bytes:
         raise too_large()
@@ -110,14 +116,16 @@ async def _pass_form(
         raise InvalidRequest("The content-type of the form cannot be passed on")
     boundary = boundary_of(content_type)
     async with aclosing(pieces_of(request, limit_bytes)) as pieces:
-        if named is not None:
+        if targets is not None:
+            check_model(state.rulebook, client, state.router, "", targets, named)
             call.body = Upload(pieces, size_bytes)
-            return await answered(request, row, named, call)
+            return await answered(request, row, targets, call)
         form = UnsortedForm(pieces, boundary)
         try:
             request.record.model = model = await form.model()
             # The model is written once, so only the first of its targets can be asked.
-            targets = state_of(request.app).router.resolve(model, row.endpoint)[:1]
+            targets = state.router.resolve(model, row.endpoint)[:1]
+            check_model(state.rulebook, client, state.router, model, targets)
             call.body = form.upload(targets[0].upstream_model, size_bytes)
             return await answered(request, row, targets, call)
         finally:

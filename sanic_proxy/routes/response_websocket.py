@@ -37,6 +37,7 @@ from sanic_proxy.openai.responses import response_object
 from sanic_proxy.routes import chat as chats
 from sanic_proxy.routes.response_keeping import Previous, ResponseKeeper, prepared
 from sanic_proxy.server import admission, bodies
+from sanic_proxy.server.access import check_endpoint
 from sanic_proxy.server.error_responses import to_client_error
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.server.streaming import LAST_WORDS_S
@@ -184,10 +185,12 @@ class WebSocketSession:
             admission.admit, state.settings, state.keys, path=self._request.path, headers=self._request.fields
         )
         try:
-            return admit()
+            client = admit()
         except UnknownKey as exc:
             await state.keys.look_up(exc.digest)
-            return admit()
+            client = admit()
+        check_endpoint(state.rulebook, client, self._request.path)
+        return client
 
     async def _make(self, state: AppState, turn: Turn, message: str | bytes) -> None:
         """Make one response and send its events. Raises ProxyError for what has sent no event."""
@@ -232,7 +235,7 @@ class WebSocketSession:
         self, state: AppState, turn: Turn, asked: ParsedRequest, keeper: ResponseKeeper
     ) -> None:
         record = turn.record
-        targets, chat = chats.conversation(self._request, record, state.router, RESPONSES, asked, keeper)
+        targets, chat = chats.conversation(self._request, record, state, RESPONSES, asked, keeper)
         stream = await chats.stream_of(targets, state.limits, chat, keeper)
         failed, splitter = stream.failed, sse.FrameSplitter()
         try:

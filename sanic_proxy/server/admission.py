@@ -24,6 +24,7 @@ from sanic_proxy.errors import Forbidden, Unauthorized
 from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import ANONYMOUS, Client
+from sanic_proxy.server.access import check_endpoint
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines, public_url
 from sanic_proxy.state import AppState
 
@@ -57,9 +58,11 @@ def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
 
 def identify(request: ProxyRequest, state: AppState) -> None:
     """Note the client of a request from an origin that may call. Raises what refuses it, also UnknownKey."""
-    request.record.client = admit(
+    request.record.client = client = admit(
         state.settings, state.keys, path=request.path, headers=request.fields, url=request.raw_url
     )
+    if client.rules.endpoints or client.rules.team:
+        check_endpoint(state.rulebook, client, request.path)
     traffic = state.traffic
     if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
         raise overloaded()
