@@ -10,6 +10,7 @@ from loadtest.bench.report import table
 Figures = Mapping[str, Mapping[str, float]]  # by gateway and kind
 REFERENCE = "constant"  # the stock Sanic app that answers a constant
 JUDGED = "proxy"
+ROUTED = "proxy-routed"  # with everything that decides about a request's target
 TOLERANCE = 0.03
 # What is counted of a chat, and of the stock Sanic app.
 TITLES: Mapping[str, str] = {
@@ -45,6 +46,12 @@ def ratios(counts: Figures) -> dict[str, dict[str, float]]:
         for name, each in counts.items()
         if name != REFERENCE
     }
+
+
+def routing_ratio(counts: Figures) -> float | None:
+    """What a whole answer costs with limits and sessions, over one without; None if it was not counted."""
+    routed = counts.get(ROUTED, {}).get("whole")
+    return None if routed is None else routed / counts[JUDGED]["whole"]
 
 
 def excesses(measured: Figures, committed: Figures) -> list[str]:

@@ -6,7 +6,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loadtest.bench.load import Endpoint
@@ -273,10 +273,30 @@ def single_proxy(paths: Paths, port: int) -> Launch:
     return _proxy(paths, port, {**providers, "SANIC_PROXY_API_KEYS": ""}, workers=0)
 
 
+_ROUTED = """
+[models.routed]
+strategy = "weighted"
+targets = [
+    {{ provider = "openai", model = "bench-model", {limits} }},
+    {{ provider = "groq", model = "bench-model", {limits} }},
+]
+"""
+
+
+def single_routed(paths: Paths, port: int) -> Launch:
+    """The same with all that decides about a request's target: two of them with limits, and a session."""
+    config = paths.scratch / "routed.toml"
+    config.write_text(_ROUTED.format(limits="rpm = 1000000000, tpm = 1000000000, concurrent = 1000"))
+    launch = single_proxy(paths, port)
+    endpoint = replace(launch.endpoint, model="routed", headers=(("x-session-affinity", "bench"),))
+    return replace(launch, endpoint=endpoint, env={**launch.env, "SANIC_PROXY_CONFIG": str(config)})
+
+
 SINGLE_PROCESS: Mapping[str, Launcher] = {
     "constant": single_constant,
     "nginx": single_nginx,
     "proxy": single_proxy,
+    "proxy-routed": single_routed,
 }
 
 LAUNCHERS: Mapping[str, Launcher] = {

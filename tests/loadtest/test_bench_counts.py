@@ -60,6 +60,12 @@ def test_a_dialect_is_compared_with_the_same_kind_of_the_stock_app() -> None:
     assert line.startswith("paced frame of Messages: 1.500 x")
 
 
+def test_the_cost_of_routing_is_that_of_a_whole_answer_over_a_plain_one() -> None:
+    counted = {counts.JUDGED: {"whole": 200.0, "paced": 40.0}, counts.ROUTED: {"whole": 230.0}}
+    assert counts.routing_ratio(counted) == 1.15
+    assert counts.routing_ratio({counts.JUDGED: {"whole": 200.0}}) is None
+
+
 def test_a_kind_that_was_not_counted_is_not_judged() -> None:
     ratios = counts.ratios(COUNTS)
     limits = {"proxy": {"whole": 1.5, "messages/whole": 0.1}}

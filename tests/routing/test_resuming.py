@@ -45,6 +45,9 @@ on_cut = "continue"
 [models.frames{n}]
 targets = ["plain{n}/first", "able{n}/second"]
 hold_back = "6 frames"
+[models.seconds{n}]
+targets = ["plain{n}/first", "able{n}/second"]
+hold_back = 60
 [models.all{n}]
 targets = ["plain{n}/first", "able{n}/second"]
 hold_back = "all"
@@ -273,13 +276,33 @@ def test_the_attempts_of_a_stream_are_limited(saving: Proxy, upstream: Upstream,
     assert route.startswith("plain/first upstream_disconnected, able/second upstream_disconnected from 24")
 
 
+@MODES
 @pytest.mark.row(16)
-def test_a_malformed_event_is_a_cut(saving: Proxy, upstream: Upstream, n: int) -> None:
+def test_a_malformed_event_is_a_cut(saving: Proxy, upstream: Upstream, n: int, mode: str) -> None:
     upstream.on("first", cut(*words("first", WORDS[:4]), b'data: {"choices": [{"delta": \n\n', *WORDS_LEFT))
     upstream.on("second", continuing("second", WORDS))
-    body, route = ask(saving, f"continue{n}")
+    body, route = ask(saving, f"{mode}{n}")
     assert text_of(body) == TEXT
     assert route == "plain/first upstream_bad_frame, able/second ok from 24"
+
+
+@pytest.mark.row(16)
+def test_by_default_a_malformed_event_is_an_error(saving: Proxy, upstream: Upstream, n: int) -> None:
+    upstream.on("first", cut(*words("first", WORDS[:4]), b'data: {"choices": [{"delta": \n\n', *WORDS_LEFT))
+    body, _ = ask(saving, f"error{n}")
+    assert is_error(body)
+    assert data_of(body)[-1]["error"]["code"] == "upstream_bad_frame"
+    assert text_of(body) == TEXT[:24]
+    assert upstream.seen("second") == []
+
+
+def test_no_malformed_event_is_skipped_inside_a_tool_call(saving: Proxy, upstream: Upstream, n: int) -> None:
+    upstream.on(
+        "first", cut(frame(CALL, **head_of("first")), b'data: {"choices": [{"delta": \n\n', *WORDS_LEFT)
+    )
+    body, _ = ask(saving, f"skips{n}")
+    assert is_error(body)
+    assert data_of(body)[-1]["error"]["code"] == "upstream_bad_frame"
 
 
 WORDS_LEFT = words("first", WORDS[4:])[1:]
@@ -303,7 +326,7 @@ def test_by_default_a_cut_is_an_error(saving: Proxy, upstream: Upstream, n: int)
     assert upstream.seen("second") == []
 
 
-@pytest.mark.parametrize("model", ["frames", "all"])
+@pytest.mark.parametrize("model", ["frames", "seconds", "all"])
 @pytest.mark.parametrize(
     "fault",
     [CUT, cut(*words("first", WORDS[:4]), b'data: {"choices": [{"delta": \n\n')],

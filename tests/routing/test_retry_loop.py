@@ -6,9 +6,15 @@ import asyncio
 
 import pytest
 
-from sanic_proxy.errors import CallerTimeout, UpstreamTimeout
+from sanic_proxy.errors import CallerTimeout, UpstreamError, UpstreamTimeout
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai import codec
+from sanic_proxy.providers.base import ChatProvider, ChatRequest
+from sanic_proxy.routing import attempts
 from sanic_proxy.routing.retry_loop import CallerDeadline, before, caller_deadline
+from sanic_proxy.routing.targets import Limits, Target
 from tests.support import virtual_time
+from tests.support.scripted_provider import ScriptedProvider, chat_fields, in_turn
 
 NODE, PYTHON = "x-stainless-timeout", "x-stainless-read-timeout"
 
@@ -73,3 +79,28 @@ def test_a_timeout_of_the_call_itself_passes() -> None:
         assert await before(asyncio.sleep(1, "done"), content_s=5.0) == "done"
 
     virtual_time.run(run())
+
+
+@pytest.mark.row(79)
+@pytest.mark.parametrize("is_streaming", [True, False], ids=["streamed", "whole"])
+def test_the_clients_time_is_that_of_all_attempts_together(is_streaming: bool) -> None:
+    down = UpstreamError("down", upstream_status=503)
+    first, second = (
+        ScriptedProvider("a", in_turn((3.0, down))),
+        ScriptedProvider("b", in_turn((100.0, "late"))),
+    )
+    targets: list[Target[ChatProvider]] = [Target(first, "x", "a/x"), Target(second, "x", "b/x")]
+    fields = chat_fields(stream=is_streaming)
+    record = RequestRecord("id", "POST", "/")
+    request = ChatRequest(codec.dumps(fields), fields, "m", "x", is_streaming, {PYTHON: "10"}, record)
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        send = attempts.streamed if is_streaming else attempts.whole
+        with pytest.raises(CallerTimeout, match=r"10 s.*x-stainless-read-timeout"):
+            await send(targets, Limits(), request)
+        return loop.time() - began
+
+    assert virtual_time.run(run()) == pytest.approx(9.5, abs=0.001)
+    assert [attempt.target for attempt in record.attempts] == ["a/x", "a/x", "b/x"]

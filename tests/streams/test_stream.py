@@ -10,10 +10,12 @@ import pytest
 from typing_extensions import override
 
 from sanic_proxy import errors
+from sanic_proxy.config.saving import HoldBack
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.streams import stream
 from sanic_proxy.streams.filters import ChatStreamFilter, StreamFilter
-from sanic_proxy.streams.stream import Relay, Stream
+from sanic_proxy.streams.stream import Frames, Relay, Stream
+from sanic_proxy.upstream.client import Response
 from tests.support import virtual_time
 from tests.support.streams import Client, Provider
 from tests.support.upstream import DONE, frame, text_stream
@@ -367,3 +369,64 @@ def test_a_relay_whose_client_left_takes_nothing_more() -> None:
         receiver.ended(errors.UpstreamDisconnected("cut"))
 
     relayed(work, Provider())
+
+
+# Content that is held back
+
+
+class Slow(Response):
+    """A piece each second, the first one at once."""
+
+    __slots__ = ("_due_at", "_pieces")
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+        self._due_at = 0.0
+
+    @override
+    async def read_some(self, wait_s: float | None = None) -> bytes | None:
+        now = asyncio.get_running_loop().time
+        left_s = max(0.0, self._due_at - now())
+        if wait_s is not None and wait_s < left_s:
+            await asyncio.sleep(wait_s)
+            return None
+        await asyncio.sleep(left_s)
+        self._due_at = now() + 1.0
+        return self._pieces.pop(0) if self._pieces else b""
+
+
+@pytest.mark.parametrize(
+    ("hold_back", "held"),
+    [
+        (HoldBack(seconds=1.5), 2),
+        (HoldBack(seconds=60), 6),
+        (HoldBack(frames=3), 3),
+        (HoldBack(), 6),
+    ],
+    ids=["seconds", "more seconds", "frames", "all"],
+)
+def test_content_is_held_back_for_as_long_as_the_model_says(hold_back: HoldBack, held: int) -> None:
+    """A word comes each second, the first one at once."""
+    pieces = [frame({"content": word}) for word in ("a", "b", "c", "d")]
+
+    async def run() -> None:
+        frames = [*pieces, frame(finish="stop"), DONE]
+        made = Stream(Slow(frames), ChatStreamFilter(), RequestRecord("id", "POST", "/"))
+        await made.begin()
+        assert made.begun == pieces[0]
+        await made.hold(hold_back)
+        assert made.begun.count(b"\n\n") == held
+        assert b"".join([piece async for piece in made.begun_frames()]).endswith(DONE)
+
+    virtual_time.run(run())
+
+
+@pytest.mark.parametrize("hold_back", [HoldBack(seconds=60), HoldBack(frames=20), HoldBack()])
+def test_a_failure_within_the_hold_back_is_raised(hold_back: HoldBack) -> None:
+    async def run() -> None:
+        made = Stream(Frames([frame({"content": "a"})]), ChatStreamFilter(), RequestRecord("id", "POST", "/"))
+        await made.begin()
+        with pytest.raises(errors.UpstreamDisconnected):
+            await made.hold(hold_back)
+
+    virtual_time.run(run())

@@ -9,7 +9,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from sanic_proxy.errors import ProxyError
+from sanic_proxy.errors import ProxyError, UpstreamTimeout
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.providers.base import Answer, ChatProvider, ChatRequest, ProviderKind, WholeAnswer
@@ -55,7 +55,10 @@ class ScriptedProvider(ChatProvider):
         seconds, outcome = self.script()
         loop = asyncio.get_running_loop()
         try:
-            await asyncio.sleep(seconds)
+            async with asyncio.timeout_at(request.total_at if request.total_at < math.inf else None):
+                await asyncio.sleep(seconds)
+        except TimeoutError:
+            raise UpstreamTimeout("The time of the request is over") from None
         except asyncio.CancelledError:
             self.cancelled_at.append(loop.time())
             raise
