@@ -18,6 +18,7 @@ from sanic_proxy.observability.record import Observer
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.routing.breaker import BreakerRegistry
+from sanic_proxy.routing.engines import EngineMonitor
 from sanic_proxy.routing.model_list import ModelList
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.probes import Probes
@@ -76,6 +77,8 @@ class AppState:
         # The providers that are on, by name and alias, each with one object per key.
         self.keyed = keyed = build_providers(settings, self.client)
         self.providers = {name: providers[0] for name, providers in keyed.items()}
+        self.engines = EngineMonitor(settings.providers, self.client)
+        self.engines.start()
         # Of all targets where an operator can read them, else of those that a strategy compares.
         self.statistics = StatisticsRegistry(is_complete=settings.admin_key is not None)
         self.router: Router[ChatProvider] = Router(
@@ -87,6 +90,7 @@ class AppState:
             name_of=lambda provider: provider.name,
             options_of=lambda provider: provider.settings.options,
             cache_ttl_of=lambda provider: provider.settings.cache_ttl_s,
+            queue_of=lambda provider: self.engines.queue(provider.name),
             registry=BreakerRegistry(
                 is_enabled=settings.breaker,
                 key_hints=_key_hints(settings),
@@ -110,7 +114,7 @@ class AppState:
             matched=self._matched(),
         )
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
-        if any(model.strategy != "order" and model.affinity != "off" for model in settings.models):
+        if any(model.has_affinity for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
         # Opened by its first use: a proxy without a feature that shares state opens no file.
         self.store = state_store(settings)
@@ -168,6 +172,7 @@ class AppState:
         await self._close()
 
     async def _close(self) -> None:
+        await self.engines.aclose()
         await self.models.aclose()
         await self.client.aclose()
         await self.keys.aclose()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.admin import ADMIN_KEY, SETTINGS, bearer
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion, frame, text_stream
@@ -30,6 +31,10 @@ targets = ["groq/slow", "groq/quick"]
 
 [models.agents]
 strategy = "least_in_flight"
+targets = ["groq/one", "groq/two", "groq/three"]
+
+[models.engines]
+strategy = "prefix"
 targets = ["groq/one", "groq/two", "groq/three"]
 
 [models.balanced]
@@ -194,3 +199,43 @@ def test_a_failure_moves_the_session_and_it_stays_there(upstream: Upstream, tmp_
         assert second != home
         upstream.on(home.partition("/")[2], answer)
         assert [target_of(proxy, "s") for _ in range(3)] == [second] * 3
+
+
+def test_a_prompt_meets_the_engine_that_knows_its_beginning(limited: Proxy, upstream: Upstream) -> None:
+    for name in ("one", "two", "three"):
+        upstream.on(name, answer)
+    for text in ("a", "b", "c", "d"):
+        turns = [{"role": "user", "content": text * 3000}]
+        homes = set()
+        for number in range(4):
+            reply = limited.chat("engines", messages=[*turns, {"role": "user", "content": str(number)}])
+            homes.add(reply.headers["x-sanic-proxy-route"].partition(" ")[0])
+        assert len(homes) == 1
+
+
+def test_an_engine_with_a_queue_gets_less(upstream: Upstream, tmp_path: Path) -> None:
+    config = tmp_path / "proxy.toml"
+    config.write_text(f"""
+        [providers.groq]
+        metrics_url = "{upstream.url}/metrics"
+
+        [models.queued]
+        strategy = "least_in_flight"
+        targets = ["groq/one", "straico/two"]
+    """)
+    was_read = threading.Event()
+
+    async def metrics(exchange: Exchange) -> None:
+        if exchange.seen.number > 1 or len([s for s in upstream.requests if s.path == "/metrics"]) > 1:
+            was_read.set()  # the answer before has been read
+        await exchange.answer(b'vllm:num_requests_waiting{model_name="one"} 3.0\n', kind="text/plain")
+
+    upstream.on("GET /metrics", metrics)
+    settings = {**provider_settings(upstream), **SETTINGS, "SANIC_PROXY_CONFIG": str(config)}
+    with running_proxy(settings) as proxy:
+        assert was_read.wait(60)
+        shown = proxy.request("GET", "/admin/route?model=queued", headers=bearer(ADMIN_KEY)).json
+    assert [(target["target"], target.get("waiting")) for target in shown["targets"]] == [
+        ("straico/two", None),
+        ("groq/one", 3),
+    ]

@@ -197,6 +197,7 @@ class ProviderSettings:
     vendor whose prices hold; "": not known. `max_image_tokens` as in the catalog.
     `api_version`: models are deployments in the path, and each request has
     the parameter `api-version` (Azure's dated versions); "": they are not. `cache_ttl_s` as in the catalog.
+    `metrics_url` is where a self-hosted engine reports its queue; "": nowhere.
     """
 
     name: str
@@ -228,6 +229,7 @@ class ProviderSettings:
     cost_unit: float | None = None
     priced_as: str = ""
     max_image_tokens: int = 48_169
+    metrics_url: str = ""
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -263,6 +265,11 @@ class ModelSettings:
     affinity: Affinity = "auto"
     limits: ScopeLimits = NO_LIMITS
     hedge: HedgeSettings | None = None
+
+    @property
+    def has_affinity(self) -> bool:
+        """Whether sessions may have targets of their own."""
+        return self.strategy not in {"order", "prefix"} and self.affinity != "off"
 
 
 @dataclass(frozen=True, slots=True)

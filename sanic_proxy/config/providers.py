@@ -145,6 +145,10 @@ PROVIDER_KEYS: Table = {
         "for `on_cut`: the provider continues an answer that is the last message; `true`, or the mark that "
         "it needs: `prefix`, `partial`, `continue_final_message`",
     ),
+    "metrics_url": Key(
+        Text("a URL"),
+        "metrics of a self-hosted engine (vLLM, SGLang, llama.cpp): its queue counts as load",
+    ),
     "cache_ttl": Key(
         Duration(), "how long the provider caches a prompt; a session without requests is forgotten then"
     ),
@@ -169,8 +173,8 @@ MODEL_KEYS: Table = {
     ),
     "strategy": Key(
         Choice(STRATEGIES),
-        "which target is first: `order` (default), `weighted` (at random, by `weight`), `least_in_flight` or "
-        "`least_latency`",
+        "which target is first: `order` (default), `weighted` (at random, by `weight`), `least_in_flight`, "
+        "`least_latency` or `prefix` (the longest known beginning of the prompt)",
     ),
     "affinity": Key(
         Choice(AFFINITIES),
@@ -378,6 +382,7 @@ class ProviderReader:
             cost_unit=table.get("cost_unit", row.cost_unit),
             max_image_tokens=row.max_image_tokens,
             priced_as=table.get("priced_as") or vendor_at(row.name, base_url),
+            metrics_url=self._checked_metrics_url(row, table.get("metrics_url", "")),
         )
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:
@@ -419,6 +424,13 @@ class ProviderReader:
             plain += "/v1"  # Anthropic's clients have base URLs without it
             self._found.warnings.append(f"{where} has no path: {plain} is used")
         return plain
+
+    def _checked_metrics_url(self, row: Row, url: str) -> str:
+        if url and (fault := url_fault(url)) is not None:
+            where = f"[providers.{row.name}] metrics_url"
+            self._problems.append(f"{where}: {fault}, got {without_password(url)!r}")
+            return ""
+        return url
 
     def _outbound_proxy(self, base_url: str) -> Secret | None:
         """The HTTPS_PROXY or HTTP_PROXY this provider is reached through, NO_PROXY respected."""

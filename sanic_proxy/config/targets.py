@@ -13,14 +13,14 @@ from sanic_proxy.config.saving import Continuation, ContinuationKind
 from sanic_proxy.config.tables import Number, entries, entries_schema
 from sanic_proxy.config.variables import Choice, Integer, Kind, Schema, Text
 
-Strategy = Literal["order", "weighted", "least_in_flight", "least_latency"]
+Strategy = Literal["order", "weighted", "least_in_flight", "least_latency", "prefix"]
 # Which requests are kept on one target: those whose client names their session; those with the same beginning
 # of the conversation as well; none.
 Affinity = Literal["auto", "prompt", "off"]
 # Failures after which a target that is kept for them alone is tried; by the code that clients see.
 OnlyAfter = Literal["", "context_length_exceeded", "content_filter"]
 
-STRATEGIES: tuple[Strategy, ...] = ("order", "weighted", "least_in_flight", "least_latency")
+STRATEGIES: tuple[Strategy, ...] = ("order", "weighted", "least_in_flight", "least_latency", "prefix")
 AFFINITIES: tuple[Affinity, ...] = ("auto", "prompt", "off")
 MAX_COUNT = 10**12
 

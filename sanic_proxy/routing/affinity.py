@@ -71,8 +71,9 @@ def bounded(
     free: list[Candidate[P]] = []
     full: list[Candidate[P]] = []
     for candidate in candidates:
-        share = candidate.weight / weights if weights else 0.0
-        (free if candidate.in_flight < math.ceil(load * share) + slack else full).append(candidate)
+        weight = candidate.weight
+        is_free = weight > 0 and candidate.in_flight < math.ceil(load * weight / weights) + slack
+        (free if is_free else full).append(candidate)
     return free, full
 
 

@@ -171,6 +171,7 @@ def _described(
             "weight": choice.weight if route.strategy == "weighted" else None,
             "share": share if route.strategy == "weighted" and choice.targets[0] is target else None,
             "in_flight": in_flight,
+            "waiting": None if target.queue is None else target.queue.waiting,
             "first_content_ms": None if statistics is None else statistics.expected_ms(now),
             "context_window": target.context_window,
             "only_after": target.only_after or None,

@@ -21,9 +21,11 @@ from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing import sessions
 from sanic_proxy.routing.affinity import Affinity, Candidate
 from sanic_proxy.routing.breaker import BreakerRegistry
+from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import TargetLoad
-from sanic_proxy.routing.selection import Choice, Random, ordered
+from sanic_proxy.routing.prefixes import MAX_REQUEST_BYTES, block_hashes
+from sanic_proxy.routing.selection import Choice, Random, by_prefix, ordered
 from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.targets import Target, label_for
 from sanic_proxy.state_store.shared import SharedMemory
@@ -90,6 +92,7 @@ class Router(Generic[P]):
         name_of: Callable[[P], str] = str,
         options_of: Callable[[P], RequestOptions] = lambda _: NO_OPTIONS,
         cache_ttl_of: Callable[[P], float] = lambda _: 300.0,
+        queue_of: Callable[[P], EngineQueue | None] = lambda _: None,
         registry: BreakerRegistry | None = None,
         first_content_s: float = 0.0,
         random: Random = random.random,
@@ -116,6 +119,7 @@ class Router(Generic[P]):
         self._name_of = name_of
         self._options_of = options_of
         self._cache_ttl_of = cache_ttl_of
+        self._queue_of = queue_of
         self.affinity: Affinity[P] = Affinity()
         self._registry = registry or BreakerRegistry()
         self._statistics = statistics or StatisticsRegistry()
@@ -140,25 +144,55 @@ class Router(Generic[P]):
         if route.strategy == "order":
             return route.in_order
         now = self._clock()
-        if route.affinity != "off":
-            encrypted = sessions.encrypted_name(asked.body, asked.fields)
-            name = sessions.session_name(headers, asked.fields) or encrypted
-            if not name and route.affinity == "prompt":
-                name = sessions.conversation_name(asked.fields)
-            if name:
-                record.session = session = sessions.digest(record.client.id, route.name, name)
-                is_hard = bool(encrypted) or sessions.wants_encrypted(asked.fields)
-                candidates = [
-                    Candidate(target, choice.weight / len(choice.targets), choice.in_flight_of(target))
-                    for choice, target in route.peers
-                ]
-                own = self.affinity.arranged(
-                    candidates, session, now, ttl_s=route.cache_ttl_s, is_hard=is_hard
-                )
-                if len(own) < len(candidates):
-                    return own  # no other one can read the request
-                return [*own, *ordered(route.others, route.strategy, self._random, now)]
-        return ordered(route.choices, route.strategy, self._random, now)
+        own = None
+        if route.strategy == "prefix":
+            own = self._by_prefix(route, asked, now)
+        elif route.affinity != "off":
+            own = self._in_session(route, asked, headers, record, now)
+        if own is None:
+            return ordered(route.choices, route.strategy, self._random, now)
+        if len(own) < len(route.peers):
+            return own  # no other one can read the request
+        return [*own, *ordered(route.others, route.strategy, self._random, now)]
+
+    def _in_session(
+        self,
+        route: Route[P],
+        asked: ParsedRequest,
+        headers: Mapping[str, str],
+        record: RequestRecord,
+        now: float,
+    ) -> list[Target[P]] | None:
+        """The peers as the session of the request has them; None if it has no session."""
+        encrypted = sessions.encrypted_name(asked.body, asked.fields)
+        name = sessions.session_name(headers, asked.fields) or encrypted
+        if not name and route.affinity == "prompt":
+            name = sessions.conversation_name(asked.fields)
+        if not name:
+            return None
+        record.session = session = sessions.digest(record.client.id, route.name, name)
+        is_hard = bool(encrypted) or sessions.wants_encrypted(asked.fields)
+        return self.affinity.arranged(
+            _candidates(route), session, now, ttl_s=route.cache_ttl_s, is_hard=is_hard
+        )
+
+    def _by_prefix(self, route: Route[P], asked: ParsedRequest, now: float) -> list[Target[P]]:
+        """The peers by what they know of the prompt. The first one will know all of it."""
+        is_small = len(asked.body) <= MAX_REQUEST_BYTES
+        hashes = block_hashes(route.name, asked.fields) if is_small else []
+        matched = {
+            target.label: target.statistics.prefixes.matched(hashes)
+            for _, target in route.peers
+            if target.statistics is not None
+        }
+        candidates = _candidates(route)
+        usable = [candidate for candidate in candidates if candidate.target.is_usable(now)]
+        unusable = [candidate for candidate in candidates if candidate not in usable]
+        order = [*by_prefix(usable, matched, self._random), *unusable]
+        first = order[0].target if order else None
+        if first is not None and first.statistics is not None:
+            first.statistics.prefixes.add(hashes)
+        return [candidate.target for candidate in order]
 
     def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:
         """What `model` stands for. Raises ModelNotFound or ProviderNotConfigured."""
@@ -185,13 +219,12 @@ class Router(Generic[P]):
         first = min(choice.order for choice in choices)
         alike = [choice for choice in choices if choice.order == first and not choice.targets[0].only_after]
         peers = tuple((choice, target) for choice in alike for target in choice.targets)
-        has_affinity = own.strategy != "order" and len(peers) > 1
         return Route(
             own.name,
             own.strategy,
             tuple(choices),
             in_order,
-            own.affinity if has_affinity else "off",
+            own.affinity if own.has_affinity and len(peers) > 1 else "off",
             peers,
             tuple(choice for choice in choices if choice not in alike),
             max((self._cache_ttl_of(target.provider) for _, target in peers), default=0.0),
@@ -239,6 +272,7 @@ class Router(Generic[P]):
                     self._statistics.target(
                         name, number, model, endpoint, label, is_needed=own.strategy != "order"
                     ),
+                    self._queue_of(provider),
                     own.saving,
                     settings.continues,
                     self._hedging.get(own.name),
@@ -344,6 +378,14 @@ class Router(Generic[P]):
 
     def _listed(self) -> str:
         return ", ".join(self._on) or "none"
+
+
+def _candidates(route: Route[P]) -> list[Candidate[P]]:
+    """The peers of a route, each key with its share of its choice's weight."""
+    return [
+        Candidate(target, choice.weight / len(choice.targets), choice.load_of(target))
+        for choice, target in route.peers
+    ]
 
 
 def _loads(model: ModelSettings, workers: int, memory: SharedMemory) -> list[TargetLoad | None]:

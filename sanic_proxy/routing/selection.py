@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sanic_proxy.config.targets import Strategy
+from sanic_proxy.routing.affinity import Candidate, bounded
 from sanic_proxy.routing.targets import Target
 
 P = TypeVar("P")
 # A number from 0 up to, and without, 1.
 Random = Callable[[], float]
+# An engine with more than this multiple of its share of the load, and so many requests besides, is passed
+# over for one that knows less of the prompt.
+MAX_PREFIX_LOAD = 1.5
+PREFIX_SLACK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,16 @@ class Choice(Generic[P]):
         load = self.targets[0].load
         return 0 if load is None else load.in_flight
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait in the provider's engine, whoever sent them."""
+        queue = self.targets[0].queue
+        return 0 if queue is None else queue.waiting
+
+    def load_of(self, target: Target[P]) -> int:
+        """What is in flight with the key of `target`, and what waits in the engine."""
+        return self.in_flight_of(target) + self.waiting
+
     def in_flight_of(self, target: Target[P]) -> int:
         """Those with the key of `target`, one of `targets`."""
         if len(self.targets) == 1:
@@ -42,7 +57,8 @@ def ordered(
     """The targets of one request in the order in which they are tried.
 
     `weighted`: the first one is drawn by weight, the next from the rest, and so on; a weight of 0 comes last.
-    `least_in_flight`: by requests in flight per weight, at random among equals.
+    `least_in_flight`: by requests in flight, and waiting in an engine, per weight, at random among equals;
+    also `prefix`, where nothing is known of the prompt.
     `least_latency`: the first is the better one of two that are drawn at random, the rest follow by cost: the
     latency to be expected, times the requests in flight and this one, per weight. The draw keeps workers that
     know the same from sending all their requests to the same target (Mitzenmacher, "The power of two choices
@@ -56,7 +72,7 @@ def ordered(
         return [target for choice in by_order for target in choice.targets]
     if strategy == "weighted":
         keys = [(choice.order, _draw(choice.weight, random), 0.0) for choice in choices]
-    elif strategy == "least_in_flight":
+    elif strategy in {"least_in_flight", "prefix"}:
         keys = [(choice.order, _load(choice), random()) for choice in choices]
     else:
         keys = [(choice.order, _cost(choice, now), random()) for choice in choices]
@@ -64,6 +80,27 @@ def ordered(
     if strategy == "least_latency":
         _draw_two(places, sum(key[0] == keys[places[0]][0] and key[1] < math.inf for key in keys), random)
     return [target for place in places for target in _sorted_keys(choices[place], strategy, random, now)]
+
+
+def by_prefix(
+    candidates: Sequence[Candidate[P]], matched: Mapping[str, int], random: Random
+) -> list[Candidate[P]]:
+    """The candidates by how much of the prompt they know; `matched` has the number of blocks by label.
+
+    The one that knows most is first, unless its queue is beyond a bound: following the caches alone sends
+    ever more to the engine that has most of them. Among equals, as for a new prompt, the load decides.
+    """
+    drawn = {id(candidate): random() for candidate in candidates}
+
+    def load(candidate: Candidate[P]) -> tuple[float, float]:
+        weight = candidate.weight
+        return candidate.in_flight / weight if weight else math.inf, drawn[id(candidate)]
+
+    known = sorted(
+        candidates, key=lambda candidate: (-matched.get(candidate.target.label, 0), load(candidate))
+    )
+    free, full = bounded(known, MAX_PREFIX_LOAD, PREFIX_SLACK)
+    return [*free, *sorted(full, key=load)]
 
 
 def _draw(weight: float, random: Random) -> float:
@@ -76,7 +113,7 @@ def _draw(weight: float, random: Random) -> float:
 
 
 def _load(choice: Choice[P]) -> float:
-    return choice.in_flight / choice.weight if choice.weight else math.inf
+    return (choice.in_flight + choice.waiting) / choice.weight if choice.weight else math.inf
 
 
 def _cost(choice: Choice[P], now: float) -> float:
@@ -88,7 +125,7 @@ def _cost(choice: Choice[P], now: float) -> float:
 def _key_cost(choice: Choice[P], target: Target[P], now: float) -> float:
     if target.statistics is None or not target.is_usable(now):
         return math.inf
-    return target.statistics.slowness.cost(now, choice.in_flight_of(target))
+    return target.statistics.slowness.cost(now, choice.load_of(target))
 
 
 def _draw_two(places: list[int], count: int, random: Random) -> None:
@@ -105,7 +142,7 @@ def _sorted_keys(choice: Choice[P], strategy: Strategy, random: Random, now: flo
         return choice.targets
     if strategy == "weighted":
         return sorted(choice.targets, key=lambda _: random())
-    if strategy == "least_in_flight":
+    if strategy in {"least_in_flight", "prefix"}:
         return sorted(choice.targets, key=lambda target: (choice.in_flight_of(target), random()))
     return sorted(choice.targets, key=lambda target: (_key_cost(choice, target, now), random()))
 

@@ -29,8 +29,8 @@ _CLIENTS_HEADERS = ("x-claude-code-session-id", "session-id", "session_id")
 MAX_NAME_CHARS = 1024
 DIGEST_BYTES = 8
 # Where a conversation is in the APIs, and what precedes it.
-_TURNS = ("messages", "input", "contents")
-_PREAMBLE = ("system", "instructions", "systemInstruction", "system_instruction", "tools")
+TURNS = ("messages", "input", "contents")
+PREAMBLE = ("system", "instructions", "systemInstruction", "system_instruction", "tools")
 _KEY = b'"encrypted_content"'
 _INCLUDED = "reasoning.encrypted_content"
 
@@ -54,13 +54,13 @@ def conversation_name(fields: JsonMapping) -> str:
 
     The beginning is the system prompt, the tools, and the turns up to the first one of the user.
     """
-    turns: Any = next((fields[name] for name in _TURNS if fields.get(name)), None)
+    turns: Any = next((fields[name] for name in TURNS if fields.get(name)), None)
     if isinstance(turns, list):
         until = next((place for place, turn in enumerate(turns) if _is_users(turn)), len(turns) - 1)
         turns = turns[: until + 1]
     if not turns:
         return ""
-    preamble = [fields[name] for name in _PREAMBLE if name in fields]
+    preamble = [fields[name] for name in PREAMBLE if name in fields]
     return hashlib.blake2b(codec.dumps([preamble, turns]), digest_size=16).hexdigest()
 
 

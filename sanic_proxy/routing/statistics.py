@@ -13,6 +13,7 @@ from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.usage import Usage, whole
 from sanic_proxy.routing.breaker import recent
 from sanic_proxy.routing.latency import FAILED, PeakEwma, expected_s
+from sanic_proxy.routing.prefixes import PrefixCache
 
 # The tokens of a whole answer whose provider does not count them.
 _USUAL_OUTPUT_TOKENS = 200
@@ -24,7 +25,8 @@ class TargetStatistics:
     """The statistics of one target in one worker.
 
     `answered` and `failed` count attempts. `prompt_tokens` and `cached_tokens` are sums over the answers with
-    usage: the second are those of the first that the provider found in its cache.
+    usage: the second are those of the first that the provider found in its cache. `prefixes` are those of the
+    prompts that it got.
     """
 
     __slots__ = (
@@ -34,6 +36,7 @@ class TargetStatistics:
         "failed",
         "in_flight",
         "label",
+        "prefixes",
         "prompt_tokens",
         "slowness",
     )
@@ -47,6 +50,7 @@ class TargetStatistics:
         self.prompt_tokens = 0
         self.cached_tokens = 0
         self.slowness = PeakEwma()
+        self.prefixes = PrefixCache()
 
     def begin(self) -> None:
         """A request is sent to the target."""

@@ -23,6 +23,7 @@ from sanic_proxy.routing.breaker import (
     take_retry,
 )
 from sanic_proxy.routing.ejection import stays_in_use
+from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.policy import (
@@ -55,9 +56,10 @@ class Target(Generic[P]):
     headers and logs. `first_content_s` is how long a stream may take to its first content while another
     target is left; 0: no limit. `options` say what is changed in its requests. `context_window` is in tokens;
     None: not known. A target with `only_after` is for requests that another one has refused for that cause.
-    `load` counts and limits what is sent to it with any key, `statistics` are this key's. `saving` is what
-    is done about streams that break off; `continues` is how the target is asked to continue one, None: as its
-    provider. `hedging` decides about second attempts for the model's slow requests; None: there are none.
+    `load` counts and limits what is sent to it with any key, `statistics` are this key's, `queue` is
+    what waits in the provider's engine. `saving` is what is done about streams that break off; `continues` is
+    how the target is asked to continue one, None: as its provider. `hedging` decides about second attempts
+    for the model's slow requests; None: there are none.
     """
 
     provider: P
@@ -73,6 +75,7 @@ class Target(Generic[P]):
     only_after: OnlyAfter = ""
     load: TargetLoad | None = field(default=None, compare=False)
     statistics: TargetStatistics | None = field(default=None, compare=False)
+    queue: EngineQueue | None = field(default=None, compare=False)
     saving: StreamSaving = NO_SAVING
     continues: Continuation | bool | None = None
     hedging: Hedging | None = field(default=None, compare=False)

@@ -90,7 +90,12 @@ def test_a_table_whose_key_is_not_set_is_explained(tmp_path: Path) -> None:
         ("[models.fast]\ntargets = [{provider='echo', model=1}]", "model: expected the provider's name"),
         (
             "[models.fast]\ntargets = ['echo/x']\nstrategy = 'random'",
-            "one of order, weighted, least_in_flight, least_latency",
+            "one of order, weighted, least_in_flight, least_latency, prefix",
+        ),
+        ("[models.fast]\ntargets = ['echo/x']\naffinity = true", "one of auto, prompt, off"),
+        (
+            "[providers.x]\nbase_url = 'http://x'\nmetrics_url = 'x/metrics'",
+            "[providers.x] metrics_url: expected an http or https URL",
         ),
         (
             "[models.fast]\ntargets = ['echo/x']\nhedge = 5",

@@ -346,3 +346,37 @@ def test_encrypted_reasoning_goes_where_it_was_made() -> None:
     target = next(target for target in made.resolve("m") if target.label == labels[maker])
     target.rate_limit.limit(1000.0, 5.0)
     assert order_of(made, fields)[0] == [maker]  # no other one could read it
+
+
+def test_the_prompt_goes_where_its_beginning_is_known() -> None:
+    made = Router(
+        KEYS,
+        (),
+        is_on=False,
+        embedded=frozenset(),
+        models=[ModelSettings("m", TARGETS, strategy="prefix")],
+        random=random.Random(1).random,
+        clock=lambda: 1000.0,
+    )
+    firsts = {}
+    for text in ("a" * 4000, "b" * 4000, "c" * 4000):
+        turns = [{"role": "user", "content": text}]
+        firsts[text], record = order_of(made, chat_fields(messages=turns, user="u"))
+        assert not record.session
+    for text, order in firsts.items():
+        turns = [{"role": "user", "content": text}, {"role": "user", "content": "more"}]
+        again = order_of(made, chat_fields(messages=turns))[0]
+        assert again[0] == order[0]
+        assert len(again) == 6
+    home = next(iter(firsts.values()))[0]
+    target = next(target for target in made.resolve("m") if target.provider == home)
+    target.rate_limit.limit(1000.0, 5.0)
+    turns = [{"role": "user", "content": "a" * 4000}]
+    assert order_of(made, chat_fields(messages=turns))[0][3] == home
+
+
+def test_a_request_of_many_megabytes_is_not_compared() -> None:
+    made = own(ModelSettings("m", TARGETS[:2], strategy="prefix"), draws=[0.5] * 100)
+    turns = [{"role": "user", "content": "a" * 5_000_000}]
+    order_of(made, chat_fields(messages=turns))
+    assert not any(len(t.statistics.prefixes) for t in made.resolve("m") if t.statistics is not None)

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from sanic_proxy.config.targets import TargetSettings
+from sanic_proxy.config.targets import Strategy, TargetSettings
 from sanic_proxy.errors import UpstreamError
+from sanic_proxy.routing.affinity import Candidate
+from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.load import TargetLoad
-from sanic_proxy.routing.selection import Choice, ordered, shares
+from sanic_proxy.routing.selection import Choice, by_prefix, ordered, shares
 from sanic_proxy.routing.statistics import TargetStatistics
 from sanic_proxy.routing.targets import Target
 
@@ -55,6 +57,13 @@ def test_the_one_with_the_fewest_in_flight_per_weight_is_first() -> None:
     drawn = random.Random(3).random
     choices = [choice("a", in_flight=2), choice("b", in_flight=3, weight=3), choice("c", in_flight=4)]
     assert names(ordered(choices, "least_in_flight", drawn)) == "bac"
+
+
+@pytest.mark.parametrize("strategy", ["least_in_flight", "prefix"])
+def test_what_waits_in_an_engine_is_load(strategy: Strategy) -> None:
+    made = choice("a", in_flight=1)
+    queued = replace(made, targets=(replace(made.targets[0], queue=EngineQueue(waiting=2)),))
+    assert names(ordered([queued, choice("b", in_flight=2)], strategy, random.random)) == "ba"
 
 
 def test_equal_loads_are_chosen_at_random() -> None:
@@ -133,6 +142,39 @@ def test_an_open_circuit_may_be_probed_when_it_is_due() -> None:
     assert health.until is not None
     assert names(ordered(choices, "least_latency", drawn, NOW)) == "ba"
     assert names(ordered(choices, "least_latency", drawn, health.until)) == "ab"
+
+
+def known(name: str, in_flight: int = 0, weight: float = 1.0) -> Candidate[str]:
+    return Candidate(Target(name, "m", name), weight, in_flight)
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "matched", "expected"),
+    [
+        ((0, 0, 0), {}, "abc"),
+        ((0, 0, 0), {"b": 3, "c": 1}, "bca"),
+        ((2, 1, 0), {}, "cba"),
+        ((0, 1, 0), {"b": 3, "c": 3}, "cba"),
+        ((0, 5, 0), {"b": 3}, "bac"),  # within the bound
+        ((2, 40, 1), {"b": 3}, "cab"),  # beyond it
+    ],
+)
+def test_the_longest_prefix_wins_unless_its_queue_is_too_long(
+    in_flight: tuple[int, ...], matched: dict[str, int], expected: str
+) -> None:
+    made = [known(name, count) for name, count in zip("abc", in_flight, strict=True)]
+    order = by_prefix(made, matched, iter((0.1, 0.2, 0.3)).__next__)
+    assert "".join(found.target.provider for found in order) == expected
+
+
+def test_equal_targets_are_chosen_at_random() -> None:
+    order = by_prefix([known("a"), known("b"), known("c")], {}, iter((0.9, 0.1, 0.5)).__next__)
+    assert [found.target.provider for found in order] == ["b", "c", "a"]
+
+
+def test_a_target_without_weight_is_last() -> None:
+    order = by_prefix([known("a", weight=0.0), known("b", 9)], {"a": 9}, iter((0.1, 0.2)).__next__)
+    assert [found.target.provider for found in order] == ["b", "a"]
 
 
 def test_shares_are_those_of_the_first_place() -> None:

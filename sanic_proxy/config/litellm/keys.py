@@ -205,7 +205,12 @@ ROUTER: Rules = {
     "enable_pre_call_checks": _approximate(
         "`rpm` and `tpm` become limits; a prompt is not measured before it is sent"
     ),
-    "optional_pre_call_checks": _approximate("`enforce_model_rate_limits` makes `rpm` and `tpm` limits"),
+    "optional_pre_call_checks": _approximate(
+        "`enforce_model_rate_limits` makes `rpm` and `tpm` limits; sessions keep their targets anyway"
+    ),
+    "session_affinity_repin_on_failover": _approximate("a session always moves to the target that answered"),
+    "deployment_affinity_ttl_seconds": Rule("ignored", "see `cache_ttl` of a provider"),
+    "model_group_affinity_config": Rule("ignored", "see `affinity` of a model"),
     "default_max_parallel_requests": _exact("requests in flight to each target"),
     "retry_after": _approximate("the proxy's own backoff, or the provider's Retry-After"),
     "retry_policy": _approximate("which failures are retried is fixed: see routing.md"),
@@ -217,11 +222,11 @@ ROUTER: Rules = {
     **_ignored("requests are not tagged", "enable_tag_filtering tag_filtering_match_any tag_routing_prefix"),
     **_without_effect(
         "routing_strategy_args polling_interval default_priority alerting_config router_general_settings"
-        " routing_groups plugins deployment_affinity_ttl_seconds model_group_affinity_config"
-        " ignore_invalid_deployments enable_health_check_routing health_check_staleness_threshold"
+        " routing_groups plugins ignore_invalid_deployments enable_health_check_routing"
+        " health_check_staleness_threshold"
         " health_check_ignore_transient_errors background_health_check_model_groups"
         " enable_weighted_failover enable_mid_stream_fallback_continuation fallback_on_unsupported_params"
-        " assistants_config search_tools guardrail_list session_affinity_repin_on_failover"
+        " assistants_config search_tools guardrail_list"
     ),
 }
 
