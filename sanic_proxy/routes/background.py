@@ -22,6 +22,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import error_of
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.routes import chat as chats
+from sanic_proxy.routes.response_following import follow
 from sanic_proxy.routes.response_keeping import ResponseKeeper, reading
 from sanic_proxy.routing import attempts
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
@@ -39,19 +40,13 @@ JSON_LINES = header_lines([("content-type", "application/json")])
 async def answer(
     request: ProxyRequest, dialect: Dialect, asked: ParsedRequest, keeper: ResponseKeeper | None
 ) -> Reply | None:
-    """Answer a request with `background: true`."""
+    """Answer a request with `background: true`: with the queued response or, with `stream`, its events."""
     state: AppState = request.state
     targets, _ = chats.conversation(request, request.record, state, dialect, asked, keeper)
     if dialect.name in targets[0].provider.dialects or state.responses is None:
         if keeper is not None:
             keeper.is_for_native = True
         return await chats.answer_to(request, dialect, asked, keeper)
-    if asked.is_streaming:
-        raise InvalidRequest(
-            "A background response cannot be streamed here: leave out `stream`, and poll "
-            "`GET /v1/responses/{id}`",
-            param="stream",
-        )
     if keeper is None or not keeper.repeated["store"]:
         raise InvalidRequest("A background response must be stored: leave out `store`", param="store")
     if state.settings.background_responses == 0:
@@ -61,8 +56,13 @@ async def answer(
         raise overloaded()
     keeper.repeated["background"] = True
     keeper.is_for_native = False
-    fields = {name: value for name, value in asked.fields.items() if name != "background"}
-    asked = replace(asked, body=codec.dumps(fields), fields=fields, model_span=None)
+    is_followed = asked.is_streaming
+    fields = {
+        name: value
+        for name, value in asked.fields.items()
+        if name not in {"background", "stream", "stream_options"}
+    }
+    asked = replace(asked, body=codec.dumps(fields), fields=fields, is_streaming=False, model_span=None)
     asked.collect_s = state.settings.background_timeout_s
     repeated = {**dialect.format.read_request(fields).repeated, **keeper.repeated}
     response = queued(keeper.id, asked.model, repeated)
@@ -74,6 +74,9 @@ async def answer(
     targets, chat = chats.conversation(request, record, state, dialect, asked, keeper)
     run = _Run(state, state.responses, keeper, response, targets, chat)
     background.start(keeper.id, run)
+    if is_followed:
+        await follow(request, dialect, state.responses, keeper.id)
+        return None
     return Reply(JSON_LINES, codec.dumps(response))
 
 

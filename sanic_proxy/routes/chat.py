@@ -69,6 +69,7 @@ async def answer_to(
         ],
         heartbeat=lambda: (chat.provider or first).heartbeat(chat),
         dialect=dialect,
+        keep_failure=None if keeper is None else partial(keeper.keep_failure, chat),
     )
     return None
 
@@ -92,6 +93,10 @@ class Keeper(ABC):
     @abstractmethod
     async def keep_stream(self, chat: ChatRequest, frames: bytes) -> bytes:
         """The same with the last frames of a stream, which hold the whole answer."""
+
+    @abstractmethod
+    async def keep_failure(self, chat: ChatRequest, frames: bytes) -> bytes:
+        """The same with the frames that end a stream which failed."""
 
 
 async def stream_of(

@@ -21,7 +21,7 @@ from typing_extensions import override
 from sanic_proxy import errors
 from sanic_proxy.dialects.base import ParsedRequest
 from sanic_proxy.dialects.responses import RESPONSES
-from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.in_flight import UnderWay
 from sanic_proxy.openai import codec
@@ -36,11 +36,19 @@ from sanic_proxy.state_store.responses import (
     MAX_ITEM_BYTES,
     ConversationTooLarge,
     NewResponse,
+    ReferredItem,
     ResponseStore,
     ResponseTooLarge,
 )
 from sanic_proxy.streams import sse
-from sanic_proxy.translation.responses.stored import as_items, continued, portable, without_lone_surrogates
+from sanic_proxy.translation.responses.stored import (
+    as_items,
+    continued,
+    portable,
+    reference_ids,
+    with_items,
+    without_lone_surrogates,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +76,7 @@ class ResponseKeeper(Keeper):
 
     `owner` is the id of the client, `given` its own input. `store` is None if nothing is to be stored.
     `is_for_native`: only providers that speak Responses may answer, or only those that do not; None: all.
+    `referred` is the provider that has stored items which the input refers to.
     """
 
     def __init__(
@@ -77,8 +86,10 @@ class ResponseKeeper(Keeper):
         store: ResponseStore | None,
         given: object,
         previous: Previous | None,
+        referred: ChatProvider | None = None,
     ) -> None:
         self._state = state
+        self._referred = referred
         self.owner = owner
         self._store = store
         self._given = given
@@ -97,6 +108,14 @@ class ResponseKeeper(Keeper):
         previous = self._previous
         if self.is_for_native is not None:
             targets = [target for target in targets if _is_native(target.provider) is self.is_for_native]
+        if self._referred is not None:
+            targets = [target for target in targets if target.provider is self._referred]
+            if not targets:
+                raise InvalidRequest(
+                    f"`input` refers to items that the provider {self._referred.name} has stored, which this "
+                    "model does not belong to: send the items themselves",
+                    param="input",
+                )
         if previous is None or previous.items is not None:
             return targets
         if previous.provider is not None:
@@ -137,6 +156,11 @@ class ResponseKeeper(Keeper):
         last = frames[frames.find(b"\n\n", at) + 2 :]
         return frames[:at] + event_frame({**event, "response": self.response}) + last
 
+    @override
+    async def keep_failure(self, chat: ChatRequest, frames: bytes) -> bytes:
+        """As OpenAI keeps a failed response. What became of one at its provider is the provider's to say."""
+        return frames if chat.wire is chat.dialect else await self.keep_stream(chat, frames)
+
     async def _keep(self, chat: ChatRequest, response: Json) -> str:
         """Store `response`. Returns why that was not possible; "" if it was, or was not asked for."""
         self.response = response
@@ -145,7 +169,8 @@ class ResponseKeeper(Keeper):
             return ""
         try:
             if self.is_native:
-                await self._refer(self._store, id_, chat.provider)
+                ids = [item["id"] for item in response.get("output") or () if _has_id(item)]
+                await self._refer(self._store, id_, chat.provider, ids)
             else:
                 await self._store.add(self._stored(id_, response))
         except ResponseTooLarge:
@@ -160,11 +185,13 @@ class ResponseKeeper(Keeper):
         self.response = {**response, "store": False}
         return problem
 
-    async def _refer(self, store: ResponseStore, id_: str, provider: ChatProvider | None) -> None:
+    async def _refer(
+        self, store: ResponseStore, id_: str, provider: ChatProvider | None, item_ids: list[str]
+    ) -> None:
         keys = () if provider is None else self._state.keyed.get(provider.name, ())
         for number, candidate in enumerate(keys):
             if candidate is provider:
-                await store.refer(self.owner, id_, candidate.name, number)
+                await store.refer(self.owner, id_, candidate.name, number, item_ids)
 
     def queued(self, response: JsonMapping, worker: str) -> NewResponse:
         """A response that is to be stored before `worker` makes it."""
@@ -233,13 +260,15 @@ async def prepared(
             "whole conversation as `input`",
             param="conversation",
         )
+    asked, referred = await _with_referred_items(state, owner, asked, counted)
+    fields = asked.fields
     store = state.responses if wants_store is not False else None
     previous = None
     if id_:
         previous = local if local is not None and local.id == id_ else await _previous(state, owner, id_)
-    if store is None and previous is None and local is None:
+    if store is None and previous is None and local is None and referred is None:
         return asked, None
-    keeper = ResponseKeeper(state, owner, store, fields.get("input"), previous)
+    keeper = ResponseKeeper(state, owner, store, fields.get("input"), previous, referred)
     if previous is not None and previous.items is not None:
         asked = await _continued(state, asked, previous.items, counted)
     return asked, keeper
@@ -280,11 +309,59 @@ async def _previous(state: AppState, owner: str, id_: str) -> Previous:
     return Previous(id_, items)
 
 
+async def _with_referred_items(
+    state: AppState, owner: str, asked: ParsedRequest, counted: UnderWay
+) -> tuple[ParsedRequest, ChatProvider | None]:
+    """The request with the stored items that it refers to, and the provider that has some of them.
+
+    Items that are not known are left for providers, where no other client could own them. Raises NotFound.
+    """
+    ids = reference_ids(asked.fields.get("input"))
+    if not ids:
+        return asked, None
+    found: dict[str, ReferredItem] = {}
+    if state.responses is not None:
+        limit_bytes = state.settings.max_body_bytes
+        try:
+            found = await reading(state.responses.items(owner, ids, limit_bytes))
+        except ConversationTooLarge:
+            raise InvalidRequest(
+                f"The items that `input` refers to are larger than {limit_bytes} bytes", param="input"
+            ) from None
+    missing = [id_ for id_ in ids if id_ not in found]
+    if missing and state.keys.has_many:
+        raise NotFound(
+            f"Item with id '{missing[0][:100]}' not found. Only items of stored responses can be referred "
+            "to: send the item itself",
+            param="input",
+            code="item_not_found",
+        )
+    referred: ChatProvider | None = None
+    for item in found.values():
+        if item.provider:
+            keys = state.keyed.get(item.provider, ())
+            provider = keys[item.key_number] if item.key_number < len(keys) else None
+            if provider is None or referred not in {None, provider}:
+                raise InvalidRequest("`input` refers to items that no single provider has", param="input")
+            referred = provider
+    items = {id_: item.body for id_, item in found.items() if item.body}
+    if items:
+        added_bytes = sum(len(items.get(id_, b"")) for id_ in ids)
+        asked = await _parsed(state, asked, with_items(asked.fields, items), counted, added_bytes)
+    return asked, referred
+
+
 async def _continued(
     state: AppState, asked: ParsedRequest, items: list[bytes], counted: UnderWay
 ) -> ParsedRequest:
-    state.traffic.hold(counted, counted.held_bytes + sum(map(len, items)))
-    body = continued(asked.fields, items)
+    return await _parsed(state, asked, continued(asked.fields, items), counted, sum(map(len, items)))
+
+
+async def _parsed(
+    state: AppState, asked: ParsedRequest, body: bytes, counted: UnderWay, added_bytes: int
+) -> ParsedRequest:
+    """The request with another body, which has `added_bytes` more."""
+    state.traffic.hold(counted, counted.held_bytes + added_bytes)
     parsed = await bodies.parsed(body, state.traffic.parsing)
     return ParsedRequest(
         body,
@@ -321,6 +398,10 @@ def not_found(id_: str, *, is_off: bool = False) -> InvalidRequest:
 
 def _is_native(provider: ChatProvider) -> bool:
     return RESPONSES.name in provider.dialects
+
+
+def _has_id(item: object) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str)
 
 
 def _terminal_event(frames: bytes) -> Json | None:

@@ -43,6 +43,7 @@ from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.server.streaming import LAST_WORDS_S
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.streams import sse
+from sanic_proxy.streams.stream import BeforeEnd
 
 logger = logging.getLogger(__name__)
 
@@ -242,23 +243,24 @@ class WebSocketSession:
             async for frames in stream.begun_frames():
                 await self._send_frames(record, splitter.feed(frames))
         except ProxyError as exc:
-            await self._fail(record, failed, exc)
+            await self._fail(record, failed, exc, partial(keeper.keep_failure, chat))
         except asyncio.CancelledError:
             if turn.cut_by is not None:
-                await self._fail(record, failed, turn.cut_by)
+                await self._fail(record, failed, turn.cut_by, partial(keeper.keep_failure, chat))
             raise
         finally:
             stream.close()
 
     async def _fail(
-        self, record: RequestRecord, failed: Callable[[ProxyError], bytes], exc: ProxyError
+        self, record: RequestRecord, failed: Callable[[ProxyError], bytes], exc: ProxyError, keep: BeforeEnd
     ) -> None:
         """End a stream that has begun with `response.failed`."""
         error = to_client_error(self._request, exc)
         record.ended = error.code or error.type
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
-                await self._send_frames(record, sse.FrameSplitter().feed(failed(error)))
+                last = await keep(failed(error))
+                await self._send_frames(record, sse.FrameSplitter().feed(last))
 
     async def _warm_up(self, asked: ParsedRequest, keeper: ResponseKeeper) -> None:
         """Answer a request that only prepares the next one, which continues this response."""

@@ -18,6 +18,7 @@ from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.state import AppState
 from sanic_proxy.translation.responses.compaction import compacted, compaction_request
+from sanic_proxy.translation.responses.stored import reference_ids
 from sanic_proxy.translation.responses.tokens import estimate_tokens
 
 blueprint = Blueprint("responses")
@@ -41,7 +42,7 @@ async def responses(request: ProxyRequest) -> Reply | None:
 async def compact(request: ProxyRequest) -> Reply:
     """Compact a conversation: by the provider where it can, else by its model's summary."""
     fields = bodies.json_object(request)
-    _refuse_stored(fields)
+    _refuse_stored(request, fields)
     reply = await forwarded(request, RESPONSES, f"{RESPONSES.path}/compact", fields)
     if reply is not None:
         return reply
@@ -56,7 +57,7 @@ async def compact(request: ProxyRequest) -> Reply:
 async def input_tokens(request: ProxyRequest) -> Reply:
     """Count the tokens of a request: by the provider where it can, else an estimate."""
     fields = bodies.json_object(request)
-    _refuse_stored(fields)
+    _refuse_stored(request, fields)
     path = f"{RESPONSES.path}/input_tokens"
     return await counted(
         request,
@@ -67,8 +68,13 @@ async def input_tokens(request: ProxyRequest) -> Reply:
     )
 
 
-def _refuse_stored(fields: JsonMapping) -> None:
+def _refuse_stored(request: ProxyRequest, fields: JsonMapping) -> None:
     """Raises InvalidRequest for a request that names a stored response, whose owner is not checked here."""
+    state: AppState = request.state
+    if state.keys.has_many and reference_ids(fields.get("input")):
+        raise InvalidRequest(
+            "References to stored items are not supported by this endpoint: send the items", param="input"
+        )
     for name in ("previous_response_id", "conversation"):
         if fields.get(name):
             problem = f"The parameter `{name}` is not supported by this endpoint: send the items in `input`"

@@ -5,10 +5,12 @@ A response that a provider stores is the provider's to answer for, with the key 
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl
 
 from sanic import Blueprint
 
+from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import ClientError, InvalidRequest, NotFound
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import Row
@@ -16,11 +18,13 @@ from sanic_proxy.providers.base import Call
 from sanic_proxy.routes import openapi, passthrough
 from sanic_proxy.routes.background import JSON_LINES
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.routes.response_following import follow
 from sanic_proxy.routes.response_keeping import reading
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.server.selection import query_up
 from sanic_proxy.state import AppState
 from sanic_proxy.state_store.responses import ResponseStore, StoredResponse, UnknownItem
+from sanic_proxy.translation.responses.replay import UNFINISHED
 from sanic_proxy.translation.responses.stored import listed, page_options
 
 blueprint = Blueprint("stored_responses")
@@ -30,18 +34,25 @@ _GET = Row("GET", _PATH, "Get a stored response", body="none")
 _DELETE = Row("DELETE", _PATH, "Delete a stored response", body="none", is_once=True)
 _CANCEL = Row("POST", f"{_PATH}/cancel", "Cancel a background response", body="none", is_once=True)
 _ITEMS = Row("GET", f"{_PATH}/input_items", "List the input of a response", body="none")
-_UNFINISHED = frozenset({"queued", "in_progress"})
+_SEQUENCE_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @openapi.endpoint(_GET)
 async def retrieve(request: ProxyRequest, response_id: str) -> Reply | None:
-    """Answer with a stored response."""
-    _, stored = await _found(request, response_id)
+    """Answer with a stored response, or with its events."""
+    store, stored = await _found(request, response_id)
     if stored.provider:
         return await _at_provider(request, _GET, stored)
-    if _query(request).get("stream", "false").lower() not in {"", "false"}:
-        raise InvalidRequest("A stored response cannot be streamed here: leave out `stream`", param="stream")
-    return Reply(JSON_LINES, stored.body)
+    query = _query(request)
+    if query.get("stream", "false").lower() in {"", "false"}:
+        return Reply(JSON_LINES, stored.body)
+    after = query.get("starting_after", "")
+    if after and not _SEQUENCE_NUMBER.fullmatch(after):
+        raise InvalidRequest(
+            "The parameter `starting_after` must be the `sequence_number` of an event", param="starting_after"
+        )
+    await follow(request, RESPONSES, store, response_id, int(after) if after else -1)
+    return None
 
 
 @openapi.endpoint(_DELETE)
@@ -64,7 +75,7 @@ async def cancel(request: ProxyRequest, response_id: str) -> Reply | None:
         return await _at_provider(request, _CANCEL, stored)
     if not stored.is_background:
         raise InvalidRequest("Only a response that was created with `background: true` can be cancelled")
-    if stored.status in _UNFINISHED:
+    if stored.status in UNFINISHED:
         body = codec.dumps({**codec.loads_tolerant(stored.body), "status": "cancelled"})
         if await reading(store.advance(request.record.client.id, response_id, "cancelled", body)):
             _check_background(request)

@@ -23,7 +23,7 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.server.error_responses import to_client_error
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
-from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
+from sanic_proxy.streams.stream import PINGS, BeforeEnd, Heartbeat, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +47,21 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
     headers: Callable[[], Collection[tuple[str, str]]],
     heartbeat: Callable[[], Heartbeat] = lambda: PINGS,
     dialect: Dialect = CHAT,
+    keep_failure: BeforeEnd | None = None,
 ) -> None:
     """Send the stream that `open_stream` returns as the answer to `request`, and close it.
 
     Raises what happens before the commit. `headers` is called once, at the commit: by then the provider may
     know more of them. After `ping_s` seconds without a frame the client gets a heartbeat: until the stream
-    has begun that of `heartbeat`, then a comment.
+    has begun that of `heartbeat`, then a comment. `keep_failure` is awaited with the frames that end a stream
+    which failed, before they are sent, and returns those to send.
     """
     response = Reply("")
     opening = _Opening(request, response, headers, commit_delay_s, ping_s)
     opening.heartbeat = lambda: dialect.heartbeat(heartbeat())
     opening.ping = dialect.ping
     opening.stream_type = dialect.stream_type
+    opening.keep_failure = keep_failure
     try:
         try:
             await _pump(request, response, opening, open_stream)
@@ -113,6 +116,7 @@ class _Opening:
         "failed",
         "heartbeat",
         "is_over",
+        "keep_failure",
         "ping",
         "stream_type",
     )
@@ -132,6 +136,7 @@ class _Opening:
         self.ping = PINGS.beat
         self.stream_type = CHAT.stream_type
         self.failed: Callable[[ProxyError], bytes] | None = None
+        self.keep_failure: BeforeEnd | None = None
         self._is_opened = False
         self._ping_s = ping_s
         self._commit_at = time.monotonic() + commit_delay_s
@@ -205,7 +210,10 @@ async def _fail(
     try:
         async with asyncio.timeout(LAST_WORDS_S):
             last = opening.failed(error) if opening.failed is not None else b""
-            if last := last or dialect.error_event(error):
+            last = last or dialect.error_event(error)
+            if last and opening.keep_failure is not None:
+                last = await opening.keep_failure(last)
+            if last:
                 await _send(request, response, last)
             await response.send(end_stream=True)
     except Exception:  # noqa: BLE001 - there is no one left to tell

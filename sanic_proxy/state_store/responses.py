@@ -92,6 +92,18 @@ MIGRATIONS = (
                 WHERE owner = NEW.owner; END""",
         ),
     ),
+    Migration(
+        "ids of the items of outputs",
+        (
+            """CREATE TABLE response_item (
+                owner TEXT NOT NULL,
+                id TEXT NOT NULL,
+                seq INTEGER NOT NULL REFERENCES response (seq) ON DELETE CASCADE,
+                PRIMARY KEY (owner, id)
+            ) WITHOUT ROWID""",
+            "CREATE INDEX response_item_seq ON response_item (seq)",
+        ),
+    ),
 )
 
 # A response of more than that, with the input of its request, is not stored.
@@ -176,6 +188,14 @@ class PageOptions:
     after: str | None = None
 
 
+class ReferredItem(NamedTuple):
+    """An item as JSON or, where a provider has its response, that provider and which of its keys."""
+
+    body: bytes
+    provider: str = ""
+    key_number: int = 0
+
+
 class ItemPage(NamedTuple):
     """A part of the items of an input, in the order that was wanted."""
 
@@ -215,10 +235,12 @@ class ResponseStore:
             raise ResponseTooLarge
         await self._write(lambda connection, limits: _add(connection, response, limits))
 
-    async def refer(self, owner: str, id_: str, provider: str, key_number: int) -> None:
-        """Note that the response `id_` is stored by a provider under one of its keys."""
+    async def refer(
+        self, owner: str, id_: str, provider: str, key_number: int, item_ids: Sequence[str] = ()
+    ) -> None:
+        """Note that the response `id_`, whose output has those items, is stored by a provider under a key."""
         values = (owner, id_, provider, key_number, ROW_BYTES, time.time() + REFERENCE_S)
-        await self._write(lambda connection, limits: _refer(connection, values, limits))
+        await self._write(lambda connection, limits: _refer(connection, values, item_ids, limits))
 
     async def find(self, owner: str, id_: str) -> StoredResponse | None:
         """The response of that id, unless it is another client's. A lost one is a failed one."""
@@ -241,6 +263,10 @@ class ResponseStore:
         UnknownItem.
         """
         return await self._store.run(lambda connection: _input_page(connection, owner, id_, options))
+
+    async def items(self, owner: str, ids: Sequence[str], max_bytes: int) -> dict[str, ReferredItem]:
+        """Those of the items of `ids` that belong to responses of the client. Raises ConversationTooLarge."""
+        return await self._store.run(lambda connection: _referred_items(connection, owner, ids, max_bytes))
 
     async def delete(self, owner: str, id_: str) -> bool:
         """Delete a response; False if there is none."""
@@ -306,9 +332,20 @@ def _add(connection: Connection, response: NewResponse, limits: Limits) -> None:
     connection.execute(
         "INSERT INTO response_content VALUES (?, ?, ?)", (row[0], response.body, response.input)
     )
+    _note_items(connection, response.owner, row[0])
 
 
-def _refer(connection: Connection, values: Sequence[Any], limits: Limits) -> None:
+def _note_items(connection: Connection, owner: str, seq: int) -> None:
+    """Note the ids of the items of a response's output."""
+    connection.execute(
+        "INSERT OR REPLACE INTO response_item SELECT ?, json_extract(item.value, '$.id'), seq "  # noqa: S608
+        f"FROM response_content, json_each({_OUTPUT}) AS item "
+        "WHERE seq = ? AND json_type(item.value, '$.id') = 'text'",
+        (owner, seq),
+    )
+
+
+def _refer(connection: Connection, values: Sequence[Any], item_ids: Sequence[str], limits: Limits) -> None:
     _make_room(connection, limits, values[0], ROW_BYTES)
     connection.execute(
         "INSERT INTO response (owner, id, provider, key_number, size, expires_at) VALUES (?, ?, ?, ?, ?, ?) "
@@ -316,6 +353,12 @@ def _refer(connection: Connection, values: Sequence[Any], limits: Limits) -> Non
         "key_number = excluded.key_number, expires_at = excluded.expires_at WHERE provider != ''",
         values,
     )
+    for item in item_ids:
+        connection.execute(
+            "INSERT OR REPLACE INTO response_item "
+            "SELECT owner, ?, seq FROM response WHERE owner = ? AND id = ?",
+            (item, *values[:2]),
+        )
 
 
 # The rows that may be dropped: not those of a response that a worker runs.
@@ -399,6 +442,7 @@ def _replace(connection: Connection, key: tuple[str, str], status: str, body: by
     if row is None:
         return False
     connection.execute("UPDATE response_content SET body = ? WHERE seq = ?", (body, row[0]))
+    _note_items(connection, key[0], row[0])
     return True
 
 
@@ -517,6 +561,47 @@ def _parts_from(connection: Connection, parts: list[_Part], item_id: str) -> tup
         if row is not None:
             return parts[at:], part.first + row[0]
     raise UnknownItem
+
+
+def _referred_items(
+    connection: Connection, owner: str, ids: Sequence[str], max_bytes: int
+) -> dict[str, ReferredItem]:
+    found: dict[str, ReferredItem] = {}
+    for id_ in ids:
+        if id_ not in found and (item := _referred_item(connection, owner, id_)) is not None:
+            found[id_] = item
+            max_bytes -= len(item.body)
+        if max_bytes < 0:
+            raise ConversationTooLarge
+    return found
+
+
+def _referred_item(connection: Connection, owner: str, id_: str) -> ReferredItem | None:
+    made = numbered_item(id_)
+    row = connection.execute(
+        "SELECT seq, provider, key_number FROM response "  # noqa: S608 - constants
+        + (
+            "LEFT JOIN response_item USING (seq, owner) WHERE response_item.id = ?"
+            if made is None
+            else "WHERE id = ?"
+        )
+        + " AND owner = ? AND NOT is_hidden AND expires_at >= ?",
+        (id_ if made is None else made[0], owner, time.time()),
+    ).fetchone()
+    if row is None or (made is not None and row[1]):
+        return None
+    seq, provider, key_number = row
+    if provider:
+        return ReferredItem(b"", provider, key_number)
+    is_input = made is not None and made[1] < FIRST_OF_OUTPUT
+    wanted = "json_extract(item.value, '$.id') = ?" if made is None else "item.key = ?"
+    item = connection.execute(
+        "SELECT item.value FROM response_content, "  # noqa: S608 - constants
+        f"json_each({_INPUT if is_input else _OUTPUT}) AS item "
+        f"WHERE seq = ? AND item.type = 'object' AND {wanted}",
+        (seq, id_ if made is None else made[1] % FIRST_OF_OUTPUT),
+    ).fetchone()
+    return None if item is None else ReferredItem(item[0].encode())
 
 
 # The id of an item that came without one, as `item_id` makes it.

@@ -16,7 +16,7 @@ from openai import BadRequestError, OpenAI
 
 from tests.support.load import wait_until
 from tests.support.proxy import Proxy, running_proxy
-from tests.support.responses import judge_response
+from tests.support.responses import events_of, judge_response, judge_stream
 from tests.support.stored_responses import client_of, echo, settings_for
 from tests.support.upstream import Exchange, Upstream, completion
 
@@ -133,6 +133,54 @@ def test_deleting_a_response_ends_it(front: Proxy, client: OpenAI, slow: Slow) -
     assert front.request("GET", f"/v1/responses/{id_}").status == 404
 
 
+def streamed(proxy: Proxy, id_: str, query: str = "") -> list[dict[str, Any]]:
+    reply = proxy.request("GET", f"/v1/responses/{id_}?stream=true{query}")
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    return events_of(reply.body)
+
+
+def judged(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """The response of a background response's stream."""
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    others = [event for event in events if event["type"] != "response.queued"]
+    assert len(others) == len(events) - 1
+    return judge_stream([{**event, "sequence_number": at} for at, event in enumerate(others)])
+
+
+def test_the_events_of_a_background_response(front: Proxy, client: OpenAI, slow: Slow) -> None:
+    """Streamed at once and from any event on, by any worker, and again when all is over."""
+    with client.responses.create(model="groq/slow", input="Hi", background=True, stream=True) as begun:
+        seen = [json.loads(next(begun).to_json()) for _ in range(3)]
+    id_ = seen[0]["response"]["id"]
+    assert [event["type"].partition(".")[2] for event in seen] == ["created", "queued", "in_progress"]
+    with client.responses.retrieve(id_, stream=True, starting_after=1) as stream:
+        assert next(stream).sequence_number == 2
+        slow.is_going_on = True
+        following = [event.sequence_number for event in stream]
+    assert following == list(range(3, 3 + len(following)))
+    assert slow.left == 0, "the client of the first stream has left, and the response with it"
+    events = streamed(front, id_)
+    assert len(events) == 3 + len(following)
+    assert judged(events) == found(front, id_)
+    for after in range(len(events)):
+        assert streamed(front, id_, f"&starting_after={after}") == events[after + 1 :]
+    wrong = front.request("GET", f"/v1/responses/{id_}?stream=true&starting_after=x")
+    assert (wrong.status, wrong.error["param"]) == (400, "starting_after")
+
+
+def test_the_events_of_a_response_that_fails_or_is_deleted(front: Proxy, client: OpenAI, slow: Slow) -> None:
+    *_, last = client.responses.create(model="groq/none", input="Hi", background=True, stream=True)
+    assert last.type == "response.failed"
+    assert found(front, last.response.id)["status"] == "failed"
+    id_ = begin(front)
+    with client.responses.retrieve(id_, stream=True) as stream:
+        assert next(stream).type == "response.created"
+        client.responses.delete(id_)
+        *_, last = stream
+    assert last.type == "response.failed"
+    assert "deleted" in ((last.response.error and last.response.error.message) or "")
+
+
 def test_a_failure_is_the_responses_own(front: Proxy, slow: Slow) -> None:
     response = finished(front, begin(front, "groq/none"))
     assert response["status"] == "failed"
@@ -140,9 +188,7 @@ def test_a_failure_is_the_responses_own(front: Proxy, slow: Slow) -> None:
     front.wait_for_log("method=BACKGROUND")
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"), [({"stream": True}, "stream"), ({"store": False}, "store"), ({"input": 5}, "input")]
-)
+@pytest.mark.parametrize(("fields", "param"), [({"store": False}, "store"), ({"input": 5}, "input")])
 def test_a_wrong_request_is_rejected_at_once(
     front: Proxy, slow: Slow, fields: dict[str, Any], param: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,7 +20,7 @@ from openai import BadRequestError, NotFoundError, OpenAI
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.responses import events_of, judge_response, judge_stream
 from tests.support.stored_responses import client_of, echo, settings_for
-from tests.support.upstream import Exchange, Upstream, completion, text_stream
+from tests.support.upstream import Exchange, Upstream, completion, frame, text_stream
 
 TRIES = 12  # connections enough for the kernel to have given some to each worker
 PREVIOUS = "previous_response_id"
@@ -138,6 +139,32 @@ def test_store_false_keeps_nothing(front: Proxy, client: OpenAI) -> None:
     assert followed[PREVIOUS] == stored["id"]
 
 
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_stream_that_fails_is_a_failed_response(upstream: Upstream, *, has_begun: bool) -> None:
+    async def cut(exchange: Exchange) -> None:
+        if has_begun:
+            await exchange.begin_stream()
+            await exchange.chunk(frame({"role": "assistant", "content": "Hel"}))
+        else:
+            await asyncio.sleep(1.0)  # longer than the commit delay
+        exchange.close()
+
+    upstream.on("cut", cut)
+    fast = {"SANIC_PROXY_STREAM_COMMIT_DELAY": "0.2", "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.2"}
+    with proxy_at(upstream, "--workers", "2", **fast) as proxy:
+        reply = proxy.request("POST", "/v1/responses", {"model": "groq/cut", "input": "Hi", "stream": True})
+        last = events_of(reply.body.replace(b": ping\n", b""))[-1]
+        assert last["type"] == "response.failed"
+        response = last["response"]
+        for _ in range(TRIES):
+            assert proxy.request("GET", f"/v1/responses/{response['id']}").json == response
+        assert response["status"] == "failed"
+        reply = proxy.request(
+            "POST", "/v1/responses", {"model": "groq/cut", "input": "x", PREVIOUS: response["id"]}
+        )
+        assert (reply.status, reply.error["param"]) == (400, PREVIOUS)
+
+
 def test_only_a_background_response_is_cancelled(front: Proxy, client: OpenAI) -> None:
     made = create(front)
     with pytest.raises(BadRequestError, match="background"):
@@ -170,6 +197,59 @@ def test_another_client_sees_nothing(upstream: Upstream) -> None:
             messages.append(str(unknown.value).replace(id_, "ID"))
         assert messages[:4] == messages[4:]
         assert mine.responses.create(model="groq/g", input="x", previous_response_id=made.id).output_text
+
+
+def test_items_of_stored_responses_can_be_referred_to(front: Proxy, client: OpenAI) -> None:
+    made = create(front, input_="0", stream=True)
+    (item,) = made["output"]
+    (given,) = client.responses.input_items.list(made["id"])
+    reference = {"type": "item_reference", "id": item["id"]}
+    bare = {"id": given.id}
+    for stream in (False, True):
+        asked = [bare, reference, {"role": "user", "content": "1"}]
+        followed = create(front, input_=asked, stream=stream)
+        assert text_of(followed) == "0|0|1"
+    listed = client.responses.input_items.list(followed["id"], order="asc")
+    assert [each.to_dict()["content"][0]["text"] for each in listed] == ["0", "0", "1"]  # type: ignore[index]
+    client.responses.delete(made["id"])
+    again = create(front, input_="x", **{PREVIOUS: followed["id"]})
+    assert text_of(again) == "0|0|1|0|0|1|x"
+    reply = front.request("POST", "/v1/responses", {"model": "groq/g", "input": asked})
+    assert (reply.status, reply.error["param"]) == (400, "input.0.id")
+
+
+def test_items_of_another_client_are_not_found(upstream: Upstream) -> None:
+    upstream.on("g", echo)
+    upstream.on("m", lambda exchange: exchange.answer(native_response("resp_n", output=NATIVE_OUTPUT)))
+    with proxy_at(upstream, SANIC_PROXY_API_KEYS="key-of-a-0123,key-of-b-0123") as proxy:
+        mine, other = client_of(proxy, "key-of-a-0123"), client_of(proxy, "key-of-b-0123")
+        made = mine.responses.create(model="groq/g", input="Hi")
+        native = mine.responses.create(model="openai/m", input="Hi")
+        for id_ in (made.output[0].id, native.output[0].id, "msg_none"):
+            for model in ("groq/g", "openai/m"):
+                with pytest.raises(NotFoundError, match="not found") as refused:
+                    other.responses.create(model=model, input=[{"type": "item_reference", "id": str(id_)}])
+                assert refused.value.param == "input"
+            with pytest.raises(BadRequestError, match="References"):
+                other.responses.input_tokens.count(
+                    model="openai/m", input=[{"type": "item_reference", "id": str(id_)}]
+                )
+        refers = [{"type": "item_reference", "id": str(native.output[0].id)}]
+        assert mine.responses.create(model="openai/m", input=refers, store=False).id == "resp_n"
+        assert upstream.requests[-1].json["input"] == refers
+        with pytest.raises(BadRequestError, match="the provider openai has stored"):
+            mine.responses.create(model="groq/g", input=refers)
+
+
+NATIVE_OUTPUT = [
+    {
+        "type": "message",
+        "id": "msg_native_1",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "x", "annotations": []}],
+    }
+]
 
 
 def native_response(id_: str, **fields: Any) -> dict[str, Any]:

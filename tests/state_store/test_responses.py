@@ -15,9 +15,11 @@ import pytest
 from sanic_proxy.state_store import responses
 from sanic_proxy.state_store.base import StoreFull
 from sanic_proxy.state_store.responses import (
+    FIRST_OF_OUTPUT,
     ConversationTooLarge,
     NewResponse,
     PageOptions,
+    ReferredItem,
     ResponseStore,
     ResponseTooLarge,
     UnknownItem,
@@ -124,6 +126,31 @@ def test_the_items_of_an_input_come_in_pages(tmp_path: Path, limit: int, *, is_d
 
     expected = ["a", "b", "c", "out1", "d", "e"]
     assert with_store(tmp_path, use) == (expected[::-1] if is_descending else expected)
+
+
+def test_items_are_found_by_their_ids(tmp_path: Path) -> None:
+    async def use(store: ResponseStore) -> None:
+        body = b'{"output":[{"id":"msg_1","text":"a"},{"id":"fc_1","text":"b"},{"text":"no id"}]}'
+        id_ = "resp_" + "0" * 48
+        await store.add(NewResponse("o", id_, "queued", b'{"output":[]}', b'[{"text":"given"}]', worker="w"))
+        assert await store.items("o", ["msg_1"], SIZE) == {}
+        assert await store.advance("o", id_, "completed", body)
+        given, made = item_id("msg", id_, 0), item_id("item", id_, FIRST_OF_OUTPUT + 2)
+        found = await store.items("o", ["fc_1", "none", "fc_1", given, made], SIZE)
+        assert {key: json.loads(item.body)["text"] for key, item in found.items()} == {
+            "fc_1": "b",
+            given: "given",
+            made: "no id",
+        }
+        assert await store.items("other", ["msg_1", given], SIZE) == {}
+        with pytest.raises(ConversationTooLarge):
+            await store.items("o", ["msg_1"], 10)
+        await store.refer("o", "r2", "openai", 1, ["msg_2"])
+        assert await store.items("o", ["msg_2"], SIZE) == {"msg_2": ReferredItem(b"", "openai", 1)}
+        await store.delete("o", id_)
+        assert await store.items("o", ["msg_1", given], SIZE) == {}
+
+    with_store(tmp_path, use)
 
 
 def test_a_page_ends_behind_a_number_of_bytes(tmp_path: Path) -> None:
@@ -301,7 +328,7 @@ def test_the_owner_of_the_most_bytes_makes_room(tmp_path: Path) -> None:
 def test_the_bytes_of_owners_add_up(tmp_path: Path) -> None:
     async def use(store: ResponseStore) -> list[tuple[str, int]]:
         await store.add(made(1, owner="a", status="queued", worker=store.worker))
-        await store.advance("a", "r1", "completed", b"x" * 300)
+        await store.advance("a", "r1", "completed", b'{"output":[]}' + b" " * 300)
         await store.add(made(2, owner="b"))
         await store.add(made(3, owner="c"))
         await store.delete("c", "r3")

@@ -45,6 +45,30 @@ def continued(fields: JsonMapping, before: Sequence[bytes]) -> bytes:
     return codec.dumps(rest)[:-1] + b',"input":[' + b",".join([*before, own] if own else before) + b"]}"
 
 
+def reference_ids(items: object) -> list[str]:
+    """The ids of the stored items that an input refers to."""
+    if not isinstance(items, list):
+        return []
+    return [item["id"] for item in items if _is_reference(item)]
+
+
+def _is_reference(item: object) -> bool:
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str):
+        return False
+    kind = item.get("type")
+    return kind == "item_reference" or (kind is None and "role" not in item)
+
+
+def with_items(fields: JsonMapping, items: Mapping[str, bytes]) -> bytes:
+    """The body of a request with the items of those ids, as JSON, in place of references to them."""
+    rest = {name: value for name, value in fields.items() if name != "input"}
+    pieces = [
+        items[item["id"]] if _is_reference(item) and items.get(item["id"]) else codec.dumps(item)
+        for item in fields["input"]
+    ]
+    return codec.dumps(rest)[:-1] + b',"input":[' + b",".join(pieces) + b"]}"
+
+
 def without_lone_surrogates(body: bytes) -> bytes:
     """JSON of `codec.dumps` with U+FFFD for each lone surrogate, of a text that was cut within an emoji.
 
