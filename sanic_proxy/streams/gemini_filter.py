@@ -85,12 +85,14 @@ class GeminiStreamFilter(StreamFilter):
 
     @override
     def feed(self, data: bytes) -> bytes:
-        """The good frames that `data` completes, joined; `data` itself where it is nothing but those."""
+        """The good frames that `data` completes, joined; `data` with LF where it is nothing but those."""
         if self.is_done or self.failure is not None:
             return b""
-        payloads = self._splitter.plain_payloads(data)
+        # No line break can be part of a payload: JSON escapes them.
+        plain = data.replace(b"\r\n", b"\n") if b"\r" in data else data
+        payloads = self._splitter.plain_payloads(plain)
         if payloads is not None and self._pass_unchanged(payloads):
-            return data
+            return plain
         good: list[bytes] = []
         try:
             for frame in self._splitter.feed(data):

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 from openai import BadRequestError, NotFoundError, OpenAI
+from openai.types.responses import ResponseInputItemParam
+from openai.types.responses.response_input_item_param import ItemReference
 
 from tests.support.proxy import Proxy, running_proxy
 from tests.support.responses import events_of, judge_response, judge_stream
@@ -203,12 +205,10 @@ def test_items_of_stored_responses_can_be_referred_to(front: Proxy, client: Open
     made = create(front, input_="0", stream=True)
     (item,) = made["output"]
     (given,) = client.responses.input_items.list(made["id"])
-    reference = {"type": "item_reference", "id": item["id"]}
-    bare = {"id": given.id}
-    for stream in (False, True):
-        asked = [bare, reference, {"role": "user", "content": "1"}]
-        followed = create(front, input_=asked, stream=stream)
-        assert text_of(followed) == "0|0|1"
+    asked = [{"id": given.id}, {"type": "item_reference", "id": item["id"]}, {"role": "user", "content": "1"}]
+    assert text_of(create(front, input_=asked)) == "0|0|1"
+    followed = create(front, input_=asked, stream=True)
+    assert text_of(followed) == "0|0|1"
     listed = client.responses.input_items.list(followed["id"], order="asc")
     assert [each.to_dict()["content"][0]["text"] for each in listed] == ["0", "0", "1"]  # type: ignore[index]
     client.responses.delete(made["id"])
@@ -216,6 +216,10 @@ def test_items_of_stored_responses_can_be_referred_to(front: Proxy, client: Open
     assert text_of(again) == "0|0|1|0|0|1|x"
     reply = front.request("POST", "/v1/responses", {"model": "groq/g", "input": asked})
     assert (reply.status, reply.error["param"]) == (400, "input.0.id")
+
+
+def reference_to(id_: str | None) -> ItemReference:
+    return {"type": "item_reference", "id": str(id_)}
 
 
 def test_items_of_another_client_are_not_found(upstream: Upstream) -> None:
@@ -228,13 +232,11 @@ def test_items_of_another_client_are_not_found(upstream: Upstream) -> None:
         for id_ in (made.output[0].id, native.output[0].id, "msg_none"):
             for model in ("groq/g", "openai/m"):
                 with pytest.raises(NotFoundError, match="not found") as refused:
-                    other.responses.create(model=model, input=[{"type": "item_reference", "id": str(id_)}])
+                    other.responses.create(model=model, input=[reference_to(id_)])
                 assert refused.value.param == "input"
             with pytest.raises(BadRequestError, match="References"):
-                other.responses.input_tokens.count(
-                    model="openai/m", input=[{"type": "item_reference", "id": str(id_)}]
-                )
-        refers = [{"type": "item_reference", "id": str(native.output[0].id)}]
+                other.responses.input_tokens.count(model="openai/m", input=[reference_to(id_)])
+        refers: list[ResponseInputItemParam] = [reference_to(native.output[0].id)]
         assert mine.responses.create(model="openai/m", input=refers, store=False).id == "resp_n"
         assert upstream.requests[-1].json["input"] == refers
         with pytest.raises(BadRequestError, match="the provider openai has stored"):
