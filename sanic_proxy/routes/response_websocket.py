@@ -4,9 +4,12 @@ The provider is asked over HTTP, whichever API it speaks. One response is made a
 earlier waits unread. Each counts as a request: for the limits, the log, and its key, which is checked again
 each time. The connection itself counts for nothing while it is idle.
 
-The connection remembers its latest response if that was not stored (`store: false`, say), so it can be
-continued on this connection. A request that continues it and fails makes it forgotten: the client cannot know
-how far that request came.
+A request may name the stream that it belongs to (`stream_id`), and its events repeat that name. Streams share
+the connection: their responses are made in the order in which they were asked for.
+
+The connection remembers the latest response of each stream if that was not stored (`store: false`, say), so
+it can be continued on this connection, on another stream as well. A request that continues it and fails makes
+it forgotten: the client cannot know how far that request came.
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ logger = logging.getLogger(__name__)
 NORMAL, GOING_AWAY, POLICY_VIOLATION = 1000, 1001, 1008
 _NOTHING = Previous("")
 # Fields of the frame that are no fields of the request.
-_OF_FRAME = frozenset({"type", "generate", "stream", "background", "event_id"})
+_OF_FRAME = frozenset({"type", "generate", "stream", "stream_id", "background", "event_id"})
+_MAX_STREAM_ID_CHARS = 256
+_MAX_STREAMS = 32
 
 
 class Turn(UnderWay):
@@ -84,7 +89,8 @@ class WebSocketSession:
         self._ws: Any = None
         self._receiving: asyncio.Task[str | bytes | None] | None = None
         self._is_closing = False
-        self._latest: Previous | None = None
+        self._stream_id: str | None = None  # of the response under way
+        self._latest: dict[str | None, Previous] = {}  # by stream, the newest last
 
     async def run(self) -> None:
         """Serve the connection. Raises SanicException if the request does not ask for a websocket."""
@@ -158,14 +164,17 @@ class WebSocketSession:
             self._is_closing = True
         if not record.ended:
             record.status, record.ended = 499, "client_left"
-        if record.ended != "complete" and self._latest is not None and turn.continues == self._latest.id:
-            self._latest = None
+        if record.ended != "complete":
+            self._latest = {
+                stream: latest for stream, latest in self._latest.items() if latest.id != turn.continues
+            }
         state.traffic.end(turn)
         record.finish(state.observers)
 
     async def _respond(self, state: AppState, turn: Turn, message: str | bytes) -> None:
         record = turn.record
         record.dialect, record.is_streaming, record.status = RESPONSES.name, True, 200
+        self._stream_id = None
         try:
             try:
                 await self._make(state, turn, message)
@@ -201,7 +210,8 @@ class WebSocketSession:
             raise overloaded()
         fields, is_generated = await self._read(state, turn, message)
         asked = RESPONSES.parse(codec.dumps(fields), fields, None)
-        latest = self._latest or _NOTHING
+        known = (latest for latest in self._latest.values() if latest.id == turn.continues)
+        latest = next(known, _NOTHING)
         asked, keeper = await prepared(state, client.id, asked, turn, latest)
         if keeper is None:  # pragma: no cover - there is always one with what a connection remembers
             raise TypeError
@@ -210,8 +220,20 @@ class WebSocketSession:
         else:
             await self._warm_up(asked, keeper)
         if not record.ended:
-            self._latest = keeper.remembered(state.settings.max_body_bytes)
+            self._remember(keeper.remembered(state.settings.max_body_bytes))
             record.ended = "complete"
+
+    def _remember(self, latest: Previous | None) -> None:
+        """Remember the latest response of the stream: as much of all streams as one may have."""
+        self._latest.pop(self._stream_id, None)
+        if latest is None:
+            return
+        self._latest[self._stream_id] = latest
+        limit_bytes = state_of(self._request.app).settings.max_body_bytes
+        while sum(len(item) for kept in self._latest.values() for item in kept.items or ()) > limit_bytes:
+            del self._latest[next(iter(self._latest))]
+        if len(self._latest) > _MAX_STREAMS:
+            del self._latest[next(iter(self._latest))]
 
     async def _read(self, state: AppState, turn: Turn, message: str | bytes) -> tuple[Json, bool]:
         """The fields of the request in a message, and whether the model is to be asked at all."""
@@ -225,6 +247,13 @@ class WebSocketSession:
         )
         if not isinstance(event, dict) or event.get("type") != "response.create":
             raise InvalidRequest('Unknown event: send {"type": "response.create", ...}', param="type")
+        stream_id = event.get("stream_id")
+        if not isinstance(stream_id, str | None) or len(stream_id or "") > _MAX_STREAM_ID_CHARS:
+            raise InvalidRequest(
+                f"The parameter `stream_id` must be a string of at most {_MAX_STREAM_ID_CHARS} characters",
+                param="stream_id",
+            )
+        self._stream_id = stream_id
         continues = event.get("previous_response_id")
         turn.continues = continues if isinstance(continues, str) else ""
         if flag_field(event, "background"):
@@ -276,10 +305,16 @@ class WebSocketSession:
         for frame in frames:
             if frame.payload != sse.DONE_PAYLOAD:
                 record.sent(len(frame.payload))
-                await self._ws.send(frame.payload.decode("utf-8", "replace"))
+                await self._ws.send(self._named(frame.payload).decode("utf-8", "replace"))
 
     async def _send(self, event: JsonMapping) -> None:
-        await self._ws.send(codec.dumps(event).decode())
+        await self._ws.send(self._named(codec.dumps(event)).decode())
+
+    def _named(self, event: bytes) -> bytes:
+        """An event with the name of its stream, if that has one."""
+        if self._stream_id is None or event[:1] != b"{":
+            return event
+        return codec.dumps({"stream_id": self._stream_id})[:-1] + b"," + event[1:]
 
     async def _refuse(self, record: RequestRecord, exc: ProxyError) -> None:
         """Send an error as OpenAI's websockets have it, with the fields of its error events besides."""

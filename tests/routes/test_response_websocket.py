@@ -74,6 +74,33 @@ def test_responses_are_made_one_after_the_other(front: Proxy, path: str) -> None
     front.wait_for_log("status=101")
 
 
+def test_streams_share_a_connection(front: Proxy, upstream: Upstream) -> None:
+    """Their events have their names; a stream continues what another one has begun."""
+    upstream.on("none", lambda exchange: exchange.answer({"error": {"message": "no"}}, 404))
+
+    async def use(socket: Socket) -> None:
+        latest: dict[str, str] = {}
+        events: list[dict[str, Any]] = []
+        for name in ("a", "b", "a"):
+            fields = {PREVIOUS: latest[name]} if name in latest else {}
+            await socket.send(input_=name, store=False, stream_id=name, **fields)
+            events = await socket.events()
+            assert {event.pop("stream_id") for event in events} == {name}
+            judge_stream(events)
+            latest[name] = events[-1]["response"]["id"]
+        assert text_of(events[-1]) == "a|a|a"
+        fork = await socket.create(input_="c", store=False, stream_id="c", **{PREVIOUS: latest["b"]})
+        assert (text_of(fork), fork["stream_id"]) == ("b|b|c", "c")
+        refused = await socket.create("groq/none", stream_id="c")
+        assert (refused["type"], refused["stream_id"]) == ("error", "c")
+        wrong = await socket.create(stream_id=5)
+        assert (wrong["error"]["param"], "stream_id" in wrong) == ("stream_id", False)
+        plain = await socket.create(input_="d")
+        assert "stream_id" not in plain
+
+    talk(front, use)
+
+
 @pytest.mark.parametrize("model", ["groq/g", "straico/openai/g", "anthropic/m"])
 def test_every_dialect_answers(front: Proxy, upstream: Upstream, model: str) -> None:
     upstream.on("m", lambda exchange: exchange.stream([MESSAGE]))
