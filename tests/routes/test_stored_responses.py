@@ -346,6 +346,24 @@ def test_a_store_on_disk_outlives_the_proxy(upstream: Upstream) -> None:
             assert text_of(follow) == "Hi|Hi|x"
 
 
+def test_a_client_with_another_key_keeps_its_responses(upstream: Upstream, tmp_path: Path) -> None:
+    upstream.on("g", echo)
+    config = tmp_path / "sanic-proxy.toml"
+    config.write_text('[clients.app]\nkey_env = "APP_KEY"\n[clients.other]\nkey_env = "OTHER_KEY"\n', "utf-8")
+    settings = {
+        "SANIC_PROXY_CONFIG": str(config),
+        "SANIC_PROXY_RESPONSE_STORE": "sqlite",
+        "SANIC_PROXY_STATE_DIR": str(tmp_path / "state"),
+        "OTHER_KEY": "key-of-other-0123",
+    }
+    with proxy_at(upstream, APP_KEY="key-old-of-app-0123", **settings) as proxy:
+        id_ = client_of(proxy, "key-old-of-app-0123").responses.create(model="groq/g", input="Hi").id
+    with proxy_at(upstream, APP_KEY="key-new-of-app-0123", **settings) as proxy:
+        assert client_of(proxy, "key-new-of-app-0123").responses.retrieve(id_).output_text == "Hi"
+        with pytest.raises(NotFoundError):
+            client_of(proxy, "key-of-other-0123").responses.retrieve(id_)
+
+
 def test_without_a_store_nothing_is_kept(upstream: Upstream) -> None:
     upstream.on("g", echo)
     upstream.on("m", lambda exchange: exchange.answer(native_response("resp_1")))
