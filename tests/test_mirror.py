@@ -29,6 +29,7 @@ SHOWN_BY = {
     "openai/gemini_models.py": "routes/test_gemini.py",
     "routes/background.py": "routes/test_background_responses.py",
     "routes/counting.py": "routes/test_messages.py",
+    "routes/response_following.py": "routes/test_background_responses.py",
     "routes/deployments.py": "routes/test_azure.py",
     "routes/response_keeping.py": "routes/test_stored_responses.py",
     "routing/opening.py": "routing/test_attempts.py",

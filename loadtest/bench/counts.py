@@ -24,6 +24,8 @@ DIALECT_TITLES: Mapping[str, str] = {
     "messages-from-chat": "of Messages, translated from a chat",
     "responses": "of Responses",
     "responses-from-chat": "of Responses, translated from a chat",
+    "gemini": "of Gemini",
+    "gemini-from-chat": "of Gemini, translated from a chat",
 }
 
 

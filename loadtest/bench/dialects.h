@@ -1,4 +1,4 @@
-/* What upstream.c answers in Anthropic's Messages and OpenAI's Responses, whole and streamed.
+/* What upstream.c answers in Anthropic's Messages, OpenAI's Responses and Google's Gemini, whole and streamed.
  *
  * The streams have the units of the chat stream in frames.h, so that all dialects are scripted alike: unit 0
  * opens the answer and has the first content, each unit up to `count - 2` has one piece of numbered content,
@@ -92,6 +92,22 @@ static inline void write_response_unit(char *to, size_t room, int i, int count, 
                  EVENT("response.completed") ",\"sequence_number\":%d,\"response\":" RESPONSE_HEAD
                  "\"status\":\"completed\",\"output\":[" RESPONSE_ITEM "\"status\":\"completed\","
                  "\"content\":[" RESPONSE_PART "]}],\"usage\":" RESPONSE_USAGE "}}\n\n", i + 5, text);
+}
+
+#define GEMINI_CANDIDATE "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\""
+#define GEMINI_USAGE                                                                                        \
+    "\"usageMetadata\":{\"promptTokenCount\":31,\"candidatesTokenCount\":38,\"totalTokenCount\":69},"         \
+    "\"modelVersion\":\"bench-model\",\"responseId\":\"bench7d41f0c3a9e6\"}"
+#define GEMINI_DONE "\"}],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}]," GEMINI_USAGE
+
+#define GEMINI_ANSWER(text) GEMINI_CANDIDATE text GEMINI_DONE
+
+/* The unit `i` of a Gemini stream into `to`: one frame each, the last one with the reason to stop. */
+static inline void write_gemini_unit(char *to, size_t room, int i, int count) {
+    char piece[16] = "";
+    if (i < count - 1) snprintf(piece, sizeof piece, "w%06d ", i % 1000000);
+    snprintf(to, room, "data: " GEMINI_CANDIDATE "%s%s\r\n\r\n", piece,
+             i > count ? GEMINI_DONE : "\"}],\"role\":\"model\"},\"index\":0}]," GEMINI_USAGE);
 }
 
 #endif

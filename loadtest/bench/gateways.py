@@ -266,10 +266,10 @@ def single_constant(paths: Paths, port: int) -> Launch:
 
 
 def single_proxy(paths: Paths, port: int) -> Launch:
-    """With providers that speak chats only (openai, groq) and Messages only (anthropic)."""
+    """With providers of each dialect: openai, groq (chats only), anthropic and google."""
     providers = _provider(paths.upstream)
-    for name in ("ANTHROPIC", "GROQ"):
-        providers |= {f"{name}_API_KEY": "bench-provider-key", f"{name}_BASE_URL": f"{paths.upstream}/v1"}
+    for name, path in (("ANTHROPIC", "/v1"), ("GROQ", "/v1"), ("GOOGLE", "/v1beta/openai")):
+        providers |= {f"{name}_API_KEY": "bench-provider-key", f"{name}_BASE_URL": paths.upstream + path}
     return _proxy(paths, port, {**providers, "SANIC_PROXY_API_KEYS": ""}, workers=0)
 
 

@@ -73,6 +73,8 @@ ASKED: Mapping[str, tuple[Dialect, str]] = {
     "messages-from-chat": ("messages", "groq/bench-model"),
     "responses": ("responses", "openai/bench-model"),
     "responses-from-chat": ("responses", "groq/bench-model"),
+    "gemini": ("gemini", "google/bench-model"),
+    "gemini-from-chat": ("gemini", "groq/bench-model"),
 }
 AMOUNTS = Amounts(200, 1200)
 QUICK_AMOUNTS = Amounts(16, 64)
@@ -150,8 +152,10 @@ class LockStepClient:
     def load(self, kind: str, amount: int) -> None:
         """`amount` whole answers, or one stream with that many frames. Raises LoadError."""
         dialect, _, unit = kind.rpartition("/")
-        endpoint = self._endpoint.spoken(*ASKED[dialect]) if dialect else self._endpoint
         burst = BURSTS[unit]
+        endpoint = self._endpoint
+        if dialect:
+            endpoint = endpoint.spoken(*ASKED[dialect], is_stream=burst > 0)
         if not burst:
             for _ in range(amount):
                 self._send(endpoint, is_stream=False).read()

@@ -19,12 +19,14 @@ from loadtest.bench.processes import child_environment, pinned
 
 HERE = Path(__file__).parent
 Metrics = dict[str, float]
-Dialect = Literal["chat", "messages", "responses"]
+Dialect = Literal["chat", "messages", "responses", "gemini"]
 PATHS: Mapping[Dialect, str] = {
     "chat": "/v1/chat/completions",
     "messages": "/v1/messages",
     "responses": "/v1/responses",
+    "gemini": "/v1beta/models/{model}:{verb}",
 }
+_GEMINI_VERBS = ("generateContent", "streamGenerateContent?alt=sse")
 # The longest a stream may take, and the longest a client may run past its time.
 STREAM_TIMEOUT_S = 25
 OVERTIME_S = 35
@@ -49,9 +51,10 @@ class Endpoint:
     is_exact: bool = True
     dialect: Dialect = "chat"
 
-    def spoken(self, dialect: Dialect, model: str) -> Endpoint:
-        """The same gateway, asked for `model` in another dialect."""
-        return replace(self, path=PATHS[dialect], dialect=dialect, model=model)
+    def spoken(self, dialect: Dialect, model: str, *, is_stream: bool) -> Endpoint:
+        """The same gateway, asked for `model` in another dialect, by its path for the kind of answer."""
+        path = PATHS[dialect].format(model=model, verb=_GEMINI_VERBS[is_stream])
+        return replace(self, path=path, dialect=dialect, model=model)
 
     def all_headers(self) -> dict[str, str]:
         return {
@@ -71,6 +74,13 @@ class Endpoint:
         if self.dialect == "messages":
             asked = {"max_tokens": 500, "system": system, "messages": [{"role": "user", "content": question}]}
             return json.dumps({**fields, **asked}).encode()
+        if self.dialect == "gemini":
+            asked = {
+                "systemInstruction": {"parts": [{"text": system}]},
+                "contents": [{"role": "user", "parts": [{"text": question}]}],
+                "generationConfig": {"temperature": 0.7},
+            }
+            return json.dumps(asked).encode()
         if self.dialect == "responses":
             # As agents ask: a stored response costs a transaction.
             asked = {"instructions": system, "input": question, "store": False}

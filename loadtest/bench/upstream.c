@@ -6,8 +6,8 @@
  *
  *     POST .../chat/completions   whole, or a stream if the body has "stream":true; the usage frame only
  *                                 if it has "include_usage":true; with /v2/ in the path in Straico's shape
- *     POST .../messages, .../responses
- *                                 the same answer in Anthropic's Messages and OpenAI's Responses
+ *     POST .../messages, .../responses, ...:generateContent, ...:streamGenerateContent
+ *                                 the same answer in Anthropic's Messages, OpenAI's Responses and Gemini
  *     GET  .../models, /health    a short list; 200
  *     POST /control?frames=100&interval_ms=0&delay_ms=0&hold=0&burst=1&step=0
  *                                 for later requests: frames of a stream, the wait before each (0: back to
@@ -79,8 +79,8 @@ static struct {
     int frames, interval_ms, delay_ms, hold, burst, step;
 } settings = {100, 0, 0, 0, 1, 0};
 static const script *scripts[2]; /* of chats, without and with usage */
-static const script *message_script, *response_script;
-static text whole_answer, straico_answer, whole_message, whole_response;
+static const script *message_script, *response_script, *gemini_script;
+static text whole_answer, straico_answer, whole_message, whole_response, whole_gemini;
 static text models, fine, missing, length_required, stream_head;
 static list delayed, paced, eager, stepping;
 static int epoll_fd;
@@ -166,7 +166,9 @@ static const script *make_script(int count, int usage) {
     return s;
 }
 
-static const script *make_unit_script(int count, int is_response) {
+typedef enum { MESSAGES, RESPONSES, GEMINI } dialect;
+
+static const script *make_unit_script(int count, dialect spoken) {
     script *s = malloc(sizeof *s);
     size_t room = 4096 + 2 * 8 * (size_t)count; /* a unit has all of the content twice at most */
     char *unit = malloc(room), *content = calloc(1, room), *end = content;
@@ -174,7 +176,9 @@ static const script *make_unit_script(int count, int is_response) {
     s->count = count + CLOSING_UNITS;
     s->frames = malloc((size_t)s->count * sizeof *s->frames);
     for (int i = 0; i < s->count; i++) {
-        if (is_response)
+        if (spoken == GEMINI)
+            write_gemini_unit(unit, room, i, count);
+        else if (spoken == RESPONSES)
             write_response_unit(unit, room, i, count, content);
         else
             write_message_unit(unit, room, i, count);
@@ -204,6 +208,7 @@ static void prepare(void) {
                                                    "\"words\":{\"input\":24,\"output\":33,\"total\":57}}");
     whole_message = response("200 OK", MESSAGE(ANSWER));
     whole_response = response("200 OK", RESPONSE(ANSWER));
+    whole_gemini = response("200 OK", GEMINI_ANSWER(ANSWER));
     models = response("200 OK", "{\"object\":\"list\",\"data\":[{\"id\":\"bench-model\",\"object\":\"model\","
                                 "\"created\":1700000000,\"owned_by\":\"bench\"}]}");
     fine = response("200 OK", "{\"status\":\"ok\"}");
@@ -219,8 +224,9 @@ static void rebuild(void) {
     built = settings.frames;
     scripts[0] = make_script(built, 0);
     scripts[1] = make_script(built, 1);
-    message_script = make_unit_script(built, 0);
-    response_script = make_unit_script(built, 1);
+    message_script = make_unit_script(built, MESSAGES);
+    response_script = make_unit_script(built, RESPONSES);
+    gemini_script = make_unit_script(built, GEMINI);
 }
 
 /* ---- connections */
@@ -367,6 +373,9 @@ static void route(conn *c, const char *line, const char *body, size_t size) {
     } else if (!strncmp(line, "POST", 4) && strstr(line, "/responses")) {
         c->answer = &whole_response;
         if (has_true(body, size, "\"stream\"")) c->script = response_script;
+    } else if (!strncmp(line, "POST", 4) && strstr(line, "enerateContent")) {
+        c->answer = &whole_gemini;
+        if (strstr(line, ":streamGenerateContent")) c->script = gemini_script;
     } else if (strstr(line, "/models")) {
         c->answer = &models;
     } else if (strstr(line, "/health")) {
