@@ -12,13 +12,11 @@ the dearest price that it can have. What servers add while they answer (results 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.governance.cost import cost
 from sanic_proxy.governance.prices import MILLION, Prices
 from sanic_proxy.governance.usage import Usage
 from sanic_proxy.json_types import JsonMapping
@@ -34,9 +32,9 @@ FIRST_OUTPUT_TOKENS = 4096
 TOOLS_TOKENS = 1024
 RECENT = 100
 MAX_PAIRS = 4096
-_MAX_OUTPUT_FIELDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _LONG_CHARS = 512
-_MEDIA_MARKS = (b"image", b"base64", b"nline", b"audio", b"file")
+# Without any of these in its body, a request has neither encoded files nor images.
+_MEDIA_MARKS = (b"base64", b'"image', b'"input_image', b'"input_audio', b'"inline', b'"file_data')
 
 
 class Tokens(NamedTuple):
@@ -73,10 +71,9 @@ class Asked:
 def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> Asked:
     """Read a request, whose parsed JSON is `fields`. Values of wrong types count as not set."""
     config = fields.get("generationConfig")
-    gemini = config if isinstance(config, Mapping) else {}
-    limits = [whole(fields.get(name)) for name in _MAX_OUTPUT_FIELDS]
-    limit = next(filter(None, (*limits, whole(gemini.get("maxOutputTokens")))), None)
+    gemini = config if isinstance(config, dict) else {}
     tier = fields.get("service_tier", fields.get("serviceTier"))
+    tools = fields.get("tools")
     media = _Media()
     if any(mark in body for mark in _MEDIA_MARKS):
         media.count(fields)
@@ -84,16 +81,28 @@ def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> As
         text_bytes=max(0, len(body) - media.bytes),
         media_bytes=media.bytes,
         images=media.images,
-        max_tokens=limit,
-        choices=max(
-            1, *(whole(fields.get(name)) for name in ("n", "best_of")), whole(gemini.get("candidateCount"))
-        ),
+        max_tokens=whole(fields.get("max_completion_tokens"))
+        or whole(fields.get("max_tokens"))
+        or whole(fields.get("max_output_tokens"))
+        or whole(gemini.get("maxOutputTokens"))
+        or None,
+        choices=whole(fields.get("best_of"))
+        or whole(fields.get("n"))
+        or whole(gemini.get("candidateCount"))
+        or 1,
         service_tier=tier.lower() if isinstance(tier, str) else "",
-        has_tools=bool(fields.get("tools")),
-        has_audio=b"audio" in body,
-        writes_media=b"odalities" in body or b"image_generation" in body,
+        has_tools=bool(tools),
+        has_audio=media.has_audio,
+        writes_media="modalities" in fields or "responseModalities" in gemini or _makes_images(tools),
         caches_for_hour=b'"ttl"' in body,
         has_output=has_output,
+    )
+
+
+def _makes_images(tools: object) -> bool:
+    """Whether the model may call the tool with which OpenAI's Responses make images."""
+    return isinstance(tools, list) and any(
+        isinstance(tool, dict) and tool.get("type") == "image_generation" for tool in tools
     )
 
 
@@ -104,18 +113,21 @@ class _Media:
     word in its type or media type.
     """
 
-    __slots__ = ("bytes", "images")
+    __slots__ = ("bytes", "has_audio", "images")
 
     def __init__(self) -> None:
         self.bytes = self.images = 0
+        self.has_audio = False
 
     def count(self, fields: JsonMapping) -> None:
         rest: list[object] = [fields]
         while rest:
             value = rest.pop()
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 kind = value.get("type", value.get("mimeType", value.get("mime_type")))
-                self.images += isinstance(kind, str) and kind in _IMAGE_TYPES
+                if isinstance(kind, str):
+                    self.images += kind in _IMAGE_TYPES
+                    self.has_audio |= kind == "input_audio" or kind.startswith("audio/")
                 rest += value.values()
             elif isinstance(value, list):
                 rest += value
@@ -195,8 +207,9 @@ def estimated_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int |
     """What a request will probably cost, in nano-dollars; None if its tokens have no known price."""
     if prices is None or not prices.has_rates:
         return None
-    used = Usage(input=tokens.input, output=tokens.output, service_tier=_tiers(asked, prices)[-1])
-    return cost(used, prices).nano
+    rates = prices.band(tokens.input, _tiers(asked, prices)[-1]).rates
+    nano = tokens.input * rates.get("input", 0) + tokens.output * rates.get("output", 0)
+    return -(-(nano + prices.pieces.get("request", 0)) // MILLION)
 
 
 def strict_tokens(asked: Asked, max_output: int | None, max_image_tokens: int) -> Tokens:

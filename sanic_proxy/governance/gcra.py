@@ -18,16 +18,28 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Rate(NamedTuple):
-    """`limit` units per `period_s`, of which `burst` may come at once. All are above 0."""
+class Rate:
+    """`limit` units per `period_s`, of which `burst` may come at once. All are above 0. Do not change it."""
 
-    limit: float
-    burst: float
-    period_s: float = 60.0
+    __slots__ = ("burst", "interval_s", "limit", "most_s", "period_s", "window_s")
 
-    @property
-    def interval_s(self) -> float:
-        return self.period_s / self.limit
+    def __init__(self, limit: float, burst: float, period_s: float = 60.0) -> None:
+        self.limit = limit
+        self.burst = burst
+        self.period_s = period_s
+        self.interval_s = period_s / limit
+        self.window_s = burst * self.interval_s
+        # Debts of more than so many bursts or periods are forgotten: one odd report blocks nobody for days.
+        self.most_s = _MAX_DEBT * max(self.window_s, period_s)
+
+    def remaining(self, used_s: float) -> int:
+        """How many units could come at once, where `used_s` of the burst are in use."""
+        return max(0, int((self.window_s - used_s) / self.interval_s + _EPSILON * self.burst))
+
+
+_MAX_DEBT = 60
+# Sums of floating-point numbers: whoever waits exactly as long as was said is admitted.
+_EPSILON = 1e-9
 
 
 class State(NamedTuple):
@@ -40,29 +52,28 @@ class State(NamedTuple):
 class Decision(NamedTuple):
     """`state` replaces the one before. `wait_s` is 0 if the units are admitted, else when they would be.
 
-    `remaining` units could follow at once; all of the burst could after `reset_s`.
+    `used_s` is the part of the burst that is in use now: all of it can come at once after that time.
     """
 
     state: State
     wait_s: float
-    remaining: int
-    reset_s: float
-
-    @property
-    def is_admitted(self) -> bool:
-        return not self.wait_s
+    used_s: float
 
 
 def admit(state: State, rate: Rate, now: float, units: float = 1) -> Decision:
     """Decide about `units` that come at `now`. A refusal uses nothing."""
-    now = max(now, state.seen)
-    window_s = rate.burst * rate.interval_s
-    used_s = min(max(0.0, state.due - now), _most_s(rate))
-    cost_s = units * rate.interval_s
-    wait_s = used_s - max(0.0, window_s - cost_s)
+    due, seen = state
+    now = max(now, seen)
+    used_s = due - now
+    if used_s < 0:
+        used_s = 0.0
+    elif used_s > rate.most_s:
+        used_s = rate.most_s
+    cost_s, window_s = units * rate.interval_s, rate.window_s
+    wait_s = used_s + cost_s - window_s if cost_s < window_s else used_s
     if wait_s > _EPSILON * window_s:
-        return _decision(now, used_s, wait_s, rate)
-    return _decision(now, used_s + cost_s, 0.0, rate)
+        return Decision(State(now + used_s, now), wait_s, used_s)
+    return Decision(State(now + used_s + cost_s, now), 0.0, used_s + cost_s)
 
 
 def look(state: State, rate: Rate, now: float) -> Decision:
@@ -74,20 +85,4 @@ def adjust(state: State, rate: Rate, now: float, units: float) -> State:
     """Use further `units`, or give back unused ones (below 0). They are admitted in any case."""
     now = max(now, state.seen)
     used_s = max(0.0, state.due - now) + units * rate.interval_s
-    return State(now + min(max(0.0, used_s), _most_s(rate)), now)
-
-
-# Sums of floating-point numbers: whoever waits exactly as long as was said is admitted.
-_EPSILON = 1e-9
-# Debts of more than so many bursts or periods are forgotten: one odd report blocks nobody for days.
-_MAX_DEBT = 60
-
-
-def _most_s(rate: Rate) -> float:
-    return _MAX_DEBT * max(rate.burst * rate.interval_s, rate.period_s)
-
-
-def _decision(now: float, used_s: float, wait_s: float, rate: Rate) -> Decision:
-    left_s = rate.burst * rate.interval_s - used_s
-    remaining = max(0, int(left_s / rate.interval_s + _EPSILON * rate.burst))
-    return Decision(State(now + used_s, now), wait_s, remaining, used_s)
+    return State(now + min(max(0.0, used_s), rate.most_s), now)

@@ -16,13 +16,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from sanic_proxy.config.rules import ScopeLimits
 from sanic_proxy.governance import gcra
-from sanic_proxy.governance.gcra import Decision, Rate, State
+from sanic_proxy.governance.gcra import Rate, State
 from sanic_proxy.governance.rules import Scope, ScopedLimits
 from sanic_proxy.state_store.shared import CELL_VALUES, KEPT_UNTIL, SharedMemory, key_of
 
@@ -30,13 +29,13 @@ RateKind = Literal["requests", "tokens", "concurrent"]
 MINUTE_S = 60.0
 # When one of the requests in flight may have ended; nobody knows.
 RETRY_CONCURRENT_S = 1.0
-MAX_OWN_CELLS = 4096
+MAX_SCOPES = 4096
 # Where in a cell the state of a rate begins: `due`, `seen`, and the limit in whose intervals they count.
-_PLACES: dict[RateKind, int] = {"requests": 1, "tokens": 4}
+_REQUESTS, _TOKENS = 1, 4
 
 
 class Standing(NamedTuple):
-    """How the tightest limit of one kind stands, with the present request counted if it was admitted.
+    """How a limit stands, with the present request counted if it was admitted.
 
     All of `limit` is free again after `reset_s`.
     """
@@ -47,103 +46,153 @@ class Standing(NamedTuple):
     reset_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class RateRefusal:
-    """Which limit does not admit a request, and in how many seconds it will."""
+class _Check(NamedTuple):
+    """What one rate of one scope has decided. `workers` share the limit."""
 
     scope: Scope
-    kind: RateKind
-    limit: int
+    rate: Rate
     wait_s: float
-    requests: Standing | None = None
-    tokens: Standing | None = None
+    used_s: float
+    workers: int
+
+    @property
+    def limit(self) -> int:
+        return round(self.rate.limit * self.workers)
+
+    @property
+    def standing(self) -> Standing:
+        remaining = self.rate.remaining(self.used_s) * self.workers
+        return Standing(self.scope, self.limit, remaining, self.used_s)
 
 
-class Admission:
+def _tightest(checks: Iterable[_Check]) -> Standing | None:
+    """The limit with the smallest part left."""
+    standings = [check.standing for check in checks]
+    return min(standings, key=lambda one: one.remaining / one.limit, default=None)
+
+
+class _Standings:
+    """How the limits of a request stand: the tightest of each kind, computed when it is read."""
+
+    __slots__ = ("_requests", "_tokens")
+
+    def __init__(self, requests: Sequence[_Check], tokens: Sequence[_Check]) -> None:
+        self._requests = requests
+        self._tokens = tokens
+
+    @property
+    def requests(self) -> Standing | None:
+        return _tightest(self._requests)
+
+    @property
+    def tokens(self) -> Standing | None:
+        return _tightest(self._tokens)
+
+
+class RateRefusal(_Standings):
+    """Which limit does not admit a request, and in how many seconds it will."""
+
+    __slots__ = ("kind", "limit", "scope", "wait_s")
+
+    def __init__(
+        self,
+        scope: Scope,
+        kind: RateKind,
+        limit: int,
+        wait_s: float,
+        checks: tuple[Sequence[_Check], Sequence[_Check]] = ((), ()),
+    ) -> None:
+        super().__init__(*checks)
+        self.scope = scope
+        self.kind = kind
+        self.limit = limit
+        self.wait_s = wait_s
+
+
+class Admission(_Standings):
     """An admitted request. `settle` is to be called when it ends; further calls do nothing."""
 
-    __slots__ = ("_entered", "_limited", "_rates", "_reserved", "requests", "tokens")
+    __slots__ = ("_places", "_rates", "_reserved", "_used")
 
     def __init__(
         self,
         rates: Rates,
-        limited: Sequence[ScopedLimits],
-        entered: Sequence[_Place],
+        used: Sequence[_Limited],
+        places: Sequence[_Place],
         reserved: int,
-        standings: tuple[Standing | None, Standing | None],
+        checks: tuple[Sequence[_Check], Sequence[_Check]],
     ) -> None:
+        super().__init__(*checks)
         self._rates: Rates | None = rates
-        self._limited = limited
-        self._entered = entered
+        self._used = used
+        self._places = places
         self._reserved = reserved
-        self.requests, self.tokens = standings
 
     def settle(self, tokens: int | None) -> None:
         """The request has ended and has used `tokens`; None: not known, as many as were reserved."""
         rates, self._rates = self._rates, None
         if rates is not None:
-            rates.leave(self._entered)
-            if tokens is not None and tokens != self._reserved:
-                rates.settle(self._limited, tokens - self._reserved)
+            if self._places:
+                rates.leave(self._places)
+            if self._used and tokens is not None and tokens != self._reserved:
+                rates.settle(self._used, tokens - self._reserved)
 
 
 class _Place(NamedTuple):
-    """Where a request in flight is counted: the key of its scope, and the gauge, if there is one."""
+    """Where a request in flight is counted: the key of its scope, and the gauge, if there was one."""
 
     key: int
     column: int | None
 
 
+class _Limited:
+    """The limits of one scope, as they are needed for each request. `own` is its cell in this worker."""
+
+    __slots__ = ("column", "concurrent", "key", "limits", "own", "own_rates", "rates", "scope")
+
+    def __init__(self, one: ScopedLimits, workers: int, own: list[float]) -> None:
+        self.scope = one.scope
+        self.limits = one.limits
+        self.key = key_of("rates", one.scope.kind, one.scope.name)
+        self.concurrent = one.limits.concurrent
+        self.rates = _rates_of(one.limits, 1)
+        self.own = own
+        self.own_rates = _rates_of(one.limits, workers)
+        self.column: int | None = None
+
+
+def _rates_of(limits: ScopeLimits, workers: int) -> tuple[Rate | None, Rate | None]:
+    """The rates of requests and of tokens, for one of `workers` that share them."""
+    requests = tokens = None
+    if limits.rpm is not None:
+        burst = limits.burst or limits.rpm
+        requests = Rate(limits.rpm / workers, max(1.0, burst / workers), MINUTE_S)
+    if limits.tpm is not None:
+        tokens = Rate(limits.tpm / workers, max(1.0, limits.tpm / workers), MINUTE_S)
+    return requests, tokens
+
+
 class _Cell(NamedTuple):
-    """The numbers of a scope; `workers` share its limits: 1 where all workers see the same numbers."""
+    """The numbers of a scope, and its rates there."""
 
     values: list[float] | memoryview[float]
+    requests: Rate | None
+    tokens: Rate | None
     workers: int
 
-    def rate(self, kind: RateKind, limited: ScopedLimits) -> Rate | None:
-        limits = limited.limits
-        if kind == "requests":
-            limit, burst = limits.rpm, limits.burst or limits.rpm
-        else:
-            limit = burst = limits.tpm
-        if limit is None or burst is None:
-            return None
-        return Rate(limit / self.workers, max(1.0, burst / self.workers), MINUTE_S)
 
-    def state(self, kind: RateKind, rate: Rate) -> State:
-        """The state, with what was used by the units of another limit, if that has been changed since."""
-        at = _PLACES[kind]
-        due, seen, limit = self.values[at : at + 3]
-        if limit and limit != rate.limit:
-            due = seen + (due - seen) * limit / rate.limit
-        return State(due, seen)
-
-    def write(self, kind: RateKind, rate: Rate, state: State) -> None:
-        at = _PLACES[kind]
-        self.values[at], self.values[at + 1], self.values[at + 2] = state.due, state.seen, rate.limit
-        self.values[KEPT_UNTIL] = max(self.values[KEPT_UNTIL], state.due + MINUTE_S, state.seen + MINUTE_S)
+def _state(values: list[float] | memoryview[float], at: int, rate: Rate) -> State:
+    """The state of a rate. What was used while the limit was another one stays used, in units."""
+    due, seen, limit = values[at], values[at + 1], values[at + 2]
+    if limit != rate.limit and limit:
+        due = seen + (due - seen) * limit / rate.limit
+    return State(due, seen)
 
 
-class _Check(NamedTuple):
-    """What one rate of one scope decides."""
-
-    scope: Scope
-    kind: RateKind
-    cell: _Cell
-    rate: Rate
-    decision: Decision
-
-    @property
-    def standing(self) -> Standing:
-        shared, decision = self.cell.workers, self.decision
-        limit = round(self.rate.limit * shared)
-        return Standing(self.scope, limit, decision.remaining * shared, decision.reset_s)
-
-    @property
-    def refusal(self) -> RateRefusal | None:
-        if self.decision.is_admitted:
-            return None
-        return RateRefusal(self.scope, self.kind, self.standing.limit, self.decision.wait_s)
+def _write(values: list[float] | memoryview[float], at: int, rate: Rate, state: State) -> None:
+    due, seen = state
+    values[at], values[at + 1], values[at + 2] = due, seen, rate.limit
+    values[KEPT_UNTIL] = max(values[KEPT_UNTIL], due + MINUTE_S)
 
 
 class Rates:
@@ -155,105 +204,105 @@ class Rates:
         self._memory = memory
         self._workers = workers
         self._clock = clock
-        self._own_cells: OrderedDict[int, list[float]] = OrderedDict()
+        self._known: OrderedDict[Scope, _Limited] = OrderedDict()
         self._own_in_flight: Counter[int] = Counter()
 
     def admit(self, scoped: Iterable[ScopedLimits], tokens: int) -> Admission | RateRefusal:
         """Decide about a request that uses `tokens` by its estimate."""
-        used: dict[RateKind, int] = {"requests": 1, "tokens": tokens}
-        limited = [one for one in scoped if _is_limited(one)]
-        places = [self._place(one) for one in limited if one.limits.concurrent is not None]
+        limited = [self._limited(one) for one in scoped]
+        counted = [one for one in limited if one.concurrent is not None]
+        for one in counted:
+            if one.column is None:
+                one.column = self._memory.gauges.column(one.key)
+        rated = [one for one in limited if one.rates != (None, None)]
         with self._memory.lock as is_locked:
             now = self._clock()
-            checks = list(self._checks(limited, now, used, is_locked=is_locked))
-            standings = _tightest(checks, "requests"), _tightest(checks, "tokens")
-            refusals = [refusal for check in checks if (refusal := check.refusal) is not None]
-            refusals += self._crowded(limited, places)
-            if refusals:
-                worst = max(refusals, key=lambda refusal: refusal.wait_s)
-                return replace(worst, requests=standings[0], tokens=standings[1])
-            for check in checks:
-                check.cell.write(check.kind, check.rate, check.decision.state)
-            self._count(places, 1)
-        return Admission(self, limited, places, tokens, standings)
+            requests: list[_Check] = []
+            tokens_left: list[_Check] = []
+            writes = []
+            for one in rated:
+                cell = self._cell(one, now, is_locked=is_locked)
+                for at, rate, units, checks in (
+                    (_REQUESTS, cell.requests, 1, requests),
+                    (_TOKENS, cell.tokens, tokens, tokens_left),
+                ):
+                    if rate is not None:
+                        state, wait_s, used_s = gcra.admit(_state(cell.values, at, rate), rate, now, units)
+                        checks.append(_Check(one.scope, rate, wait_s, used_s, cell.workers))
+                        writes.append((cell.values, at, rate, state))
+            refusal = self._refusal(counted, requests, tokens_left)
+            if refusal is not None:
+                return refusal
+            for write in writes:
+                _write(*write)
+            places = [_Place(one.key, one.column) for one in counted]
+            if places:
+                self._count(places, 1)
+        used = [one for one in rated if one.limits.tpm is not None]
+        return Admission(self, used, places, tokens, (requests, tokens_left))
 
-    def settle(self, limited: Iterable[ScopedLimits], more: int) -> None:
+    def settle(self, used: Iterable[_Limited], more: int) -> None:
         """Use `more` tokens than were reserved, or give back the rest (below 0)."""
         with self._memory.lock as is_locked:
             now = self._clock()
-            for one in limited:
-                if one.limits.tpm is not None:
-                    cell = self._cell(one.scope, now, is_locked=is_locked)
-                    if (rate := cell.rate("tokens", one)) is not None:
-                        state = gcra.adjust(cell.state("tokens", rate), rate, now, more)
-                        cell.write("tokens", rate, state)
+            for one in used:
+                values, _, rate, _ = self._cell(one, now, is_locked=is_locked)
+                if rate is not None:
+                    state = gcra.adjust(_state(values, _TOKENS, rate), rate, now, more)
+                    _write(values, _TOKENS, rate, state)
 
     def leave(self, places: Iterable[_Place]) -> None:
         """A request in flight has ended."""
         self._count(places, -1)
 
-    def _checks(
-        self, limited: Iterable[ScopedLimits], now: float, used: Mapping[RateKind, int], *, is_locked: bool
-    ) -> Iterable[_Check]:
-        for one in limited:
-            cell = self._cell(one.scope, now, is_locked=is_locked)
-            for kind, units in used.items():
-                if (rate := cell.rate(kind, one)) is not None:
-                    decision = gcra.admit(cell.state(kind, rate), rate, now, units)
-                    yield _Check(one.scope, kind, cell, rate, decision)
+    def _limited(self, one: ScopedLimits) -> _Limited:
+        """What is known of a scope; its limits may have changed."""
+        found = self._known.get(one.scope)
+        if found is None or found.limits is not one.limits:
+            own = [0.0] * CELL_VALUES if found is None else found.own
+            found = self._known[one.scope] = _Limited(one, self._workers, own)
+            if len(self._known) > MAX_SCOPES:
+                self._known.popitem(last=False)
+        return found
 
-    def _cell(self, scope: Scope, now: float, *, is_locked: bool) -> _Cell:
-        key = _key(scope)
-        values = self._memory.cells.find(key, now) if is_locked else None
-        if values is not None:
+    def _cell(self, one: _Limited, now: float, *, is_locked: bool) -> _Cell:
+        values = self._memory.cells.find(one.key, now) if is_locked else None
+        if values is None:
+            return _Cell(one.own, *one.own_rates, self._workers)
+        if values[KEPT_UNTIL] <= now:
             # Taken at once: the next scope of this request must not get the same place.
-            values[KEPT_UNTIL] = max(values[KEPT_UNTIL], now + MINUTE_S)
-            return _Cell(values, 1)
-        own = self._own_cells.setdefault(key, [0.0] * CELL_VALUES)
-        self._own_cells.move_to_end(key)
-        if len(self._own_cells) > MAX_OWN_CELLS:
-            self._own_cells.popitem(last=False)
-        return _Cell(own, self._workers)
+            values[KEPT_UNTIL] = now + MINUTE_S
+        return _Cell(values, *one.rates, 1)
 
-    def _place(self, one: ScopedLimits) -> _Place:
-        key = _key(one.scope)
-        return _Place(key, self._memory.gauges.column(key))
+    def _refusal(
+        self, counted: Iterable[_Limited], requests: Sequence[_Check], tokens: Sequence[_Check]
+    ) -> RateRefusal | None:
+        """The refusal with the longest wait; None if all limits admit the request."""
+        longest_s = 0.0
+        found: tuple[Scope, RateKind, int] | None = None
+        checked: tuple[tuple[RateKind, Sequence[_Check]], ...] = (("requests", requests), ("tokens", tokens))
+        for kind, checks in checked:
+            for check in checks:
+                if check.wait_s > longest_s:
+                    longest_s, found = check.wait_s, (check.scope, kind, check.limit)
+        for one in counted:
+            if longest_s < RETRY_CONCURRENT_S and self._is_full(one):
+                longest_s, found = RETRY_CONCURRENT_S, (one.scope, "concurrent", one.concurrent or 0)
+        return None if found is None else RateRefusal(*found, longest_s, (requests, tokens))
 
-    def _crowded(self, limited: Iterable[ScopedLimits], places: Iterable[_Place]) -> list[RateRefusal]:
-        """The scopes that have as many requests in flight as they may."""
-        with_limit = (one for one in limited if one.limits.concurrent is not None)
-        refusals = []
-        for one, place in zip(with_limit, places, strict=True):
-            limit = one.limits.concurrent or 0
-            if place.column is None:
-                is_full = self._own_in_flight[place.key] >= math.ceil(limit / self._workers)
-            else:
-                is_full = self._memory.gauges.total(place.column) >= limit
-            if is_full:
-                refusals.append(RateRefusal(one.scope, "concurrent", limit, RETRY_CONCURRENT_S))
-        return refusals
+    def _is_full(self, one: _Limited) -> bool:
+        """Whether the scope has as many requests in flight as it may."""
+        limit = one.concurrent or 0
+        if one.column is None:
+            return self._own_in_flight[one.key] >= math.ceil(limit / self._workers)
+        return self._memory.gauges.total(one.column) >= limit
 
     def _count(self, places: Iterable[_Place], change: int) -> None:
-        for place in places:
-            if place.column is None:
-                self._own_in_flight[place.key] += change
-                if not self._own_in_flight[place.key]:
-                    del self._own_in_flight[place.key]
-            elif (own := self._memory.gauges.own()) is not None:
-                own[place.column] += change
-
-
-@lru_cache(maxsize=4096)
-def _key(scope: Scope) -> int:
-    return key_of("rates", scope.kind, scope.name)
-
-
-def _is_limited(one: ScopedLimits) -> bool:
-    limits = one.limits
-    return not (limits.rpm is None and limits.tpm is None and limits.concurrent is None)
-
-
-def _tightest(checks: Iterable[_Check], kind: RateKind) -> Standing | None:
-    """The limit with the smallest part left."""
-    standings = [check.standing for check in checks if check.kind == kind]
-    return min(standings, key=lambda one: one.remaining / one.limit, default=None)
+        own = self._memory.gauges.own()
+        for key, column in places:
+            if column is None:
+                self._own_in_flight[key] += change
+                if not self._own_in_flight[key]:
+                    del self._own_in_flight[key]
+            elif own is not None:
+                own[column] += change

@@ -16,9 +16,9 @@ token that is reported is in exactly one of them, whatever the provider has repo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from math import ceil
+from typing import NamedTuple
 
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import responses
@@ -33,8 +33,7 @@ _MAX_COST = 10**9  # of the provider's units
 _XAI_TICKS_PER_DOLLAR = 10**10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
+class Usage(NamedTuple):
     """Disjoint counts of tokens, and of what else is billed.
 
     `input` and `output` are text that has no other price: `input` is not cached, `output` is no reasoning.
@@ -101,6 +100,7 @@ class Usage:
         made = _Parts(total if reasoning <= total else total + reasoning)
         tools = recorded.get("server_tool_use")
         calls = tools if isinstance(tools, dict) else {}
+        # Keywords in another order than the fields: what is taken first of a sum is the dearest.
         return cls(
             cache_write_1h=hour,
             cache_write=five_minutes,

@@ -65,7 +65,7 @@ class Usage(NamedTuple):
         `completion_tokens`, as the total shows.
         """
         prompt, completion = (
-            details if isinstance(details := usage.get(name), Mapping) else {}
+            details if isinstance(details := usage.get(name), dict) else {}
             for name in ("prompt_tokens_details", "completion_tokens_details")
         )
         made = cls(
@@ -117,7 +117,9 @@ def recorded_chat(completion: JsonMapping) -> Json | None:
     if not isinstance(usage := completion.get("usage"), dict):
         return None
     tier = completion.get("service_tier")
-    return {**usage, "service_tier": tier} if isinstance(tier, str) and "service_tier" not in usage else usage
+    if tier in (None, "default") or not isinstance(tier, str) or "service_tier" in usage:
+        return usage
+    return {**usage, "service_tier": tier}
 
 
 def recorded_passthrough(answer: JsonMapping) -> Json | None:

@@ -36,7 +36,7 @@ from sanic_proxy import errors
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import choices as choice_rules
 from sanic_proxy.openai import chunks, codec
-from sanic_proxy.openai.usage import recorded_chat
+from sanic_proxy.openai.usage import recorded_chat, recorded_passthrough
 from sanic_proxy.streams import sse
 from sanic_proxy.streams.reasoning import ReasoningRenamer
 from sanic_proxy.streams.tool_deltas import ToolDeltas
@@ -85,6 +85,9 @@ class StreamFilter:
 
     def skip_malformed(self) -> None:
         """Drop malformed frames and count them, where this filter knows them; it fails otherwise."""
+
+    def withhold_usage(self) -> None:
+        """Drop frames that are nothing but usage, which the client has not requested."""
 
     def has_progress(self, frames: bytes) -> bool:
         """Whether `frames`, which have passed, hold a part of the answer."""
@@ -214,6 +217,7 @@ class ChatStreamFilter(StreamFilter):
         "_skips_malformed",
         "_splitter",
         "_tools",
+        "_withholds_usage",
         "dropped_frames",
         "failure",
         "is_done",
@@ -232,6 +236,7 @@ class ChatStreamFilter(StreamFilter):
         self._head: Json = {}
         self._has_frames = False
         self._skips_malformed = False
+        self._withholds_usage = False
         self.is_done = False
         self.failure: errors.ProxyError | None = None
         self.usage: Json | None = None
@@ -275,6 +280,10 @@ class ChatStreamFilter(StreamFilter):
     def skip_malformed(self) -> None:
         self._skips_malformed = True
 
+    @override
+    def withhold_usage(self) -> None:
+        self._withholds_usage = True
+
     def _pass_unchanged(self, payloads: list[bytes]) -> bool:
         """Whether `payloads` are chunks that all pass as they are, and possibly `[DONE]` behind them.
 
@@ -312,7 +321,7 @@ class ChatStreamFilter(StreamFilter):
                 calls = delta["tool_calls"]
                 if calls and not self._tools.are_complete(index, calls):
                     return False
-        if "usage" in chunk:
+        if chunk.get("usage"):
             self._count(chunk)
         return True
 
@@ -383,6 +392,8 @@ class ChatStreamFilter(StreamFilter):
             raise error_parser.error_in_band(parsed)
         if isinstance(choices, list):
             self._note(choices, parsed)
+            if not choices and self._withholds_usage and isinstance(parsed.get("usage"), dict):
+                return b""
             return self._changed(frame, parsed)
         if isinstance(parsed, dict) and isinstance(parsed.get("usage"), dict):
             self._count(parsed)
@@ -471,22 +482,29 @@ class SSEFilter(StreamFilter):
     Half a frame waits, so that an error frame can follow what has been sent. The stream is complete
     with its body, where that has a length or comes in chunks; else with an event that says so
     (`[DONE]`, a type ending in `.completed` or `.done`). An event that reports an error ends it: the
-    first event is parsed to see whether it does, and of the others those that hold the word.
+    first event is parsed to see whether it does, and of the others those that hold the word. So are those
+    with usage, which streams of images and transcriptions report in their last event.
     """
 
-    __slots__ = ("_has_events", "_has_length", "_last", "_tail", "failure")
+    __slots__ = ("_counted", "_has_events", "_has_length", "_last", "_tail", "failure")
 
     def __init__(self, *, has_length: bool) -> None:
         self._has_length = has_length
         self._has_events = False
         self._tail = bytearray()
         self._last = b""
+        self._counted: Json | None = None
         self.failure: errors.ProxyError | None = None
 
     @property
     @override
     def has_content(self) -> bool:
         return self._has_events  # any event counts
+
+    @property
+    @override
+    def usage(self) -> Json | None:
+        return self._counted
 
     @override
     def feed(self, data: bytes) -> bytes:
@@ -534,6 +552,11 @@ class SSEFilter(StreamFilter):
                     self.failure = error_parser.error_in_band({"error": text} if parsed is None else parsed)
                     return b"".join(good)
                 good.append(frame.raw)
+        if b'"usage"' in frames:
+            for frame in sse.FrameSplitter().feed(frames):
+                parsed = codec.loads_tolerant(frame.payload)
+                if isinstance(parsed, dict):
+                    self._counted = recorded_passthrough(parsed) or self._counted
         if not self._has_length and b"data:" in frames:
             self._last = frames
         return frames

@@ -74,6 +74,23 @@ def test_images_are_counted_and_their_bytes_are_no_text(part: dict[str, Any]) ->
     assert found.text_bytes < 250
 
 
+@pytest.mark.parametrize(
+    ("fields", "has_audio", "writes_media"),
+    [
+        ({"messages": [{"content": [{"type": "input_audio", "input_audio": {"data": "aa"}}]}]}, True, False),
+        ({"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "aa"}}]}]}, True, False),
+        ({"messages": [{"content": "audio"}]}, False, False),
+        ({"modalities": ["text", "audio"]}, False, True),
+        ({"generationConfig": {"responseModalities": ["IMAGE"]}}, False, True),
+        ({"tools": [{"type": "image_generation"}]}, False, True),
+        ({"tools": [{"type": "function"}, "odd"]}, False, False),
+    ],
+)
+def test_what_has_other_prices_than_text(fields: dict[str, Any], has_audio: bool, writes_media: bool) -> None:
+    found = asked(fields)
+    assert (found.has_audio, found.writes_media) == (has_audio, writes_media)
+
+
 def test_images_by_address_count_as_well() -> None:
     part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     assert asked({"messages": [{"content": [part, part]}]}).images == 2
@@ -222,7 +239,7 @@ FIELDS = st.sampled_from(["messages", "max_tokens", "n", "generationConfig", "se
 
 @given(st.dictionaries(FIELDS, ODD))
 def test_any_request_can_be_read(fields: dict[str, Any]) -> None:
-    body = json.dumps(fields).encode() + b" image"
+    body = json.dumps(fields).encode() + b" base64"
     found = asked_of(body, fields)
     assert 0 <= found.text_bytes <= len(body)
     assert found.choices >= 1
