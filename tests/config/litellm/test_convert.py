@@ -337,6 +337,35 @@ def test_retries_are_attempts(settings_: str, attempts: int | None, per_target: 
     assert (proxy.get("attempts"), proxy.get("attempts_per_target")) == (attempts, per_target)
 
 
+def test_costs_become_prices_and_those_of_the_deployment_prevail() -> None:
+    text = """
+        model_list:
+        - model_name: a
+          litellm_params:
+            model: groq/a1
+            input_cost_per_token: 2.0e-06
+            output_cost_per_token: os.environ/OUT
+            cache_creation_input_token_cost: -1
+          model_info:
+            input_cost_per_token: 9.0e-06
+            input_cost_per_token_above_200k_tokens: 4.0e-06
+            output_cost_per_token_batches: "5e-06"
+            max_output_tokens: 8192
+    """
+    found = converted(text, OUT="1e-05")
+    (target,) = found.tables["models"]["a"]["targets"]
+    assert target["prices"] == {
+        "input": 2.0,
+        "output": 10.0,
+        "tiers": [{"above": 200_000, "input": 4.0}],
+        "batch": {"output": 5.0},
+    }
+    assert target["max_output"] == 8192
+    assert "cost" not in noted(found, "ignored")
+    wrong = converted(model("model: groq/x, input_cost_per_token: dear"))
+    assert "expected a number from 0" in noted(wrong, "ignored")
+
+
 def test_fallbacks_are_targets_behind_the_own_ones() -> None:
     text = """
         model_list:
