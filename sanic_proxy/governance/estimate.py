@@ -33,8 +33,8 @@ TOOLS_TOKENS = 1024
 RECENT = 100
 MAX_PAIRS = 4096
 _LONG_CHARS = 512
-# Without any of these in its body, a request has neither encoded files nor images.
-_MEDIA_MARKS = (b"base64", b'"image', b'"input_image', b'"input_audio', b'"inline', b'"file_data')
+# Without any of these in its body, a request has neither files nor images.
+_MEDIA_MARKS = (b"base64", b'"image', b'"input_image', b'"input_audio', b'"inline', b'"file', b'"document"')
 
 
 class Tokens(NamedTuple):
@@ -52,7 +52,8 @@ class Asked:
     of images in either form, as data or as an address. `max_tokens` is the client's limit for each of
     `choices` answers, None: it set none. `service_tier` is the tier it asks for. `has_tools`, `has_audio`: it
     has such parts; `writes_media`: it asks for an answer that is no text. `caches_for_hour`: it may write
-    to a cache for an hour. `has_output` is False for embeddings and the like.
+    to a cache for an hour. `refers`: it names content that is stored elsewhere (an earlier response, a
+    file), so its bytes do not bound its input. `has_output` is False for embeddings and the like.
     """
 
     text_bytes: int
@@ -65,6 +66,7 @@ class Asked:
     has_audio: bool = False
     writes_media: bool = False
     caches_for_hour: bool = False
+    refers: bool = False
     has_output: bool = True
 
 
@@ -95,8 +97,15 @@ def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> As
         has_audio=media.has_audio,
         writes_media="modalities" in fields or "responseModalities" in gemini or _makes_images(tools),
         caches_for_hour=b'"ttl"' in body,
+        refers=media.refers
+        or any(fields.get(name) for name in _REFERENCES)
+        or isinstance(fields.get("prompt"), dict),
         has_output=has_output,
     )
+
+
+# Responses' histories and Gemini's caches. A `prompt` with an id is a template that OpenAI stores.
+_REFERENCES = ("previous_response_id", "conversation", "cachedContent", "cached_content")
 
 
 def _makes_images(tools: object) -> bool:
@@ -113,11 +122,11 @@ class _Media:
     word in its type or media type.
     """
 
-    __slots__ = ("bytes", "has_audio", "images")
+    __slots__ = ("bytes", "has_audio", "images", "refers")
 
     def __init__(self) -> None:
         self.bytes = self.images = 0
-        self.has_audio = False
+        self.has_audio = self.refers = False
 
     def count(self, fields: JsonMapping) -> None:
         rest: list[object] = [fields]
@@ -128,6 +137,7 @@ class _Media:
                 if isinstance(kind, str):
                     self.images += kind in _IMAGE_TYPES
                     self.has_audio |= kind == "input_audio" or kind.startswith("audio/")
+                self.refers |= not _FILE_REFERENCES.isdisjoint(value) or _is_linked_document(kind, value)
                 rest += value.values()
             elif isinstance(value, list):
                 rest += value
@@ -142,6 +152,15 @@ _IMAGE_TYPES = frozenset(
         *("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif", "image/gif"),
     }
 )
+
+
+_FILE_REFERENCES = frozenset({"file_id", "file_url", "fileUri", "file_uri"})
+
+
+def _is_linked_document(kind: object, part: JsonMapping) -> bool:
+    """Whether a part is a document of Messages that is not in the request itself."""
+    source = part.get("source")
+    return kind == "document" and isinstance(source, dict) and source.get("type") == "url"
 
 
 def _is_encoded(text: str) -> bool:
@@ -212,14 +231,24 @@ def estimated_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int |
     return -(-(nano + prices.pieces.get("request", 0)) // MILLION)
 
 
-def strict_tokens(asked: Asked, max_output: int | None, max_image_tokens: int) -> Tokens:
-    """The most that a request can use.
+def strict_tokens(
+    asked: Asked, max_output: int | None, max_image_tokens: int, max_input: int | None = None
+) -> Tokens:
+    """The most that a request can use. `max_output` and `max_input` are the model's maximum.
 
-    Raises InvalidRequest if its output has no limit: neither the request nor the settings state one.
+    Raises InvalidRequest if its input or its output has no limit: neither the request nor the settings state
+    one.
     """
+    if asked.refers and not max_input:
+        raise InvalidRequest(
+            "This key has a strict budget, and the request refers to content that is stored elsewhere, whose "
+            "size is not known: send the content itself. The operator can set `context_window` of the model"
+        )
     given = asked.text_bytes + asked.images * max_image_tokens + asked.has_tools * TOOLS_TOKENS
     if not asked.images:
         given += asked.media_bytes
+    if asked.refers:
+        given = max(given, max_input or 0)
     if not asked.has_output:
         return Tokens(given, 0)
     if not (limit := asked.max_tokens or max_output):

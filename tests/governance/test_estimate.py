@@ -179,6 +179,32 @@ def test_strict_tokens() -> None:
     assert strict_tokens(Asked(text_bytes=100, has_output=False), None, 1600) == Tokens(100, 0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "refers"),
+    [
+        ({"previous_response_id": "resp_1"}, True),
+        ({"previous_response_id": None, "prompt": "a text"}, False),
+        ({"conversation": "conv_1"}, True),
+        ({"prompt": {"id": "pmpt_1"}}, True),
+        ({"cachedContent": "cachedContents/1"}, True),
+        ({"input": [{"content": [{"type": "input_file", "file_id": "file-1"}]}]}, True),
+        ({"input": [{"content": [{"type": "input_file", "file_url": "https://a/b.pdf"}]}]}, True),
+        ({"contents": [{"parts": [{"fileData": {"fileUri": "https://a"}}]}]}, True),
+        ({"messages": [{"content": [{"type": "document", "source": {"type": "url", "url": "x"}}]}]}, True),
+        ({"messages": [{"content": "a file_id"}]}, False),
+    ],
+)
+def test_references_to_stored_content(fields: dict[str, Any], refers: bool) -> None:
+    assert asked(fields).refers is refers
+
+
+def test_stored_content_is_at_most_what_the_model_takes() -> None:
+    found = Asked(text_bytes=100, max_tokens=5, refers=True)
+    assert strict_tokens(found, None, 1600, 200_000) == Tokens(200_000, 5)
+    with pytest.raises(InvalidRequest, match="stored elsewhere"):
+        strict_tokens(found, 5, 1600)
+
+
 def test_a_strict_request_without_a_limit_is_refused_with_the_settings_to_set() -> None:
     with pytest.raises(InvalidRequest, match=r"set `max_tokens`.*`max_output`") as raised:
         strict_tokens(Asked(text_bytes=100), None, 1600)
