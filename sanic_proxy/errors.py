@@ -38,7 +38,8 @@
     │   ├── UpstreamRejected         4xx that concerns the target (for example a retired model), status kept
     │   │   └── UpstreamBusy         4xx for a passing state of the target (408, 424, 498), status kept
     │   ├── UpstreamUnavailable      503 upstream_unavailable
-    │   │   └── CircuitOpen          503 upstream_circuit_open
+    │   │   ├── CircuitOpen          503 upstream_circuit_open
+    │   │   └── TargetOff            503 target_off: switched off by the operator
     │   └── UpstreamReportedError    the provider's own error object, inside an answer
     ├── CallerTimeout                504 client_timeout: the client waits no longer than this
     ├── Overloaded                   503 server_overloaded: this worker is at capacity
@@ -464,6 +465,13 @@ class CircuitOpen(UpstreamUnavailable):
     """The target failed so often that no request is sent to it for a moment."""
 
     code = "upstream_circuit_open"
+
+
+class TargetOff(UpstreamUnavailable):
+    """An operator has switched the target off."""
+
+    code = "target_off"
+    retryable = False
 
 
 class UpstreamReportedError(UpstreamError):

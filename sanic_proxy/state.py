@@ -17,6 +17,7 @@ from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
+from sanic_proxy.routing import switches
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.engines import EngineMonitor
 from sanic_proxy.routing.model_list import ModelList
@@ -24,6 +25,7 @@ from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.probes import Probes
 from sanic_proxy.routing.router import Router
 from sanic_proxy.routing.statistics import StatisticsRegistry
+from sanic_proxy.routing.switches import TargetSwitches
 from sanic_proxy.routing.targets import Limits
 from sanic_proxy.state_store import responses
 from sanic_proxy.state_store.background import BackgroundResponses
@@ -45,7 +47,7 @@ LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
 # The schema of the shared state, in the order in which it grew.
-MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION,)
+MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION, switches.MIGRATION)
 # How many bytes stored responses may take, and for how many seconds each is kept.
 MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
 SQLITE_LIMITS = responses.Limits(2**30, 30 * 86_400.0)
@@ -81,6 +83,17 @@ class AppState:
         self.engines.start()
         # Of all targets where an operator can read them, else of those that a strategy compares.
         self.statistics = StatisticsRegistry(is_complete=settings.admin_key is not None)
+        # Opened by its first use: a proxy without a feature that shares state opens no file.
+        self.store = state_store(settings)
+        self.switches = None if settings.admin_key is None else TargetSwitches(self.store)
+        if self.switches is not None:
+            self.switches.follow()
+        self.registry = BreakerRegistry(
+            is_enabled=settings.breaker,
+            key_hints=_key_hints(settings),
+            redact=self._redacted,
+            probes=Probes(self.shared),
+        )
         self.router: Router[ChatProvider] = Router(
             keyed,
             settings.providers_off,
@@ -89,17 +102,16 @@ class AppState:
             models=settings.models,
             name_of=lambda provider: provider.name,
             options_of=lambda provider: provider.settings.options,
+            key_weights_of=lambda provider: provider.settings.key_weights,
             cache_ttl_of=lambda provider: provider.settings.cache_ttl_s,
             queue_of=lambda provider: self.engines.queue(provider.name),
-            registry=BreakerRegistry(
-                is_enabled=settings.breaker,
-                key_hints=_key_hints(settings),
-                redact=self._redacted,
-                probes=Probes(self.shared),
-            ),
+            registry=self.registry,
             first_content_s=settings.first_content_s,
             workers=settings.worker_count,
             shared=self.shared,
+            max_wait_s=settings.max_wait_s,
+            later=asyncio.get_running_loop().call_later,
+            switches=self.switches,
             statistics=self.statistics,
         )
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
@@ -116,8 +128,6 @@ class AppState:
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
         if any(model.has_affinity for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
-        # Opened by its first use: a proxy without a feature that shares state opens no file.
-        self.store = state_store(settings)
         self.keys = KeyRing(settings, self.store)
         self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))
         self.background = (
@@ -176,6 +186,8 @@ class AppState:
         await self.models.aclose()
         await self.client.aclose()
         await self.keys.aclose()
+        if self.switches is not None:
+            self.switches.close()
         await self.store.aclose()
         if self.responses is not None:
             await self.responses.aclose()

@@ -33,10 +33,16 @@ async def answers(exchange: Exchange) -> None:
 
 TOML = """
 [models.requests]
+max_wait = 0
 targets = [{ provider = "groq", model = "m", rpm = 7 }]
 
 [models.held]
+max_wait = 0
 targets = [{ provider = "groq", model = "held", concurrent = 1 }]
+
+[models.queued]
+max_wait = 100
+targets = [{ provider = "groq", model = "queued", concurrent = 1 }]
 """
 
 
@@ -77,6 +83,26 @@ def test_requests_per_minute_are_exact_over_all_workers(proxy: Proxy, upstream: 
     minutes = 1 + (time.monotonic() - began) // 60
     assert statuses[200] == len(upstream.seen("m"))
     assert 7 <= statuses[200] <= 7 * minutes
+
+
+def test_requests_of_all_workers_wait_for_the_one_place(proxy: Proxy, upstream: Upstream) -> None:
+    under_way, most = 0, 0
+
+    async def counted(exchange: Exchange) -> None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.05)
+        under_way -= 1
+        await exchange.answer(completion())
+
+    upstream.on("queued", counted)
+    with ThreadPoolExecutor(12) as pool:
+        replies = list(pool.map(lambda _: proxy.chat("queued"), range(24)))
+    assert {reply.status for reply in replies} == {200}
+    assert most == 1
+    waited = [proxy.log_line(reply.headers["x-request-id"]) for reply in replies]
+    assert sum("waited_ms=" in line for line in waited) > len(replies) // 2
 
 
 @pytest.mark.row(62)

@@ -22,7 +22,12 @@ targets = [
     { provider = "groq", model = "second", tpm = 5 },
 ]
 
+[models.patient]
+max_wait = 2
+targets = [{ provider = "groq", model = "held", concurrent = 1 }]
+
 [models.alone]
+max_wait = 0
 targets = [{ provider = "groq", model = "held", concurrent = 1 }]
 
 [models.quick]
@@ -47,7 +52,12 @@ targets = ["groq/x", "groq/y"]
 def limited(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     config = Path(tmp_path_factory.mktemp("config")) / "proxy.toml"
     config.write_text(TOML)
-    with running_proxy({**provider_settings(shared_upstream), "SANIC_PROXY_CONFIG": str(config)}) as started:
+    settings = {
+        **provider_settings(shared_upstream),
+        "SANIC_PROXY_CONFIG": str(config),
+        "SANIC_PROXY_STREAM_COMMIT_DELAY": "0.3",
+    }
+    with running_proxy(settings) as started:
         yield started
 
 
@@ -239,3 +249,20 @@ def test_an_engine_with_a_queue_gets_less(upstream: Upstream, tmp_path: Path) ->
         ("straico/two", None),
         ("groq/one", 3),
     ]
+
+
+def test_a_stream_that_waits_in_vain_gets_the_status_of_its_refusal(
+    limited: Proxy, upstream: Upstream
+) -> None:
+    held = Held()
+    upstream.on("held", held)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(limited.chat, "patient")
+        assert held.has_arrived.wait(60)
+        refused = limited.chat("patient", stream=True)
+        assert refused.status == 429
+        assert "waited_ms=" in limited.log_line(refused.headers["x-request-id"])
+        waiting = pool.submit(limited.stream, "patient")
+        held.may_end.set()
+        assert first.result().status == 200
+        assert waiting.result()[0].status == 200

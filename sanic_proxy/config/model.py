@@ -198,6 +198,7 @@ class ProviderSettings:
     `api_version`: models are deployments in the path, and each request has
     the parameter `api-version` (Azure's dated versions); "": they are not. `cache_ttl_s` as in the catalog.
     `metrics_url` is where a self-hosted engine reports its queue; "": nowhere.
+    `key_weights` are the shares of the keys; empty: they are tried in their order, or evenly.
     """
 
     name: str
@@ -230,6 +231,7 @@ class ProviderSettings:
     priced_as: str = ""
     max_image_tokens: int = 48_169
     metrics_url: str = ""
+    key_weights: tuple[float, ...] = ()
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -253,6 +255,7 @@ class ModelSettings:
     A `*` in the name stands for any text, and in a target's model for the text that it stood for.
     `first_content_s` is the limit for a stream's first content; 0: no limit; None: the proxy's own.
     `hidden`: the name can be used and is not listed. `hedge`: slow requests get a second attempt; None: no.
+    `max_wait_s` is how long a request may wait for limits; 0: not at all; None: as the proxy says.
     """
 
     name: str
@@ -265,6 +268,7 @@ class ModelSettings:
     affinity: Affinity = "auto"
     limits: ScopeLimits = NO_LIMITS
     hedge: HedgeSettings | None = None
+    max_wait_s: float | None = None
 
     @property
     def has_affinity(self) -> bool:
@@ -323,6 +327,12 @@ class Settings:
     )
     client_timeout_s: float = setting(
         "TIMEOUT_CLIENT", Duration(), 60.0, "longest time a client may read nothing of its answer"
+    )
+    max_wait_s: float = setting(
+        "MAX_WAIT",
+        Duration(zero=True),
+        10.0,
+        "how long a request may wait for the rate limits of its targets before it gets a 429; 0: not at all",
     )
     attempts: int = setting(
         "ATTEMPTS", Integer(1, 20), 4, "how often one request may be sent, all targets together"

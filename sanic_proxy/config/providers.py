@@ -43,6 +43,7 @@ from sanic_proxy.config.targets import (
     STRATEGIES,
     TARGET_KEYS,
     TargetList,
+    Weights,
     with_defaults,
 )
 from sanic_proxy.config.urls import ENDPOINTS, url_fault, without_password
@@ -116,6 +117,10 @@ PROVIDER_KEYS: Table = {
     "api_key_env": Key(
         Text("the name of a variable"), "the variable that holds the key; none: no key is sent"
     ),
+    "key_weights": Key(
+        Weights(),
+        "the share of requests of each key, in the order of the keys; those of weight 0 are tried last",
+    ),
     "headers": Key(Headers(), "further headers of each request"),
     "models": Key(TextList("a list of model names"), "the models, instead of requesting the provider's list"),
     "commit_delay": Key(Duration(zero=True), f"in place of {PREFIX}STREAM_COMMIT_DELAY"),
@@ -182,6 +187,7 @@ MODEL_KEYS: Table = {
         "names its session; `prompt`, also where conversations begin the same; `off`",
     ),
     "first_content": Key(Duration(zero=True), f"in place of {PREFIX}TIMEOUT_FIRST_CONTENT"),
+    "max_wait": Key(Duration(zero=True), f"in place of {PREFIX}MAX_WAIT"),
     "hold_back": Key(
         HoldBackKind(),
         "how long a stream's content waits, so that no client sees a failure meanwhile: seconds, `20 frames` "
@@ -303,6 +309,7 @@ class ProviderReader:
                     values.get("affinity", "auto"),
                     scope_limits(values),
                     values.get("hedge"),
+                    values.get("max_wait"),
                 )
             )
         return tuple(models)
@@ -383,7 +390,16 @@ class ProviderReader:
             max_image_tokens=row.max_image_tokens,
             priced_as=table.get("priced_as") or vendor_at(row.name, base_url),
             metrics_url=self._checked_metrics_url(row, table.get("metrics_url", "")),
+            key_weights=self._key_weights(row, table, len(keys)),
         )
+
+    def _key_weights(self, row: Row, table: Mapping[str, Any], keys: int) -> tuple[float, ...]:
+        weights: tuple[float, ...] = table.get("key_weights", ())
+        if weights and len(weights) != keys:
+            self._problems.append(
+                f"[providers.{row.name}] key_weights: {len(weights)} weights for {keys} keys"
+            )
+        return weights
 
     def _keys(self, row: Row) -> tuple[Secret, ...]:
         """The keys of the first of its variables that is set, separated by commas there."""

@@ -59,6 +59,33 @@ class TargetSettings:
 Targets = tuple[TargetSettings, ...]
 
 
+@dataclass(frozen=True)
+class Weights(Kind[tuple[float, ...]]):
+    """Numbers that are not negative, one of them above 0."""
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "a list of numbers from 0 to 1e+06, not all of them 0"
+
+    @override
+    def parse(self, text: str) -> tuple[float, ...]:
+        raise ValueError
+
+    @override
+    def from_toml(self, value: object) -> tuple[float, ...]:
+        if not isinstance(value, list):
+            raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, whatever its type
+        weights = tuple(Number(0, 1e6).from_toml(entry) for entry in value)
+        if not any(weights):
+            raise ValueError
+        return weights
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "array", "minItems": 1, "items": Number(0, 1e6).schema()}
+
+
 TARGET_KEYS: Mapping[str, Kind[Any]] = {
     "provider": Text("the name of a provider"),
     "model": Text("the provider's name for the model"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from sanic_proxy.config.rules import NO_RULES, ClientRules
@@ -72,7 +72,9 @@ class RequestRecord:
     `dialect` is the API of a conversation ("chat"); empty for other requests. `input_bytes` is the size of a
     JSON body. `session` is a digest of the session that the request belongs to, where that decides on its
     target; empty elsewhere.
-    `waited_s` is what the proxy itself waited between its attempts, the current wait included.
+    `waited_s` is what the proxy itself waited between its attempts and for limits, `waiting_since` the
+    beginning of a wait of unknown length, which is added at its end. `upstream_headers` are those of the last
+    answer, in lower case.
     `ended` is how the request ended: "complete", an error's code, or "client_left". `attempts` are the
     targets in the order in which they were passed over or their attempts ended. `dropped_frames` counts the
     frames of the provider's stream that were neither passed on nor a keep-alive. `is_finished`: no observer
@@ -99,6 +101,8 @@ class RequestRecord:
     finished: float | None = None
     attempts: list[Attempt] = field(default_factory=list)
     waited_s: float = 0.0
+    waiting_since: float | None = None
+    upstream_headers: Mapping[str, str] | None = None
     usage: JsonMapping | None = None
     dropped_frames: int = 0
     is_finished: bool = False
@@ -110,6 +114,10 @@ class RequestRecord:
         """The attempts as text, for the route header and the log; empty where no target was considered."""
         attempts = self.attempts
         return attempts[0].text() if len(attempts) == 1 else ", ".join(map(str, attempts))
+
+    def waited_until(self, now: float) -> float:
+        """The seconds waited, the current wait included."""
+        return self.waited_s if self.waiting_since is None else self.waited_s + now - self.waiting_since
 
     def sent(self, size_bytes: int) -> None:
         """Count bytes of the body that are sent to the client."""
@@ -147,6 +155,7 @@ class RequestRecord:
             "first_byte_ms": None
             if self.first_byte is None
             else round(1000 * (self.first_byte - self.started), 1),
+            "waited_ms": round(1000 * self.waited_s, 1) or None,
             "bytes": self.sent_bytes,
             "ended": self.ended,
             "route": self.route or None,

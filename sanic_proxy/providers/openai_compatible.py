@@ -90,6 +90,7 @@ class GenericProvider(ChatProvider):
             )
         except errors.UpstreamAuthFailed as exc:
             raise self._rejected(exc, headers) from exc
+        request.record.upstream_headers = response.headers
         return Answer(self, request, response)
 
     @override
@@ -137,9 +138,11 @@ class GenericProvider(ChatProvider):
         try:
             if isinstance(call.body, Upload):
                 return await self.client.upload(to, call.body, headers=headers)
-            return await self.client.send(
+            response = await self.client.send(
                 to, headers=headers, body=call.body, total_at=call.total_at, is_fresh=call.is_once
             )
+            call.record.upstream_headers = response.headers
+            return response
         except errors.UpstreamAuthFailed as exc:
             raise self._rejected(exc, headers) from exc
 

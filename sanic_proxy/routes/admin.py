@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+import urllib.parse
 
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
-from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.errors import InvalidRequest, NotFound, StoreFailed
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routing.explain import explain
@@ -21,6 +22,7 @@ from sanic_proxy.server.admin_port import is_admin_port
 from sanic_proxy.server.lifecycle import WorkerState
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
+from sanic_proxy.state_store.base import StoreError
 
 blueprint = Blueprint("admin", url_prefix="/admin")
 
@@ -60,5 +62,42 @@ async def route(request: ProxyRequest) -> HTTPResponse:
     return HTTPResponse(codec.dumps(explanation.as_json()), content_type="application/json")
 
 
+async def targets(request: ProxyRequest) -> HTTPResponse:
+    """What this worker knows of the targets: requests, circuits, limits, and which are switched off."""
+    state = state_of(request.app)
+    now = time.monotonic()
+    for model in state.settings.models:
+        if "*" not in model.name:
+            state.router.route(model.name)  # which makes its targets known
+    body = {
+        "worker": {"pid": os.getpid()},
+        "off": {} if state.switches is None else state.switches.off,
+        "targets": state.statistics.as_json(now, lambda name: state.registry.described(name, now)),
+    }
+    return HTTPResponse(codec.dumps(body), content_type="application/json")
+
+
+async def switch(request: ProxyRequest, rest: str) -> HTTPResponse:
+    """Switch a target, a key or a provider on or off, in all workers and over restarts."""
+    state = state_of(request.app)
+    name, _, to = urllib.parse.unquote(rest).rpartition("/")
+    if to not in {"on", "off"}:
+        raise NotFound(f"There is no {request.method} {request.path!r} here: its path ends with /on or /off")
+    provider = name.partition("/")[0].partition("#")[0]
+    if provider not in state.providers:
+        known = ", ".join(sorted({provider.name for provider in state.providers.values()}))
+        raise InvalidRequest(
+            f"No provider is called {provider[:80]!r}. Providers that are on: {known}", param="name"
+        )
+    if state.switches is not None:
+        try:
+            await state.switches.switch(name, is_on=to == "on")
+        except StoreError as exc:
+            raise StoreFailed(f"The switch could not be stored: {exc}") from exc
+    return HTTPResponse(codec.dumps({"target": name, "state": to}), content_type="application/json")
+
+
+blueprint.add_route(targets, "/targets", methods=READ, name="targets")
+blueprint.add_route(switch, "/targets/<rest:path>", methods=["POST"], name="switch")
 blueprint.add_route(route, "/route", methods=READ, name="route")
 blueprint.add_route(info, "/info", methods=READ, name="info")

@@ -42,8 +42,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import Json
 from sanic_proxy.routing.policy import MAX_NOT_BEFORE_S, Blame
 from sanic_proxy.routing.probes import ALIVE, Probes, probe_key
+from sanic_proxy.routing.quota import Quota, names_in, quotas
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ LAST_RESORT_S = 1.0
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 12.0
 RETRY_SHARE = 0.2
+# After so many answers their headers are looked through again for those that tell what is left.
+LOOK_AGAIN = 100
 # In the window, whatever the number of requests.
 TARGET_RETRIES = 3
 PROVIDER_RETRIES = 10
@@ -142,15 +146,20 @@ def take_retry(now: float, *budgets: RetryBudget) -> bool:
 class RateLimit:
     """When a key may be used for a model again, by the provider's word or by backoff.
 
-    `streak` is the number of backoffs since the last success.
+    `streak` is the number of backoffs since the last success, `quotas` what the last answers have said of
+    limits that are nearly reached. `unread` is the number of answers that need not be observed.
     """
 
-    __slots__ = ("_is_enabled", "streak", "until")
+    __slots__ = ("_is_enabled", "_names", "_seen", "quotas", "streak", "unread", "until")
 
     def __init__(self, *, is_enabled: bool = True) -> None:
         self._is_enabled = is_enabled
         self.streak = 0
         self.until = 0.0
+        self.quotas: tuple[Quota, ...] = ()
+        self._names: tuple[str, ...] = ()
+        self._seen = 0
+        self.unread = 0
 
     def limit(self, now: float, wait_s: float | None) -> None:
         """Note a rate limit; `wait_s` is how long the provider wants us to wait, if it says so.
@@ -174,7 +183,47 @@ class RateLimit:
         """The error for a request that comes too early."""
         wait_s = max(1, math.ceil(self.until - now))
         return errors.RateLimited(
-            f"The rate limit of {label} is reached; retry in {wait_s} s", retry_after_s=wait_s
+            f"The rate limit of {label} is reached; retry in {wait_s} s",
+            retry_after_s=wait_s,
+            wait_s=self.until - now,
+        )
+
+    def described(self, now: float) -> Json:
+        """As an operator reads it: the cool-down, and what is left of limits that are nearly reached."""
+        return {
+            "retry_in_s": round(self.until - now, 1) if now < self.until else None,
+            "left": {
+                quota.name: {
+                    "left": max(0, int(quota.left)),
+                    "limit": int(quota.limit),
+                    "reset_in_s": round(quota.until - now, 1),
+                }
+                for quota in self.quotas
+                if now < quota.until
+            },
+        }
+
+    def observe(self, headers: Mapping[str, str], now: float) -> None:
+        """Read what an answer says is left. Which headers a provider sends is looked up now and then."""
+        if self._seen % LOOK_AGAIN == 0:
+            self._names = names_in(headers) if self._is_enabled else ()
+        self._seen += 1
+        if self._names:
+            self.quotas = tuple(quotas(headers, self._names, now))
+        else:
+            self.quotas = ()
+            self.unread, self._seen = LOOK_AGAIN - 1, 0
+
+    def quota_refusal(self, now: float, label: str, tokens: int) -> errors.RateLimited | None:
+        """The error for a request of `tokens` that would find nothing left; None if enough is left."""
+        wait_s = max((quota.wait_s(now, tokens) for quota in self.quotas), default=0.0)
+        if wait_s <= 0:
+            return None
+        seconds = max(1, math.ceil(wait_s))
+        return errors.RateLimited(
+            f"Nothing is left of the rate limit of {label}; retry in {seconds} s",
+            retry_after_s=seconds,
+            wait_s=wait_s,
         )
 
 
@@ -261,6 +310,7 @@ class CircuitBreaker:
         "_window",
         "budget",
         "generation",
+        "last_error",
         "opened_at",
         "until",
     )
@@ -302,6 +352,8 @@ class CircuitBreaker:
         self._busy_until = 0.0  # when another worker's probe, or its pause, ends
         self._lone_client: str | None = None
         self.opened_at = 0.0
+        # The last failure as the operator reads it, and its time.
+        self.last_error: tuple[str, float] | None = None
         self._opened_by: Blame = "none"
         self._refused_as: type[errors.ProxyError] = errors.CircuitOpen
         self._reason = ""
@@ -315,6 +367,17 @@ class CircuitBreaker:
     def is_denied(self) -> bool:
         """Whether it is open because the provider rejects the key or denies access."""
         return self.until is not None and self._opened_by != "target"
+
+    def described(self, now: float) -> Json:
+        """As an operator reads it: whether it is open and until when, and the last failure."""
+        text, at = self.last_error or (None, now)
+        return {
+            "state": "closed" if self.until is None else "open" if now < self.until else "half_open",
+            "reason": self._reason if self.until is not None else None,
+            "retry_in_s": None if self.until is None else round(max(0.0, self.until - now), 1),
+            "last_error": text,
+            "last_error_s_ago": None if text is None else round(now - at, 1),
+        }
 
     def admit(self, now: float, client: str = "") -> errors.ProxyError | None:
         """Let a request of `client` pass, or return why not. One that passes remembers `generation`."""
@@ -367,6 +430,7 @@ class CircuitBreaker:
         """The target has failed a request of `client`, or has denied it access."""
         if generation < self._valid_from or not self._is_enabled:
             return
+        self.last_error = self._redact(_cause(error)), now
         self._window.failures[self._window.slot(now)] += 1
         self._count_in_a_row(blame, client)
         failures_of_client = self._failing_clients.note(client, now)
@@ -565,6 +629,17 @@ class BreakerRegistry:
         return recent(
             self._limits, (provider, key_number, model), lambda: RateLimit(is_enabled=self._is_enabled)
         )
+
+    def described(self, name: tuple[str, int, str, str], now: float) -> Json:
+        """The circuits and the rate limit of one target, as `/admin/targets` shows them."""
+        provider, key_number, model, _ = name
+        health, key = self._targets.get(name), self._keys.get((provider, key_number))
+        limit = self._limits.get((provider, key_number, model))
+        return {
+            "circuit": None if health is None else health.described(now),
+            "key_circuit": None if key is None else key.described(now),
+            "rate_limit": None if limit is None else limit.described(now),
+        }
 
     def budget(self, provider: str) -> RetryBudget:
         """The retry budget of all of one provider's targets together."""

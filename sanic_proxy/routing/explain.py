@@ -185,6 +185,8 @@ def _described(
 
 def _state(target: Target[P], now: float) -> str | None:
     """Why the target is not asked at the moment; None if it is."""
+    if target.is_off:
+        return "switched off"
     if target.load is not None and (refusal := target.load.refusal(now, target.label)) is not None:
         return refusal.message
     if now < target.rate_limit.until:
@@ -204,6 +206,7 @@ def _steps(targets: Sequence[Target[P]], limits: Limits, failing: Mapping[str, s
             rate_limit=RateLimit(is_enabled=False),
             budget=RetryBudget(PROVIDER_RETRIES),
             load=None,
+            switches=None,
             statistics=None,
         )
         for target in targets

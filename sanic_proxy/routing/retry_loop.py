@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
-from sanic_proxy.errors import CallerTimeout, ProxyError, UpstreamTimeout
+from sanic_proxy.errors import CallerTimeout, ProxyError, RateLimited, UpstreamTimeout
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest
 from sanic_proxy.routing.targets import RetryState, Target
+from sanic_proxy.routing.waiting import RequestQueue
 
 T = TypeVar("T")
 
@@ -77,7 +79,7 @@ async def first_good(
     """The result of `ask` for the first target that does not fail. Raises the last failure."""
     try:
         while True:
-            target = retry_state.next()
+            target = retry_state.next_unless_held() or await _held(retry_state, sent, caller)
             try:
                 answer = await ask(target)
             except ProxyError as exc:
@@ -115,6 +117,53 @@ async def before(pending: Awaitable[T], *, content_s: float = 0.0, caller: Calle
         if caller is not None and caller.at <= content_at:
             raise caller.error() from None
         raise UpstreamTimeout(f"The provider sent no content within {content_s:g} s") from None
+
+
+async def _held(
+    retry_state: RetryState[ChatProvider], sent: ChatRequest | Call, caller: CallerDeadline | None
+) -> Target[ChatProvider]:
+    """Wait for the limits that keep the request from all its targets; the target that is free then.
+
+    Raises a RateLimited at once if the wait would be longer than the queue allows, than the time for all
+    attempts or than the client waits, and when that has become so.
+    """
+    queue, record = retry_state.request_queue, sent.record
+    if queue is None:
+        return retry_state.next()
+    client = record.client.id
+    until = min(_now() + queue.max_wait_s, sent.total_at, math.inf if caller is None else caller.at)
+    refusal = retry_state.limit_refusal(queue.ahead_of(client))
+    if queue.waiting >= queue.max_waiting:
+        raise refusal or _queued(queue)
+    if refusal is not None and _now() + (refusal.wait_s or 0.0) > until:
+        raise refusal
+    record.waiting_since = time.monotonic()
+    turn = queue.join(client)
+    retry_state.listen(queue.wake)
+    try:
+        async with asyncio.timeout_at(until):
+            await turn
+        while True:
+            retry_state.rewind()
+            target = retry_state.next_unless_held(is_head=True)
+            if target is not None:
+                return target
+            hold_s = retry_state.hold_s or 0.0
+            if _now() + hold_s > until:
+                retry_state.rewind()
+                return retry_state.next()
+            await queue.changed(hold_s)
+    except TimeoutError:
+        raise retry_state.limit_refusal(queue.ahead_of(client)) or _queued(queue) from None
+    finally:
+        retry_state.unlisten(queue.wake)
+        queue.leave(client, turn)
+        record.waited_s = record.waited_until(time.monotonic())
+        record.waiting_since = None
+
+
+def _queued(queue: RequestQueue) -> RateLimited:
+    return RateLimited(f"{queue.waiting} requests wait for the same limits; retry in 1 s", retry_after_s=1)
 
 
 def _timed_out(retry_state: RetryState[ChatProvider], caller: CallerDeadline) -> CallerTimeout:

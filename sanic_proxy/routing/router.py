@@ -6,7 +6,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Generic, TypeVar
 
@@ -23,11 +23,13 @@ from sanic_proxy.routing.affinity import Affinity, Candidate
 from sanic_proxy.routing.breaker import BreakerRegistry
 from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.hedging import Hedging
-from sanic_proxy.routing.load import TargetLoad
+from sanic_proxy.routing.load import Later, TargetLoad
 from sanic_proxy.routing.prefixes import MAX_REQUEST_BYTES, block_hashes
 from sanic_proxy.routing.selection import Choice, Random, by_prefix, ordered
 from sanic_proxy.routing.statistics import StatisticsRegistry
+from sanic_proxy.routing.switches import TargetSwitches
 from sanic_proxy.routing.targets import Target, label_for
+from sanic_proxy.routing.waiting import RequestQueue
 from sanic_proxy.state_store.shared import SharedMemory
 
 P = TypeVar("P")
@@ -50,7 +52,8 @@ class Route(Generic[P]):
     """What a model's name stands for. `name` is that of the operator's own model, `*` included, or "".
 
     `peers` are the targets among which a session has one of its own, each with its choice; `others` are all
-    other choices. `cache_ttl_s` is how long a session is remembered.
+    other choices. `cache_ttl_s` is how long a session is remembered. `is_fixed`: nothing is drawn, all
+    requests have the targets `in_order`.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Route(Generic[P]):
     peers: tuple[tuple[Choice[P], Target[P]], ...] = ()
     others: tuple[Choice[P], ...] = ()
     cache_ttl_s: float = 0.0
+    is_fixed: bool = True
 
 
 class Router(Generic[P]):
@@ -74,7 +78,9 @@ class Router(Generic[P]):
 
     The names of `models`, each of which stands for several targets, take precedence; exact ones before those
     with a `*`, of which the one with the most text of its own is meant. Their strategies draw from `random`
-    at the time of `clock`, and the `workers` that use the memory `shared` have their limits in common.
+    at the time of `clock`, and the `workers` that use the memory `shared` have their limits in common;
+    `later` is the event loop's `call_later`. A request may wait for limits for `max_wait_s`. `switches` know
+    which targets are off.
 
     `providers` are those that are on, by name and alias, each with all its keys in order. Those named in
     `embedded` do not count as the only provider while there is another. `registry` has the health of targets,
@@ -91,6 +97,7 @@ class Router(Generic[P]):
         models: Sequence[ModelSettings] = (),
         name_of: Callable[[P], str] = str,
         options_of: Callable[[P], RequestOptions] = lambda _: NO_OPTIONS,
+        key_weights_of: Callable[[P], Sequence[float]] = lambda _: (),
         cache_ttl_of: Callable[[P], float] = lambda _: 300.0,
         queue_of: Callable[[P], EngineQueue | None] = lambda _: None,
         registry: BreakerRegistry | None = None,
@@ -99,6 +106,9 @@ class Router(Generic[P]):
         clock: Callable[[], float] = time.monotonic,
         workers: int = 1,
         shared: SharedMemory | None = None,
+        max_wait_s: float = 0.0,
+        later: Later | None = None,
+        switches: TargetSwitches | None = None,
         statistics: StatisticsRegistry | None = None,
     ) -> None:
         self._providers = providers
@@ -111,13 +121,16 @@ class Router(Generic[P]):
         self._models = {model.name: model for model in models}
         self._patterns = patterns.most_specific_first(name for name in self._models if patterns.STAR in name)
         memory = shared or SharedMemory()
-        self._loads = {model.name: _loads(model, workers, memory) for model in models}
+        self._loads = {model.name: _loads(model, workers, memory, later) for model in models}
         self._hedging = {model.name: Hedging(model.hedge) for model in models if model.hedge is not None}
         self._first_content_s = first_content_s
+        self._max_wait_s = max_wait_s
+        self._switches = switches
         self._random = random
         self._clock = clock
         self._name_of = name_of
         self._options_of = options_of
+        self._key_weights_of = key_weights_of
         self._cache_ttl_of = cache_ttl_of
         self._queue_of = queue_of
         self.affinity: Affinity[P] = Affinity()
@@ -129,7 +142,7 @@ class Router(Generic[P]):
     def resolve(self, model: str, endpoint: str = CHAT) -> Sequence[Target[P]]:
         """The targets of one request for `model`, in order. Raises ModelNotFound or ProviderNotConfigured."""
         route = self.route(model, endpoint)
-        if route.strategy == "order":
+        if route.is_fixed:
             return route.in_order
         return ordered(route.choices, route.strategy, self._random, self._clock())
 
@@ -141,7 +154,7 @@ class Router(Generic[P]):
         `headers` are the client's, keyed by lower-case name.
         """
         route = self.route(asked.model)
-        if route.strategy == "order":
+        if route.is_fixed:
             return route.in_order
         now = self._clock()
         own = None
@@ -199,16 +212,22 @@ class Router(Generic[P]):
         own, texts = self._own(model)
         if own is None:
             targets = self._targets(*self._resolved(model), ANY_TARGET, endpoint)
-            return Route("", "order", (Choice(targets),), targets)
+            targets = _waiting_in(self._queue(NO_MODEL), targets)
+            choice = Choice(targets)
+            return Route("", "order", (choice,), targets, is_fixed=not choice.has_key_weights)
+        queue = self._queue(own)
         choices = [
             Choice(
-                self._targets(
-                    self._provider(target.provider),
-                    patterns.fill(target.model, texts),
-                    target,
-                    endpoint,
-                    own,
-                    load,
+                _waiting_in(
+                    queue,
+                    self._targets(
+                        self._provider(target.provider),
+                        patterns.fill(target.model, texts),
+                        target,
+                        endpoint,
+                        own,
+                        load,
+                    ),
                 ),
                 target.order,
                 target.weight,
@@ -228,7 +247,13 @@ class Router(Generic[P]):
             peers,
             tuple(choice for choice in choices if choice not in alike),
             max((self._cache_ttl_of(target.provider) for _, target in peers), default=0.0),
+            own.strategy == "order" and not any(choice.has_key_weights for choice in choices),
         )
+
+    def _queue(self, model: ModelSettings) -> RequestQueue | None:
+        """Where requests for `model` wait for limits."""
+        max_wait_s = self._max_wait_s if model.max_wait_s is None else model.max_wait_s
+        return RequestQueue(max_wait_s) if max_wait_s else None
 
     def _own(self, model: str) -> tuple[ModelSettings | None, tuple[str, ...]]:
         """The operator's own model of that name, and the texts that its `*` stand for."""
@@ -252,7 +277,8 @@ class Router(Generic[P]):
         limit_s = own.first_content_s
         first_content_s = self._first_content_s if limit_s is None else limit_s
         targets = []
-        for number, provider in enumerate(providers):
+        weights = self._key_weights_of(providers[0]) or [1.0] * len(providers)
+        for number, (provider, weight) in enumerate(zip(providers, weights, strict=True)):
             name = self._name_of(provider)
             label = label_for(name, model, number)
             targets.append(
@@ -276,6 +302,8 @@ class Router(Generic[P]):
                     own.saving,
                     settings.continues,
                     self._hedging.get(own.name),
+                    key_weight=weight,
+                    switches=self._switches,
                 )
             )
         return tuple(targets)
@@ -301,7 +329,8 @@ class Router(Generic[P]):
             _check_name(model)
         key = name.strip().lower()
         if key in self._providers or key in self._off:
-            return self._targets(self._provider(key, "x-provider"), model or "", ANY_TARGET, endpoint)
+            targets = self._targets(self._provider(key, "x-provider"), model or "", ANY_TARGET, endpoint)
+            return _waiting_in(self._queue(NO_MODEL), targets)
         raise ClientError(
             f"Unknown provider {name[:80]!r} in the x-provider header or the provider parameter. "
             f"Providers that are on: {self._listed()}",
@@ -388,7 +417,9 @@ def _candidates(route: Route[P]) -> list[Candidate[P]]:
     ]
 
 
-def _loads(model: ModelSettings, workers: int, memory: SharedMemory) -> list[TargetLoad | None]:
+def _loads(
+    model: ModelSettings, workers: int, memory: SharedMemory, later: Later | None
+) -> list[TargetLoad | None]:
     """A load for each target that has limits, or whose load may decide."""
     loads: list[TargetLoad | None] = []
     labels: list[str] = []
@@ -396,8 +427,12 @@ def _loads(model: ModelSettings, workers: int, memory: SharedMemory) -> list[Tar
         name = ("target", model.name, target.label, str(labels.count(target.label)))
         labels.append(target.label)
         is_needed = model.strategy != "order" or target.rpm or target.tpm or target.concurrent
-        loads.append(TargetLoad(target, workers, memory, name) if is_needed else None)
+        loads.append(TargetLoad(target, workers, memory, name, later=later) if is_needed else None)
     return loads
+
+
+def _waiting_in(queue: RequestQueue | None, targets: tuple[Target[P], ...]) -> tuple[Target[P], ...]:
+    return targets if queue is None else tuple(replace(target, request_queue=queue) for target in targets)
 
 
 def _check_name(model: str) -> None:

@@ -44,6 +44,11 @@ class Choice(Generic[P]):
         """What is in flight with the key of `target`, and what waits in the engine."""
         return self.in_flight_of(target) + self.waiting
 
+    @property
+    def has_key_weights(self) -> bool:
+        """Whether the keys are drawn by weights."""
+        return any(target.key_weight != 1.0 for target in self.targets)
+
     def in_flight_of(self, target: Target[P]) -> int:
         """Those with the key of `target`, one of `targets`."""
         if len(self.targets) == 1:
@@ -65,11 +70,11 @@ def ordered(
     in randomized load balancing", 2001). Targets with an open circuit or a rate limit come last.
 
     In all of them a lower `order` comes first. The keys of a provider stay together; they are tried as
-    configured with `order`, else sorted in the same way among themselves.
+    configured with `order` (by draws, if they have weights), else sorted in the same way among themselves.
     """
     if strategy == "order":
         by_order = sorted(choices, key=lambda choice: choice.order)
-        return [target for choice in by_order for target in choice.targets]
+        return [target for choice in by_order for target in _sorted_keys(choice, strategy, random, now)]
     if strategy == "weighted":
         keys = [(choice.order, _draw(choice.weight, random), 0.0) for choice in choices]
     elif strategy in {"least_in_flight", "prefix"}:
@@ -123,9 +128,9 @@ def _cost(choice: Choice[P], now: float) -> float:
 
 
 def _key_cost(choice: Choice[P], target: Target[P], now: float) -> float:
-    if target.statistics is None or not target.is_usable(now):
+    if target.statistics is None or not target.key_weight or not target.is_usable(now):
         return math.inf
-    return target.statistics.slowness.cost(now, choice.load_of(target))
+    return target.statistics.slowness.cost(now, choice.load_of(target)) / target.key_weight
 
 
 def _draw_two(places: list[int], count: int, random: Random) -> None:
@@ -140,11 +145,17 @@ def _draw_two(places: list[int], count: int, random: Random) -> None:
 def _sorted_keys(choice: Choice[P], strategy: Strategy, random: Random, now: float) -> Sequence[Target[P]]:
     if len(choice.targets) == 1:
         return choice.targets
-    if strategy == "weighted":
-        return sorted(choice.targets, key=lambda _: random())
+    if strategy == "order" and not choice.has_key_weights:
+        return choice.targets
+    if strategy in {"order", "weighted"}:
+        return sorted(choice.targets, key=lambda target: _draw(target.key_weight, random))
     if strategy in {"least_in_flight", "prefix"}:
-        return sorted(choice.targets, key=lambda target: (choice.in_flight_of(target), random()))
+        return sorted(choice.targets, key=lambda target: (_key_load(choice, target), random()))
     return sorted(choice.targets, key=lambda target: (_key_cost(choice, target, now), random()))
+
+
+def _key_load(choice: Choice[P], target: Target[P]) -> float:
+    return choice.in_flight_of(target) / target.key_weight if target.key_weight else math.inf
 
 
 def shares(choices: Sequence[Choice[P]], strategy: Strategy) -> list[float | None]:

@@ -7,6 +7,8 @@ that a strategy compares, and for all of them where an operator can ask for them
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import TypeAlias
 
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import RequestRecord
@@ -19,6 +21,10 @@ from sanic_proxy.routing.prefixes import PrefixCache
 _USUAL_OUTPUT_TOKENS = 200
 # The size of the request that shown times are for: about 1,000 tokens.
 _SHOWN_INPUT_BYTES = 4000
+
+
+# Provider, number of the key, model and endpoint.
+TargetName: TypeAlias = tuple[str, int, str, str]
 
 
 class TargetStatistics:
@@ -115,7 +121,7 @@ class StatisticsRegistry:
 
     def __init__(self, *, is_complete: bool = False) -> None:
         self._is_complete = is_complete
-        self._known: OrderedDict[tuple[str, int, str, str], TargetStatistics] = OrderedDict()
+        self._known: OrderedDict[TargetName, TargetStatistics] = OrderedDict()
 
     def target(
         self, provider: str, key_number: int, model: str, endpoint: str, label: str, *, is_needed: bool
@@ -126,6 +132,6 @@ class StatisticsRegistry:
         name = (provider, key_number, model, endpoint)
         return recent(self._known, name, lambda: TargetStatistics(label, endpoint))
 
-    def as_json(self, now: float) -> list[Json]:
-        """Those of all targets."""
-        return [statistics.as_json(now) for statistics in self._known.values()]
+    def as_json(self, now: float, more: Callable[[TargetName], Json] = lambda _: {}) -> list[Json]:
+        """Those of all targets, and `more` that is known of each."""
+        return [{**statistics.as_json(now), **more(name)} for name, statistics in self._known.items()]

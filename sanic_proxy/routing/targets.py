@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -40,11 +41,14 @@ from sanic_proxy.routing.policy import (
     wait_before,
 )
 from sanic_proxy.routing.statistics import TargetStatistics
+from sanic_proxy.routing.switches import TargetSwitches
+from sanic_proxy.routing.waiting import RequestQueue
 
 P = TypeVar("P")
 
 _ODD = re.compile(r"[^A-Za-z0-9._:/@+-]")
 MAX_LABEL_CHARS = 80
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,9 @@ class Target(Generic[P]):
     what waits in the provider's engine. `saving` is what is done about streams that break off; `continues` is
     how the target is asked to continue one, None: as its provider. `hedging` decides about second attempts
     for the model's slow requests; None: there are none.
+    In `request_queue` requests wait for the limits of the model's targets; None: they do not.
+    `key_weight` is relative to the other keys of the provider. `switches` know whether an operator has
+    switched the target off; None: nobody can.
     """
 
     provider: P
@@ -79,6 +86,9 @@ class Target(Generic[P]):
     saving: StreamSaving = NO_SAVING
     continues: Continuation | bool | None = None
     hedging: Hedging | None = field(default=None, compare=False)
+    request_queue: RequestQueue | None = field(default=None, compare=False)
+    key_weight: float = 1.0
+    switches: TargetSwitches | None = field(default=None, compare=False)
 
     def begin(self, now: float, *, is_counted: bool = False) -> None:
         """A request is sent; `is_counted`: its load has been taken."""
@@ -101,9 +111,14 @@ class Target(Generic[P]):
         if self.statistics is not None:
             self.statistics.observe(record)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether an operator has switched it off."""
+        return self.switches is not None and self.switches.is_off(self.label)
+
     def is_usable(self, now: float) -> bool:
         """Whether a request may be sent now, as far as circuits and rate limits go; a probe may."""
-        if now < self.rate_limit.until:
+        if now < self.rate_limit.until or self.is_off:
             return False
         circuits = (self.health.until, self.key_health.until)
         return all(until is None or now >= until for until in circuits)
@@ -165,12 +180,14 @@ class RetryState(Generic[P]):
         "_last",
         "_limits",
         "_may_repeat",
+        "_passed",
         "_random",
         "_record",
         "_resumed_at",
         "_sat_out",
         "_target",
         "_targets",
+        "hold_s",
     )
 
     def __init__(
@@ -203,6 +220,63 @@ class RetryState(Generic[P]):
         self._exceeded = _NONE_EXCEEDED
         self._resumed_at: int | None = None  # the characters that the client has, once a stream has failed
         self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
+        self._passed = 0  # targets that the last call of `next` has passed over
+        # After `next` has raised a refusal: when the first limit of a target may be over; None if none is.
+        self.hold_s: float | None = None
+
+    @property
+    def request_queue(self) -> RequestQueue | None:
+        """Where a request waits for limits that keep it from all targets; None once it has been sent."""
+        return None if self._attempts else self._targets[0].request_queue
+
+    def next_unless_held(self, *, is_head: bool = False) -> Target[P] | None:
+        """As `next`; None if the request may wait in its queue for a limit, or, unless it is the head of the
+        queue, for those that wait already.
+        """
+        queue = self._targets[0].request_queue
+        if queue is None or self._attempts:
+            return self.next()
+        if queue.waiting and not is_head:
+            return None
+        try:
+            return self.next()
+        except errors.ProxyError:
+            if self.hold_s is None:
+                raise
+            return None
+
+    def rewind(self) -> None:
+        """Begin again with the first target: the limits that held the request back may be over."""
+        self._index = self._attempts_on_target = 0
+        self._denied = ()
+        if self._passed:
+            del self._record.attempts[-self._passed :]
+            self._passed = 0
+
+    def limit_refusal(self, ahead: int) -> errors.RateLimited | None:
+        """Why limits hold the request back from all its targets, if `ahead` others go first; None if not."""
+        now = self._clock()
+        suited = [target for target in self._targets if self._suits(target) and not target.is_off]
+        soonest: errors.RateLimited | None = None
+        for target in suited:
+            refusal = self._limited(target, now, ahead // len(suited))
+            if refusal is None:
+                return None
+            if soonest is None or (refusal.wait_s or 0) < (soonest.wait_s or 0):
+                soonest = refusal
+        return soonest
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Have `listener` called whenever a request to one of the targets ends."""
+        for target in self._targets:
+            if target.load is not None:
+                target.load.listeners.append(listener)
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """The reverse of `listen`."""
+        for target in self._targets:
+            if target.load is not None:
+                target.load.listeners.remove(listener)
 
     @property
     def targets(self) -> Sequence[Target[P]]:
@@ -213,6 +287,7 @@ class RetryState(Generic[P]):
         """The target to ask now. Raises the last failure, or why no target may be asked."""
         now = self._clock()
         refused: errors.ProxyError | None = None
+        hold_s = math.inf
         while self._index < len(self._targets):
             target = self._targets[self._index]
             if not (self._cause or target.only_after) or self._suits(target):
@@ -221,6 +296,8 @@ class RetryState(Generic[P]):
                     return self._begin(target, now, is_counted=True)
                 refused = _sooner(refused, refusal)
                 self._pass_over(target, refusal)
+                if type(refusal) is errors.RateLimited and refusal.wait_s is not None:
+                    hold_s = min(hold_s, refusal.wait_s)
             self._index += 1
             self._attempts_on_target = 0
         while self._denied:
@@ -228,6 +305,7 @@ class RetryState(Generic[P]):
             self._denied = tuple(rest)
             if self._suits(target) and _admit_as_last_resort(target, now):
                 return self._begin(target, now)
+        self.hold_s = hold_s if hold_s < math.inf and self._last is None else None
         # The answer of a target says more than that another one was not asked.
         try:
             raise self._last or refused or errors.UpstreamUnavailable("No target is available")
@@ -260,6 +338,10 @@ class RetryState(Generic[P]):
                 target.key_health.record_success(self._key_generation, now, client)
             if target.rate_limit.streak:
                 target.rate_limit.record_success(now)
+            if target.rate_limit.unread:
+                target.rate_limit.unread -= 1
+            elif (headers := self._record.upstream_headers) is not None:
+                target.rate_limit.observe(headers, now)
             if target.statistics is not None:
                 target.statistics.record_answer(now - self._began, self._record, now)
                 self._leave_to_record(target)
@@ -487,9 +569,13 @@ class RetryState(Generic[P]):
 
     def _refusal(self, target: Target[P], now: float) -> errors.ProxyError | None:
         """Why `target` may not be asked now; None if it may: the request then counts in its load."""
+        if target.switches is not None and target.is_off:
+            return errors.TargetOff(f"The proxy's operator has switched {target.label} off")
         limit = target.rate_limit
         if now < limit.until and limit.until != self._sat_out:
             return limit.refusal(now, target.label)
+        if limit.quotas and (spent := limit.quota_refusal(now, target.label, self._tokens)) is not None:
+            return spent
         client, key_health = self._record.client.id, target.key_health
         if key_health.until is not None and (refusal := key_health.admit(now, client)) is not None:
             return refusal
@@ -505,9 +591,23 @@ class RetryState(Generic[P]):
             key_health.release(key_health.generation)
         return refusal
 
+    def _limited(self, target: Target[P], now: float, ahead: int) -> errors.RateLimited | None:
+        """The limit that keeps `target` from being asked; nothing is counted."""
+        limit = target.rate_limit
+        if now < limit.until:
+            return limit.refusal(now, target.label)
+        if limit.quotas and (spent := limit.quota_refusal(now, target.label, self._tokens)) is not None:
+            return spent
+        return None if target.load is None else target.load.refusal(now, target.label, ahead)
+
+    @property
+    def _tokens(self) -> int:
+        """An estimate of the tokens of the request's input."""
+        return self._record.input_bytes // BYTES_PER_TOKEN
+
     def _stays_in_use(self, target: Target[P]) -> bool:
         """Whether `target` is one of those that open circuits must leave to the model."""
-        usual = [other for other in self._targets if not other.only_after]
+        usual = [other for other in self._targets if not other.only_after and not other.is_off]
         if target.only_after:
             return False
         circuits = [(other.health, other.key_health) for other in usual]
@@ -515,6 +615,8 @@ class RetryState(Generic[P]):
 
     def _begin(self, target: Target[P], now: float, *, is_counted: bool = False) -> Target[P]:
         target.budget.window.count_request(now)
+        self._passed = 0
+        self._record.upstream_headers = None
         self._target = target
         self._is_settled = False
         self._generation, self._key_generation = target.health.generation, target.key_health.generation
@@ -522,13 +624,17 @@ class RetryState(Generic[P]):
         self._attempts += 1
         self._attempts_on_target += 1
         target.begin(now, is_counted=is_counted)
+        for quota in target.rate_limit.quotas:
+            quota.spend(self._tokens)
         return target
 
     def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
         is_limited = type(refusal) is errors.RateLimited
-        outcome = "rate_limited" if is_limited else "circuit_open"
+        is_off = isinstance(refusal, errors.TargetOff)
+        outcome = "rate_limited" if is_limited else "off" if is_off else "circuit_open"
         self._record.attempts.append(Attempt(target.label, outcome))
-        if not is_limited and (target.health.is_denied or target.key_health.is_denied):
+        self._passed += 1
+        if not (is_limited or is_off) and (target.health.is_denied or target.key_health.is_denied):
             self._denied = (*self._denied, target)
 
     def _settle(self, target: Target[P], error: errors.ProxyError, now: float) -> None:
@@ -601,7 +707,7 @@ class RetryState(Generic[P]):
 
 def _is_usable(target: Target[P], now: float) -> bool:
     is_open = target.health.is_open or target.key_health.is_open
-    return not is_open and now >= target.rate_limit.until
+    return not is_open and now >= target.rate_limit.until and not target.is_off
 
 
 def _admit_as_last_resort(target: Target[P], now: float) -> bool:

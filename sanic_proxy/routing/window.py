@@ -1,54 +1,68 @@
 """Amounts per minute as a sliding window of buckets, in memory that workers may share. Pure.
 
-A window is a sequence of doubles: the number of the newest bucket, then the amount of each bucket of five
-seconds, `number % BUCKETS` being its place. The newest bucket and the twelve before it cover at least the
-last 60 s and at most 65 s, so that no 60 s ever have more than the limit, whenever they begin. A fixed minute
-would allow twice as much around its end, a leaky bucket (GCRA) a burst beside the steady rate.
+A window is a sequence of doubles: the number of the newest bucket, the sum of all, then the amount of each
+bucket of five seconds, `number % BUCKETS` being its place. The newest bucket and the twelve before it cover
+at least the last 60 s and at most 65 s, so that no 60 s ever have more than the limit, whenever they begin. A
+fixed minute would allow twice as much around its end, a leaky bucket (GCRA) a burst beside the steady rate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableSequence
 from typing import TypeAlias
 
 BUCKET_S = 5.0
 BUCKETS = 13
-SIZE = 1 + BUCKETS
+SIZE = 2 + BUCKETS
 # As long as a window has to be remembered after its last change.
 LENGTH_S = BUCKET_S * BUCKETS
+_NEWEST, _SUM, _FIRST = range(3)
 
 Window: TypeAlias = "MutableSequence[float] | memoryview[float]"
 
 
 def used(window: Window, now: float) -> float:
     """The amount of the last minute."""
-    _advance(window, now)
-    return sum(window[1:])
+    if now >= (window[_NEWEST] + 1) * BUCKET_S:
+        _advance(window, int(now // BUCKET_S))
+    return window[_SUM]
 
 
 def add(window: Window, now: float, amount: float) -> None:
-    """Count `amount`, which may be negative to take back what has been counted."""
-    _advance(window, now)
-    place = 1 + int(window[0]) % BUCKETS
-    window[place] = max(0.0, window[place] + amount)
+    """Count `amount`."""
+    if now >= (window[_NEWEST] + 1) * BUCKET_S:
+        _advance(window, int(now // BUCKET_S))
+    window[_FIRST + int(window[_NEWEST]) % BUCKETS] += amount
+    window[_SUM] += amount
+
+
+def take_back(window: Window, counted_at: float, amount: float) -> None:
+    """Take back what was counted at an earlier time, if that is still in the window."""
+    number = counted_at // BUCKET_S
+    if window[_NEWEST] - BUCKETS < number <= window[_NEWEST]:
+        place = _FIRST + int(number) % BUCKETS
+        amount = min(amount, window[place])
+        window[place] -= amount
+        window[_SUM] -= amount
 
 
 def free_at(window: Window, now: float, limit: float, ahead: int = 0) -> float:
     """When the amount is below `limit` by more than `ahead`; `now` or earlier if it is, infinity if never."""
     over = used(window, now) - (limit - 1 - ahead)
-    newest = int(window[0])
+    if over <= 0:
+        return now
+    newest = int(window[_NEWEST])
     for number in range(newest - BUCKETS + 1, newest + 1):
+        over -= window[_FIRST + number % BUCKETS]
         if over <= 0:
-            break
-        over -= window[1 + number % BUCKETS]
-        now = (number + BUCKETS) * BUCKET_S
-    return now if over <= 0 else float("inf")
+            return (number + BUCKETS) * BUCKET_S
+    return math.inf
 
 
-def _advance(window: Window, now: float) -> None:
-    number = int(now // BUCKET_S)
-    newest = int(window[0])
-    if number > newest:
-        for gone in range(max(newest + 1, number - BUCKETS + 1), number + 1):
-            window[1 + gone % BUCKETS] = 0.0
-        window[0] = float(number)
+def _advance(window: Window, number: int) -> None:
+    newest = int(window[_NEWEST])
+    for gone in range(max(newest + 1, number - BUCKETS + 1), number + 1):
+        window[_FIRST + gone % BUCKETS] = 0.0
+    window[_NEWEST] = float(number)
+    window[_SUM] = sum(window[_FIRST : _FIRST + BUCKETS])

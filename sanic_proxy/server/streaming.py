@@ -6,9 +6,9 @@ written the connection is aborted: a truncated answer must never look complete. 
 the commit and the heartbeats; it is not touched while frames go out. This is the one place that sends
 heartbeats: it asks what they are made of when one is due.
 
-The commit delay measures the silence of the upstream. The time that the proxy itself waits between
-two attempts (a Retry-After, a backoff) is not part of it: `record.waited_s` moves the commit, so that
-a rate limit keeps its 429 however long its Retry-After was.
+The commit delay measures the silence of the upstream. The time that the proxy itself waits (for a limit
+before the first attempt, a Retry-After or a backoff between two) is not part of it: `record.waited_until`
+moves the commit, so that a rate limit keeps its 429 however long its Retry-After was.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class _Opening:
         self._timer = None
         now = time.monotonic()
         if not self.is_over:
-            commit_at = self._commit_at + self._request.record.waited_s
+            commit_at = self._commit_at + self._request.record.waited_until(now)
             if now < commit_at:
                 self._set_timer(commit_at - now)
                 return

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 KEPT_UNTIL = 0  # the double of a cell that says until when it is needed
-CELL_VALUES = 15  # doubles in a cell, KEPT_UNTIL included
+CELL_VALUES = 16  # doubles in a cell, KEPT_UNTIL included
 CELL_WORDS = 1 + CELL_VALUES  # behind the key
 
 _WORD = 8

@@ -151,3 +151,18 @@ def test_with_the_router_off_a_provider_that_no_name_reaches_is_a_warning(tmp_pa
 def test_with_the_router_off_and_nothing_to_reach_it_does_not_start(tmp_path: Path) -> None:
     message = problems(tmp_path, {"GROQ_API_KEY": KEY, "SANIC_PROXY_ROUTER": "off"})
     assert "no model name reaches a provider" in message
+
+
+def test_keys_have_weights(tmp_path: Path) -> None:
+    toml = "[providers.groq]\nkey_weights = [3, 0.5]\n"
+    (tmp_path / "proxy.toml").write_text(toml)
+    environ = {"GROQ_API_KEY": f"{KEY},{KEY}-2", "SANIC_PROXY_CONFIG": "proxy.toml"}
+    assert load(environ, tmp_path).providers[0].key_weights == (3, 0.5)
+    one_key = problems(tmp_path, {"GROQ_API_KEY": KEY}, toml)
+    assert one_key == "[providers.groq] key_weights: 2 weights for 1 keys"
+
+
+@pytest.mark.parametrize("weights", ["[]", "[0, 0]", "[-1, 2]", "['a', 1]", "3"])
+def test_weights_that_cannot_work_are_explained(tmp_path: Path, weights: str) -> None:
+    toml = f"[providers.groq]\nkey_weights = {weights}\n"
+    assert "key_weights: expected a list of numbers" in problems(tmp_path, {"GROQ_API_KEY": KEY}, toml)

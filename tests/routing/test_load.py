@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.routing.load import MAX_RETRY_S, TargetLoad
+from sanic_proxy.routing.load import LEASE_S, MAX_RETRY_S, TargetLoad
 from sanic_proxy.state_store.shared import Layout, SharedMemory
 
 START = 600.0
@@ -130,3 +134,98 @@ def test_without_room_a_worker_keeps_to_its_share() -> None:
     first, second = two(none, concurrent=1)
     assert [worker.take(START, "p/m") is None for worker in (first, second, first)] == [True, True, False]
     assert first.in_flight == 1
+
+
+# Leases
+
+
+class Workers:
+    """The loads of one target in several workers, and the timers that they have set."""
+
+    def __init__(
+        self, count: int, *, rpm: int | None = None, tpm: int | None = None, concurrent: int | None = None
+    ) -> None:
+        self.now = START
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        memory = SharedMemory()
+        settings = TargetSettings("p", "m", rpm=rpm, tpm=tpm, concurrent=concurrent)
+        self.loads = [
+            TargetLoad(settings, count, memory, ("t",), lambda: self.now, self.later) for _ in range(count)
+        ]
+
+    def later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        self.timers.append((self.now + delay_s, callback))
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer not in due]
+        for _, callback in due:
+            callback()
+
+    def take(self, worker: int) -> bool:
+        return self.loads[worker].take(self.now, "p/m") is None
+
+
+def test_what_one_worker_has_leased_and_not_used_is_there_for_the_others() -> None:
+    workers = Workers(2, rpm=1000)
+    assert workers.take(0)
+    first = sum(workers.take(1) for _ in range(2000))
+    assert first < 999  # the rest is leased to the other one
+    workers.pass_time(LEASE_S)
+    assert first + sum(workers.take(1) for _ in range(2000)) == 999
+    assert not workers.take(0)
+
+
+@given(
+    st.integers(1, 3),
+    st.integers(1, 400),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 90), st.floats(0, 9)), max_size=40),
+)
+def test_no_minute_has_more_than_the_limit_of_all_workers(
+    count: int, rpm: int, steps: list[tuple[int, int, float]]
+) -> None:
+    workers = Workers(count, rpm=rpm)
+    taken: list[float] = []
+    for worker, attempts, pause_s in steps:
+        taken += [workers.now for _ in range(attempts) if workers.take(worker % count)]
+        workers.pass_time(pause_s)
+    for began in taken:
+        assert sum(began <= at < began + 60 for at in taken) <= rpm
+    workers.pass_time(70)
+    assert sum(workers.take(0) for _ in range(rpm + 5)) == rpm
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 40), st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=200)
+)
+def test_no_more_are_in_flight_than_the_limit(
+    count: int, concurrent: int, steps: list[tuple[int, bool]]
+) -> None:
+    workers = Workers(count, concurrent=concurrent)
+    held = [0] * count
+    for chosen, is_new in steps:
+        worker = chosen % count
+        if is_new:
+            is_free = sum(held) < concurrent
+            assert workers.take(worker) is is_free
+            held[worker] += is_free
+        elif held[worker]:
+            workers.loads[worker].end()
+            held[worker] -= 1
+    assert workers.loads[0].in_flight == sum(held)
+
+
+def test_tokens_that_were_used_within_a_lease_count_when_it_ends() -> None:
+    workers = Workers(2, tpm=1000)
+    for _ in range(4):
+        assert workers.take(0)
+        answered(workers.loads[0], 10)
+    workers.pass_time(LEASE_S)
+    assert workers.take(1)
+    answered(workers.loads[1], 955)
+    assert workers.take(0)
+    answered(workers.loads[0], 5)
+    workers.pass_time(LEASE_S)
+    assert not workers.take(1)
+    assert not workers.take(0)

@@ -257,6 +257,33 @@ def test_limits_are_counted_for_the_target_and_not_for_each_request() -> None:
     assert free.load is None
 
 
+def test_a_model_without_limits_of_its_own_waits_as_the_proxy_says() -> None:
+    target = (TargetSettings("groq", "a"),)
+    models = [
+        ModelSettings("fast", target),
+        ModelSettings("slow", target, max_wait_s=60.0),
+        ModelSettings("none", target, max_wait_s=0.0),
+    ]
+    providers = {"groq": ["groq"]}
+    made = Router(providers, (), is_on=True, embedded=frozenset(), models=models, max_wait_s=10.0)
+    queues = [made.resolve(name)[0].request_queue for name in ("fast", "slow", "none", "groq/a")]
+    assert [queue and queue.max_wait_s for queue in queues] == [10.0, 60.0, None, 10.0]
+    assert made.resolve("fast")[0].request_queue is queues[0]
+
+
+def test_keys_with_weights_are_drawn_for_each_request() -> None:
+    drawn = iter((0.9, 0.1, 0.1, 0.9))
+    made = Router(
+        {"groq": ["g1", "g2"]},
+        (),
+        is_on=True,
+        embedded=frozenset(),
+        key_weights_of=lambda _: (1.0, 2.0),
+        random=lambda: next(drawn),
+    )
+    assert [made.resolve("groq/a")[0].provider for _ in range(2)] == ["g2", "g1"]
+
+
 # Sessions
 
 KEYS = {"groq": ["g1", "g2"], "xai": ["x1", "x2"]}

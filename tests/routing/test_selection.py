@@ -183,3 +183,23 @@ def test_shares_are_those_of_the_first_place() -> None:
     assert shares(choices, "order") == [1.0, 0.0, 0.0]
     assert shares(choices, "least_in_flight") == [None, None, 0.0]
     assert shares(choices, "least_latency") == [None, None, 0.0]
+
+
+@pytest.mark.parametrize("strategy", ["order", "weighted"])
+def test_keys_are_drawn_by_their_weights(strategy: Strategy) -> None:
+    drawn = random.Random(5).random
+    targets = tuple(
+        Target(name, name, name, key_weight=weight) for name, weight in (("a", 1), ("b", 3), ("c", 0))
+    )
+    results = Counter(names(ordered([Choice(targets)], strategy, drawn)) for _ in range(DRAWS))
+    assert set(results) == {"abc", "bac"}
+    assert results["bac"] / DRAWS == pytest.approx(0.75, abs=0.02)
+
+
+def test_keys_with_the_fewest_in_flight_per_weight_are_first() -> None:
+    targets = []
+    for name, weight, in_flight in (("a", 1.0, 2), ("b", 3.0, 3), ("c", 0.0, 0)):
+        statistics = TargetStatistics()
+        statistics.in_flight = in_flight
+        targets.append(Target(name, name, name, key_weight=weight, statistics=statistics))
+    assert names(ordered([Choice(tuple(targets))], "least_in_flight", random.random)) == "bac"

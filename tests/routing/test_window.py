@@ -27,10 +27,14 @@ def test_an_amount_counts_for_a_minute() -> None:
 def test_what_was_counted_can_be_taken_back() -> None:
     made = empty()
     window.add(made, START, 2)
-    window.add(made, START + 1, -1)
-    assert window.used(made, START + 1) == 1
-    window.add(made, START + 7, -5)
+    window.add(made, START + 7, 1)
+    window.take_back(made, START, 1)
+    assert window.used(made, START + 7) == 2
+    window.take_back(made, START + 7, 5)
     assert window.used(made, START + 7) == 1
+    window.add(made, START + 66, 1)
+    window.take_back(made, START, 1)  # whose place is that of the newest by now
+    assert window.used(made, START + 66) == 1
 
 
 def test_a_worker_whose_clock_was_read_earlier_counts_as_well() -> None:

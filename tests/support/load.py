@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -131,6 +132,13 @@ def wait_until(is_so: Callable[[], bool], wait_s: float = GENEROUS_S, step_s: fl
         assert time.monotonic() < began + wait_s, "it did not come about"
         time.sleep(step_s)
     return time.monotonic() - began
+
+
+async def eventually(is_so: Callable[[], bool]) -> None:
+    """Let the event loop run until it is so."""
+    async with asyncio.timeout(GENEROUS_S):
+        while not is_so():  # noqa: ASYNC110 - what changes it knows of no event
+            await asyncio.sleep(0.01)
 
 
 def can_connect(port: int) -> bool:
