@@ -43,7 +43,8 @@ def test_the_readme_is_short_and_every_page_is_linked_from_it() -> None:
     assert len(README.splitlines()) <= 210
     assert [page.name for page in PAGES[1:] if f"(scripts/docs/{page.name})" not in README] == []
     contents = (ROOT / "scripts/docs/mkdocs.yml").read_text("utf-8")
-    assert [page.name for page in PAGES[1:] if f"- {page.name}\n" not in contents] == []
+    missing = [page.name for page in PAGES[1:] if f"- {page.name}\n" not in contents]
+    assert missing == [], "name them in scripts/docs/mkdocs.yml"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
