@@ -79,8 +79,7 @@ class RequestRecord:
     targets in the order in which they were passed over or their attempts ended. `dropped_frames` counts the
     frames of the provider's stream that were neither passed on nor a keep-alive. `is_finished`: no observer
     is to be called any more.
-    `observer` observes this record alone, before the others. `is_governed`: what the request uses is
-    counted for a limit, a budget or a ledger, so streams have to report it.
+    `observer` observes this record alone, before the others.
     """
 
     request_id: str
@@ -107,7 +106,6 @@ class RequestRecord:
     dropped_frames: int = 0
     is_finished: bool = False
     observer: Observer | None = None
-    is_governed: bool = False
 
     @property
     def route(self) -> str:

@@ -40,7 +40,6 @@ _FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
 # Bytes that may precede an answer, and the first bytes of JSON. Anything else is treated as an event stream,
 # whatever its label: servers call streams JSON, and JSON text/plain, octet-stream or event-stream.
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
-_INDENT_BYTES = 64  # the most that clients put before the brace of a body
 JSON_BEGINS = (b"{", b"[")
 # A deployment's name at Azure.
 _DEPLOYMENT = re.compile(r"(?!\.+\Z)[\w.-]{1,256}", re.ASCII)
@@ -72,8 +71,6 @@ class GenericProvider(ChatProvider):
             body = model_rewrite.replace_model(
                 request.body, old=request.model, new=request.upstream_model, span=request.model_span
             )
-        if self._has_to_request_usage(request):
-            body = _requesting_usage(body, request)
         conversations = self._conversations[request.wire.name]
         to = conversations.endpoint(request.upstream_model, is_streaming=request.is_streaming)
         request.forget_content()  # the bytes on their way are all that is kept of it
@@ -120,8 +117,6 @@ class GenericProvider(ChatProvider):
             source.close()
             raise
         guard = request.wire.guard(include_usage=request.include_usage, unify_reasoning=renames)
-        if self._has_to_request_usage(request):
-            guard.withhold_usage()
         return Stream(source, guard, request.record, begun=begun)
 
     @override
@@ -145,16 +140,6 @@ class GenericProvider(ChatProvider):
             return response
         except errors.UpstreamAuthFailed as exc:
             raise self._rejected(exc, headers) from exc
-
-    def _has_to_request_usage(self, request: ChatRequest) -> bool:
-        """Whether a stream reports its usage only if it is requested, and the client has not done so."""
-        return (
-            request.record.is_governed
-            and request.is_streaming
-            and not request.include_usage
-            and request.wire is CHAT
-            and self.settings.stream_usage
-        )
 
     def _rejected(
         self, error: errors.UpstreamAuthFailed, headers: Mapping[str, str]
@@ -190,18 +175,6 @@ class GenericProvider(ChatProvider):
         finally:
             response.close()
         return [{**entry, "id": entry["id"].removeprefix(settings.model_prefix)} for entry in entries]
-
-
-def _requesting_usage(body: Body, request: ChatRequest) -> Body:
-    """The body of a chat with `stream_options.include_usage`; not copied unless it has such options."""
-    first, *rest = body
-    start = bytes(first[:_INDENT_BYTES]).find(b"{") + 1
-    if start and "stream_options" not in request.fields:
-        return (b'{"stream_options":{"include_usage":true},', memoryview(first)[start:], *rest)
-    options = request.fields.get("stream_options")
-    requested = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    fields = {**request.fields, "model": request.upstream_model, "stream_options": requested}
-    return (codec.dumps(fields),)
 
 
 async def opening_of(source: Response) -> bytes:

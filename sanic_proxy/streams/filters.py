@@ -86,9 +86,6 @@ class StreamFilter:
     def skip_malformed(self) -> None:
         """Drop malformed frames and count them, where this filter knows them; it fails otherwise."""
 
-    def withhold_usage(self) -> None:
-        """Drop frames that are nothing but usage, which the client has not requested."""
-
     def has_progress(self, frames: bytes) -> bool:
         """Whether `frames`, which have passed, hold a part of the answer."""
         return bool(frames)
@@ -217,7 +214,6 @@ class ChatStreamFilter(StreamFilter):
         "_skips_malformed",
         "_splitter",
         "_tools",
-        "_withholds_usage",
         "dropped_frames",
         "failure",
         "is_done",
@@ -236,7 +232,6 @@ class ChatStreamFilter(StreamFilter):
         self._head: Json = {}
         self._has_frames = False
         self._skips_malformed = False
-        self._withholds_usage = False
         self.is_done = False
         self.failure: errors.ProxyError | None = None
         self.usage: Json | None = None
@@ -279,10 +274,6 @@ class ChatStreamFilter(StreamFilter):
     @override
     def skip_malformed(self) -> None:
         self._skips_malformed = True
-
-    @override
-    def withhold_usage(self) -> None:
-        self._withholds_usage = True
 
     def _pass_unchanged(self, payloads: list[bytes]) -> bool:
         """Whether `payloads` are chunks that all pass as they are, and possibly `[DONE]` behind them.
@@ -392,8 +383,6 @@ class ChatStreamFilter(StreamFilter):
             raise error_parser.error_in_band(parsed)
         if isinstance(choices, list):
             self._note(choices, parsed)
-            if not choices and self._withholds_usage and isinstance(parsed.get("usage"), dict):
-                return b""
             return self._changed(frame, parsed)
         if isinstance(parsed, dict) and isinstance(parsed.get("usage"), dict):
             self._count(parsed)

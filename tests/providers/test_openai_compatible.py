@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from sanic_proxy import errors
 from sanic_proxy.config.loader import load
 from sanic_proxy.providers.openai_compatible import fixed_headers, headers_back, opening_of, rest_of
 from sanic_proxy.upstream.client import Response
-from tests.support.proxy import Proxy, running_proxy, start_proxy, wait_until_ready
+from tests.support.proxy import running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import DONE, Exchange, Upstream, completion, frame
 
@@ -144,64 +143,3 @@ def test_reasoning_is_renamed_for_the_provider_that_is_configured_so(
         assert frames == pieces
         assert message == thought
         assert {"content": "<think>hm</think>a"} in deltas
-
-
-# Usage that the proxy has to know, and that clients have not requested
-
-
-ROOT = Path(__file__).parents[2]
-USAGE = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
-TEXT = [frame({"content": "a"}), frame(finish="stop")]
-COUNTED = b"data: " + json.dumps({"id": "c", "choices": [], "usage": USAGE}).encode() + b"\n\n"
-
-
-@pytest.fixture
-def governed(upstream: Upstream, tmp_path: Path) -> Iterator[Proxy]:
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**provider_settings(upstream), "PYTHONPATH": path}
-    proxy = start_proxy(tmp_path, environment, "--single-process", module="tests.support.governed")
-    try:
-        wait_until_ready(proxy)
-        yield proxy
-    finally:
-        proxy.stop()
-
-
-@pytest.mark.parametrize("options", [{}, {"stream_options": None}, {"stream_options": {"x": 1}}])
-def test_a_stream_reports_usage_that_the_client_has_not_requested(
-    governed: Proxy, upstream: Upstream, options: dict[str, Any]
-) -> None:
-    async def counted(exchange: Exchange) -> None:
-        requested = (exchange.seen.json["stream_options"] or {}).get("include_usage")
-        await exchange.stream([*TEXT, *([COUNTED] if requested else []), DONE])
-
-    upstream.on("counted", counted)
-    reply, frames = governed.stream("groq/counted", **options)
-    assert frames == [*TEXT, DONE]
-    (seen,) = upstream.seen("counted")
-    assert seen.json["stream_options"] == {**(options.get("stream_options") or {}), "include_usage": True}
-    assert list(seen.json) in (
-        ["stream_options", "model", "messages", "stream"],
-        ["model", "messages", "stream", "stream_options"],
-    )
-    assert "prompt_tokens=9" in governed.log_line(reply.headers["x-request-id"])
-
-
-def test_a_client_that_requests_usage_gets_it(governed: Proxy, upstream: Upstream) -> None:
-    async def counted(exchange: Exchange) -> None:
-        await exchange.stream([*TEXT, COUNTED, DONE])
-
-    upstream.on("counted", counted)
-    reply, frames = governed.stream("groq/counted", stream_options={"include_usage": True})
-    assert frames == [*TEXT, COUNTED, DONE]
-    assert "prompt_tokens=9" in governed.log_line(reply.headers["x-request-id"])
-
-
-def test_other_apis_and_whole_answers_are_requested_as_they_are(governed: Proxy, upstream: Upstream) -> None:
-    async def whole(exchange: Exchange) -> None:
-        await exchange.answer(completion())
-
-    upstream.on("whole", whole)
-    governed.chat("groq/whole")
-    (seen,) = upstream.seen("whole")
-    assert "stream_options" not in seen.json

@@ -597,15 +597,6 @@ def test_usage_in_events_of_any_endpoint_is_counted(size: int) -> None:
     assert stream.usage == {"input_tokens": 14, "output_tokens": 45}
 
 
-def test_withheld_usage_is_counted_and_does_not_pass() -> None:
-    stream = ChatStreamFilter(include_usage=False)
-    stream.withhold_usage()
-    usage = b'data: {"id":"c","choices":[],"usage":{"prompt_tokens":9},"service_tier":"flex"}\n\n'
-    text = frame({"content": "a"}) + frame(finish="stop")
-    assert stream.feed(text + usage + DONE) == text + DONE
-    assert stream.usage == {"prompt_tokens": 9, "service_tier": "flex"}
-
-
 def test_a_later_error_event_is_a_failure_behind_the_good_ones() -> None:
     good = event(b'{"type":"a.delta","delta":"an \\"error\\" in a text"}')
     stream = SSEFilter(has_length=True)
