@@ -42,6 +42,8 @@ REQUESTS_PER_S = 50.0
 FIRST_CONTENT_LIMIT_S = 30.0
 CLIENTS = 20
 SESSIONS = 100
+# The prompt of a session, of some 2 KiB.
+PROMPT, PROMPT_REPEATS = "What does session {} say? ", 80
 SEED = 7
 
 
@@ -166,7 +168,8 @@ class _Request:
         session = run.chance.randrange(SESSIONS)
         self._session, client = f"session {session}", f"client {session % CLIENTS}"
         self._record = RequestRecord("", "POST", "", client=Client(client, client), is_streaming=True)
-        asked = ParsedRequest(b"", {}, MODEL, is_streaming=True)
+        prompt = {"messages": [{"role": "user", "content": PROMPT.format(session) * PROMPT_REPEATS}]}
+        asked = ParsedRequest(b"", prompt, MODEL, is_streaming=True)
         targets = router.resolve_conversation(asked, {"x-session-affinity": self._session}, self._record)
         self._state = RetryState(
             targets, Limits(), self._record, clock=lambda: run.now, random=run.chance.random

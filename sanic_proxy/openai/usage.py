@@ -87,6 +87,15 @@ class Usage(NamedTuple):
         return made
 
 
+def prompt_of_chat(usage: JsonMapping) -> tuple[int, int]:
+    """Of the `usage` object of a chat completion: the prompt's tokens, and those of them in the cache."""
+    prompt = whole(usage.get("prompt_tokens"))
+    details = usage.get("prompt_tokens_details")
+    cached = whole(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    cached = cached or whole(usage.get("prompt_cache_hit_tokens") or usage.get("cached_tokens"))
+    return prompt, min(cached, prompt)
+
+
 def recorded(
     usage: Usage,
     reported: JsonMapping,

@@ -21,10 +21,13 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing.targets import Target
+
+if TYPE_CHECKING:
+    from sanic_proxy.routing.selection import Choice
 
 P = TypeVar("P")
 
@@ -79,12 +82,17 @@ def bounded(
 
 @dataclass(slots=True)
 class Pin:
-    """Where a session is served. `is_proven`: it has got an answer there."""
+    """Where a session is served. `is_proven`: it has got an answer there.
+
+    `places` are those of the candidates in the session's order, its own target first; empty until a request
+    has found that target usable.
+    """
 
     label: str
     ttl_s: float
     until: float
     is_proven: bool = False
+    places: tuple[int, ...] = ()
 
 
 class Affinity(Generic[P]):
@@ -99,6 +107,34 @@ class Affinity(Generic[P]):
         """The pin of a session that is still valid."""
         pin = self._pins.get(session)
         return None if pin is None or now >= pin.until else pin
+
+    def kept(
+        self, peers: Sequence[tuple[Choice[P], Target[P]]], session: bytes, now: float
+    ) -> list[Target[P]] | None:
+        """The targets of one request as `arranged` gives them, where all are usable and the session's own one
+        is below its bound: a fraction of the work. None where `arranged` has to find out.
+
+        `peers` are the candidates, each with its choice. Targets behind the first are in the session's order,
+        whatever they have in flight.
+        """
+        pin = self.pin(session, now)
+        if pin is None or not pin.places:
+            return None
+        in_flight = weights = 0.0
+        for choice, target in peers:
+            if not target.is_usable(now):
+                return None
+            in_flight += choice.in_flight_of(target)
+            weights += choice.weight / len(choice.targets)
+        choice, own = peers[pin.places[0]]
+        if own.label != pin.label or not weights:
+            return None
+        share = choice.weight / len(choice.targets) / weights
+        if choice.in_flight_of(own) >= math.ceil(MAX_LOAD * (1 + in_flight) * share):
+            return None
+        pin.until = now + pin.ttl_s
+        self._pins.move_to_end(session)
+        return [peers[place][1] for place in pin.places]
 
     def arranged(
         self, candidates: Sequence[Candidate[P]], session: bytes, now: float, *, ttl_s: float, is_hard: bool
@@ -125,6 +161,8 @@ class Affinity(Generic[P]):
         else:
             pin.until = now + pin.ttl_s
             self._pins.move_to_end(session)
+            if not unusable:
+                pin.places = tuple(candidates.index(candidate) for candidate in order)
         return targets
 
     def observe(self, record: RequestRecord) -> None:
@@ -142,7 +180,7 @@ class Affinity(Generic[P]):
         if tried[-1] == pin.label:
             pin.is_proven = True
         elif pin.label in tried:
-            pin.label, pin.is_proven = tried[-1], True
+            pin.label, pin.is_proven, pin.places = tried[-1], True, ()
 
     def _keep(self, session: bytes, pin: Pin) -> None:
         self._pins[session] = pin

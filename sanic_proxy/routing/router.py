@@ -166,6 +166,8 @@ class Router(Generic[P]):
             return ordered(route.choices, route.strategy, self._random, now)
         if len(own) < len(route.peers):
             return own  # no other one can read the request
+        if not route.others:
+            return own
         return [*own, *ordered(route.others, route.strategy, self._random, now)]
 
     def _in_session(
@@ -185,6 +187,8 @@ class Router(Generic[P]):
             return None
         record.session = session = sessions.digest(record.client.id, route.name, name)
         is_hard = bool(encrypted) or sessions.wants_encrypted(asked.fields)
+        if not is_hard and (kept := self.affinity.kept(route.peers, session, now)) is not None:
+            return kept
         return self.affinity.arranged(
             _candidates(route), session, now, ttl_s=route.cache_ttl_s, is_hard=is_hard
         )
@@ -206,6 +210,12 @@ class Router(Generic[P]):
         if first is not None and first.statistics is not None:
             first.statistics.prefixes.add(hashes)
         return [candidate.target for candidate in order]
+
+    def _with_others(self, own: list[Target[P]], route: Route[P], now: float) -> list[Target[P]]:
+        """The targets of a session, and after them those among which it has none of its own."""
+        if not route.others:
+            return own
+        return [*own, *ordered(route.others, route.strategy, self._random, now)]
 
     def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:
         """What `model` stands for. Raises ModelNotFound or ProviderNotConfigured."""

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai.usage import Usage, whole
+from sanic_proxy.openai.usage import prompt_of_chat, whole
 from sanic_proxy.routing.breaker import recent
 from sanic_proxy.routing.latency import FAILED, PeakEwma, expected_s
 from sanic_proxy.routing.prefixes import PrefixCache
@@ -88,9 +88,9 @@ class TargetStatistics:
         """An answer has ended (an observer of its record)."""
         self.end()
         if record.usage is not None:
-            usage = Usage.of_chat(record.usage)
-            self.prompt_tokens += usage.input
-            self.cached_tokens += min(usage.cached, usage.input)
+            prompt, cached = prompt_of_chat(record.usage)
+            self.prompt_tokens += prompt
+            self.cached_tokens += cached
 
     def expected_ms(self, now: float) -> int | None:
         """The time to first content that a request of 1,000 tokens has to expect; None: not known."""

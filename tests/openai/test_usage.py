@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sanic_proxy.openai.usage import added
+from sanic_proxy.openai.usage import Usage, added, prompt_of_chat
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,19 @@ def test_numbers_are_added_also_in_details(
     before = (repr(first), repr(second))
     assert added(first, second) == total
     assert (repr(first), repr(second)) == before
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {},
+        {"prompt_tokens": 9},
+        {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}},
+        {"prompt_tokens": 9, "prompt_tokens_details": None, "prompt_cache_hit_tokens": 5},
+        {"prompt_tokens": 9, "cached_tokens": 6},
+        {"prompt_tokens": "9", "cached_tokens": 6},
+    ],
+)
+def test_the_tokens_of_the_prompt_are_those_of_the_whole_usage(usage: dict[str, Any]) -> None:
+    whole = Usage.of_chat(usage)
+    assert prompt_of_chat(usage) == (whole.input, min(whole.cached, whole.input))

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.affinity import MAX_LOAD, MAX_PINS, Affinity, Candidate, bounded, ranked
+from sanic_proxy.routing.load import TargetLoad
+from sanic_proxy.routing.selection import Choice
 from sanic_proxy.routing.sessions import digest
 from sanic_proxy.routing.targets import Target
 
@@ -122,6 +125,51 @@ def test_a_session_keeps_its_target(affinity: Affinity[str]) -> None:
     assert order == [candidate.target.provider for candidate in ranked(made, SESSIONS[0])]
     served(affinity, (order[0], "ok"))
     assert arranged(affinity, made, now=NOW + 60) == order
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([0.5, 1.0, 3.0]), st.integers(0, 6)), min_size=2, max_size=5),
+    st.integers(0, 50),
+)
+def test_what_is_kept_is_what_would_be_arranged(loads: list[tuple[float, int]], name: int) -> None:
+    affinity, session = Affinity[str](), SESSIONS[name]
+    peers = []
+    for number, (weight, in_flight) in enumerate(loads):
+        load = TargetLoad(TargetSettings(f"t{number}", "m"))
+        target = Target(f"t{number}", "m", f"t{number}/m", load=load)
+        peers.append((Choice((target,), weight=weight), target))
+        for _ in range(in_flight):
+            load.begin(NOW)
+
+    def again() -> list[str]:
+        made = [Candidate(target, choice.weight, choice.in_flight_of(target)) for choice, target in peers]
+        return arranged(affinity, made, session)
+
+    assert affinity.kept(peers, session, NOW) is None
+    first_time, second_time = again(), again()
+    kept = affinity.kept(peers, session, NOW)
+    if kept is None:  # its own target is at the bound
+        assert second_time == first_time
+    else:
+        assert kept[0].provider == second_time[0]
+        assert sorted(target.provider for target in kept) == sorted(second_time)
+    peers[0][1].rate_limit.limit(NOW, 5.0)
+    assert affinity.kept(peers, session, NOW) is None
+    assert affinity.kept(peers, session, NOW + TTL_S) is None
+
+
+def test_a_session_that_moves_is_not_kept_where_it_was(affinity: Affinity[str]) -> None:
+    made = candidates(2)
+    peers = [(Choice((c.target,)), c.target) for c in made]
+    own, second = arranged(affinity, made)
+    arranged(affinity, made)
+    assert affinity.kept(peers, SESSIONS[0], NOW) is not None
+    served(affinity, (own, "upstream_error"), (second, "ok"))
+    assert affinity.kept(peers, SESSIONS[0], NOW) is None
+    assert arranged(affinity, made) == [second, own]
+    kept = affinity.kept(peers, SESSIONS[0], NOW)
+    assert kept is not None
+    assert kept[0].provider == second
 
 
 def test_an_overloaded_target_gets_its_sessions_back(affinity: Affinity[str]) -> None:
