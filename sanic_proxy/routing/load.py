@@ -6,9 +6,10 @@ limit nothing is locked: a worker writes its own count of requests in flight, an
 With limits a request is admitted in a critical section of the shared memory, so that they are exact. Far from
 a limit that would cost each request more than all the rest of routing, so a worker takes some requests and
 tokens at once, an eighth of what is left for all workers together, and admits by them on its own. What it has
-not used it gives back after a second, when a bucket of the window ends, or when it runs out of either; near a
-limit the eighth is nothing, and each request is counted in the critical section. Requests in flight need no
-such lease: while the sum is further below the limit than there are workers, no two of them can exceed it.
+not used it gives back after two seconds, when a bucket of the window ends, or when it runs out of either;
+near a limit the eighth is nothing, and each request is counted in the critical section. Requests in flight
+need no such lease: while the sum is further below the limit than there are workers, they cannot exceed it
+together.
 
 A worker that cannot get the lock, or finds the memory full, keeps to its share of each limit. Requests in
 flight of a worker that was killed vanish with it. Times are monotonic.
@@ -34,7 +35,7 @@ POLL_S = 0.05
 # Clients give up on a longer wait. What a window takes beyond a minute, a request waits in the proxy.
 MAX_RETRY_S = 60.0
 # How long a worker may admit on its own by what it has taken, and the part of what is left that all take.
-LEASE_S = 1.0
+LEASE_S = 2.0
 LEASED_PART = 8
 # How soon a worker that keeps its count to itself looks for a shared one again.
 RETRY_COLUMN_S = 1.0

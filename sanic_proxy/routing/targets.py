@@ -623,9 +623,11 @@ class RetryState(Generic[P]):
         self._began = now
         self._attempts += 1
         self._attempts_on_target += 1
-        target.begin(now, is_counted=is_counted)
-        for quota in target.rate_limit.quotas:
-            quota.spend(self._tokens)
+        if target.load is not None or target.statistics is not None:
+            target.begin(now, is_counted=is_counted)
+        if target.rate_limit.quotas:
+            for quota in target.rate_limit.quotas:
+                quota.spend(self._tokens)
         return target
 
     def _pass_over(self, target: Target[P], refusal: errors.ProxyError) -> None:
