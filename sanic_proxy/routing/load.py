@@ -26,7 +26,6 @@ from typing import TypeAlias
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import RateLimited
 from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.openai.usage import whole
 from sanic_proxy.routing import window
 from sanic_proxy.state_store.shared import KEPT_UNTIL, SharedMemory, key_of
 
@@ -86,6 +85,7 @@ class TargetLoad:
         "_clock",
         "_column",
         "_concurrent",
+        "_is_alone",
         "_is_due",
         "_is_limited",
         "_key",
@@ -129,6 +129,7 @@ class TargetLoad:
         self._own: memoryview[int] | None = None
         self._look_at = -math.inf
         self._until = -math.inf  # the end of what is leased
+        self._is_alone = False  # whether all that is in flight is this worker's
         self._is_due = False  # whether it will be given back by a timer
         self._margin = 0.0  # from this number in flight on each request is counted in the critical section
         # To be called when a request of this worker has ended.
@@ -143,19 +144,18 @@ class TargetLoad:
 
     def take(self, now: float, label: str) -> RateLimited | None:
         """Count a request that is about to be sent, or return why the target cannot take it now."""
-        own, column, requests, tokens = self._own, self._column, self._requests, self._tokens
-        if (
-            now < self._until
-            and own is not None
-            and column is not None
-            and (requests is None or requests.free > 0)
-            and (tokens is None or tokens.free > 0)
-            and (self._concurrent == math.inf or self._memory.gauges.total(column) < self._margin)
-        ):
-            if requests is not None:
-                requests.free -= 1
-            own[column] += 1
-            return None
+        if now < self._until and (own := self._own) is not None and (column := self._column) is not None:
+            requests, tokens = self._requests, self._tokens
+            in_flight = own[column] if self._is_alone else self._memory.gauges.total(column)
+            if (
+                (requests is None or requests.free > 0)
+                and (tokens is None or tokens.free > 0)
+                and in_flight < self._margin
+            ):
+                if requests is not None:
+                    requests.free -= 1
+                own[column] += 1
+                return None
         return self._take_exactly(now, label)
 
     def refusal(self, now: float, label: str, ahead: int = 0) -> RateLimited | None:
@@ -183,15 +183,19 @@ class TargetLoad:
 
     def observe(self, record: RequestRecord) -> None:
         """An answer has ended (an observer of its record). Its tokens count now."""
-        self._count(-1)
-        tokens = self._tokens
-        if tokens is not None and record.usage is not None:
-            count = whole(record.usage.get("total_tokens"))
-            tokens.free -= count
-            if count and tokens.free <= 0:
-                self._give_back()
-        for listener in self.listeners:
-            listener()
+        if self._own is None or self._column is None:
+            self._unshared -= 1
+        else:
+            self._own[self._column] -= 1
+        if (tokens := self._tokens) is not None and (usage := record.usage) is not None:
+            count = usage.get("total_tokens")
+            if type(count) is int and count > 0:
+                tokens.free -= count
+                if tokens.free <= 0:
+                    self._give_back()
+        if self.listeners:
+            for listener in self.listeners:
+                listener()
 
     def _take_exactly(self, now: float, label: str) -> RateLimited | None:
         if self._own is None:
@@ -276,6 +280,7 @@ class TargetLoad:
         self._own = None if self._column is None else self._memory.gauges.own()
         if self._own is None:
             self._column = None
+        self._is_alone = self._memory.is_private
 
 
 def _refused(label: str, what: str, wait_s: float) -> RateLimited:

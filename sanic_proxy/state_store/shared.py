@@ -137,6 +137,11 @@ class SharedMemory:
         return mapped
 
     @property
+    def is_private(self) -> bool:
+        """Whether this worker alone uses the memory, which has been mapped."""
+        return self._map is not None and self._map.fd is None
+
+    @property
     def used_slots(self) -> int:
         """At least as many workers as use the memory."""
         mapped = self._map
