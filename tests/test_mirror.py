@@ -22,6 +22,7 @@ SHOWN_BY = {
     "config/targets.py": "config/test_providers.py",
     "config/urls.py": "config/test_providers.py",
     "governance/key_admin.py": "commands/test_keys.py",
+    "governance/litellm_keys.py": "routes/test_key_management.py",
     "json_types.py": "openai/test_codec.py",  # two names of types
     "dialects/gemini.py": "routes/test_gemini.py",
     "dialects/messages.py": "routes/test_messages.py",

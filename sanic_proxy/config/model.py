@@ -364,7 +364,7 @@ class Settings:
         "`on`: clients need a key also while the settings have none; keys can be made at run time",
     )
     admin_key: Secret | None = setting(
-        "ADMIN_KEY", OneKey(), None, "key for the routes below `/admin`; empty: no such routes"
+        "ADMIN_KEY", OneKey(), None, "key for the routes below `/admin` and `/key`; empty: no such routes"
     )
     admin_address: tuple[str, int] | None = setting(
         "ADMIN_ADDRESS",

@@ -6,6 +6,7 @@ from sanic_proxy.routes import (
     deployments,
     gemini,
     health,
+    key_management,
     messages,
     models,
     pages,
@@ -28,5 +29,6 @@ BLUEPRINTS = tuple(
         health,
         pages,
         admin,
+        key_management,
     )
 )

@@ -15,7 +15,7 @@ from sanic.server.protocols.base_protocol import SanicProtocol
 from typing_extensions import override
 
 from sanic_proxy.errors import NotFound
-from sanic_proxy.server.admission import ADMIN_PREFIX, OPEN_PATHS
+from sanic_proxy.server.admission import OPEN_PATHS, is_admin_path
 from sanic_proxy.server.connection import ProxyProtocol
 from sanic_proxy.server.request import ProxyRequest
 
@@ -36,7 +36,7 @@ class AdminProtocol(ProxyProtocol):
 
     async def _handle(self, request: ProxyRequest) -> None:
         """Serve the admin routes and the health checks, and nothing else."""
-        if request.path.startswith(ADMIN_PREFIX) or request.path in _OPEN:
+        if is_admin_path(request.path) or request.path in _OPEN:
             await self.app.handle_request(request)
         else:
             raise NotFound("No such route on the admin port")

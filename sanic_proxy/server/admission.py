@@ -34,10 +34,15 @@ OPEN_PATHS = frozenset(
         *("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello"),
     }
 )
-# The routes below it demand a key of their own: see `check_admin`.
-ADMIN_PREFIX = "/admin/"
+# The routes below these demand a key of their own: see `check_admin`.
+_ADMIN_PREFIXES = ("/admin/", "/key/")
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
 _LINKED_PATHS = OPEN_PATHS - {"/"}
+
+
+def is_admin_path(path: str) -> bool:
+    """Whether the routes at `path` are for administrators."""
+    return path.startswith(_ADMIN_PREFIXES)
 
 
 def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
@@ -88,7 +93,7 @@ def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields
         return authenticate(keys, headers, _key_in_query(path, url))
     except Unauthorized:
         is_open = path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS)
-        if is_open or path.startswith(ADMIN_PREFIX):
+        if is_open or is_admin_path(path):
             return ANONYMOUS
         raise
 
