@@ -239,7 +239,10 @@ def start_proxy(
         process = subprocess.Popen(
             command,
             cwd=directory,
-            env=clean_environment({"SANIC_PROXY_LAME_DUCK_SECONDS": "0", **settings}),
+            # With a state directory of its own: what another proxy has left in the user's is none of its.
+            env=clean_environment(
+                {"SANIC_PROXY_LAME_DUCK_SECONDS": "0", "XDG_STATE_HOME": str(directory / "home"), **settings}
+            ),
             stdout=log,
             stderr=log,
             start_new_session=True,
