@@ -82,6 +82,7 @@ async def begin_supervision(app: ProxyApp) -> None:
     name = new_name().encode()
     app.shared_ctx.runtime_name = multiprocessing.get_context("spawn").RawArray("c", name)
     app.shared_ctx.memory = unnamed_memory()
+    app.shared_ctx.metrics = (unnamed_memory(), unnamed_memory())
     app.ctx.runtime = RuntimeDirectory(name.decode())
     app.shared_ctx.started_at = multiprocessing.get_context("spawn").RawValue("d", time.monotonic())
     app.ctx.supervisor = Supervisor(settings, read, app.shared_ctx.worker_slots, announce_ready(app))

@@ -12,6 +12,7 @@ from sanic_proxy.errors import REDACTED
 from sanic_proxy.governance import keys
 from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.governance.rules import Rulebook
+from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
@@ -60,7 +61,7 @@ class AppState:
     """Built in a running loop; `aclose` waits for the handlers that still use it.
 
     `traffic` is that of the state which this one replaces; None in a new worker. `runtime` is the directory
-    in memory that the workers share, `shared` their memory; by default it has its own.
+    in memory that the workers share, `shared` their memory, `metrics` their counts; its own by default.
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class AppState:
         traffic: Traffic | None = None,
         runtime: RuntimeDirectory | None = None,
         shared: SharedMemory | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
         self.shared = shared or SharedMemory()
+        self.metrics = metrics or Metrics()
         self.secrets = settings.secrets
         self.traffic = traffic or Traffic()
         self.traffic.limit(settings.capacity)
@@ -126,6 +129,8 @@ class AppState:
             matched=self._matched(),
         )
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
+        if settings.has_metrics:
+            self.observers = (self.metrics.observer(self.router.is_configured), *self.observers)
         if any(model.has_affinity for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
         self.keys = KeyRing(settings, self.store)

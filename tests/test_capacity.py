@@ -230,6 +230,11 @@ def test_only_timestamps_use_the_wall_clock() -> None:
         "openai/chunks.py",  # `created` in answers that the proxy makes itself
         "upstream/retry_hints.py",  # a Retry-After that is a date
         "server/supervisor.py",  # clock jumps
+        "server/admission.py",  # keys that expire
+        "governance/key_ring.py",
+        "governance/key_admin.py",
+        "commands/keys.py",
+        "state_store/shared_map.py",  # which boot of the machine it is
         "state_store/responses.py",  # what outlives the machine's uptime expires by it
         "state_store/runtime_directory.py",  # the age of a directory, whose time is the file system's
     }

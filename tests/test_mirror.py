@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 # Packages with one interface: their modules are shown by its tests, in the same folder of the tests.
 PACKAGES = (
     "config/litellm/",
+    "metrics/",
     "translation/chat/",
     "translation/gemini/",
     "translation/messages/",

@@ -19,6 +19,7 @@ from sanic_proxy.config.variables import (
     PREFIX,
     Address,
     Choice,
+    Choices,
     Duration,
     Flag,
     HostList,
@@ -372,6 +373,19 @@ class Settings:
         None,
         "address and port where those routes are served, with `/health`, instead of on the main port",
     )
+    metrics_address: tuple[str, int] | None = setting(
+        "METRICS_ADDRESS",
+        Address(),
+        None,
+        "address and port where `/metrics` is served without a key, instead of beside the admin routes",
+    )
+    metrics_names: tuple[str, ...] = setting(
+        "METRICS_NAMES",
+        Choices(("genai-old", "genai-new", "litellm")),
+        (),
+        "comma-separated sets of further names for the metrics: `genai-old`, `genai-new` (OpenTelemetry's "
+        "GenAI conventions), `litellm`",
+    )
     allow_open: bool = setting(
         "ALLOW_OPEN", Flag(), False, "`on` lets a proxy without keys listen beyond loopback"
     )
@@ -478,6 +492,11 @@ class Settings:
         if self.store is not None:
             known |= {self.store.reveal(), *passwords_in(self.store.reveal())}
         return tuple(secret for secret in known if len(secret) >= MIN_SECRET_CHARS)
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether metrics can be read, and so have to be kept."""
+        return self.admin_key is not None or self.metrics_address is not None
 
     @property
     def worker_count(self) -> int:

@@ -288,6 +288,29 @@ class OneKey(Kind[Secret | None]):
 
 
 @dataclass(frozen=True)
+class Choices(Kind[tuple[str, ...]]):
+    """Any of a few words, comma-separated."""
+
+    words: tuple[str, ...]
+
+    @property
+    @override
+    def expects(self) -> str:
+        return f"some of {', '.join(self.words)}"
+
+    @override
+    def parse(self, text: str) -> tuple[str, ...]:
+        chosen = tuple(word.strip().lower() for word in text.split(",") if word.strip())
+        if not set(chosen) <= set(self.words):
+            raise ValueError
+        return chosen
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+
+@dataclass(frozen=True)
 class StoreAddress(Kind[Secret | None]):
     """`sqlite` (None), or the connection URI of a PostgreSQL database, which may hold a password."""
 

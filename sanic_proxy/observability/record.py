@@ -72,6 +72,7 @@ class RequestRecord:
     `dialect` is the API of a conversation ("chat"); empty for other requests. `input_bytes` is the size of a
     JSON body. `session` is a digest of the session that the request belongs to, where that decides on its
     target; empty elsewhere.
+    `longest_gap_s` is the longest time between two reads of the provider's stream after its first content.
     `waited_s` is what the proxy itself waited between its attempts and for limits, `waiting_since` the
     beginning of a wait of unknown length, which is added at its end. `upstream_headers` are those of the last
     answer, in lower case.
@@ -95,6 +96,7 @@ class RequestRecord:
     status: int = 0
     first_byte: float | None = None
     input_bytes: int = 0
+    longest_gap_s: float = 0.0
     sent_bytes: int = 0
     ended: str = ""
     finished: float | None = None

@@ -8,6 +8,7 @@ from sanic_proxy.routes import (
     health,
     key_management,
     messages,
+    metrics,
     models,
     pages,
     passthrough,
@@ -30,5 +31,6 @@ BLUEPRINTS = tuple(
         pages,
         admin,
         key_management,
+        metrics,
     )
 )

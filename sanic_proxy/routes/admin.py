@@ -18,7 +18,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routing.explain import explain
 from sanic_proxy.server import admission
-from sanic_proxy.server.admin_port import is_admin_port
+from sanic_proxy.server.admin_port import port_of
 from sanic_proxy.server.lifecycle import WorkerState
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
@@ -30,9 +30,7 @@ blueprint = Blueprint("admin", url_prefix="/admin")
 @blueprint.on_request
 async def authorise(request: ProxyRequest) -> None:
     """Demand the admin key, on the port where these routes are served."""
-    admission.check_admin(
-        state_of(request.app).settings, request.fields, is_admin_port=is_admin_port(request)
-    )
+    admission.check_admin(state_of(request.app).settings, request.fields, port=port_of(request))
 
 
 async def info(request: ProxyRequest) -> HTTPResponse:

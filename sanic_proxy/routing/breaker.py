@@ -292,7 +292,6 @@ class CircuitBreaker:
         "_is_enabled",
         "_is_shared",
         "_jitter",
-        "_label",
         "_log_label",
         "_lone_client",
         "_opened_by",
@@ -310,6 +309,7 @@ class CircuitBreaker:
         "_window",
         "budget",
         "generation",
+        "label",
         "last_error",
         "opened_at",
         "until",
@@ -326,7 +326,7 @@ class CircuitBreaker:
         probes: Probes | None = None,
         probe_key: int = 0,
     ) -> None:
-        self._label = label
+        self.label = label
         self._log_label = log_label or label
         self._is_enabled = is_enabled
         self._jitter = jitter
@@ -548,7 +548,7 @@ class CircuitBreaker:
         if self._has_probe(now):
             until = max(until, self._permit_until)
         wait_s = max(1, math.ceil(until - now))
-        text = f"Circuit open: {self._label or 'the provider'} {self._reason}; retry in {wait_s} s"
+        text = f"Circuit open: {self.label or 'the provider'} {self._reason}; retry in {wait_s} s"
         if self._opened_by != "target":
             text += ". Contact the proxy's operator if this continues"
         return self._refused_as(text, retry_after_s=wait_s)
@@ -644,6 +644,11 @@ class BreakerRegistry:
     def budget(self, provider: str) -> RetryBudget:
         """The retry budget of all of one provider's targets together."""
         return self._budgets.setdefault(provider, RetryBudget(PROVIDER_RETRIES))
+
+    def open_circuits(self) -> set[str]:
+        """The labels of the targets and keys whose circuit is open."""
+        breakers = (*self._targets.values(), *self._keys.values())
+        return {breaker.label for breaker in breakers if breaker.is_open}
 
     def _breaker(
         self, provider: str, key_number: int, label: str, endpoint: str = "", model: str = ""

@@ -265,6 +265,14 @@ class Router(Generic[P]):
         max_wait_s = self._max_wait_s if model.max_wait_s is None else model.max_wait_s
         return RequestQueue(max_wait_s) if max_wait_s else None
 
+    def is_configured(self, model: str) -> bool:
+        """Whether the operator has a table for exactly this name."""
+        return model in self._models
+
+    def open_circuits(self) -> set[str]:
+        """The labels of the targets and keys whose circuit is open in this worker."""
+        return self._registry.open_circuits()
+
     def _own(self, model: str) -> tuple[ModelSettings | None, tuple[str, ...]]:
         """The operator's own model of that name, and the texts that its `*` stand for."""
         if (own := self._models.get(model)) is not None and patterns.STAR not in model:

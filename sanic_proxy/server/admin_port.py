@@ -1,7 +1,7 @@
-"""The second listener of a worker, for the routes below `/admin`.
+"""Further listeners of a worker: for the routes below `/admin`, and for `/metrics`.
 
 Sanic could prepare a second server itself, but it would run all listeners once more for it, and it goes on
-with a warning if the port is taken. This one belongs to the worker: it is opened before the worker serves,
+with a warning if the port is taken. These belong to the worker: each is opened before the worker serves,
 and closed with it. Each worker binds the port with SO_REUSEPORT, so the kernel picks the worker that answers.
 """
 
@@ -15,7 +15,7 @@ from sanic.server.protocols.base_protocol import SanicProtocol
 from typing_extensions import override
 
 from sanic_proxy.errors import NotFound
-from sanic_proxy.server.admission import OPEN_PATHS, is_admin_path
+from sanic_proxy.server.admission import METRICS_PATH, OPEN_PATHS, is_admin_path
 from sanic_proxy.server.connection import ProxyProtocol
 from sanic_proxy.server.request import ProxyRequest
 
@@ -27,37 +27,55 @@ class AdminProtocol(ProxyProtocol):
 
     __slots__ = ()
 
+    port = "admin"
+
     @override
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.request_handler = self._handle
         if self.conn_info is not None:
-            self.conn_info.ctx.is_admin = True
+            self.conn_info.ctx.port = self.port
 
     async def _handle(self, request: ProxyRequest) -> None:
-        """Serve the admin routes and the health checks, and nothing else."""
-        if is_admin_path(request.path) or request.path in _OPEN:
+        """Serve the routes of this port and the health checks, and nothing else."""
+        if self._serves(request.path) or request.path in _OPEN:
             await self.app.handle_request(request)
         else:
-            raise NotFound("No such route on the admin port")
+            raise NotFound(f"No such route on the {self.port} port")
+
+    def _serves(self, path: str) -> bool:
+        return is_admin_path(path)
 
 
-def is_admin_port(request: ProxyRequest) -> bool:
-    """Whether the request came to the admin port."""
-    return request.conn_info is not None and getattr(request.conn_info.ctx, "is_admin", False)
+class MetricsProtocol(AdminProtocol):
+    """A connection to the port of the metrics."""
+
+    __slots__ = ()
+
+    port = "metrics"
+
+    @override
+    def _serves(self, path: str) -> bool:
+        return path == METRICS_PATH
 
 
-class AdminPort:
+def port_of(request: ProxyRequest) -> str:
+    """The port that the request came to: "admin", "metrics", or "" for the main one."""
+    return "" if request.conn_info is None else getattr(request.conn_info.ctx, "port", "")
+
+
+class SidePort:
     """The listener, once `open` has returned."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type[AdminProtocol]) -> None:
+        self._kind = kind
         self._server: asyncio.AbstractServer | None = None
         self._connections: set[SanicProtocol] = set()
 
     async def open(self, app: Any, address: tuple[str, int]) -> None:
         """Listen. Raises OSError if the port is taken or the address does not belong to this machine."""
         loop = asyncio.get_running_loop()
-        protocol = partial(AdminProtocol, loop=loop, app=app, connections=self._connections)
+        protocol = partial(self._kind, loop=loop, app=app, connections=self._connections)
         host, port = address
         self._server = await loop.create_server(protocol, host, port, reuse_port=True)
 

@@ -36,13 +36,14 @@ OPEN_PATHS = frozenset(
 )
 # The routes below these demand a key of their own: see `check_admin`.
 _ADMIN_PREFIXES = ("/admin/", "/key/")
+METRICS_PATH = "/metrics"
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
 _LINKED_PATHS = OPEN_PATHS - {"/"}
 
 
 def is_admin_path(path: str) -> bool:
-    """Whether the routes at `path` are for administrators."""
-    return path.startswith(_ADMIN_PREFIXES)
+    """Whether the routes at `path` are for administrators, and need the admin key instead of a client's."""
+    return path.startswith(_ADMIN_PREFIXES) or path == METRICS_PATH
 
 
 def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
@@ -120,12 +121,12 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
     return client
 
 
-def check_admin(settings: Settings, headers: HeaderFields, *, is_admin_port: bool) -> None:
-    """Let a request to a route below `/admin` pass.
+def check_admin(settings: Settings, headers: HeaderFields, *, port: str) -> None:
+    """Let a request to a route for operators pass. `port`: "admin" for the admin port, "" for the main one.
 
     Raises Unauthorized, or Sanic's NotFound where there are none: the answer is that of any unknown path.
     """
-    if settings.admin_key is None or is_admin_port is not (settings.admin_address is not None):
+    if settings.admin_key is None or port != ("" if settings.admin_address is None else "admin"):
         raise NotFound("No such route")
     key = _presented_key(headers)
     if key is None:
@@ -133,6 +134,14 @@ def check_admin(settings: Settings, headers: HeaderFields, *, is_admin_port: boo
     wanted = settings.admin_key.reveal()
     if not hmac.compare_digest(key.encode("utf-8", "surrogateescape"), wanted.encode()):
         raise Unauthorized("Incorrect admin key: it is not the one in SANIC_PROXY_ADMIN_KEY")
+
+
+def check_metrics(settings: Settings, headers: HeaderFields, *, port: str) -> None:
+    """Let a request for the metrics pass: on their own port without a key, else as `check_admin` does."""
+    if settings.metrics_address is None:
+        check_admin(settings, headers, port=port)
+    elif port != "metrics":
+        raise NotFound("No such route")
 
 
 def check_origin(settings: Settings, headers: HeaderFields, peer: str) -> None:

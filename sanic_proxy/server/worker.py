@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ShuttingDown
+from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.server import compat
-from sanic_proxy.server.admin_port import AdminPort
+from sanic_proxy.server.admin_port import AdminProtocol, MetricsProtocol, SidePort
 from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
@@ -60,7 +61,7 @@ def read_again(old: Settings, host: str) -> Settings | None:
         for problem in exc.problems:
             logger.error("reload failed, keeping the current settings: %s", problem)  # noqa: TRY400 - no bug
         return None
-    for name in ("host", "port", "workers", "admin_address"):
+    for name in ("host", "port", "workers", "admin_address", "metrics_address"):
         if getattr(settings, name) != getattr(old, name):
             logger.warning("SANIC_PROXY_%s has changed: restart the proxy to apply it", name.upper())
     return settings
@@ -118,6 +119,12 @@ def _shared_memory(app: Sanic[Any, Any], state_dir: str) -> SharedMemory:
     return SharedMemory(directory=set_state_directory(state_dir), inherited=inherited)
 
 
+def _metrics_memory(app: Sanic[Any, Any]) -> tuple[int, int] | None:
+    """The descriptors of the workers' metrics; None without a main process."""
+    carriers = getattr(app.shared_ctx, "metrics", None)
+    return None if carriers is None else (carriers[0].fileno(), carriers[1].fileno())
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
@@ -133,14 +140,15 @@ class Worker:
         self._may_stop = False
         self._has_to_close = False
         self._is_forced = False
-        self._admin_port = AdminPort()
+        self._ports = SidePort(AdminProtocol), SidePort(MetricsProtocol)
         self._retiring: set[asyncio.Task[None]] = set()
         self._runtime = RuntimeDirectory(_runtime_name(app))
         logs.redirect_stderr()
         logs.enable_stack_dumps()
         raise_descriptor_limit()
         self._shared = _shared_memory(app, settings.state_dir)
-        self._use(AppState(settings, runtime=self._runtime, shared=self._shared))
+        self._metrics = Metrics(_metrics_memory(app))
+        self._use(AppState(settings, runtime=self._runtime, shared=self._shared, metrics=self._metrics))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
         compat.replace_signal_setup(_leave_signals_alone)
@@ -185,7 +193,7 @@ class Worker:
         if settings is None:
             return
         gc.unfreeze()  # or what is to go would stay
-        self._use(AppState(settings, old.traffic, self._runtime, self._shared))
+        self._use(AppState(settings, old.traffic, self._runtime, self._shared, self._metrics))
         retiring = self._loop.create_task(old.retire())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retired)
@@ -240,18 +248,27 @@ class Worker:
     async def serving(self) -> None:
         """Sanic is about to run the loop until it is stopped. A stop before that would be lost.
 
-        Raises OSError if the admin port cannot be opened.
+        Raises OSError if a further port cannot be opened.
         """
-        if (address := state_of(self._app).settings.admin_address) is not None:
-            await self._admin_port.open(self._app, address)
+        settings = state_of(self._app).settings
+        for port, address in zip(
+            self._ports, (settings.admin_address, settings.metrics_address), strict=True
+        ):
+            if address is not None:
+                await port.open(self._app, address)
         self._slot.advance(WorkerState.SERVING)
         self._loop.call_later(SOON_S, self._on_loop_runs)
-        if self._is_watched:
-            self._beat()
+        self._beat(self._loop.time())
 
-    def _beat(self) -> None:
-        self._slot.beat()
-        self._loop.call_later(BEAT_S, self._beat)
+    def _beat(self, due_at: float) -> None:
+        """Once a second: show that the event loop turns, and how late it is."""
+        if self._is_watched:
+            self._slot.beat()
+        state = state_of(self._app)
+        if state.settings.has_metrics:
+            self._metrics.beat(state.traffic, state.router.open_circuits(), self._loop.time() - due_at)
+        due_at = self._loop.time() + BEAT_S
+        self._loop.call_at(due_at, self._beat, due_at)
 
     def _on_loop_runs(self) -> None:
         self._may_stop = True
@@ -271,7 +288,8 @@ class Worker:
         """Sanic is about to close the listener."""
         self._slot.advance(WorkerState.CLOSING)
         self._traffic.drain()
-        self._admin_port.close()
+        for port in self._ports:
+            port.close()
         drain_s = 0.0 if self._is_forced else state_of(self._app).settings.ending.drain_s
         self._loop.call_later(drain_s, self._cut)
 
@@ -295,4 +313,5 @@ class Worker:
         else:
             self._runtime.release()
         self._shared.close()
+        self._metrics.close()
         self._slot.advance(WorkerState.STOPPED)

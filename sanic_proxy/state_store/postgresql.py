@@ -109,7 +109,7 @@ class PostgreSQLStore(ThreadedStore):
 
 class _PostgreSQLSession(Session):
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        self._database = connection
         self._statements = _Statements(connection)
         self._is_changed = False
         connection.add_notify_handler(self._on_notify)
@@ -122,14 +122,14 @@ class _PostgreSQLSession(Session):
     @override
     def begin(self) -> None:
         self._statements.has_written = False
-        self._connection.execute("BEGIN")
-        self._connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        self._database.execute("BEGIN")
+        self._database.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
 
     @override
     def commit(self) -> None:
         if self._statements.has_written:
-            self._connection.execute(f"NOTIFY {CHANNEL}")
-        self._connection.execute("COMMIT")
+            self._database.execute(f"NOTIFY {CHANNEL}")
+        self._database.execute("COMMIT")
 
     @override
     def concerns_all(self, error: Exception) -> bool:
@@ -145,17 +145,17 @@ class _PostgreSQLSession(Session):
 
     @override
     def others_changed(self) -> bool:
-        self._connection.execute("SELECT 1")  # which reads the notifications that have come
+        self._database.execute("SELECT 1")  # which reads the notifications that have come
         is_changed, self._is_changed = self._is_changed, False
         return is_changed
 
     @override
     def close(self) -> None:
         with suppress(Exception):
-            self._connection.close()
+            self._database.close()
 
     def _on_notify(self, notify: psycopg.Notify) -> None:
-        if notify.pid != self._connection.info.backend_pid:
+        if notify.pid != self._database.info.backend_pid:
             self._is_changed = True
 
 
@@ -163,16 +163,14 @@ class _Statements(Connection):
     """A connection that takes SQL as `base` describes it."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        self._database = connection
         self.has_written = False
 
     @override
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
         if not _READS.match(sql):
             self.has_written = True
-        return self._connection.execute(
-            _translated(sql, is_named=isinstance(parameters, Mapping)), parameters
-        )
+        return self._database.execute(_translated(sql, is_named=isinstance(parameters, Mapping)), parameters)
 
 
 @lru_cache(maxsize=512)

@@ -41,6 +41,7 @@ import logging
 import os
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -285,19 +286,27 @@ class _Columns:
         Takes the lock if the column is new to this process.
         """
         column = self._known.get(key)
-        if column is None:
+        return self.columns((key,))[0] if column is None else column
+
+    def columns(self, keys: Sequence[int]) -> list[int | None]:
+        """The columns of several keys, with the lock taken once at most."""
+        missing = [key for key in keys if key not in self._known]
+        if missing:
             with self._memory.lock as is_locked:
                 mapped = self._memory.mapped() if is_locked else None
-                if mapped is None or mapped.slot is None:
-                    return None
-                column = self._allotted(mapped, key)
+                if mapped is not None and mapped.slot is not None:
+                    self._allot(mapped, missing)
+        return [self._known.get(key) for key in keys]
+
+    def _allot(self, mapped: SharedMap, keys: Iterable[int]) -> None:
+        for key in keys:
+            column = self._allotted(mapped, key)
             if column is None:
                 self._memory.log_once(
                     "the shared memory has no room for further counts: workers keep their own"
                 )
-                return None
+                return
             self._known[key] = column
-        return column
 
     def own(self) -> memoryview[int] | None:
         """This worker's numbers by column, to be written without the lock; None while it has none.

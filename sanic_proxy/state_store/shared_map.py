@@ -84,6 +84,7 @@ class SharedMap:
         self.words = memoryview(self._buffer).cast("q")
         self.doubles = memoryview(self._buffer).cast("d")
         self.slot: int | None = None
+        self._columns: dict[int, dict[int, int]] = {}  # the lists of names that this process has read
         if fd is None:
             self.slot = 0
             self.words[USED_SLOTS] = 1
@@ -141,9 +142,11 @@ class SharedMap:
     def column(self, counted: int, names: int, limit: int, key: int) -> int | None:
         """The column of `key` in one of the lists of names, which only grow; None if it is full."""
         count = self.words[counted]
-        known = self.words[names : names + count].tolist()
+        known = self._columns.setdefault(counted, {})
+        for column in range(len(known), count):
+            known[self.words[names + column]] = column
         if key in known:
-            return known.index(key)
+            return known[key]
         if count >= limit:
             return None
         self.words[names + count] = key

@@ -66,21 +66,21 @@ class SQLiteStore(ThreadedStore):
 
 class _SQLiteSession(Session):
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self._database = connection
         self._data_version = self._read_data_version()
 
     @property
     @override
     def connection(self) -> Connection:
-        return self._connection
+        return self._database
 
     @override
     def begin(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._database.execute("BEGIN IMMEDIATE")
 
     @override
     def commit(self) -> None:
-        self._connection.execute("COMMIT")
+        self._database.execute("COMMIT")
 
     @override
     def concerns_all(self, error: Exception) -> bool:
@@ -98,10 +98,10 @@ class _SQLiteSession(Session):
     @override
     def close(self) -> None:
         with suppress(sqlite3.Error):
-            self._connection.close()
+            self._database.close()
 
     def _read_data_version(self) -> int:
-        version: int = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        version: int = self._database.execute("PRAGMA data_version").fetchone()[0]
         return version
 
 

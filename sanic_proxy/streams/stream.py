@@ -293,6 +293,7 @@ class Stream:
             await relay.run(response)
         finally:
             self.sent_bytes += relay.sent_bytes
+            self.record.longest_gap_s = max(self.record.longest_gap_s, relay.longest_gap_s)
 
     def hand_over(self) -> Parts:
         """The parts of this stream, for another one to go on with. This one has none of them any more."""
@@ -354,6 +355,7 @@ class Relay(Receiver):
         "_source",
         "_timer",
         "_trusted_at",
+        "longest_gap_s",
         "sent_bytes",
     )  # fmt: skip
 
@@ -367,6 +369,7 @@ class Relay(Receiver):
         self._is_held = False
         self._timer: asyncio.TimerHandle | None = None
         self._look_after_s = min(LOOK_AFTER_S, source.stall_s / 4)
+        self.longest_gap_s = 0.0
         self.sent_bytes = 0
 
     async def run(self, response: StreamResponse) -> None:
@@ -400,7 +403,9 @@ class Relay(Receiver):
         """The same with a source that has to be read. `send` waits for a slow client."""
         stream_filter = self._filter
         while not stream_filter.is_done:
+            asked_at = self._loop.time()
             piece = await self._source.read_some()
+            self.longest_gap_s = max(self.longest_gap_s, self._loop.time() - asked_at)
             frames = stream_filter.feed(piece) if piece else stream_filter.end()
             self.sent_bytes += len(frames)
             if frames and not (stream_filter.is_done or not piece):
@@ -424,7 +429,9 @@ class Relay(Receiver):
         """Bytes of the stream."""
         if self._done.done():
             return
-        now = self._heard_at = self._loop.time()
+        now = self._loop.time()
+        self.longest_gap_s = max(self.longest_gap_s, now - self._heard_at)
+        self._heard_at = now
         stream_filter = self._filter
         frames = stream_filter.feed(data)
         if frames:

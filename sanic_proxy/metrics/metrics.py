@@ -1,0 +1,88 @@
+"""The metrics of one worker, and of all of them together: where the memory, the counts and the text meet."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterable
+
+from sanic_proxy.metrics import families as f
+from sanic_proxy.metrics.exposition import exposition
+from sanic_proxy.metrics.requests import RequestMetrics
+from sanic_proxy.metrics.series import LAYOUT, LocalHistogram, NameLog, SeriesRegistry
+from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.record import Observer
+from sanic_proxy.state_store.shared import SharedMemory, unnamed_memory
+
+
+class Metrics:
+    """Outlives a reload of the settings. `inherited` are the descriptors that the main process has made.
+
+    Without a main process the memory is private.
+    """
+
+    def __init__(self, inherited: tuple[int, int] | None = None) -> None:
+        self._own = () if inherited is not None else (unnamed_memory(), unnamed_memory())
+        numbers, names = inherited or (connection.fileno() for connection in self._own)
+        self._memory = SharedMemory(inherited=numbers, layout=LAYOUT)
+        self._series = SeriesRegistry(self._memory, NameLog(names))
+        self._requests: RequestMetrics | None = None
+        self._open_circuits: set[str] = set()
+
+    def observer(self, is_configured: Callable[[str], bool]) -> Observer:
+        """Counts requests. `is_configured`: whether a model's name is one of the operator's own.
+
+        It takes the place of the last one.
+        """
+        self._flush_all()
+        self._requests = RequestMetrics(self._series, is_configured)
+        return self._requests.observe
+
+    def beat(self, traffic: Traffic, open_circuits: Iterable[str], lag_s: float) -> None:
+        """To be called once a second: show what is in flight, and that the timer was late by `lag_s`."""
+        self._flush()
+        add = self._series.adder()
+        if add is None:
+            return
+        self._series.gauge(f.WORKERS, 1)
+        self._series.gauge(f.IN_FLIGHT, len(traffic.requests))
+        self._series.gauge(f.CONNECTIONS, len(traffic.connections))
+        self._series.gauge(f.BODY_BYTES, traffic.body_bytes)
+        lag = LocalHistogram(f.SHORT_SECONDS)
+        lag.observe(lag_s)
+        add.histogram(f.LOOP_LAG, lag, _worker_name())
+        now_open = set(open_circuits)
+        for label in self._open_circuits | now_open:
+            self._series.gauge(f.OPEN_CIRCUITS, int(label in now_open), label)
+        self._open_circuits = now_open
+
+    async def text(self, aliases: Iterable[str], *, is_openmetrics: bool) -> bytes:
+        """The metrics of all workers, with the names of the sets `aliases` as well.
+
+        Those of others are up to a second old.
+        """
+        while True:
+            if self._flush():
+                break
+            await asyncio.sleep(0)
+        return await exposition(self._series, f.aliases_of(aliases), is_openmetrics=is_openmetrics)
+
+    def close(self) -> None:
+        """Give the worker's place in the memory back."""
+        self._flush_all()
+        self._memory.close()
+        for connection in self._own:
+            connection.close()
+
+    def _flush(self) -> bool:
+        return self._requests is None or self._requests.flush()
+
+    def _flush_all(self) -> None:
+        while not self._flush():
+            pass
+
+
+def _worker_name() -> str:
+    """Sanic's name of the worker, without its process: `Sanic-Server-3-0` is worker 3."""
+    parts = os.environ.get("SANIC_WORKER_NAME", "").split("-")
+    return parts[2] if len(parts) == 4 else "0"

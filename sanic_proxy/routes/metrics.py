@@ -1,0 +1,31 @@
+"""GET /metrics: the metrics of all workers, whichever answers."""
+
+from __future__ import annotations
+
+from sanic import Blueprint, HTTPResponse
+
+from sanic_proxy.metrics.exposition import OPENMETRICS, PROMETHEUS
+from sanic_proxy.routes.methods import READ
+from sanic_proxy.server import admission
+from sanic_proxy.server.admin_port import port_of
+from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.state import state_of
+
+blueprint = Blueprint("metrics")
+
+
+@blueprint.on_request
+async def authorise(request: ProxyRequest) -> None:
+    """Demand the admin key, unless the metrics have a port of their own."""
+    admission.check_metrics(state_of(request.app).settings, request.fields, port=port_of(request))
+
+
+async def metrics(request: ProxyRequest) -> HTTPResponse:
+    """Prometheus' text format, or OpenMetrics for those who accept it."""
+    state = state_of(request.app)
+    is_openmetrics = "application/openmetrics-text" in request.fields.get("accept", "")
+    text = await state.metrics.text(state.settings.metrics_names, is_openmetrics=is_openmetrics)
+    return HTTPResponse(text, content_type=OPENMETRICS if is_openmetrics else PROMETHEUS)
+
+
+blueprint.add_route(metrics, admission.METRICS_PATH, methods=READ, name="metrics")

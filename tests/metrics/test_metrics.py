@@ -1,0 +1,154 @@
+"""The counts of requests, in one process: which numbers a record adds to, and how they are shown."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from sanic_proxy.metrics.metrics import Metrics
+from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.record import Attempt, Client, RequestRecord
+from tests.support.metrics import Samples, samples, total
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    made = Metrics()
+    yield made
+    made.close()
+
+
+def shown(metrics: Metrics, *aliases: str, is_openmetrics: bool = False) -> Samples:
+    text = asyncio.run(metrics.text(aliases, is_openmetrics=is_openmetrics)).decode()
+    return samples(text, is_openmetrics=is_openmetrics)
+
+
+def record(model: str = "small", target: str = "groq/llama", **fields: object) -> RequestRecord:
+    """A whole answer: 10 ms in the proxy, 90 ms at the provider."""
+    made = RequestRecord("id", "POST", "/v1/chat/completions", started=100.0)
+    made.dialect, made.model, made.client = "chat", model, Client("c1", "alice")
+    made.attempts = [Attempt(target, "ok", started=100.01, ended=100.1)]
+    made.ended, made.finished = "complete", 100.1
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def observe(metrics: Metrics, *records: RequestRecord) -> None:
+    observer = metrics.observer(lambda model: model == "configured")
+    for each in records:
+        observer(each)
+
+
+def test_a_whole_answer(metrics: Metrics) -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "prompt_tokens_details": {"cached_tokens": 60},
+        "completion_tokens_details": {"reasoning_tokens": 5},
+    }
+    observe(metrics, record(usage=usage), record(usage=usage))
+    found = shown(metrics)
+    labels = {"model": "small", "target": "groq/llama"}
+    assert total(found, "sanic_proxy_requests_total", dialect="chat", outcome="ok", **labels) == 2
+    assert total(found, "sanic_proxy_request_duration_seconds_sum", **labels) == pytest.approx(0.2, abs=1e-4)
+    assert total(found, "sanic_proxy_request_duration_seconds_bucket", le="0.1", **labels) == 2
+    assert total(found, "sanic_proxy_overhead_seconds_sum") == pytest.approx(0.02, abs=1e-4)
+    for kind, tokens in {"input": 200, "output": 40, "cached": 120, "reasoning": 10}.items():
+        assert total(found, "sanic_proxy_tokens_total", type=kind, **labels) == tokens
+    assert total(found, "sanic_proxy_client_tokens_total", client="alice") == 240
+    assert total(found, "sanic_proxy_attempts_total", target="groq/llama", outcome="ok") == 2
+
+
+def test_a_stream_by_its_first_content_gaps_and_speed(metrics: Metrics) -> None:
+    observe(
+        metrics,
+        record(is_streaming=True, finished=102.1, longest_gap_s=0.7, usage={"completion_tokens": 101}),
+    )
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_time_to_first_content_seconds_sum") == pytest.approx(0.1, abs=1e-4)
+    assert total(found, "sanic_proxy_longest_gap_seconds_sum") == pytest.approx(0.7, abs=1e-4)
+    assert total(found, "sanic_proxy_output_tokens_per_second_sum") == pytest.approx(50, abs=1e-3)
+    assert total(found, "sanic_proxy_time_per_output_token_seconds_sum") == pytest.approx(0.02, abs=1e-4)
+    assert total(found, "sanic_proxy_overhead_seconds_sum") == pytest.approx(0.01, abs=1e-4)
+
+
+def test_attempts_waits_and_saved_streams(metrics: Metrics) -> None:
+    attempts = [
+        Attempt("groq/llama", "rate_limit_exceeded", 429, 100.0, 100.1),
+        Attempt("groq/llama", "circuit_open"),
+        Attempt("azure/gpt", "ok", started=100.6, ended=100.7, resumed_at=12),
+    ]
+    observe(metrics, record(attempts=attempts, waited_s=0.5, dropped_frames=3, finished=100.7))
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_attempts_total", outcome="circuit_open") == 1
+    assert total(found, "sanic_proxy_attempts_total") == 3
+    assert total(found, "sanic_proxy_attempt_duration_seconds_count") == 2
+    assert total(found, "sanic_proxy_saved_streams_total", target="azure/gpt") == 1
+    assert total(found, "sanic_proxy_waited_seconds_total") == pytest.approx(0.5)
+    assert total(found, "sanic_proxy_dropped_frames_total", target="azure/gpt") == 3
+    assert total(found, "sanic_proxy_overhead_seconds_sum") == pytest.approx(0.0, abs=1e-4)
+
+
+def test_text_of_clients_and_providers_becomes_no_label(metrics: Metrics) -> None:
+    def failed(model: str) -> RequestRecord:
+        attempts = [Attempt("groq/evil", "also_invented")]
+        return record(model=model, ended="invented_by_a_provider", attempts=attempts)
+
+    observe(metrics, *(failed(f'evil"\n{n}') for n in range(50)), failed("configured"))
+    found = shown(metrics)
+    requests = {labels for name, labels in found if name == "sanic_proxy_requests_total"}
+    assert {dict(labels)["model"] for labels in requests} == {"other", "configured"}
+    assert {dict(labels)["outcome"] for labels in requests} == {"other"}
+    assert total(found, "sanic_proxy_requests_total", model="other", target="groq/other") == 50
+
+
+def test_a_flood_of_models_that_are_answered_is_bounded(metrics: Metrics) -> None:
+    observe(metrics, *(record(model=f"m{n}", target=f"echo/m{n}") for n in range(600)))
+    found = shown(metrics)
+    names = {dict(labels)["model"] for name, labels in found if name == "sanic_proxy_requests_total"}
+    assert "other" in names
+    assert len(names) <= 201
+    assert total(found, "sanic_proxy_requests_total") == 600
+
+
+def test_odd_usage_counts_as_nothing(metrics: Metrics) -> None:
+    observe(metrics, record(usage={"prompt_tokens": "7", "completion_tokens": True}))
+    observe(metrics, record(usage={"prompt_tokens": -1, "completion_tokens": 10**30}))
+    observe(metrics, record(usage={"prompt_tokens_details": [1], "completion_tokens_details": "x"}))
+    assert total(shown(metrics), "sanic_proxy_tokens_total") == 0
+
+
+def test_hostile_labels_stay_one_line(metrics: Metrics) -> None:
+    hostile = 'a"b\\c\nd{e}#\ud83d'
+    observe(metrics, record(model=hostile))
+    for is_openmetrics in (False, True):
+        found = shown(metrics, is_openmetrics=is_openmetrics)
+        models = {dict(labels).get("model") for _, labels in found} - {None}
+        assert len(models) == 1
+
+
+@pytest.mark.parametrize("is_openmetrics", [False, True])
+def test_both_formats_and_all_aliases_are_accepted_by_prometheus(
+    metrics: Metrics, is_openmetrics: bool
+) -> None:
+    observe(metrics, record(usage={"prompt_tokens": 3, "completion_tokens": 4}), record(ended="client_left"))
+    metrics.beat(Traffic(), ["groq/llama"], 0.002)
+    found = shown(metrics, "genai-old", "genai-new", "litellm", is_openmetrics=is_openmetrics)
+    assert total(found, "sanic_proxy_open_circuits", target="groq/llama") == 1
+    assert total(found, "sanic_proxy_event_loop_lag_seconds_count") == 1
+    gen_ai = {"gen_ai_provider_name": "groq", "gen_ai_response_model": "llama"}
+    assert total(found, "gen_ai_client_token_usage_total", gen_ai_token_type="output", **gen_ai) == 4
+    assert total(found, "gen_ai_client_inference_usage_input_tokens_total", **gen_ai) == 3
+    assert total(found, "gen_ai_server_request_duration_seconds_count", **gen_ai) == 2
+    assert total(found, "litellm_proxy_total_requests_metric_total", api_key_alias="alice") == 2
+    assert total(found, "litellm_proxy_failed_requests_metric_total", api_key_alias="alice") == 1
+    assert total(found, "litellm_deployment_success_responses_total", litellm_model_name="llama") == 2
+
+
+def test_a_circuit_that_closes_shows_none(metrics: Metrics) -> None:
+    metrics.beat(Traffic(), ["groq/llama"], 0.0)
+    metrics.beat(Traffic(), [], 0.0)
+    assert total(shown(metrics), "sanic_proxy_open_circuits", target="groq/llama") == 0
