@@ -266,3 +266,51 @@ def test_a_stream_that_waits_in_vain_gets_the_status_of_its_refusal(
         held.may_end.set()
         assert first.result().status == 200
         assert waiting.result()[0].status == 200
+
+
+def test_encrypted_reasoning_goes_to_the_key_that_made_it(upstream: Upstream, tmp_path: Path) -> None:
+    config = tmp_path / "proxy.toml"
+    config.write_text(f"""
+        [providers.lab]
+        base_url = "{upstream.url}/v1"
+        api_key_env = "LAB_API_KEY"
+        dialects = ["responses"]
+
+        [models.reasoning]
+        strategy = "weighted"
+        targets = ["lab/deep"]
+    """)
+    keys = ("lab-canary-first-0123456789", "lab-canary-second-0123456789")
+    used: list[str] = []
+
+    async def respond(exchange: Exchange) -> None:
+        key = (exchange.seen.header("authorization") or "").removeprefix("Bearer ")
+        used.append(key)
+        if exchange.seen.json["input"][0]["encrypted_content"] == "made-by-the-second" and key != keys[1]:
+            error = {"message": "could not be verified", "code": "invalid_encrypted_content"}
+            await exchange.answer({"error": {"type": "invalid_request_error", "param": None, **error}}, 400)
+            return
+        await exchange.answer({"id": "resp_1", "object": "response", "status": "completed", "output": []})
+
+    upstream.on("deep", respond)
+    settings = {**provider_settings(upstream), "SANIC_PROXY_CONFIG": str(config), "SANIC_PROXY_ATTEMPTS": "4"}
+    with running_proxy({**settings, "LAB_API_KEY": ",".join(keys)}) as proxy:
+        item = {"type": "reasoning", "summary": [], "encrypted_content": "made-by-the-second"}
+        turn = {"role": "user", "content": "Go on"}
+        body = {"model": "reasoning", "input": [item, turn], "store": False}
+        replies = [proxy.request("POST", "/v1/responses", body) for _ in range(4)]
+    assert [reply.status for reply in replies] == [200] * 4
+    assert used.count(keys[0]) <= 1  # at most the first request, which did not know
+    assert used[-3:] == [keys[1]] * 3
+
+
+def test_the_cached_share_is_in_the_log(limited: Proxy, upstream: Upstream) -> None:
+    async def cached(exchange: Exchange) -> None:
+        usage = {"prompt_tokens": 900, "completion_tokens": 2, "total_tokens": 902}
+        await exchange.answer(completion(usage={**usage, "prompt_tokens_details": {"cached_tokens": 768}}))
+
+    for name in ("one", "two", "three"):
+        upstream.on(name, cached)
+    reply = limited.chat("agents", user="u")
+    line = limited.log_line(reply.headers["x-request-id"])
+    assert "prompt_tokens=900 cached_tokens=768" in line
