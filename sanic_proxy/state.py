@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
+from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import REDACTED
-from sanic_proxy.governance import keys
+from sanic_proxy.governance import keys, ledger_tables
+from sanic_proxy.governance.charge import Tariff
+from sanic_proxy.governance.governor import Governor, governs
 from sanic_proxy.governance.key_ring import KeyRing
+from sanic_proxy.governance.prices import PriceBook
 from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
@@ -48,7 +52,7 @@ LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
 # The schema of the shared state, in the order in which it grew.
-MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION, switches.MIGRATION)
+MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION, switches.MIGRATION, ledger_tables.MIGRATION)
 # How many bytes stored responses may take, and for how many seconds each is kept.
 MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
 SQLITE_LIMITS = responses.Limits(2**30, 30 * 86_400.0)
@@ -116,7 +120,9 @@ class AppState:
             later=asyncio.get_running_loop().call_later,
             switches=self.switches,
             statistics=self.statistics,
+            tariff_of=self._tariff,
         )
+        self.prices = PriceBook()
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
         self.rulebook = Rulebook(
@@ -134,12 +140,27 @@ class AppState:
         if any(model.has_affinity for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
         self.keys = KeyRing(settings, self.store)
+        # None while nothing is limited: see `govern`.
+        self.governor: Governor | None = None
+        if governs(settings):
+            self.govern()
         self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))
         self.background = (
             None
             if self.responses is None
             else BackgroundResponses(self.responses, self.traffic, settings.background_responses)
         )
+
+    def govern(self) -> None:
+        """From now on requests are checked, limited and booked: there are rules for some."""
+        if self.governor is None:
+            settings = self.settings
+            directory = state_directory(settings.state_dir)
+            self.governor = Governor(settings, self.store, directory, self.shared, self.client)
+
+    def _tariff(self, provider: ChatProvider, model: str, label: str, target: TargetSettings) -> Tariff:
+        settings, own = provider.settings, (target.prices, target.max_output)
+        return Tariff(provider.name, label, lambda: self.prices.find(settings, model, *own))
 
     def _redacted(self, text: str) -> str:
         for secret in self.secrets:
@@ -188,6 +209,8 @@ class AppState:
 
     async def _close(self) -> None:
         await self.engines.aclose()
+        if self.governor is not None:
+            await self.governor.aclose()
         await self.models.aclose()
         await self.client.aclose()
         await self.keys.aclose()

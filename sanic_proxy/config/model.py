@@ -32,6 +32,7 @@ from sanic_proxy.config.variables import (
     StoreAddress,
     Text,
     Variable,
+    WebAddress,
     setting,
     variables_of,
 )
@@ -39,6 +40,7 @@ from sanic_proxy.config.variables import (
 Switch = Literal["auto", "on", "off"]
 Thinking = Literal["adaptive", "budget"]
 ResponseStoreKind = Literal["memory", "sqlite", "off"]
+OnStoreDown = Literal["refuse", "allow"]
 
 HEARTBEATS: Mapping[str, str] = {
     "": "",
@@ -425,6 +427,33 @@ class Settings:
     )
     websocket_idle_s: float = setting(
         "TIMEOUT_WEBSOCKET", Duration(), 300.0, "time after which a websocket without a request is closed"
+    )
+    ledger: bool = setting(
+        "LEDGER",
+        Flag(),
+        False,
+        "`on`: keep a row for each attempt in the state store, also where nothing is limited",
+    )
+    ledger_days: int = setting(
+        "LEDGER_DAYS",
+        Integer(1, 3650),
+        90,
+        "days that these rows are kept for; sums per day stay",
+    )
+    on_store_down: OnStoreDown = setting(
+        "ON_STORE_DOWN",
+        Choice(("refuse", "allow")),
+        "refuse",
+        "requests for which a budget cannot be asked, as the state store is down: `refuse` (503) or `allow`",
+    )
+    budget_status: int = setting(
+        "BUDGET_STATUS", Integer(400, 499), 429, "status of the answer to a client whose budget is used up"
+    )
+    budget_webhook: Secret | None = setting(
+        "BUDGET_WEBHOOK",
+        WebAddress(),
+        None,
+        "URL that gets a JSON object when a budget has reached one of its `soft` percentages",
     )
     log_level: str = setting(
         "LOG_LEVEL",

@@ -21,6 +21,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from typing_extensions import override
 
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
+from sanic_proxy.config.urls import url_fault
 
 PREFIX = "SANIC_PROXY_"
 
@@ -262,6 +263,28 @@ class Keys(Kind[tuple[Secret, ...]]):
     @override
     def schema(self) -> Schema:
         return {"type": ["string", "array"], "items": {"type": "string"}}
+
+
+@dataclass(frozen=True)
+class WebAddress(Kind[Secret | None]):
+    """The URL of a service, whose path may hold a key; empty: none."""
+
+    is_secret = True
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "an http or https URL without user, query or fragment"
+
+    @override
+    def parse(self, text: str) -> Secret | None:
+        if text and url_fault(text):
+            raise ValueError
+        return Secret(text) if text else None
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "string"}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ class Dialect(ABC):
     of a client that it gets; `headers` are sent where the client sends none of that name. `key_header` is the
     header of a provider's key, in place of a Bearer token; `key_parameter` the parameter of the query in
     which clients may send theirs. `has_model_in_path`: the model's name is in the URL, and not in the body.
-    `stream_type` is the content type of a streamed answer. `effects` says which requests do more than ask.
+    `reports_partly`: its streams report their usage as they go on, so what has been seen of one without its
+    end is not all of it. `stream_type` is the content type of a streamed answer. `effects` says which
+    requests do more than ask.
     """
 
     name: ClassVar[str]
@@ -75,6 +77,7 @@ class Dialect(ABC):
     has_model_in_path: ClassVar[bool] = False
     effects: ClassVar[Effects] = CHAT_EFFECTS
     stream_type: str = "text/event-stream; charset=utf-8"
+    reports_partly: ClassVar[bool] = False
     format: Format
 
     # Towards clients

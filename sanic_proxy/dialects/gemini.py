@@ -51,6 +51,7 @@ class GeminiDialect(Dialect):
     `is_array`: streams are one JSON array, as clients get it that do not ask for `alt=sse`.
     """
 
+    reports_partly = True
     name = "gemini"
     effects = GEMINI_EFFECTS
     path = "/models"

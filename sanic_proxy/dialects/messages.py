@@ -51,6 +51,7 @@ _TYPES: Mapping[int, str] = {
 class MessagesDialect(Dialect):
     """See the module."""
 
+    reports_partly = True
     name = "messages"
     effects = MESSAGES_EFFECTS
     path = "/messages"

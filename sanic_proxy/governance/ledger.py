@@ -1,6 +1,6 @@
 """The ledger of one worker: what requests reserve before they are sent, and what they have cost in the end.
 
-    holds = ledger.holds(charges, estimate, worst)
+    holds = [(ledger.lease(charge), amount), ...]
     reservation = ledger.reserve(entry, holds, reserved)           # at once, while the leases suffice
     reservation = await ledger.acquire(entry, holds, reserved)     # else: asks the store first
     ...
@@ -18,7 +18,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,11 @@ from sanic_proxy.governance.leases import (
     UNRESERVED,
     Entry,
     Hold,
+    Lease,
     Notice,
     Purse,
     Settlement,
+    Standing,
     Waiter,
     put_back,
     take_anyway,
@@ -73,11 +75,13 @@ class BudgetSpent(LedgerError):
 
 
 class BudgetReserved(LedgerError):
-    """What is left of a budget is reserved for requests in flight."""
+    """What is left of a budget is reserved for requests in flight: `reserved`, beside what is `used`."""
 
-    def __init__(self, charge: Charge) -> None:
+    def __init__(self, charge: Charge, used: int, reserved: int) -> None:
         super().__init__(f"What is left of the {charge.describe()} is reserved for requests in flight")
         self.charge = charge
+        self.used = used
+        self.reserved = reserved
 
 
 class Reservation:
@@ -132,19 +136,9 @@ class Ledger:
         if self._task is None and not self._is_closing:
             self._task = self._loop.create_task(self._serve())
 
-    def holds(self, charges: Iterable[Charge], estimate: int, worst: int) -> list[Hold]:
-        """What a request is to reserve: of a strict budget `worst`, of any other `estimate`.
-
-        Of use for one request; for others as long as the periods last, and for half a minute at most.
-        """
-        now = self._wall()
-        return [
-            (
-                self._purse.lease(charge, now),
-                (worst if charge.is_strict else estimate) if charge.is_money else 1,
-            )
-            for charge in charges
-        ]
+    def lease(self, charge: Charge) -> Lease:
+        """What this worker has of a budget. To be kept for half of IDLE_S at most."""
+        return self._purse.lease(charge, self._wall())
 
     def reserve(self, entry: Entry, holds: Sequence[Hold], reserved: int) -> Reservation | None:
         """Reserve, if the leases suffice; None where the store has to be asked. Raises LedgerDown."""
@@ -167,9 +161,9 @@ class Ledger:
                 raise
             take_anyway(holds)
             return self._written(entry, holds, reserved, UNRESERVED)
-        raise BudgetReserved(
-            next((held.charge for held, amount in holds if held.free < amount), holds[0][0].charge)
-        )
+        lease = next((held for held, amount in holds if held.free < amount), holds[0][0])
+        standing = lease.standing or Standing(0, 0, 0)
+        raise BudgetReserved(lease.charge, standing.used, standing.leased)
 
     def settle(self, reservation: Reservation, settlement: Settlement) -> None:
         """End a reservation with what the attempt has cost. A second time does nothing."""
@@ -198,6 +192,14 @@ class Ledger:
         purse.settle(reservation.entry, holds, reservation.reserved, settlement, slot)
         if self._timer is None:
             self._timer = self._loop.call_later(BATCH_S, self._strike)
+
+    def cancel(self, reservation: Reservation) -> None:
+        """End a reservation whose attempt was not made: nothing is booked."""
+        if not reservation.is_settled:
+            reservation.is_settled = True
+            put_back(reservation.holds)
+            if reservation.slot >= 0 and self._journal is not None:
+                self._journal.release(reservation.slot)
 
     async def aclose(self) -> None:
         """Book what is pending, and end this worker's leases. What is still open stays in the journal.

@@ -80,7 +80,9 @@ class RequestRecord:
     targets in the order in which they were passed over or their attempts ended. `dropped_frames` counts the
     frames of the provider's stream that were neither passed on nor a keep-alive. `is_finished`: no observer
     is to be called any more.
-    `observer` observes this record alone, before the others.
+    `observer` observes this record alone, before the others, and `settle` before it: it settles what the
+    request has cost. `usage` is the sum of several attempts where `is_usage_summed`, and `last_usage` that of
+    the last one.
     """
 
     request_id: str
@@ -108,6 +110,9 @@ class RequestRecord:
     dropped_frames: int = 0
     is_finished: bool = False
     observer: Observer | None = None
+    settle: Observer | None = None
+    last_usage: JsonMapping | None = None
+    is_usage_summed: bool = False
 
     @property
     def route(self) -> str:
@@ -132,7 +137,9 @@ class RequestRecord:
         self.is_finished = True
         self.ended = self.ended or "complete"
         self.finished = time.monotonic()
-        for observe in observers if self.observer is None else (self.observer, *observers):
+        if self.observer is not None:
+            observers = (self.observer, *observers)
+        for observe in observers if self.settle is None else (self.settle, *observers):
             try:
                 observe(self)
             except Exception:

@@ -12,6 +12,7 @@ from sanic_proxy.config.model import ProviderSettings, Settings
 from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import EndpointNotFound, InvalidRequest
+from sanic_proxy.governance.charge import Charge
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.chunks import ChunkHead
@@ -41,6 +42,8 @@ class ChatRequest:
     `answer_headers` is set by the provider: headers for the client beside the answer. `dropped` has the names
     of what the provider cannot be asked for; a provider that drops more calls `drop`. `is_strict`: nothing
     may be dropped. `repeated` has fields of a translated answer, besides those that repeat the request's.
+    `charge` is what its attempts are charged to; None: nothing is. `hides_usage`: the proxy alone wants the
+    usage of a stream, not the client.
     A stream's head is sent with its first frame or at the commit; what is set later is not sent.
     """
 
@@ -64,6 +67,8 @@ class ChatRequest:
     dropped: Sequence[str] = ()
     is_strict: bool = False
     repeated: JsonMapping | None = None
+    charge: Charge | None = None
+    hides_usage: bool = False
 
     def drop(self, names: Sequence[str]) -> None:
         """Note that `names` cannot be passed on. Raises InvalidRequest where nothing may be dropped."""
@@ -102,6 +107,7 @@ class Call:
     `is_once`: what it does must not be done twice. `resource` is the path of what it works on
     (`/files/file-abc`), where that belongs to one account. `dialect` is the one whose headers it takes along.
     `upstream_model` is the provider's name for the model, set by the attempts loop; "": none is known.
+    `charge` is what its attempts are charged to; None: nothing is.
     """
 
     method: str
@@ -117,6 +123,7 @@ class Call:
     resource: str | None = None
     dialect: Dialect | None = None
     upstream_model: str = ""
+    charge: Charge | None = None
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import error_of
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.routes import chat as chats
+from sanic_proxy.routes.charging import charge_chat
 from sanic_proxy.routes.response_following import follow
 from sanic_proxy.routes.response_keeping import ResponseKeeper, reading
 from sanic_proxy.routing import attempts
@@ -66,12 +67,19 @@ async def answer(
     asked.collect_s = state.settings.background_timeout_s
     repeated = {**dialect.format.read_request(fields).repeated, **keeper.repeated}
     response = queued(keeper.id, asked.model, repeated)
-    try:
-        await reading(state.responses.add(keeper.queued(response, state.responses.worker)))
-    except ResponseTooLarge:
-        raise InvalidRequest("The request is too large to be stored, as a background response is") from None
     record = RequestRecord(secrets.token_hex(16), "BACKGROUND", request.path, request.record.client)
     targets, chat = chats.conversation(request, record, state, dialect, asked, keeper)
+    if state.governor is not None:
+        await charge_chat(state.governor, chat, targets, request.path)
+    try:
+        await reading(state.responses.add(keeper.queued(response, state.responses.worker)))
+    except BaseException as exc:
+        record.ended = "not_stored"
+        record.finish(())
+        if isinstance(exc, ResponseTooLarge):
+            problem = "The request is too large to be stored, as a background response is"
+            raise InvalidRequest(problem) from None
+        raise
     run = _Run(state, state.responses, keeper, response, targets, chat)
     background.start(keeper.id, run)
     if is_followed:

@@ -15,6 +15,7 @@ from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.providers.base import ChatRequest
 from sanic_proxy.routes import openapi
+from sanic_proxy.routes.charging import charge_chat, shown
 from sanic_proxy.routes.methods import add_route
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.targets import Limits
@@ -48,11 +49,13 @@ async def answer_to(
     """Answer `asked`, the conversation in `request` or one that was made of it. `keeper` keeps the answer."""
     state: AppState = request.state
     targets, chat = conversation(request, request.record, state, dialect, asked, keeper)
-    limits = state.limits
+    limits, governor = state.limits, state.governor
+    if governor is not None:
+        request.answer_lines += header_lines(await charge_chat(governor, chat, targets, request.path))
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
         body = whole.body if keeper is None else await keeper.keep(chat, whole.body)
-        headers = [*whole.headers, *chat.answer_headers]
+        headers = [*shown(whole.headers, governor), *chat.answer_headers]
         if chat.dropped:
             headers += dropped_headers(chat.dropped)
         return Reply(route_lines(request.record) + header_lines(headers), body)
@@ -64,7 +67,7 @@ async def answer_to(
         ping_s=first.ping_s,
         headers=lambda: [
             *route_headers(request.record),
-            *chat.answer_headers,
+            *shown(chat.answer_headers, governor),
             *dropped_headers(chat.dropped),
         ],
         heartbeat=lambda: (chat.provider or first).heartbeat(chat),

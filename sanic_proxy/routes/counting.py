@@ -10,6 +10,7 @@ from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import text_field
 from sanic_proxy.providers.base import Call, ChatProvider
+from sanic_proxy.routes.charging import charge_count
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.targets import Target
 from sanic_proxy.server.access import check_model
@@ -83,6 +84,8 @@ async def forwarded_for(
         return None
     call = call_for(targets[0])
     call.dialect = dialect
+    if state.governor is not None:
+        await charge_count(state.governor, call, targets, request.path)
     answers: list[bytes] = []
 
     async def take(answer: Response) -> None:

@@ -14,6 +14,7 @@ from sanic import Blueprint
 
 from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.http1.multipart import boundary_of
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS, Row
 from sanic_proxy.openai.fields import text_field
@@ -28,6 +29,7 @@ from sanic_proxy.providers.openai_compatible import (
     rest_of,
 )
 from sanic_proxy.routes import openapi
+from sanic_proxy.routes.charging import charge_call, shown
 from sanic_proxy.routes.methods import add_route, methods_of
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
@@ -48,6 +50,7 @@ from sanic_proxy.upstream.request import Upload
 from sanic_proxy.upstream.response_headers import is_header_value
 
 blueprint = Blueprint("endpoints")
+NO_FIELDS: JsonMapping = {}
 
 
 async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = None) -> Reply | None:
@@ -62,21 +65,24 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     targets = None if named is None else state_of(request.app).router.named(named, None, row.endpoint)
     if request.is_upload and row.body == "form":
         return await _pass_form(request, row, call, targets, named)
+    fields: Json = {}
     if row.body != "none" or request.body:
-        targets = _with_json(request, row, call, named)
+        fields = bodies.json_object(request)
+        targets = _with_json(request, row, call, fields, named)
     if targets is None:
         raise unnamed()
-    return await answered(request, row, targets, call)
+    return await answered(request, row, targets, call, fields)
 
 
 # Bodies
 
 
-def _with_json(request: ProxyRequest, row: Row, call: Call, named: str | None) -> attempts.Targets:
+def _with_json(
+    request: ProxyRequest, row: Row, call: Call, fields: Json, named: str | None
+) -> attempts.Targets:
     """Put the JSON body into `call`; its targets are those of the provider `named`, or the model's."""
     state = state_of(request.app)
     router = state.router
-    fields = bodies.json_object(request)
     record = request.record
     record.input_bytes = len(request.body)
     call.body, request.body = (request.body,), b""
@@ -135,12 +141,17 @@ async def _pass_form(
 # Answers
 
 
-async def answered(request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call) -> Reply | None:
+async def answered(
+    request: ProxyRequest, row: Row, targets: attempts.Targets, call: Call, fields: JsonMapping = NO_FIELDS
+) -> Reply | None:
     """Send `call` and answer with the response. Streams of completions are opened as in chats."""
     record = request.record
     record.provider = targets[0].provider.name
     opened = _Opened(row, request, targets[0].provider)
     state = state_of(request.app)
+    if state.governor is not None:
+        headers = await charge_call(state.governor, call, targets, row, fields)
+        request.answer_lines += header_lines(headers)
 
     async def ask() -> Response:
         if row.is_stateful:
@@ -239,7 +250,8 @@ class _Opened:
         return header_lines([*self._headers(), *self._described()])
 
     def _headers(self) -> list[tuple[str, str]]:
-        back = [] if self._answer is None else headers_back(self._answer.headers)
+        governor = state_of(self._request.app).governor
+        back = [] if self._answer is None else shown(headers_back(self._answer.headers), governor)
         return [*route_headers(self._request.record), *back]
 
     def _described(self) -> list[tuple[str, str]]:

@@ -38,6 +38,7 @@ from sanic_proxy.openai import chunks, codec
 from sanic_proxy.openai.fields import flag_field
 from sanic_proxy.openai.responses import response_object
 from sanic_proxy.routes import chat as chats
+from sanic_proxy.routes.charging import charge_chat
 from sanic_proxy.routes.response_keeping import Previous, ResponseKeeper, prepared
 from sanic_proxy.server import admission, bodies
 from sanic_proxy.server.access import check_endpoint
@@ -266,6 +267,8 @@ class WebSocketSession:
     ) -> None:
         record = turn.record
         targets, chat = chats.conversation(self._request, record, state, RESPONSES, asked, keeper)
+        if state.governor is not None:
+            await charge_chat(state.governor, chat, targets, self._request.path)
         stream = await chats.stream_of(targets, state.limits, chat, keeper)
         failed, splitter = stream.failed, sse.FrameSplitter()
         try:

@@ -55,6 +55,7 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
         request.total_at = min(request.total_at, caller.at)
 
     retry_state = RetryState(targets, limits, request.record)
+    retry_state.charge = request.charge
 
     async def ask(target: Target[ChatProvider], sent: ChatRequest = request) -> WholeAnswer:
         translation = (
@@ -108,6 +109,7 @@ async def _collected(
 async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> Stream:
     """The stream of the first target that has content. Raises the last failure. The caller closes it."""
     retry_state = RetryState(targets, limits, request.record)
+    retry_state.charge = request.charge
     original = Original(request.body, request.model_span, is_streaming=True)
     request.total_at = targets[0].provider.deadline()
     caller = caller_deadline(request.headers)
@@ -245,6 +247,7 @@ async def _forwarded(
     if caller is not None:
         call.total_at = min(call.total_at, caller.at)
     retry_state = RetryState(targets, once, call.record, may_repeat=not call.is_once)
+    retry_state.charge = call.charge
 
     async def ask(target: Target[ChatProvider]) -> tuple[Target[ChatProvider], Response]:
         limit_s = retry_state.first_content_s if call.record.is_streaming else 0.0

@@ -47,6 +47,8 @@ async def begun(
     try:
         if target.saving.skip_malformed:
             stream.skip_malformed()
+        if request.hides_usage and translation is None:
+            stream.hide_usage()
         translator = None if translation is None else translation.stream_filter()
         if translator is not None and request.dialect is CHAT:
             stream.add_filter(translator)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from sanic_proxy.errors import CallerTimeout, ProxyError, RateLimited, UpstreamTimeout
+from sanic_proxy.governance.charge import Charge
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest
 from sanic_proxy.routing.targets import RetryState, Target
 from sanic_proxy.routing.waiting import RequestQueue
@@ -80,6 +81,8 @@ async def first_good(
     try:
         while True:
             target = retry_state.next_unless_held() or await _held(retry_state, sent, caller)
+            if sent.charge is not None and not await _is_paid(sent.charge, retry_state, target):
+                continue
             try:
                 answer = await ask(target)
             except ProxyError as exc:
@@ -96,6 +99,21 @@ async def first_good(
     except BaseException:
         retry_state.release()
         raise
+
+
+async def _is_paid(
+    charge: Charge, retry_state: RetryState[ChatProvider], target: Target[ChatProvider]
+) -> bool:
+    """Reserve what an attempt may cost. False: another target is to be asked. Raises if there is none."""
+    try:
+        pending = charge.begin(target.tariff)
+        if pending is not None:
+            await pending
+    except ProxyError as exc:
+        if not retry_state.pass_by(exc):
+            raise
+        return False
+    return True
 
 
 async def before(pending: Awaitable[T], *, content_s: float = 0.0, caller: CallerDeadline | None = None) -> T:

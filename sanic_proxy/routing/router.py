@@ -17,6 +17,7 @@ from sanic_proxy.config.targets import Affinity as AffinityKind
 from sanic_proxy.config.targets import Strategy, TargetSettings
 from sanic_proxy.dialects.base import ParsedRequest
 from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
+from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing import sessions
 from sanic_proxy.routing.affinity import Affinity, Candidate
@@ -45,6 +46,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # A target and a model that no table describes.
 ANY_TARGET = TargetSettings("", "")
 NO_MODEL = ModelSettings("", ())
+
+
+# A provider, its own name for a model, the target's label, and the settings -> the target's prices.
+TariffOf = Callable[[P, str, str, TargetSettings], Tariff]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,10 @@ class Router(Generic[P]):
         later: Later | None = None,
         switches: TargetSwitches | None = None,
         statistics: StatisticsRegistry | None = None,
+        tariff_of: TariffOf[P] | None = None,
     ) -> None:
         self._providers = providers
+        self._tariff_of = tariff_of
         self._off = {name: entry for entry in off for name in (entry.name, *entry.aliases)}
         self._is_on = is_on
         # To be shown in messages, those that reach a model first.
@@ -322,6 +329,9 @@ class Router(Generic[P]):
                     self._hedging.get(own.name),
                     key_weight=weight,
                     switches=self._switches,
+                    tariff=None
+                    if self._tariff_of is None
+                    else self._tariff_of(provider, model, label, settings),
                 )
             )
         return tuple(targets)

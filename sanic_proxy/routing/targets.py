@@ -14,6 +14,7 @@ from sanic_proxy import errors
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.targets import OnlyAfter
+from sanic_proxy.governance.charge import Charge, Tariff
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import Attempt, RequestRecord
 from sanic_proxy.routing.breaker import (
@@ -66,7 +67,7 @@ class Target(Generic[P]):
     for the model's slow requests; None: there are none.
     In `request_queue` requests wait for the limits of the model's targets; None: they do not.
     `key_weight` is relative to the other keys of the provider. `switches` know whether an operator has
-    switched the target off; None: nobody can.
+    switched the target off; None: nobody can. `tariff` has its prices.
     """
 
     provider: P
@@ -89,6 +90,7 @@ class Target(Generic[P]):
     request_queue: RequestQueue | None = field(default=None, compare=False)
     key_weight: float = 1.0
     switches: TargetSwitches | None = field(default=None, compare=False)
+    tariff: Tariff | None = field(default=None, compare=False)
 
     def begin(self, now: float, *, is_counted: bool = False) -> None:
         """A request is sent; `is_counted`: its load has been taken."""
@@ -160,6 +162,9 @@ class RetryState(Generic[P]):
     of `record_success`, `record_failure` and `release`. Each attempt is appended
     to the record.
 
+    `charge` is told how attempts have ended, and asked for money for those that begin here; None: nothing is
+    charged.
+
     `hedge` begins a second attempt beside the current one. One of both is the current one at any time; the
     other is kept in `_beside`, until `record_lost` or `record_one_failure` has ended one of them.
     """
@@ -187,6 +192,7 @@ class RetryState(Generic[P]):
         "_sat_out",
         "_target",
         "_targets",
+        "charge",
         "hold_s",
     )
 
@@ -200,6 +206,7 @@ class RetryState(Generic[P]):
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
     ) -> None:
+        self.charge: Charge | None = None
         self._targets = targets
         self._limits = limits
         self._record = record
@@ -313,6 +320,21 @@ class RetryState(Generic[P]):
             # An error and the frame that raises it would keep the request until the collector runs.
             self._last = refused = None
 
+    def pass_by(self, error: errors.ProxyError) -> bool:
+        """The target that `next` has returned cannot be paid. Whether there is another one to ask."""
+        target = self._target
+        if target is None or self._is_settled:
+            return False
+        self.release_probe()
+        self._is_settled = True
+        target.end()
+        self._attempts -= 1
+        self._record.attempts.append(Attempt(target.label, error.code or error.type))
+        self._last = self._last or error
+        self._index += 1
+        self._attempts_on_target = 0
+        return self._has_next()
+
     @property
     def first_content_s(self) -> float:
         """The limit for the first content of the target asked now; 0 where no other one could take over."""
@@ -359,7 +381,7 @@ class RetryState(Generic[P]):
             return None
         self._is_settled = True
         now = self._clock()
-        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._note(target, error.code or error.type, now, error)
         self._settle(target, error, now)
         target.end()
         decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
@@ -395,7 +417,7 @@ class RetryState(Generic[P]):
             self._record.observer(self._record)
             self._record.observer = None
         self._record.attempts.pop()  # it was "ok"
-        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._note(target, error.code or error.type, now, error)
         self._settle(target, error, now)
         self._resumed_at = sent_chars
         if retry_decision(error) not in {"repeat", "move"} or self._attempts >= self._limits.in_all:
@@ -413,11 +435,13 @@ class RetryState(Generic[P]):
         if target is None or self._is_settled:
             return False
         now = self._clock()
-        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._note(target, error.code or error.type, now, error)
         self._settle(target, error, now)
         self._is_settled = True
         target.end()
         if self._attempts >= self._limits.in_all:
+            return False
+        if self.charge is not None and not self.charge.begins(target.tariff):
             return False
         self._begin(target, now)
         return True
@@ -434,11 +458,21 @@ class RetryState(Generic[P]):
         for index in range(self._index + 1, len(self._targets)):
             target = self._targets[index]
             is_suited = self._suits(target) and _is_usable(target, now)
-            if is_suited and self._refusal(target, now) is None:
+            if is_suited and self._refusal(target, now) is None and self._is_paid(target):
                 self._beside = current
                 self._index, self._attempts_on_target = index, 0
                 return self._begin(target, now, is_counted=True)
         return None
+
+    def _is_paid(self, target: Target[P]) -> bool:
+        """Whether a second attempt can be paid at once; its load has been taken, and is released if not."""
+        if self.charge is None or self.charge.begins(target.tariff):
+            return True
+        if target.load is not None:
+            target.load.end()
+        target.health.release(target.health.generation)
+        target.key_health.release(target.key_health.generation)
+        return False
 
     def record_lost(self, target: Target[P], usage: JsonMapping | None = None) -> None:
         """The attempt at `target` has been closed as the other one was faster, which proves nothing."""
@@ -465,7 +499,7 @@ class RetryState(Generic[P]):
         decision = retry_decision(error, may_repeat=self._may_repeat, elapsed_s=now - self._began)
         if not is_second and decision in {"final", "dedicated"}:
             return False
-        self._note(target, error.code or error.type, now, error.upstream_status)
+        self._note(target, error.code or error.type, now, error)
         self._settle(target, error, now)
         target.end()
         self._note_cause(target, error)
@@ -699,9 +733,12 @@ class RetryState(Generic[P]):
         target: Target[P],
         outcome: str,
         ended: float,
-        status: int | None = None,
+        error: errors.ProxyError | None = None,
         usage: JsonMapping | None = None,
     ) -> None:
+        status = None if error is None else error.upstream_status
+        if self.charge is not None and outcome != "ok":  # an answer is charged when the request ends
+            self.charge.end(target.tariff, outcome, error, usage)
         self._record.attempts.append(
             Attempt(target.label, outcome, status, self._began, ended, self._resumed_at, usage)
         )

@@ -205,6 +205,7 @@ class ProxyApp(compat.Application):
         """Begin to answer a request whose key is not in memory."""
         try:
             await state.keys.look_up(digest)
+            state.govern()  # a key that was made at run time may have limits
         except ProxyError as exc:
             return await self._refuse(request, exc)
         answer = self._begin(request, state, identify)

@@ -83,6 +83,9 @@ class StreamFilter:
         """The bytes that are still to be sent when the connection has ended. Raises ProxyError for a cut."""
         return b""
 
+    def hide_usage(self) -> None:
+        """Keep usage from the client where nothing is beside it: the proxy has requested it for itself."""
+
     def skip_malformed(self) -> None:
         """Drop malformed frames and count them, where this filter knows them; it fails otherwise."""
 
@@ -222,7 +225,7 @@ class ChatStreamFilter(StreamFilter):
 
     def __init__(self, *, include_usage: bool = True, reasoning: ReasoningRenamer | None = None) -> None:
         self._splitter = sse.FrameSplitter()
-        self._include_usage = include_usage
+        self._include_usage: bool | None = include_usage  # None: no chunk with usage alone passes
         self._reasoning = reasoning
         self._tools = ToolDeltas()
         # Choices by index: with a chunk, with content, with a finish reason.
@@ -274,6 +277,10 @@ class ChatStreamFilter(StreamFilter):
     @override
     def skip_malformed(self) -> None:
         self._skips_malformed = True
+
+    @override
+    def hide_usage(self) -> None:
+        self._include_usage = None
 
     def _pass_unchanged(self, payloads: list[bytes]) -> bool:
         """Whether `payloads` are chunks that all pass as they are, and possibly `[DONE]` behind them.
@@ -383,6 +390,8 @@ class ChatStreamFilter(StreamFilter):
             raise error_parser.error_in_band(parsed)
         if isinstance(choices, list):
             self._note(choices, parsed)
+            if not choices and self._include_usage is None and isinstance(parsed.get("usage"), dict):
+                return b""
             return self._changed(frame, parsed)
         if isinstance(parsed, dict) and isinstance(parsed.get("usage"), dict):
             self._count(parsed)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing_extensions import override
 
 from sanic_proxy import errors
-from sanic_proxy.json_types import Json
+from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai.usage import added
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.seam import SentText
@@ -51,6 +51,11 @@ class SavedFilter(StreamFilter):
         """Pass the frames of all attempts through `then`, a translation."""
         self._then = then
 
+    @property
+    def last_usage(self) -> JsonMapping | None:
+        """What the current attempt alone has reported."""
+        return self._current.usage
+
     def end_attempt(self) -> None:
         """The current attempt has failed."""
         self.sent.end_attempt(self._current.usage)
@@ -83,6 +88,10 @@ class SavedFilter(StreamFilter):
     @override
     def end(self) -> bytes:
         return self._passed(self._current.end(), is_last=self._current.failure is None)
+
+    @override
+    def hide_usage(self) -> None:
+        self._current.hide_usage()
 
     @override
     def skip_malformed(self) -> None:
@@ -139,6 +148,13 @@ class SavedStream(Stream):
         self._saved.add(then)
         if self.opening:
             self.opening = then.feed(self.opening)
+
+    @override
+    def close(self) -> None:
+        record, saved = self.record, self._saved
+        if saved.sent.usage:
+            record.is_usage_summed, record.last_usage = True, saved.last_usage
+        super().close()
 
     @override
     async def pump(self, response: StreamResponse) -> None:

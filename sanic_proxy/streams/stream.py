@@ -153,6 +153,10 @@ class Stream:
         if self.opening:
             self.opening = then.feed(self.opening)
 
+    def hide_usage(self) -> None:
+        """Keep frames with nothing but usage from the client. Before `begin`."""
+        self._filter.hide_usage()
+
     def skip_malformed(self) -> None:
         """Drop malformed frames and count them, instead of failing. Before `begin`."""
         self._filter.skip_malformed()

@@ -70,7 +70,7 @@ def sums(directory: Path) -> dict[str, tuple[int, int]]:
 
 
 async def reserved(ledger: Ledger, id_: str, amount: int, *charges: Charge) -> Any:
-    holds = ledger.holds(charges, amount, amount)
+    holds = [(ledger.lease(charge), amount) for charge in charges]
     return ledger.reserve(entry(id_), holds, amount) or await ledger.acquire(entry(id_), holds, amount)
 
 

@@ -59,7 +59,8 @@ class Program:
             id_ = f"{self._name}-{number}-{self._left}"
             amount = self._random.randrange(MAX_AMOUNT + 1)
             both = charges(self._limit)
-            holds = ledger.holds(both if self._random.random() < 0.5 else both[1:], amount, amount)
+            counted = both if self._random.random() < 0.5 else both[1:]
+            holds = [(ledger.lease(charge), amount) for charge in counted]
             entry = Entry(id_, 1, "c", "", "p", "p/m", "m", "chat", "/chat/completions", "", _now_ms())
             try:
                 reservation = ledger.reserve(entry, holds, amount)

@@ -1,0 +1,1 @@
+"""Compares the ledger with the bill of a provider, while workers are killed and streams are cut."""

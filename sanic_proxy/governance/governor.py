@@ -1,0 +1,317 @@
+"""The one object that routes ask whether a client may send a request, and what they charge it to.
+
+`admit` checks a client's rates and its budgets, in this order: a rate is decided in memory, a budget may need
+the store. Which models and endpoints a client may use has been checked before (`server.access`).
+
+Limits of several scopes (`rules`) hold together. What they are for one client and model is worked out once
+for as long as its periods last, and kept in a table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sanic_proxy import errors
+from sanic_proxy.config.model import Settings, Timeouts
+from sanic_proxy.config.rules import ClientRules, Period
+from sanic_proxy.governance import budgets, refusals
+from sanic_proxy.governance.budgets import Charge as Counted
+from sanic_proxy.governance.budgets import Periods
+from sanic_proxy.governance.charge import Charge, Tariff, Terms
+from sanic_proxy.governance.estimate import Asked, Estimator
+from sanic_proxy.governance.leases import IDLE_S, Lease, Notice
+from sanic_proxy.governance.ledger import (
+    BudgetReserved,
+    BudgetSpent,
+    Ledger,
+    LedgerError,
+)
+from sanic_proxy.governance.rates import RateRefusal, Rates
+from sanic_proxy.governance.rules import (
+    Rulebook,
+    Scope,
+    ScopedLimits,
+    lists_endpoint,
+)
+from sanic_proxy.json_types import JsonMapping
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai import codec
+from sanic_proxy.state_store.base import StateStore
+from sanic_proxy.state_store.shared import SharedMemory
+from sanic_proxy.upstream.client import Endpoint, UpstreamClient
+
+logger = logging.getLogger(__name__)
+
+BUDGET_HEADER = "x-sanic-proxy-budget"
+# How long a webhook may take.
+WEBHOOK_S = 10.0
+MAX_PLANS = 4096
+# What an image may cost at most, in tokens: https://platform.claude.com/docs/en/build-with-claude/vision has
+# 4784 for the largest models, https://platform.openai.com/docs/guides/images-vision 36,835 for low-cost ones.
+MAX_IMAGE_TOKENS = 36_835
+# Endpoints that pass through, whose cost is known once their answer is there: it reports its tokens.
+_COUNTED = frozenset({"/completions", "/embeddings", "/moderations", "/images/generations"})
+_NOTHING_ASKED = Asked(text_bytes=0, has_output=False)
+
+
+def governs(settings: Settings) -> bool:
+    """Whether the settings limit anything, or want a ledger."""
+    book = rulebook_of(settings)
+    return (
+        settings.ledger or not book.is_empty or any(_is_limited(client.rules) for client in settings.clients)
+    )
+
+
+def _is_limited(rules: ClientRules) -> bool:
+    has_caps = not rules.max_requests is rules.max_cost_nano is None
+    return bool(has_caps or rules.models or rules.endpoints or not rules.limits.is_empty)
+
+
+def rulebook_of(settings: Settings) -> Rulebook:
+    """The limits of teams, models and the whole proxy."""
+    models = {model.name: model.limits for model in settings.models}
+    return Rulebook(settings.teams, models, settings.limits)
+
+
+@dataclass(slots=True)
+class Request:
+    """What of a request decides whether it is admitted.
+
+    `headers` are the client's, keyed by lower-case name. `endpoint` is as `rules.endpoint_of` names it.
+    `is_free`: it costs nothing, whatever it is. `needs_listing`: with a budget, the client's rules must name
+    the endpoint, as its cost cannot be computed.
+    """
+
+    record: RequestRecord
+    headers: Mapping[str, str]
+    endpoint: str
+    asked: Asked = _NOTHING_ASKED
+    is_free: bool = False
+    needs_listing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What holds for one client and model until `until` (time of day)."""
+
+    rules: ClientRules
+    scopes: tuple[ScopedLimits, ...]
+    leases: tuple[Lease, ...]
+    until: float
+
+
+class Governor:
+    """See the module. Made in a running loop. `directory` is for the ledger's journals."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: StateStore,
+        directory: Path,
+        memory: SharedMemory,
+        client: UpstreamClient | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._wall = wall
+        self._client = client
+        self._book = rulebook_of(settings)
+        self._rates = Rates(memory, workers=settings.worker_count)
+        self._estimator = Estimator()
+        self._periods = Periods()
+        self._plans: dict[tuple[str, str], _Plan] = {}
+        self._webhooks: set[asyncio.Task[None]] = set()
+        self.ledger = Ledger(
+            store,
+            directory,
+            days=settings.ledger_days,
+            passes=settings.on_store_down == "allow",
+            announce=self._announce,
+            wall=wall,
+        )
+        self.ledger.start()
+
+    async def admit(self, request: Request, tariff: Tariff | None) -> Charge:
+        """Admit a request that goes to the target with `tariff` first. Raises the ProxyError for the client.
+
+        The charge is settled when the request's record is finished.
+        """
+        record = request.record
+        rules, model = record.client.rules, record.model or ""
+        plan = self._plan(rules, model)
+        leases = self._with_session(plan.leases, rules, request.headers)
+        if request.needs_listing and not request.is_free:
+            self._check_listing(rules, request.endpoint, leases)
+        asked, prices = request.asked, None if tariff is None else tariff.prices
+        most = None if prices is None else prices.max_output
+        tokens = self._estimator.tokens(rules.id, model, asked, most)
+        admission = self._rates.admit(plan.scopes, tokens.input + tokens.output) if plan.scopes else None
+        if isinstance(admission, RateRefusal):
+            raise refusals.rate_limited(
+                admission,
+                refusals.limit_headers(
+                    admission.requests, admission.tokens, dialect=record.dialect, now=self._now()
+                ),
+            )
+        terms = Terms(
+            self.ledger,
+            self._estimator,
+            leases,
+            asked,
+            MAX_IMAGE_TOKENS,
+            record.request_id,
+            rules.id or record.client.id,
+            rules.team,
+            model,
+            record.dialect,
+            request.endpoint,
+            budgets.session_of(request.headers),
+            request.is_free,
+            not request.needs_listing,
+            self._now_ms,
+        )
+        charge = Charge(terms, admission, self._refusal)
+        record.settle = charge.finish
+        if tariff is not None:
+            await charge.reserve(tariff)
+        return charge
+
+    def headers(self, charge: Charge, dialect: str) -> list[tuple[str, str]]:
+        """What the client gets beside its answer: how it stands with its limits and budgets."""
+        found: list[tuple[str, str]] = []
+        if (admission := charge.admission) is not None:
+            found = refusals.limit_headers(
+                admission.requests, admission.tokens, dialect=dialect, now=self._now()
+            )
+        warned = max(charge.leases, key=lambda lease: lease.percent, default=None)
+        if warned is not None and warned.percent:
+            found.append((BUDGET_HEADER, f"{warned.percent}% of the {warned.charge.describe()} is used"))
+        return found
+
+    async def aclose(self) -> None:
+        """Book everything, and send what has been announced."""
+        await self.ledger.aclose()
+        if self._webhooks:
+            await asyncio.wait(self._webhooks, timeout=WEBHOOK_S)
+
+    # Rules
+
+    def _check_listing(self, rules: ClientRules, endpoint: str, leases: Sequence[Lease]) -> None:
+        if not lists_endpoint(rules, endpoint) and any(lease.charge.is_money for lease in leases):
+            raise errors.Forbidden(
+                f"The cost of {endpoint} cannot be computed, and this key has a budget: the operator can "
+                "allow the endpoint by naming it in the key's `endpoints`",
+                code="endpoint_not_allowed",
+            )
+
+    def _plan(self, rules: ClientRules, model: str) -> _Plan:
+        now = self._wall()
+        key = rules.id, model
+        plan = self._plans.get(key)
+        if plan is None or plan.rules is not rules or not plan.until - IDLE_S / 2 <= now < plan.until:
+            scopes = self._book.limits_for(rules, model)
+            counted = budgets.charges(scopes, self._periods, now)
+            leases = tuple(self.ledger.lease(charge) for charge in counted)
+            until = min((charge.end for charge in counted), default=math.inf)
+            plan = _Plan(rules, scopes, leases, min(until, now + IDLE_S / 2))
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _with_session(
+        self, leases: tuple[Lease, ...], rules: ClientRules, headers: Mapping[str, str]
+    ) -> tuple[Lease, ...]:
+        if rules.max_requests is rules.max_cost_nano is None:
+            return leases
+        own = budgets.session_charges(rules.id, headers, rules.max_requests, rules.max_cost_nano)
+        return (*leases, *(self.ledger.lease(charge) for charge in own))
+
+    # Refusals
+
+    def _refusal(self, error: LedgerError) -> errors.ProxyError:
+        if isinstance(error, BudgetSpent):
+            state = _state(error.charge, error.used, 0, self._wall())
+            if state is None:
+                return errors.BudgetUsedUp(
+                    f"{error}: {error.used} of {error.charge.limit} used. Begin a new session",
+                    status=self._settings.budget_status,
+                )
+            return refusals.budget_used_up(state, status=self._settings.budget_status)
+        if isinstance(error, BudgetReserved):
+            state = _state(error.charge, error.used, error.reserved, self._wall())
+            if state is None:
+                return errors.BudgetReserved(f"{error}. Please try again in 2s", retry_after_s=2, wait_s=2.0)
+            return refusals.budget_reserved(state)
+        return errors.StoreFailed(f"The proxy's ledger cannot be used: {error}", retry_after_s=1)
+
+    def _now(self) -> dt.datetime:
+        return dt.datetime.fromtimestamp(self._wall(), dt.UTC)
+
+    def _now_ms(self) -> int:
+        return int(1000 * self._wall())
+
+    # Thresholds
+
+    def _announce(self, notice: Notice) -> None:
+        charge, percent, used = notice
+        logger.warning("%d%% of the %s is used", percent, charge.describe())
+        url, client = self._settings.budget_webhook, self._client
+        if url is not None and client is not None:
+            kind, name, per, start = charge.counter
+            told = {
+                "event": "budget_threshold",
+                "percent": percent,
+                "scope": kind,
+                "name": name,
+                "per": per,
+                "period_start": start,
+                "limit_nano_usd": charge.limit,
+                "used_nano_usd": used,
+            }
+            task = asyncio.get_running_loop().create_task(_post(client, url.reveal(), told))
+            self._webhooks.add(task)
+            task.add_done_callback(self._webhooks.discard)
+
+
+async def _post(client: UpstreamClient, url: str, told: JsonMapping) -> None:
+    endpoint = Endpoint("POST", url, {"content-type": "application/json"}, Timeouts())
+    try:
+        response = await client.send(
+            endpoint, body=(codec.dumps(told),), total_at=client.now() + WEBHOOK_S, is_fresh=True
+        )
+    except errors.ProxyError as exc:
+        logger.error("the budget webhook failed: %s", exc.message)  # noqa: TRY400 - no bug of ours
+    else:
+        response.close()
+
+
+_SCOPES: Mapping[str, Callable[[str], Scope]] = {
+    "client": lambda name: Scope("client", name),
+    "team": lambda name: Scope("team", name),
+    "model": lambda name: Scope("model", name),
+    "all": lambda name: Scope("all"),
+}
+_PERIODS: Mapping[str, Period] = {"day": "day", "week": "week", "month": "month", "total": "total"}
+
+
+def _state(charge: Counted, used: int, reserved: int, now: float) -> refusals.BudgetState | None:
+    """A budget as its refusal shows it; None for the caps of a session."""
+    kind, name, per, _ = charge.counter
+    scope = _SCOPES.get(kind)
+    if scope is None:
+        return None
+    reset_s = None if charge.end == budgets.FOREVER else max(1.0, charge.end - now)
+    return refusals.BudgetState(scope(name), _PERIODS[per], charge.limit, used, reserved, reset_s)
+
+
+def is_counted(endpoint: str) -> bool:
+    """Whether the cost of an endpoint that passes through is known from its answer."""
+    return endpoint in _COUNTED

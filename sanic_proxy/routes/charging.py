@@ -1,0 +1,82 @@
+"""What requests are charged: each route asks the governor before it sends one on, if there is a governor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sanic_proxy.dialects.chat import CHAT
+from sanic_proxy.governance.charge import Tariff
+from sanic_proxy.governance.estimate import asked_of
+from sanic_proxy.governance.governor import Governor, Request, is_counted
+from sanic_proxy.governance.refusals import renamed
+from sanic_proxy.governance.rules import endpoint_of
+from sanic_proxy.json_types import JsonMapping
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.endpoints import Row
+from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest
+from sanic_proxy.routing import attempts
+from sanic_proxy.routing.targets import Target
+from sanic_proxy.upstream.request import Upload
+
+Headers = list[tuple[str, str]]
+
+
+async def charge_chat(governor: Governor, chat: ChatRequest, targets: attempts.Targets, path: str) -> Headers:
+    """Admit a conversation, and have it charged. Returns headers for its answer. Raises ProxyError."""
+    asked = asked_of(chat.body, chat.fields)
+    request = Request(chat.record, chat.headers, endpoint_of(path), asked)
+    charge = chat.charge = await governor.admit(request, _tariff(targets))
+    charge.reports_partly = lambda: chat.wire.reports_partly
+    if chat.is_streaming and chat.dialect is CHAT and not chat.include_usage:
+        _request_usage(chat, targets)
+    return governor.headers(charge, chat.record.dialect)
+
+
+async def charge_call(
+    governor: Governor, call: Call, targets: attempts.Targets, row: Row, fields: JsonMapping
+) -> Headers:
+    """The same for a call of an endpoint that passes through, whose JSON is `fields`."""
+    body = b"" if isinstance(call.body, Upload) else b"".join(bytes(piece) for piece in call.body)
+    asked = asked_of(body, fields, has_output=row.is_completion)
+    request = Request(call.record, call.headers, row.path, asked)
+    request.is_free = row.method != "POST"
+    request.needs_listing = not is_counted(row.path)
+    call.charge = await governor.admit(request, _tariff(targets))
+    return governor.headers(call.charge, call.record.dialect)
+
+
+async def charge_count(governor: Governor, call: Call, targets: attempts.Targets, path: str) -> None:
+    """The same for a call that counts tokens, which is free."""
+    request = Request(call.record, call.headers, endpoint_of(path), is_free=True)
+    call.charge = await governor.admit(request, _tariff(targets))
+
+
+def shown(headers: Sequence[tuple[str, str]], governor: Governor | None) -> Sequence[tuple[str, str]]:
+    """A provider's headers for a client: while clients have limits of their own, under other names."""
+    return headers if governor is None else renamed(headers)
+
+
+def _tariff(targets: attempts.Targets) -> Tariff | None:
+    first: Target[ChatProvider] = targets[0]
+    return first.tariff
+
+
+_USAGE = b'"stream_options":{"include_usage":true},'
+
+
+def _request_usage(chat: ChatRequest, targets: attempts.Targets) -> None:
+    """Have a stream report its usage, which the client does not get."""
+    if not all(target.provider.settings.stream_usage for target in targets):
+        return
+    chat.hides_usage = True
+    options = chat.fields.get("stream_options")
+    more = options if isinstance(options, dict) else {}
+    is_plain = "stream_options" not in chat.fields and chat.body.startswith(b"{")
+    chat.fields = {**chat.fields, "stream_options": {**more, "include_usage": True}}
+    if not is_plain:
+        chat.body, chat.model_span = codec.dumps(chat.fields), None
+        return
+    chat.body = b"{" + _USAGE + chat.body[1:]
+    if chat.model_span is not None:
+        start, end = chat.model_span
+        chat.model_span = start + len(_USAGE), end + len(_USAGE)

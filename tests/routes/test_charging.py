@@ -1,0 +1,179 @@
+"""Clients with limits and budgets at a real proxy: what is booked, and how clients are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanic_proxy.governance.leases import ESTIMATED, UNPRICED
+from tests.support.billing import Billing, frames_of, running_billing
+from tests.support.proxy import running_proxy
+
+CLIENTS = """
+[clients.app]
+key_env = "APP_KEY"
+budget = { usd = 100, per = "day" }
+[clients.tiny]
+key_env = "TINY_KEY"
+budget = { usd = 0.0001, per = "day", strict = true }
+[clients.soft]
+key_env = "SOFT_KEY"
+budget = { usd = 0.01 }
+soft = [1]
+[clients.slow]
+key_env = "SLOW_KEY"
+rpm = 1
+[clients.narrow]
+key_env = "NARROW_KEY"
+models = ["other*"]
+endpoints = ["/chat/*"]
+[clients.listed]
+key_env = "LISTED_KEY"
+budget = { usd = 100 }
+endpoints = ["*"]
+[clients.loop]
+key_env = "LOOP_KEY"
+max_requests = 2
+[clients.plain]
+key_env = "PLAIN_KEY"
+"""
+
+
+@pytest.fixture(scope="module")
+def billing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Billing]:
+    with running_billing(
+        tmp_path_factory.mktemp("billing"), CLIENTS, SANIC_PROXY_BREAKER="off", SANIC_PROXY_ATTEMPTS="8"
+    ) as started:
+        yield started
+    assert "Traceback" not in started.proxy.log
+
+
+def test_a_whole_answer_is_booked_at_what_the_provider_bills(billing: Billing) -> None:
+    reply = billing.post("app", metadata={"id": "whole"}, headers={"x-request-id": "whole"})
+    assert reply.status == 200
+    (row,) = billing.rows("whole")
+    assert row["nano"] == billing.bill("whole") > 0
+    assert (row["input"], row["output"]) == (
+        reply.json["usage"]["prompt_tokens"],
+        reply.json["usage"]["completion_tokens"],
+    )
+    assert (row["client"], row["provider"], row["target"], row["model"]) == ("app", "bill", "bill/x", "m")
+    assert (row["dialect"], row["endpoint"], row["outcome"]) == ("chat", "/chat/completions", "complete")
+    assert (row["flags"], row["attempt"]) == (0, 1)
+
+
+@pytest.mark.parametrize("options", [{}, {"stream_options": {"include_obfuscation": False}}])
+def test_a_stream_reports_its_usage_to_the_proxy_alone(billing: Billing, options: dict[str, Any]) -> None:
+    id_ = f"stream{len(options)}"
+    asked = {"stream": True, "metadata": {"id": id_}, "headers": {"x-request-id": id_}, **options}
+    reply = billing.post("app", **asked)
+    assert reply.status == 200
+    assert all(frame.get("usage") is None and frame["choices"] for frame in frames_of(reply))
+    (row,) = billing.rows(id_)
+    assert row["nano"] == billing.bill(id_) > 0
+    reply = billing.post("app", stream=True, stream_options={"include_usage": True}, metadata={"id": "own"})
+    assert frames_of(reply)[-1]["usage"]["prompt_tokens"] > 0
+
+
+def test_a_stream_that_breaks_off_is_booked_at_its_reservation(billing: Billing) -> None:
+    billing.post("app", stream=True, metadata={"id": "cut", "fault": "cut"}, headers={"x-request-id": "cut"})
+    (row,) = billing.rows("cut")
+    assert row["flags"] & ESTIMATED
+    assert row["nano"] == row["reserved"] > 0
+
+
+def test_each_attempt_is_a_row_and_what_was_not_billed_costs_nothing(billing: Billing) -> None:
+    reply = billing.post("plain", model="steps", headers={"x-request-id": "steps"}, metadata={"id": "steps"})
+    assert reply.status == 200
+    rows = billing.rows("steps", 3)
+    assert [(row["target"], row["outcome"], row["nano"] > 0) for row in rows] == [
+        ("gone/x", "upstream_connect_error", False),
+        ("gone/x", "upstream_connect_error", False),
+        ("bill/x", "complete", True),
+    ]
+
+
+def test_a_target_that_cannot_be_paid_is_passed_over(billing: Billing) -> None:
+    reply = billing.post("soft", model="steps", headers={"x-request-id": "skip"})
+    assert reply.status == 200
+    assert "bill/x insufficient_quota, bill/y ok" in reply.headers["x-sanic-proxy-route"]
+    assert [row["target"] for row in billing.rows("skip", 3)][-1] == "bill/y"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"stream": True}),
+        ("/v1/responses", {"input": "Hi", "max_output_tokens": 64}),
+        ("/v1/messages", {}),
+    ],
+)
+def test_a_budget_that_is_used_up_is_refused_so_that_agents_stop(
+    billing: Billing, path: str, fields: dict[str, object]
+) -> None:
+    reply = billing.post("tiny", path, **fields)
+    assert reply.status == 429
+    assert reply.headers["x-should-retry"] == "false"
+    assert int(reply.headers["retry-after"]) > 60
+    assert "Budget of client tiny" in reply.json["error"]["message"]
+    if path != "/v1/messages":
+        assert reply.json["error"]["code"] == reply.json["error"]["type"] == "insufficient_quota"
+
+
+def test_a_strict_budget_needs_a_limit_of_the_output(billing: Billing) -> None:
+    reply = billing.post("tiny", model="unpriced", max_tokens=None)
+    assert reply.status in {400, 403}
+
+
+def test_a_rate_is_refused_with_the_time_to_wait(billing: Billing) -> None:
+    first, second = billing.post("slow"), billing.post("slow")
+    assert first.status == 200
+    assert first.headers["x-ratelimit-limit-requests"] == "1"
+    assert (second.status, second.error["code"]) == (429, "rate_limit_exceeded")
+    assert 0 < int(second.headers["retry-after-ms"]) <= 60_000
+
+
+def test_a_key_has_its_models_and_endpoints(billing: Billing) -> None:
+    reply = billing.post("narrow")
+    assert (reply.status, reply.error["code"]) == (403, "model_not_allowed")
+    reply = billing.post("narrow", "/v1/embeddings", input="Hi")
+    assert (reply.status, reply.error["code"]) == (403, "endpoint_not_allowed")
+
+
+def test_what_cannot_be_priced_is_refused_to_a_key_with_a_budget(billing: Billing) -> None:
+    reply = billing.post("app", model="unpriced")
+    assert (reply.status, reply.error["code"]) == (403, "price_unknown")
+    reply = billing.post("app", "/v1/audio/speech", input="Hi")
+    assert (reply.status, reply.error["code"]) == (403, "endpoint_not_allowed")
+    assert billing.post("listed", "/v1/audio/speech", input="Hi").status == 200
+
+
+def test_what_cannot_be_priced_is_flagged_for_a_key_without_one(billing: Billing) -> None:
+    assert billing.post("plain", model="unpriced", headers={"x-request-id": "free"}).status == 200
+    (row,) = billing.rows("free")
+    assert (row["nano"], row["flags"]) == (0, UNPRICED)
+
+
+def test_a_session_of_an_agent_has_its_own_cap(billing: Billing) -> None:
+    in_session = [billing.post("loop", headers={"session-id": "s1"}).status for _ in range(3)]
+    assert in_session == [200, 200, 429]
+    assert billing.post("loop", headers={"session-id": "s2"}).status == 200
+    assert billing.post("loop").status == 200
+
+
+def test_a_client_is_told_what_it_has_used_of_its_budget(billing: Billing) -> None:
+    shown = {billing.post("soft").headers.get("x-sanic-proxy-budget") for _ in range(40)}
+    assert "1% of the budget of the client soft is used" in shown
+    assert billing.proxy.log.count("1% of the budget of the client soft is used") == 1
+
+
+def test_without_limits_and_ledger_nothing_is_opened(tmp_path: Path) -> None:
+    settings = {"SANIC_PROXY_API_KEYS": "sk-plain-0123456789", "SANIC_PROXY_STATE_DIR": str(tmp_path / "s")}
+    with running_proxy(settings, "--workers=1") as proxy:
+        reply = proxy.chat("echo/echo", headers={"authorization": "Bearer sk-plain-0123456789"})
+        assert reply.status == 200
+    assert not (tmp_path / "s").exists()
