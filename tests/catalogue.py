@@ -19,8 +19,6 @@ class Row:
     owner: str = ""
 
 
-_LIMITS = "later: money and limits"
-
 ROWS = (
     # The provider
     Row(1, "connection refused"),
@@ -83,7 +81,7 @@ ROWS = (
     Row(57, "forges host, path and forwarding headers"),
     Row(58, "abuses hop-by-hop headers"),
     Row(59, "uses the wrong route or method"),
-    Row(60, "exceeds its rate or quota", _LIMITS),
+    Row(60, "exceeds its rate or quota"),
     # Ourselves
     Row(61, "a bug after the status line"),
     Row(62, "a worker is killed"),

@@ -33,6 +33,6 @@ def test_the_table_names_the_test_and_marks_failures() -> None:
     nodes = {8: ["tests/test_a.py::test_b_c[1]", "tests/test_a.py::test_b_c[2]", "tests/test_d.py::test_e"]}
     lines = table(nodes, {"tests/test_d.py::test_e"})
     assert lines[7].split("  ")[-1].strip() == "FAILED a: b c +1"
-    assert lines[59].endswith("later: money and limits")
+    assert lines[67].endswith("the operator, for logs")
     assert lines[0].endswith("not in this run")
     assert max(map(len, lines)) <= WIDTH

@@ -103,6 +103,7 @@ def test_a_target_that_cannot_be_paid_is_passed_over(billing: Billing) -> None:
     assert [row["target"] for row in billing.rows("skip", 3)][-1] == "bill/y"
 
 
+@pytest.mark.row(60)
 @pytest.mark.parametrize(
     ("path", "fields"),
     [
