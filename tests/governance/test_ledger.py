@@ -203,7 +203,6 @@ def test_what_a_dead_worker_has_left_is_booked_by_the_next(
 def test_a_store_that_is_locked_refuses_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sanic_proxy.governance.ledger.STORE_WAIT_S", 0.1)
     with_ledger(tmp_path, lambda ledger: reserved(ledger, "made", 0))
 
     async def use(ledger: Ledger) -> None:
@@ -211,8 +210,10 @@ def test_a_store_that_is_locked_refuses_and_recovers(
         kept = await reserved(ledger, "a", 10, charge)
         locked = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
         locked.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerDown):
-            await reserved(ledger, "b", 900, charge)
+        with monkeypatch.context() as patched:
+            patched.setattr("sanic_proxy.governance.ledger.STORE_WAIT_S", 0.1)
+            with pytest.raises(LedgerDown):
+                await reserved(ledger, "b", 900, charge)
         ledger.settle(kept, cost(5))  # what has been granted can be spent
         locked.execute("ROLLBACK")
         locked.close()
