@@ -214,7 +214,7 @@ def count_instructions(options: Options) -> int:
                     fixture, name, amounts, dialects=options.counts_dialects
                 )
             except FAILURES as exc:
-                if name not in {"nginx", counts.ROUTED}:
+                if name not in {"nginx", counts.ROUTED, counts.GOVERNED}:
                     raise
                 note(f"  {name}: {exc}")  # not needed for the comparison
                 continue
@@ -225,8 +225,10 @@ def count_instructions(options: Options) -> int:
     )
     print_machine(described)
     print("", counts.count_table(counted, committed), "", sep="\n")
-    if (ratio := counts.routing_ratio(counted)) is not None:
+    if (ratio := counts.extra_ratio(counted, counts.ROUTED)) is not None:
         print(f"A whole answer of a model with limits, to a session: {ratio:.3f} x one without.")
+    if (ratio := counts.extra_ratio(counted, counts.GOVERNED)) is not None:
+        print(f"A whole answer to a client with rates, budgets and a ledger: {ratio:.3f} x one without.")
     write_json(results_path("-instructions"), section)
     if options.saves_baseline:
         save_section(options.baseline, "instructions", section)

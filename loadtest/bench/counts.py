@@ -11,6 +11,7 @@ Figures = Mapping[str, Mapping[str, float]]  # by gateway and kind
 REFERENCE = "constant"  # the stock Sanic app that answers a constant
 JUDGED = "proxy"
 ROUTED = "proxy-routed"  # with everything that decides about a request's target
+GOVERNED = "proxy-governed"  # with a key, rates, budgets and the ledger
 TOLERANCE = 0.03
 # What is counted of a chat, and of the stock Sanic app.
 TITLES: Mapping[str, str] = {
@@ -50,10 +51,10 @@ def ratios(counts: Figures) -> dict[str, dict[str, float]]:
     }
 
 
-def routing_ratio(counts: Figures) -> float | None:
-    """What a whole answer costs with limits and sessions, over one without; None if it was not counted."""
-    routed = counts.get(ROUTED, {}).get("whole")
-    return None if routed is None else routed / counts[JUDGED]["whole"]
+def extra_ratio(counts: Figures, name: str) -> float | None:
+    """What a whole answer costs in another set-up of the proxy, over the plain one; None if not counted."""
+    other = counts.get(name, {}).get("whole")
+    return None if other is None else other / counts[JUDGED]["whole"]
 
 
 def excesses(measured: Figures, committed: Figures) -> list[str]:

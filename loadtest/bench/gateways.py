@@ -292,11 +292,38 @@ def single_routed(paths: Paths, port: int) -> Launch:
     return replace(launch, endpoint=endpoint, env={**launch.env, "SANIC_PROXY_CONFIG": str(config)})
 
 
+_GOVERNED = """
+[models.governed]
+targets = ["openai/bench-model"]
+prices = {{ input = 1, output = 2 }}
+
+[clients.bench]
+key_env = "BENCH_CLIENT_KEY"
+rpm = 1000000000
+tpm = 1000000000000
+concurrent = 1000
+budget = [{{ usd = 1000000, per = "day" }}, {{ usd = 10000000, per = "month" }}]
+"""
+
+
+def single_governed(paths: Paths, port: int) -> Launch:
+    """The same with a key, rates, two budgets and the ledger."""
+    config = paths.scratch / "governed.toml"
+    config.write_text(_GOVERNED.format())
+    launch = single_proxy(paths, port)
+    headers = (("Authorization", f"Bearer {CLIENT_KEY}"),)
+    state = str(paths.scratch / "governed-state")
+    env = {"SANIC_PROXY_CONFIG": str(config), "BENCH_CLIENT_KEY": CLIENT_KEY, "SANIC_PROXY_STATE_DIR": state}
+    endpoint = replace(launch.endpoint, model="governed", headers=headers)
+    return replace(launch, endpoint=endpoint, env={**launch.env, **env})
+
+
 SINGLE_PROCESS: Mapping[str, Launcher] = {
     "constant": single_constant,
     "nginx": single_nginx,
     "proxy": single_proxy,
     "proxy-routed": single_routed,
+    "proxy-governed": single_governed,
 }
 
 LAUNCHERS: Mapping[str, Launcher] = {

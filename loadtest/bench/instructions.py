@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 
-from loadtest.bench.counts import JUDGED, REFERENCE, ROUTED
+from loadtest.bench.counts import GOVERNED, JUDGED, REFERENCE, ROUTED
 from loadtest.bench.fixture import Fixture
 from loadtest.bench.gateways import SINGLE_PROCESS, Launch, found, free_port
 from loadtest.bench.load import Dialect, Endpoint, KeptConnection, LoadError
@@ -240,8 +240,8 @@ def count_gateway(
     try:
         counter = CallgrindCounter(running.session, fixture.paths.scratch)
         counter.start()
-        # A stream's target is chosen once: its frames cost the same.
-        counted = ["whole"] if name == ROUTED else kinds(dialects=dialects and name == JUDGED)
+        # A stream's target is chosen once, and it is charged once: its frames cost the same.
+        counted = ["whole"] if name in {ROUTED, GOVERNED} else kinds(dialects=dialects and name == JUDGED)
         return {kind: _per_unit(counter, client, kind, amounts) for kind in counted}
     finally:
         client.close()

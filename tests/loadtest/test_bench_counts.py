@@ -62,8 +62,8 @@ def test_a_dialect_is_compared_with_the_same_kind_of_the_stock_app() -> None:
 
 def test_the_cost_of_routing_is_that_of_a_whole_answer_over_a_plain_one() -> None:
     counted = {counts.JUDGED: {"whole": 200.0, "paced": 40.0}, counts.ROUTED: {"whole": 230.0}}
-    assert counts.routing_ratio(counted) == 1.15
-    assert counts.routing_ratio({counts.JUDGED: {"whole": 200.0}}) is None
+    assert counts.extra_ratio(counted, counts.ROUTED) == 1.15
+    assert counts.extra_ratio(counted, counts.GOVERNED) is None
 
 
 def test_a_kind_that_was_not_counted_is_not_judged() -> None:
