@@ -315,7 +315,8 @@ def single_governed(paths: Paths, port: int) -> Launch:
     state = str(paths.scratch / "governed-state")
     env = {"SANIC_PROXY_CONFIG": str(config), "BENCH_CLIENT_KEY": CLIENT_KEY, "SANIC_PROXY_STATE_DIR": state}
     endpoint = replace(launch.endpoint, model="governed", headers=headers)
-    return replace(launch, endpoint=endpoint, env={**launch.env, **env})
+    argv = tuple("loadtest.bench.governed:app" if word == "sanic_proxy.app" else word for word in launch.argv)
+    return replace(launch, argv=argv, endpoint=endpoint, env={**launch.env, **env})
 
 
 SINGLE_PROCESS: Mapping[str, Launcher] = {

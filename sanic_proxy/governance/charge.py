@@ -20,6 +20,7 @@ from sanic_proxy.governance.cost import cost
 from sanic_proxy.governance.estimate import (
     Asked,
     Estimator,
+    Tokens,
     estimated_cost,
     strict_cost,
     strict_tokens,
@@ -65,7 +66,8 @@ class Terms(NamedTuple):
 
     `leases` are those of the budgets that it counts against. `max_image_tokens` is what an image counts as
     for strict budgets. `is_free`: nothing that it does costs money. `needs_price`: with a budget, it may not
-    be sent where its cost cannot be computed. `now_ms` is the time of day.
+    be sent where its cost cannot be computed. `now_ms` is the time of day. `first` is
+    an estimate that has been made, and the model's maximum of output that it is for.
     """
 
     ledger: Ledger
@@ -83,6 +85,7 @@ class Terms(NamedTuple):
     is_free: bool
     needs_price: bool
     now_ms: Callable[[], int]
+    first: tuple[int | None, Tokens] | None = None
 
 
 class _Running(NamedTuple):
@@ -186,7 +189,8 @@ class Charge:
             if running.tariff is tariff:
                 self._running.remove(running)
                 is_sent = error is None or _may_be_billed(error)
-                self._settle(running, outcome, usage, CUT if is_sent else 0, is_billed=is_sent)
+                used = Usage.of(usage) if usage else None
+                self._settle(running, outcome, used, CUT if is_sent else 0, is_billed=is_sent)
                 return
 
     def finish(self, record: RequestRecord) -> None:
@@ -199,9 +203,9 @@ class Charge:
         if not is_complete and self.reports_partly():
             usage = None
         running, self._running = self._running, []
-        for one in running:
-            self._settle(one, record.ended, usage, 0 if is_complete else CUT)
         used = Usage.of(usage) if usage else None
+        for one in running:
+            self._settle(one, record.ended, used, 0 if is_complete else CUT)
         if self.admission is not None:
             self.admission.settle(None if used is None else used.tokens)
         if used is not None and is_complete:
@@ -211,7 +215,7 @@ class Charge:
         self,
         running: _Running,
         outcome: str,
-        usage: JsonMapping | None,
+        used: Usage | None,
         flags: int = 0,
         *,
         is_billed: bool = True,
@@ -220,9 +224,8 @@ class Charge:
         prices = tariff.prices
         if is_hedge or outcome == "hedge_lost":
             flags |= HEDGE
-        used, nano = None, 0
-        if usage:
-            used = Usage.of(usage)
+        nano = 0
+        if used is not None:
             nano, is_known = cost(used, prices)
             flags |= 0 if is_known else UNPRICED
         elif is_billed:
@@ -244,7 +247,10 @@ class Charge:
         """What an attempt reserves, in all and of each budget. Raises ProxyError where nobody knows."""
         terms, prices, asked = self._terms, tariff.prices, self._terms.asked
         most = None if prices is None else prices.max_output
-        tokens = terms.estimator.tokens(terms.client, terms.model, asked, most)
+        if terms.first is not None and terms.first[0] == most:
+            tokens = terms.first[1]
+        else:
+            tokens = terms.estimator.tokens(terms.client, terms.model, asked, most)
         estimate = estimated_cost(tokens, asked, prices)
         leases = terms.leases
         if estimate is None:

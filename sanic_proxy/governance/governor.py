@@ -176,6 +176,7 @@ class Governor:
             request.is_free,
             not request.needs_listing,
             self._now_ms,
+            (most, tokens),
         )
         charge = Charge(terms, admission, self._refusal)
         record.settle = charge.finish
@@ -186,7 +187,8 @@ class Governor:
     def headers(self, charge: Charge, dialect: str) -> list[tuple[str, str]]:
         """What the client gets beside its answer: how it stands with its limits and budgets."""
         found: list[tuple[str, str]] = []
-        if (admission := charge.admission) is not None:
+        admission = charge.admission
+        if admission is not None and (admission.requests or admission.tokens):
             found = refusals.limit_headers(
                 admission.requests, admission.tokens, dialect=dialect, now=self._now()
             )

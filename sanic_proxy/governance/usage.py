@@ -29,6 +29,7 @@ NANO = 10**9
 # Larger counts are no counts. Keeps sums within 64 bits.
 MAX_TOKENS = 10**10
 _MAX_CALLS = 10**6
+_PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}
 _MAX_COST = 10**9  # of the provider's units
 _XAI_TICKS_PER_DOLLAR = 10**10
 
@@ -88,6 +89,10 @@ class Usage(NamedTuple):
     @classmethod
     def of(cls, recorded: JsonMapping) -> Usage:
         """Of a record's `usage`. Values of other types than expected count as nothing; never raises."""
+        if recorded.keys() <= _PLAIN:  # most servers report no more
+            given, made = recorded.get("prompt_tokens"), recorded.get("completion_tokens")
+            if type(given) is type(made) is int and 0 <= given <= MAX_TOKENS and 0 <= made <= MAX_TOKENS:
+                return cls(input=given, output=made)
         tokens = _tokens(recorded)
         # A part that is larger than its sum cannot be in it: the server counts it apart.
         cached, written = _bounded(tokens.cached), _bounded(tokens.cache_write)

@@ -312,3 +312,9 @@ def test_values_of_any_type_raise_nothing(usage: dict[str, Any], more: Any) -> N
         Usage.of(recorded_chat({"usage": usage, "service_tier": more}) or {}),
     ]
     assert all(0 <= one.tokens <= 10**11 and one.images >= 0 and one.seconds >= 0 for one in found)
+
+
+@given(st.integers(-5, 2 * 10**10), st.one_of(st.integers(-5, 100), st.booleans(), st.none(), st.text()))
+def test_plain_counts_are_read_like_all_others(given_tokens: int, made: object) -> None:
+    plain = {"prompt_tokens": given_tokens, "completion_tokens": made, "total_tokens": 7}
+    assert Usage.of(plain) == Usage.of({**plain, "prompt_tokens_details": None})
