@@ -301,6 +301,7 @@ class Router(Generic[P]):
     ) -> tuple[Target[P], ...]:
         limit_s = own.first_content_s
         first_content_s = self._first_content_s if limit_s is None else limit_s
+        tariff_of = self._tariff_of
         targets = []
         weights = self._key_weights_of(providers[0]) or [1.0] * len(providers)
         for number, (provider, weight) in enumerate(zip(providers, weights, strict=True)):
