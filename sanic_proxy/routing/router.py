@@ -330,9 +330,7 @@ class Router(Generic[P]):
                     self._hedging.get(own.name),
                     key_weight=weight,
                     switches=self._switches,
-                    tariff=None
-                    if self._tariff_of is None
-                    else self._tariff_of(provider, model, label, settings),
+                    tariff=None if tariff_of is None else tariff_of(provider, model, label, settings),
                 )
             )
         return tuple(targets)
