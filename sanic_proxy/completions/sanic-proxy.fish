@@ -50,7 +50,7 @@ function _shtab_sanic_proxy_using
   test "$_shtab_sanic_proxy_cmdpath" = "$argv"
 end
 
-set -g _shtab_sanic_proxy_commands serve models route check keys 'keys create' 'keys update' 'keys list' 'keys show' 'keys rotate' 'keys block' 'keys unblock' 'keys delete' init schema completion
+set -g _shtab_sanic_proxy_commands serve models route check keys 'keys create' 'keys update' 'keys list' 'keys show' 'keys rotate' 'keys block' 'keys unblock' 'keys delete' backup init schema completion
 set -g _shtab_sanic_proxy_opts_with_value --budget --burst --concurrent --config --directory --endpoints --expires --fail --grace --heartbeat-char --host --key-env --log-level --max-cost --max-requests --metadata --models --port --rpm --soft --status --team --time-zone --tpm --workers
 
 complete -c sanic-proxy -e
@@ -158,6 +158,11 @@ complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -s h -l help -
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -l router -l no-router -d 'the model'"'"'s prefix picks the provider'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -l json -d 'print JSON'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_proxy_npos -eq 0' -a backup -d 'Copy the state store (keys, budgets, ledger) to a file, also while the proxy runs. To restore: stop the proxy, put the file in its place.'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using backup' -s h -l help -d 'show this help message and exit'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using backup' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using backup' -l router -l no-router -d 'the model'"'"'s prefix picks the provider'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using backup; and test $_shtab_sanic_proxy_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'where to; it must not exist yet'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_proxy_npos -eq 0' -a init -d 'Write a commented proxy.toml and .env for the providers whose keys are set, and replace no file.'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using init' -s h -l help -d 'show this help message and exit'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using init' -l directory -xka "(__fish_complete_directories)" -d 'where to write (default: the working directory)'

@@ -10,6 +10,7 @@
 
 _shtab_sanic_proxy_commands() {
   local _commands=(
+    backup:'Copy the state store (keys, budgets, ledger) to a file, also while the proxy runs. To restore: stop the proxy, put the file in its place.'
     check:'Check the settings, and print providers, keys (last four characters) and model names.'
     completion:'Print the completion script of a shell.'
     init:'Write a commented proxy.toml and .env for the providers whose keys are set, and replace no file.'
@@ -43,6 +44,16 @@ _shtab_sanic_proxy_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_sanic_proxy_defaults_added=0
+
+_shtab_sanic_proxy_backup_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  ":where to\; it must not exist yet:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_backup_defaults_added=0
 
 _shtab_sanic_proxy_check_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -259,6 +270,7 @@ _shtab_sanic_proxy() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_sanic_proxy-$line[1]:"
       case $line[1] in
+        backup) _arguments -C -s $_shtab_sanic_proxy_backup_options ;;
         check) _arguments -C -s $_shtab_sanic_proxy_check_options ;;
         completion) _arguments -C -s $_shtab_sanic_proxy_completion_options ;;
         init) _arguments -C -s $_shtab_sanic_proxy_init_options ;;
