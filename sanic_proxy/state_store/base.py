@@ -84,7 +84,8 @@ class StateStore(ABC):
         """Run `work` in one transaction, off the event loop, and return its result.
 
         An exception of `work` rolls its changes back and is raised here; one of the database, or of a value
-        that it does not take, as StoreError.
+        that it does not take, as StoreError. If the caller is cancelled, work that has begun is completed,
+        and work that has not begun is dropped.
         """
 
     @abstractmethod

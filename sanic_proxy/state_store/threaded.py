@@ -151,10 +151,12 @@ class ThreadedStore(StateStore):
         is_last = False
         while not is_last:
             jobs, is_last = self._next_jobs()
+            # From here on a future cannot be cancelled, so each can be given its result.
+            jobs = [job for job in jobs if job.done.set_running_or_notify_cancel()]
             if jobs:
                 try:
                     session = session or self.open_session()
-                except StoreError as exc:
+                except Exception as exc:  # noqa: BLE001 - given to all jobs; the thread goes on
                     for job in jobs:
                         job.done.set_exception(exc)
                 else:
@@ -193,8 +195,8 @@ class ThreadedStore(StateStore):
         if session is None:
             try:
                 session = self.open_session()
-            except StoreError:
-                return None  # the next job shows it
+            except Exception:  # noqa: BLE001 - the next job shows it
+                return None
         else:
             try:
                 is_changed = session.others_changed()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from sanic_proxy.state_store.base import Connection, Migration, StoreError, StoreTooNew, StoreUnavailable
-from sanic_proxy.state_store.threaded import ThreadedStore
+from sanic_proxy.state_store.threaded import Session, ThreadedStore
 from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
 from tests.support.stores import NOTES, MakeStore, add, notes, sqlite_in, using
 
@@ -104,6 +106,47 @@ def test_transactions_of_two_stores_exclude_each_other(make: MakeStore) -> None:
 
     asyncio.run(both())
     assert using(make, lambda store: store.run(notes)) == [str(number) for number in range(50)]
+
+
+def test_cancelled_callers_leave_the_store_usable(make: MakeStore) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(connection: Connection) -> None:
+        begun.set()
+        goes_on.wait()
+        add("begun")(connection)
+
+    async def use(store: ThreadedStore) -> list[str]:
+        running = asyncio.create_task(store.run(slow))
+        await asyncio.to_thread(begun.wait)
+        queued = asyncio.create_task(store.run(add("queued")))
+        await asyncio.sleep(0)
+        running.cancel()
+        queued.cancel()
+        goes_on.set()
+        outcomes = await asyncio.gather(running, queued, return_exceptions=True)
+        assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+        return await asyncio.wait_for(store.run(notes), 10)
+
+    assert using(make, use) == ["begun"]
+
+
+def test_an_unexpected_error_at_the_opening_fails_the_call_and_not_the_thread() -> None:
+    class Broken(ThreadedStore):
+        @override
+        def open_session(self) -> Session:
+            raise LookupError("no such file system")
+
+    async def use() -> None:
+        store = Broken()
+        try:
+            for _ in range(2):
+                with pytest.raises(LookupError):
+                    await asyncio.wait_for(store.run(notes), 10)
+        finally:
+            await store.aclose()
+
+    asyncio.run(use())
 
 
 def test_migrations_are_applied_once_and_in_order(make: MakeStore) -> None:
