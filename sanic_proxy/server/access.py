@@ -8,6 +8,7 @@ is not one of the operator's own names, it is allowed as `provider/model` as wel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from sanic_proxy.errors import Forbidden
 from sanic_proxy.governance.rules import Rulebook, endpoint_of
@@ -23,11 +24,14 @@ _ALWAYS = ("/models", "/usage")
 
 
 def check_endpoint(book: Rulebook, client: Client, path: str) -> None:
-    """Raises Forbidden if the client may not use the endpoint at `path`."""
+    """Raises Forbidden if the client may not use the endpoint at `path`.
+
+    The path is as the client sent it. Routes decode `%3A`, so `/models/x%3AgenerateContent` is a generation.
+    """
     rules = client.rules
     if not rules.endpoints and not rules.team:
         return
-    endpoint = endpoint_of(path)
+    endpoint = endpoint_of(unquote(path))
     if endpoint in _ALWAYS or (endpoint.startswith("/models/") and ":" not in endpoint):
         return
     if not book.may_call(rules, endpoint):

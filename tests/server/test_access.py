@@ -121,6 +121,8 @@ def test_only_allowed_models_are_listed(ruled: Proxy) -> None:
         ("chats", "POST", "/openai/v1/responses", 403),
         ("chats", "POST", "/v1/messages", 403),
         ("chats", "POST", "/v1beta/models/echo:generateContent", 403),
+        ("chats", "POST", "/v1beta/models/echo%3AgenerateContent", 403),
+        ("chats", "POST", "/v1/models/echo%3agenerateContent", 403),
         ("chats", "GET", "/v1/models", 200),
         ("chats", "GET", "/v1/models/quick", 200),
         ("chats", "POST", "/openai/deployments/quick/embeddings", 403),
