@@ -35,12 +35,16 @@ from sanic_proxy.config.variables import (
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
 _NAME_RULE = "up to 63 letters, digits, - . and _"
 
 
 @dataclass(frozen=True)
 class Moment(Kind[float]):
-    """A date or a time, as seconds since the epoch. Without a time zone it is in UTC."""
+    """A date or a time, as seconds since the epoch. Without a time zone it is in UTC.
+
+    Years before 1970 and after 9998 are refused: with a time zone they may have no date in UTC.
+    """
 
     @property
     @override
@@ -70,6 +74,8 @@ class Moment(Kind[float]):
 
 
 def _seconds(moment: datetime) -> float:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

@@ -161,7 +161,11 @@ class KeyAdmin:
         if problems:
             raise InvalidRequest("; ".join(problem.strip() for problem in problems))
         rules = rules_of(id_, name, values)
-        if len(keys.rules_text(rules)) > MAX_RULES_CHARS:
+        try:
+            text = keys.rules_text(rules)
+        except TypeError:  # nested too deeply, an integer of more than 64 bits, or a lone surrogate
+            raise InvalidRequest("The rules of a key cannot be written as JSON", param="metadata") from None
+        if len(text) > MAX_RULES_CHARS:
             raise InvalidRequest(f"The rules of a key have at most {MAX_RULES_CHARS} characters as JSON")
         return rules
 
@@ -207,15 +211,7 @@ def key_object(key: StoredKey, now: float) -> Json:
         "tpm": limits.tpm,
         "concurrent": limits.concurrent,
         "burst": limits.burst,
-        "budget": [
-            {
-                "usd": each.limit_nano / NANO,
-                "per": each.per,
-                "time_zone": each.time_zone,
-                "strict": each.strict,
-            }
-            for each in limits.budgets
-        ],
+        "budget": [_budget_object(each) for each in limits.budgets],
         "soft": list(limits.soft),
         "max_requests": rules.max_requests,
         "max_cost": None if rules.max_cost_nano is None else rules.max_cost_nano / NANO,

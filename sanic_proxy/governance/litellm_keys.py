@@ -173,7 +173,7 @@ def _budgets(fields: Mapping[str, Any], old: ClientRules | None) -> dict[str, ob
     if main is not None:
         main = {**main, "per": per}
     if "budget_limits" in fields:
-        further = [_window(entry) for entry in fields["budget_limits"] or ()]
+        further = _windows(fields["budget_limits"] or [])
     budgets = [budget for budget in (main, *further) if budget is not None]
     table: dict[str, object] = {"budget": budgets or None}
     if "soft_budget" in fields:
@@ -207,13 +207,15 @@ def _written(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _window(entry: Any) -> dict[str, Any]:
-    if not isinstance(entry, dict) or "max_budget" not in entry:
+def _windows(entries: Any) -> list[dict[str, Any]]:
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and "max_budget" in entry for entry in entries
+    ):
         raise InvalidRequest(
             "The field `budget_limits` must be a list of objects with budget_duration and max_budget",
             param="budget_limits",
         )
-    return {"usd": entry["max_budget"], "per": _period(entry.get("budget_duration"))}
+    return [{"usd": entry["max_budget"], "per": _period(entry.get("budget_duration"))} for entry in entries]
 
 
 def _soft(value: Any, main: Mapping[str, Any] | None) -> list[int] | None:

@@ -123,6 +123,14 @@ def test_a_key_expires_at_a_date_or_time(tmp_path: Path, written: str, seconds: 
         ("[clients.a]\nkey_env = 'APP_KEY'\nexpires = 'soon'", "expires: expected a date or time such as"),
         ("[clients.a]\nkey_env = 'APP_KEY'\nexpires = 12", "expires: expected a date or time such as"),
         (
+            "[clients.a]\nkey_env = 'APP_KEY'\nexpires = 9999-12-31T23:59:59-14:00",
+            "expires: expected a date or time such as",
+        ),
+        (
+            "[clients.a]\nkey_env = 'APP_KEY'\nexpires = 0001-01-01",
+            "expires: expected a date or time such as",
+        ),
+        (
             "[clients.a]\nkey_env = 'APP_KEY'\nteam = 'redd'\n[teams.red]",
             "[teams.redd]; did you mean 'red'?",
         ),

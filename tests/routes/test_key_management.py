@@ -175,6 +175,7 @@ def test_models_and_routes_of_a_key_hold(keyed: Proxy) -> None:
         ({"max_budget": -1}, "budget: usd: expected US dollars from 0"),
         ({"soft_budget": 5}, "must be a part of `max_budget`"),
         ({"budget_limits": [1]}, "must be a list of objects"),
+        ({"budget_limits": 1}, "must be a list of objects"),
         ({"team_id": "cor"}, "there is no [teams.cor] in the settings; did you mean 'core'?"),
         ({"duration": "soon"}, "Expected a duration such as 30s"),
         ({"models": "fast"}, "models: expected a list of model names"),
@@ -184,6 +185,7 @@ def test_models_and_routes_of_a_key_hold(keyed: Proxy) -> None:
         ({"key_type": "management"}, "`key_type` must be `default` or `llm_api`"),
         ({"key_type": ["llm_api"]}, "`key_type` must be a text"),
         ({"metadata": {"a": "x" * 70_000}}, "at most 65536 characters"),
+        ({"metadata": {"a": json.loads("[" * 300 + "]" * 300)}}, "cannot be written as JSON"),
     ],
 )
 def test_a_field_that_is_wrong_or_has_no_effect_here_is_named(
