@@ -88,6 +88,7 @@ class KeyRing:
         self._count = 0
         self._waiting: dict[bytes, asyncio.Future[None]] = {}
         self._is_stale = False
+        self._has_failed = False  # the last reading; a failure is logged once
         self._reading: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -133,7 +134,8 @@ class KeyRing:
         try:
             await asyncio.shield(done)
         except StoreError as exc:
-            raise StoreFailed(f"The key cannot be looked up: {exc}") from exc
+            # The log has the reason, which names hosts and paths: nobody knows who this client is.
+            raise StoreFailed("The key cannot be looked up now: retry later") from exc
 
     def changed(self) -> None:
         """Read what has changed in the store, soon: this process or another one has written it."""
@@ -163,13 +165,15 @@ class KeyRing:
         try:
             read = await store.run(partial(_read, digests=digests, number=self._number, now=time.time()))
         except StoreError as exc:
-            if not batch:
-                logger.warning("changes of keys cannot be read: %s", exc)
+            if not self._has_failed:
+                self._has_failed = True
+                logger.warning("keys cannot be read: %s", exc)
             for digest in batch:
                 done = self._waiting.pop(digest)
                 done.set_exception(exc)
                 done.exception()  # the clients may have left: asyncio would log that nobody has read it
             return
+        self._has_failed = False
         self._forget(read)
         for digest in batch:
             self._keep(digest, read.found.get(digest.hex()))

@@ -226,12 +226,18 @@ def test_a_former_key_expires_with_its_grace_period(tmp_path: Path) -> None:
     asyncio.run(lifetime())
 
 
-def test_a_store_that_fails_is_no_wrong_key(tmp_path: Path) -> None:
+def test_a_store_that_fails_is_no_wrong_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def lifetime() -> None:
         (tmp_path / "state.sqlite").write_bytes(b"no database" * 1000)
         worker = Worker(tmp_path)
-        with pytest.raises(StoreFailed, match="cannot be looked up"):
-            await worker.client_with("sk-any")
+        for _ in range(2):
+            with pytest.raises(StoreFailed) as raised:
+                await worker.client_with("sk-any")
+            assert raised.value.message == "The key cannot be looked up now: retry later"
+        assert [record.getMessage() for record in caplog.records if str(tmp_path) in record.getMessage()] == [
+            f"keys cannot be read: The state store {tmp_path}/state.sqlite cannot be used: "
+            "file is not a database"
+        ]
         assert isinstance(worker.ring.refusal("sk-any"), UnknownKey)
         await worker.aclose()
 
