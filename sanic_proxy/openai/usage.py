@@ -10,7 +10,8 @@ from sanic_proxy.json_types import Json, JsonMapping
 # Where providers state what a request cost: OpenRouter (for keys of one's own, what their vendor bills is in
 # `cost_details`), Perplexity (`cost` is an object), xAI (in units of 1e-10 dollars).
 COST_FIELDS = ("cost", "cost_details", "is_byok", "cost_in_usd_ticks")
-_MAX_EXACT = 2.0**53  # larger floating-point numbers are not exact
+# Larger floating-point numbers are not exact, and no count is larger: JSON has integers of any size.
+_MAX_EXACT = 2**53
 
 
 class Usage(NamedTuple):
@@ -166,11 +167,18 @@ def added(first: JsonMapping, second: JsonMapping) -> Json:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -_MAX_EXACT <= value <= _MAX_EXACT
 
 
 def whole(value: object) -> int:
-    """A count of tokens as a provider reports it; 0 for anything but a whole number, which may be `12.0`."""
+    """A count of tokens as a provider reports it; 0 for anything but a whole number, which may be `12.0`.
+
+    At most 2**53: sums and products of it may be floating-point numbers.
+    """
     if isinstance(value, float) and value.is_integer() and value < _MAX_EXACT:
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    if not isinstance(value, int) or isinstance(value, bool):
+        return 0
+    return max(0, min(value, _MAX_EXACT))

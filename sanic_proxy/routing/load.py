@@ -26,6 +26,7 @@ from typing import TypeAlias
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import RateLimited
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai.usage import whole
 from sanic_proxy.routing import window
 from sanic_proxy.state_store.shared import KEPT_UNTIL, SharedMemory, key_of
 
@@ -187,12 +188,11 @@ class TargetLoad:
             self._unshared -= 1
         else:
             self._own[self._column] -= 1
-        if (tokens := self._tokens) is not None and (usage := record.usage) is not None:
-            count = usage.get("total_tokens")
-            if type(count) is int and count > 0:
-                tokens.free -= count
-                if tokens.free <= 0:
-                    self._give_back()
+        usage = record.usage
+        if (tokens := self._tokens) is not None and usage and (count := whole(usage.get("total_tokens"))):
+            tokens.free -= count
+            if tokens.free <= 0:
+                self._give_back()
         if self.listeners:
             for listener in self.listeners:
                 listener()

@@ -24,6 +24,7 @@ from sanic_proxy.openai.usage import Usage, added, prompt_of_chat
             {"prompt_tokens_details": {"cached_tokens": 2, "audio_tokens": 0}, "service": "b"},
             {"prompt_tokens_details": {"cached_tokens": 3, "audio_tokens": 0}, "service": "b"},
         ),
+        ({"cost": 10**400}, {"cost": 0.5}, {"cost": 0.5}),
         (
             {"a": None, "b": {"c": 1}, "d": True},
             {"a": 1, "b": None, "d": True},

@@ -73,6 +73,15 @@ def test_a_count_that_is_no_number_is_ignored() -> None:
     assert limited.refusal(START + 1, "p/m") is None
 
 
+def test_a_count_beyond_all_numbers_blocks_the_target_for_no_more_than_its_minute() -> None:
+    limited = load(tpm=1)
+    limited.begin(START)
+    answered(limited, 10**400)
+    assert limited.in_flight == 0
+    assert limited.take(START + 1, "p/m") is not None
+    assert limited.take(START + 66, "p/m") is None
+
+
 def test_requests_in_flight_are_limited() -> None:
     limited = load(concurrent=1)
     assert limited.take(START, "p/m") is None

@@ -168,3 +168,11 @@ def test_names_that_clients_make_up_are_forgotten() -> None:
     for number in range(MAX_TARGETS + 5):
         registry.target("p", 0, f"m{number}", "", "", is_needed=False)
     assert len(registry.as_json(0.0)) == MAX_TARGETS
+
+
+def test_a_count_of_tokens_beyond_all_numbers_does_no_harm(target: Target[str], clock: Clock) -> None:
+    record = request(is_streaming=False)
+    record.usage = {"completion_tokens": 10**400, "prompt_tokens": 10**400}
+    attempt(target, record, clock).record_success()
+    record.finish(())
+    assert (of(target).in_flight, of(target).answered) == (0, 1)
