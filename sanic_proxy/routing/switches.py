@@ -32,6 +32,7 @@ class TargetSwitches:
         self._store = store
         self._unsubscribe: Callable[[], None] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._is_stale = False
         self._timer: asyncio.TimerHandle | None = None
         self.off: dict[str, float] = {}
 
@@ -78,14 +79,18 @@ class TargetSwitches:
             self._reading.cancel()
 
     def _changed(self) -> None:
+        self._is_stale = True
         if self._reading is None or self._reading.done():
-            self._reading = asyncio.get_running_loop().create_task(self._read_or_log())
+            self._reading = asyncio.get_running_loop().create_task(self._read_all())
 
-    async def _read_or_log(self) -> None:
-        try:
-            await self._read()
-        except StoreError as exc:
-            logger.error("the targets that are switched off could not be read: %s", exc)  # noqa: TRY400 - no bug
+    async def _read_all(self) -> None:
+        """Read the names, and again if they have changed meanwhile."""
+        while self._is_stale:
+            self._is_stale = False
+            try:
+                await self._read()
+            except StoreError as exc:
+                logger.error("the targets that are switched off could not be read: %s", exc)  # noqa: TRY400 - no bug
 
     async def _read(self) -> None:
         rows = await self._store.run(_rows)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import pytest
+from typing_extensions import override
 
 from sanic_proxy import errors
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing.switches import MIGRATION, TargetSwitches
 from sanic_proxy.routing.targets import Limits, RetryState, Target
+from sanic_proxy.state_store.base import StateStore, Work
 from sanic_proxy.state_store.sqlite import SQLiteStore
 from tests.support.load import eventually
+
+T = TypeVar("T")
 
 
 def store(directory: Path) -> SQLiteStore:
@@ -35,6 +41,48 @@ def test_a_name_stands_for_a_provider_a_key_or_a_target(tmp_path: Path, name: st
     assert not any(map(switches.is_off, labels))
     switches.off = {name: 1.0}
     assert [label for label in labels if switches.is_off(label)] == off
+
+
+def test_a_change_while_the_names_are_read_is_read_as_well() -> None:
+    class Stepwise(StateStore):
+        """A store whose readings end when the test says so, with the names that it gives."""
+
+        def __init__(self) -> None:
+            self.readings: list[asyncio.Future[list[tuple[str, float]]]] = []
+            self.on_change: Callable[[], None] = lambda: None
+
+        @override
+        async def run(self, work: Work[T]) -> T:
+            self.readings.append(asyncio.get_running_loop().create_future())
+            return cast("T", await self.readings[-1])
+
+        @override
+        def write(self, work: Work[object]) -> None: ...
+
+        @override
+        async def flush(self) -> None: ...
+
+        @override
+        def subscribe(self, on_change: Callable[[], None]) -> Callable[[], None]:
+            self.on_change = on_change
+            return lambda: None
+
+        @override
+        async def aclose(self) -> None: ...
+
+    async def run() -> None:
+        stepwise = Stepwise()
+        switches = TargetSwitches(stepwise)
+        switches.follow()
+        await eventually(lambda: len(stepwise.readings) == 1)
+        stepwise.on_change()
+        stepwise.readings[0].set_result([])
+        await eventually(lambda: len(stepwise.readings) == 2)
+        stepwise.readings[1].set_result([("groq", 1.0)])
+        await eventually(lambda: set(switches.off) == {"groq"})
+        switches.close()
+
+    asyncio.run(run())
 
 
 def test_other_workers_and_later_ones_learn_of_it(tmp_path: Path) -> None:
