@@ -32,10 +32,13 @@ class Metrics:
     def observer(self, is_configured: Callable[[str], bool]) -> Observer:
         """Counts requests. `is_configured`: whether a model's name is one of the operator's own.
 
-        It takes the place of the last one.
+        Requests that began with the settings before are counted as well, as long as they are in flight.
         """
         self._flush_all()
-        self._requests = RequestMetrics(self._series, is_configured)
+        if self._requests is None:
+            self._requests = RequestMetrics(self._series, is_configured)
+        else:
+            self._requests.is_configured = is_configured
         return self._requests.observe
 
     def beat(self, traffic: Traffic, open_circuits: Iterable[str], lag_s: float) -> None:

@@ -103,7 +103,7 @@ class RequestMetrics:
 
     def __init__(self, series: SeriesRegistry, is_configured: Callable[[str], bool]) -> None:
         self._series = series
-        self._is_configured = is_configured
+        self.is_configured = is_configured
         self._models: set[str] = set()
         self._clients: set[str] = set()
         self._counts: dict[_Key, _Counts] = {}
@@ -164,6 +164,8 @@ class RequestMetrics:
             key = attempt.target, attempt.outcome
             counts = self._attempts.get(key)
             if counts is None:
+                if len(self._attempts) >= MAX_SETS:
+                    self._attempts.clear()
                 counts = self._attempts[key] = _Attempts()
             counts.count += 1
             counts.saved += attempt.resumed_at is not None
@@ -213,7 +215,7 @@ class RequestMetrics:
         name = _label(name)
         if name in self._models or not name:
             return name
-        if len(self._models) < MAX_MODELS and (is_answered or self._is_configured(name)):
+        if len(self._models) < MAX_MODELS and (is_answered or self.is_configured(name)):
             self._models.add(name)
             return name
         return OTHER

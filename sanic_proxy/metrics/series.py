@@ -100,7 +100,7 @@ class SeriesRegistry:
             # The first columns of all: 0 is the number of no series.
             self._memory.counters.column(key_of(""))
             self._lost = self._memory.counters.column(key_of(LOST_SERIES.name)) or 0
-            self._names.append(codec.dumps([LOST_SERIES.name]))
+            self._name(LOST_SERIES, ())
         return None if numbers is None else Adder(self, numbers)
 
     def add_to(self, series: Series) -> Sequence[int]:
@@ -127,11 +127,14 @@ class SeriesRegistry:
 
     def all_series(self) -> Iterable[Series]:
         """The series of all workers, by family."""
+        self._read_names()
+        return sorted(self._known, key=lambda series: (_PLACES[series.family.name], series.values))
+
+    def _read_names(self) -> None:
         for line in self._names.new_lines():
             name, *values = codec.loads_tolerant(line)
             if name in _BY_NAME:
                 self._known[Series(_BY_NAME[name], tuple(values))] = None
-        return sorted(self._known, key=lambda series: (_PLACES[series.family.name], series.values))
 
     def totals(self) -> list[int]:
         """The sums of all counters by column."""
@@ -156,7 +159,9 @@ class SeriesRegistry:
             series = Series(family, (OTHER,) * len(values))
         if series not in self._made:
             self._made[series] = None
-            self._names.append(codec.dumps([family.name, *series.values]))
+            self._read_names()
+            if series not in self._known:  # else another worker, or the one before this, has written it
+                self._names.append(codec.dumps([family.name, *series.values]))
         return series
 
 

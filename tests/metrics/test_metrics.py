@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from sanic_proxy.metrics.metrics import Metrics
+from sanic_proxy.metrics.requests import MAX_SETS, RequestMetrics
+from sanic_proxy.metrics.series import LAYOUT, NameLog, SeriesRegistry
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Attempt, Client, RequestRecord
+from sanic_proxy.state_store.shared import SharedMemory
 from tests.support.metrics import Samples, samples, total
 
 
@@ -152,3 +157,41 @@ def test_a_circuit_that_closes_shows_none(metrics: Metrics) -> None:
     metrics.beat(Traffic(), ["groq/llama"], 0.0)
     metrics.beat(Traffic(), [], 0.0)
     assert total(shown(metrics), "sanic_proxy_open_circuits", target="groq/llama") == 0
+
+
+def test_requests_in_flight_at_a_reload_are_counted(metrics: Metrics) -> None:
+    before = metrics.observer(lambda model: False)
+    after = metrics.observer(lambda model: model == "configured")
+    before(record())
+    after(record())
+    after(record(model="configured", ended="client_left"))
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_requests_total", model="small") == 2
+    assert total(found, "sanic_proxy_requests_total", model="configured") == 1
+
+
+def test_a_flood_of_attempts_at_invented_models_is_bounded() -> None:
+    memory = SharedMemory(layout=LAYOUT)
+    with tempfile.TemporaryFile() as names:
+        counted = RequestMetrics(SeriesRegistry(memory, NameLog(names.fileno())), lambda model: False)
+        for number in range(2 * MAX_SETS):
+            attempts = [Attempt(f"groq/{number}", "model_not_found"), Attempt(f"groq/{number}", "off")]
+            counted.observe(record(model=f"m{number}", attempts=attempts))
+        turns = 1
+        while not counted.flush(at_most=MAX_SETS):
+            turns += 1
+        assert turns == 1
+    memory.close()
+
+
+def test_a_worker_that_is_replaced_writes_no_name_again() -> None:
+    """Names of series are appended to a log of limited size, which outlives the workers."""
+    with tempfile.TemporaryFile() as numbers, tempfile.TemporaryFile() as names:
+        sizes = set()
+        for _ in range(3):
+            worker = Metrics((numbers.fileno(), names.fileno()))
+            observe(worker, record())
+            shown(worker)
+            sizes.add(os.fstat(names.fileno()).st_size)
+            worker.close()
+        assert len(sizes) == 1
