@@ -27,9 +27,10 @@ from sanic_proxy.streams.tool_deltas import ToolDeltas
 
 # A piece is about as long as what a model streams at a time. Words up to twice that long stay whole.
 PIECE_CHARS = 20
-_LONGEST_WORD_CHARS = 40
 # A text longer than this many pieces comes in larger ones: each costs a frame.
 _MAX_PIECES = 2000
+# How far before and behind its end a large piece is searched for the end of a word.
+_SEARCHED_CHARS = 200
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -39,25 +40,26 @@ def pieces(text: str) -> Iterator[str]:
     """
     size = max(PIECE_CHARS, len(text) // _MAX_PIECES)
     # The usual case: white space, then a character that combines with nothing before it.
-    words = re.compile(rf"(?s).{{0,{size - 1}}}\s(?=[^\s\u0300-\U0010ffff])")
+    searched = min(size, _SEARCHED_CHARS)
+    words = re.compile(rf"(?s).{{{size - searched},{size - 1}}}\s(?=[^\s\u0300-\U0010ffff])")
     position = 0
     while len(text) - position > size:
         found = words.match(text, position)
-        end = found.end() if found else _piece_end(text, position, size)
+        end = found.end() if found else _piece_end(text, position, position + size, searched)
         yield text[position:end]
         position = end
     if position < len(text):
         yield text[position:]
 
 
-def _piece_end(text: str, start: int, size: int) -> int:
-    """The last end of a word within `size` characters, else the next one, else the end of a grapheme."""
-    limit = start + size
-    later = range(limit + 1, min(start + size * _LONGEST_WORD_CHARS // PIECE_CHARS, len(text) - 1) + 1)
-    for end in itertools.chain(range(limit, start, -1), later):
+def _piece_end(text: str, start: int, limit: int, searched: int) -> int:
+    """The last end of a word near `limit`, else the next one, else the last end of a grapheme."""
+    before = range(limit, limit - searched, -1)
+    later = range(limit + 1, min(limit + searched, len(text) - 1) + 1)
+    for end in itertools.chain(before, later):
         if text[end - 1].isspace() and not text[end].isspace() and is_boundary(text, end, start):
             return end
-    for end in range(limit, start, -1):
+    for end in before:
         if is_boundary(text, end, start):
             return end
     while not is_boundary(text, limit, start):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sanic_proxy.openai import chunks
 from sanic_proxy.streams import replay
+from tests.support.machine import least_cost
 from tests.support.upstream import DONE, completion
 
 
@@ -75,6 +76,11 @@ def test_a_huge_text_comes_in_a_bounded_number_of_pieces(unit: str) -> None:
     made = list(replay.pieces(text))
     assert "".join(made) == text
     assert len(made) <= 4000
+
+
+def test_a_huge_word_is_divided_without_a_search_through_all_of_it() -> None:
+    text = "x" * 4_000_000
+    assert least_cost(lambda: list(replay.pieces(text)), enough=20) < 20
 
 
 def test_an_answer_is_sent_in_order() -> None:
