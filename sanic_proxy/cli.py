@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sanic_proxy import __version__
-from sanic_proxy.commands import backup, keys
+from sanic_proxy.commands import backup, keys, spend
 from sanic_proxy.config import reference, starter
 from sanic_proxy.config.loader import explain, load
 from sanic_proxy.config.model import HEARTBEATS, Settings, SettingsError, binding_problem
@@ -152,6 +152,7 @@ def _add_commands(commands: Commands) -> None:
         help="print the TOML file that a configuration of LiteLLM's stands for",
     )
     keys.add_command(commands, common)
+    spend.add_command(commands, common)
     backup.add_command(commands, common)
 
 

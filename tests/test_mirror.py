@@ -22,6 +22,7 @@ SHOWN_BY = {
     "config/tables.py": "config/test_providers.py",
     "config/targets.py": "config/test_providers.py",
     "config/urls.py": "config/test_providers.py",
+    "governance/accounts.py": "commands/test_spend.py",
     "governance/key_admin.py": "commands/test_keys.py",
     "governance/litellm_keys.py": "routes/test_key_management.py",
     "json_types.py": "openai/test_codec.py",  # two names of types
@@ -33,6 +34,8 @@ SHOWN_BY = {
     "routes/counting.py": "routes/test_messages.py",
     "routes/response_following.py": "routes/test_background_responses.py",
     "routes/deployments.py": "routes/test_azure.py",
+    "routes/spend.py": "commands/test_spend.py",
+    "routes/usage.py": "commands/test_spend.py",
     "routes/response_keeping.py": "routes/test_stored_responses.py",
     "routing/opening.py": "routing/test_attempts.py",
     "server/application.py": "test_app.py",

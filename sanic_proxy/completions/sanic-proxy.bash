@@ -6,7 +6,7 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_sanic_proxy_keys_subparsers=(create update list show rotate block unblock delete)
-_shtab_sanic_proxy_subparsers=(serve models route check keys backup init schema completion)
+_shtab_sanic_proxy_subparsers=(serve models route check keys spend backup init schema completion)
 
 _shtab_sanic_proxy_serve_option_strings=(-h --help --config --router --no-router --host --port --workers --heartbeat-char --log-level)
 _shtab_sanic_proxy_models_option_strings=(-h --help --config --router --no-router)
@@ -21,6 +21,7 @@ _shtab_sanic_proxy_keys_block_option_strings=(-h --help --config --router --no-r
 _shtab_sanic_proxy_keys_unblock_option_strings=(-h --help --config --router --no-router --json)
 _shtab_sanic_proxy_keys_delete_option_strings=(-h --help --config --router --no-router --json)
 _shtab_sanic_proxy_keys_option_strings=(-h --help)
+_shtab_sanic_proxy_spend_option_strings=(-h --help --config --router --no-router --by --since --until --key --json)
 _shtab_sanic_proxy_backup_option_strings=(-h --help --config --router --no-router)
 _shtab_sanic_proxy_init_option_strings=(-h --help --directory)
 _shtab_sanic_proxy_schema_option_strings=(-h --help)
@@ -39,6 +40,7 @@ _shtab_sanic_proxy_keys_rotate___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_keys_block___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_keys_unblock___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_keys_delete___config_COMPGEN=_shtab_compgen_files
+_shtab_sanic_proxy_spend___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_backup_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_backup___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_init___directory_COMPGEN=_shtab_compgen_dirs
@@ -47,7 +49,7 @@ _shtab_sanic_proxy_serve___heartbeat_char_choices=('' zwsp zwnj wj comment)
 _shtab_sanic_proxy_keys_list___status_choices=(active expired revoked deleted)
 _shtab_sanic_proxy_keys_pos_0_choices=(create update list show rotate block unblock delete)
 _shtab_sanic_proxy_completion_pos_0_choices=(bash zsh fish)
-_shtab_sanic_proxy_pos_0_choices=(serve models route check keys backup init schema completion)
+_shtab_sanic_proxy_pos_0_choices=(serve models route check keys spend backup init schema completion)
 
 _shtab_sanic_proxy_serve__h_nargs=0
 _shtab_sanic_proxy_serve___help_nargs=0
@@ -111,6 +113,11 @@ _shtab_sanic_proxy_keys_delete___json_nargs=0
 _shtab_sanic_proxy_keys_pos_0_nargs=A...
 _shtab_sanic_proxy_keys__h_nargs=0
 _shtab_sanic_proxy_keys___help_nargs=0
+_shtab_sanic_proxy_spend__h_nargs=0
+_shtab_sanic_proxy_spend___help_nargs=0
+_shtab_sanic_proxy_spend___router_nargs=0
+_shtab_sanic_proxy_spend___no_router_nargs=0
+_shtab_sanic_proxy_spend___json_nargs=0
 _shtab_sanic_proxy_backup__h_nargs=0
 _shtab_sanic_proxy_backup___help_nargs=0
 _shtab_sanic_proxy_backup___router_nargs=0

@@ -50,8 +50,8 @@ function _shtab_sanic_proxy_using
   test "$_shtab_sanic_proxy_cmdpath" = "$argv"
 end
 
-set -g _shtab_sanic_proxy_commands serve models route check keys 'keys create' 'keys update' 'keys list' 'keys show' 'keys rotate' 'keys block' 'keys unblock' 'keys delete' backup init schema completion
-set -g _shtab_sanic_proxy_opts_with_value --budget --burst --concurrent --config --directory --endpoints --expires --fail --grace --heartbeat-char --host --key-env --log-level --max-cost --max-requests --metadata --models --port --rpm --soft --status --team --time-zone --tpm --workers
+set -g _shtab_sanic_proxy_commands serve models route check keys 'keys create' 'keys update' 'keys list' 'keys show' 'keys rotate' 'keys block' 'keys unblock' 'keys delete' spend backup init schema completion
+set -g _shtab_sanic_proxy_opts_with_value --budget --burst --by --concurrent --config --directory --endpoints --expires --fail --grace --heartbeat-char --host --key --key-env --log-level --max-cost --max-requests --metadata --models --port --rpm --since --soft --status --team --time-zone --tpm --until --workers
 
 complete -c sanic-proxy -e
 complete -c sanic-proxy -f
@@ -158,6 +158,15 @@ complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -s h -l help -
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -l router -l no-router -d 'the model'"'"'s prefix picks the provider'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using keys delete' -l json -d 'print JSON'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_proxy_npos -eq 0' -a spend -d 'Print what clients have spent. Days are those of UTC.'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -s h -l help -d 'show this help message and exit'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l router -l no-router -d 'the model'"'"'s prefix picks the provider'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l by -x -d 'some of key, model, day, team, provider'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l since -x -d 'the first day: 2026-11-01'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l until -x -d 'the last day'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l key -x -d 'only of this key: its name, id or digest'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l json -d 'print JSON'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_proxy_npos -eq 0' -a backup -d 'Copy the state store (keys, budgets, ledger) to a file, also while the proxy runs. To restore: stop the proxy, put the file in its place.'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using backup' -s h -l help -d 'show this help message and exit'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using backup' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'

@@ -19,6 +19,7 @@ _shtab_sanic_proxy_commands() {
     route:'Print which targets a request for a model would try, and why, without sending anything.'
     schema:'Print the JSON Schema of the TOML file, for editors.'
     serve:'Start the proxy.'
+    spend:'Print what clients have spent. Days are those of UTC.'
   )
   _describe 'sanic-proxy commands' _commands
 }
@@ -251,6 +252,20 @@ _shtab_sanic_proxy_serve_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_sanic_proxy_serve_defaults_added=0
 
+_shtab_sanic_proxy_spend_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--by[some of key, model, day, team, provider]:LIST:"
+  "--since[the first day\: 2026-11-01]:DAY:"
+  "--until[the last day]:DAY:"
+  "--key[only of this key\: its name, id or digest]:KEY:"
+  "--json[print JSON]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_spend_defaults_added=0
+
 
 _shtab_sanic_proxy() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->sanic-proxy'
@@ -279,6 +294,7 @@ _shtab_sanic_proxy() {
         route) _arguments -C -s $_shtab_sanic_proxy_route_options ;;
         schema) _arguments -C -s $_shtab_sanic_proxy_schema_options ;;
         serve) _arguments -C -s $_shtab_sanic_proxy_serve_options ;;
+        spend) _arguments -C -s $_shtab_sanic_proxy_spend_options ;;
       esac
   esac
 }

@@ -64,8 +64,12 @@ _NOTHING_ASKED = Asked(text_bytes=0, has_output=False)
 def governs(settings: Settings) -> bool:
     """Whether the settings limit anything, or want a ledger."""
     book = rulebook_of(settings)
+    makes_keys = settings.require_keys or (settings.admin_key is not None and not settings.is_open)
     return (
-        settings.ledger or not book.is_empty or any(_is_limited(client.rules) for client in settings.clients)
+        settings.ledger
+        or makes_keys  # these may have limits, too
+        or not book.is_empty
+        or any(_is_limited(client.rules) for client in settings.clients)
     )
 
 

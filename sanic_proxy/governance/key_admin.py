@@ -123,6 +123,16 @@ class KeyAdmin:
         found = await self._run(keys.names) if self._store.exists() else {}
         return {**found, **{client.rules.id: client.rules.name for client in self._settings.clients}}
 
+    async def client_id(self, reference: str) -> str:
+        """The id of the client that is named so; `reference` itself where there is no such key.
+
+        Clients of the settings have ids without being in the store.
+        """
+        try:
+            return (await self.find(reference)).id if reference else ""
+        except NotFound:
+            return reference
+
     async def _present(self, reference: str) -> StoredKey:
         found = await self.find(reference)
         if found.deleted is not None:

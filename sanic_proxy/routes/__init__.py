@@ -13,7 +13,9 @@ from sanic_proxy.routes import (
     pages,
     passthrough,
     responses,
+    spend,
     stored_responses,
+    usage,
 )
 
 BLUEPRINTS = tuple(
@@ -32,5 +34,7 @@ BLUEPRINTS = tuple(
         admin,
         key_management,
         metrics,
+        usage,
+        spend,
     )
 )

@@ -35,7 +35,7 @@ OPEN_PATHS = frozenset(
     }
 )
 # The routes below these demand a key of their own: see `check_admin`.
-_ADMIN_PREFIXES = ("/admin/", "/key/")
+_ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/")
 METRICS_PATH = "/metrics"
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
 _LINKED_PATHS = OPEN_PATHS - {"/"}

@@ -1,0 +1,146 @@
+"""What has been spent, for administrators: `/admin/usage`, and LiteLLM's `/spend/logs`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from sanic import Blueprint, HTTPResponse
+
+from sanic_proxy.config.rules import NANO, iso_time
+from sanic_proxy.errors import InvalidRequest, StoreFailed
+from sanic_proxy.governance.accounts import GROUPS, named, rows, sum_object, sums
+from sanic_proxy.governance.key_admin import KeyAdmin
+from sanic_proxy.json_types import Json
+from sanic_proxy.openai import codec
+from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.methods import READ
+from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.state import state_of
+from sanic_proxy.state_store.base import Connection, StoreError
+
+T = TypeVar("T")
+
+blueprint = Blueprint("spend")
+blueprint.on_request(authorise)
+
+# LiteLLM's limit of one answer.
+MAX_ROWS = 10_000
+
+
+async def usage(request: ProxyRequest) -> HTTPResponse:
+    """The sums of days by `?by=key,model,day,team,provider`, from `?since=` to `?until=`, of one `?key=`."""
+    admin = _admin(request)
+    by = tuple(dict.fromkeys(request.args.get("by", "key").split(",")))
+    if not set(by) <= GROUPS.keys():
+        raise InvalidRequest(f"The query parameter `by` must be some of {', '.join(GROUPS)}", param="by")
+    client = await admin.client_id(request.args.get("key", ""))
+    since, until = _day(request, "since"), _day(request, "until")
+    found = await _read(request, partial(sums, by=by, since=since, until=until, client=client))
+    names = await admin.names()
+    return _json({"data": [sum_object(named(entry, by, names), by) for entry in found]})
+
+
+async def logs(request: ProxyRequest) -> HTTPResponse:
+    """The attempts of requests as LiteLLM lists them, the latest first; or their sums by day."""
+    admin = _admin(request)
+    reference = request.args.get("api_key", "")
+    clients = [await admin.client_id(reference)] if reference else None
+    start, end = _day(request, "start_date"), _day(request, "end_date")
+    has_days = bool(start and end)
+    since_ms = _epoch_ms(start) if has_days else 0
+    until_ms = _epoch_ms(end) + 86_400_000 if has_days else 2**62
+    request_id = request.args.get("request_id", "")
+    work = partial(
+        rows, limit=MAX_ROWS, clients=clients, request_id=request_id, since_ms=since_ms, until_ms=until_ms
+    )
+    found = await _read(request, work)
+    if has_days and request.args.get("summarize", "true") != "false":
+        return _json(_by_day(found))
+    return _json([_log(row) for row in found])
+
+
+def _log(row: Json) -> Json:
+    """One attempt, with LiteLLM's names of the fields."""
+    return {
+        "request_id": row["request_id"],
+        "api_key": row["client"],
+        "model": row["model"],
+        "model_group": row["model"],
+        "custom_llm_provider": row["provider"],
+        "call_type": row["endpoint"],
+        "spend": row["nano"] / NANO,
+        "prompt_tokens": row["input"],
+        "completion_tokens": row["output"],
+        "total_tokens": row["input"] + row["output"],
+        "startTime": iso_time(row["started_ms"] / 1000),
+        "endTime": iso_time(row["ended_ms"] / 1000),
+        "user": "",
+        "team_id": row["team"] or None,
+        "session_id": row["session"] or None,
+        "status": "success" if row["outcome"] in {"ok", "complete"} else "failure",
+        "metadata": {"attempt": row["attempt"], "target": row["target"], "outcome": row["outcome"]},
+    }
+
+
+def _by_day(found: list[Json]) -> list[Json]:
+    """LiteLLM's sums: for each day the spend, also by client and by model."""
+    days: dict[str, Json] = {}
+    for row in reversed(found):
+        day = iso_time(row["started_ms"] / 1000)[:10]
+        entry = days.setdefault(day, {"startTime": day, "spend": 0, "users": {}, "models": {}})
+        for sums_, name in ((entry, "spend"), (entry["models"], row["model"]), (entry, row["client"])):
+            sums_[name] = sums_.get(name, 0) + row["nano"]
+    return [_in_dollars(entry) for entry in days.values()]
+
+
+def _in_dollars(entry: Json) -> Json:
+    return {
+        name: _in_dollars(value)
+        if isinstance(value, dict)
+        else value / NANO
+        if isinstance(value, int)
+        else value
+        for name, value in entry.items()
+    }
+
+
+def _day(request: ProxyRequest, name: str) -> str:
+    text: str = request.args.get(name, "")
+    try:
+        return dt.date.fromisoformat(text).isoformat() if text else ""
+    except ValueError:
+        raise InvalidRequest(
+            f"The query parameter `{name}` must be a day such as 2026-11-01", param=name
+        ) from None
+
+
+def _epoch_ms(day: str) -> int:
+    midnight = dt.datetime.fromisoformat(day).replace(tzinfo=dt.UTC)
+    return round(1000 * midnight.timestamp())
+
+
+def _admin(request: ProxyRequest) -> KeyAdmin:
+    state = state_of(request.app)
+    return KeyAdmin(state.settings, state.store, state.keys.changed)
+
+
+async def _read(request: ProxyRequest, work: Callable[[Connection], list[T]]) -> list[T]:
+    """What `work` reads from the store; nothing where there is no store."""
+    store = state_of(request.app).store
+    if not store.exists():
+        return []
+    try:
+        return await store.run(work)
+    except StoreError as exc:
+        raise StoreFailed(str(exc)) from exc
+
+
+def _json(value: Any) -> HTTPResponse:
+    return HTTPResponse(codec.dumps(value), content_type="application/json")
+
+
+blueprint.add_route(usage, "/admin/usage", methods=READ, name="usage")
+blueprint.add_route(logs, "/spend/logs", methods=READ, name="logs")
