@@ -90,7 +90,7 @@ class WebSocketSession:
         self._ws: Any = None
         self._receiving: asyncio.Task[str | bytes | None] | None = None
         self._is_closing = False
-        self._stream_id: str | None = None  # of the response under way
+        self._named_stream: str | None = None  # of the response under way
         self._latest: dict[str | None, Previous] = {}  # by stream, the newest last
 
     async def run(self) -> None:
@@ -175,7 +175,7 @@ class WebSocketSession:
     async def _respond(self, state: AppState, turn: Turn, message: str | bytes) -> None:
         record = turn.record
         record.dialect, record.is_streaming, record.status = RESPONSES.name, True, 200
-        self._stream_id = None
+        self._named_stream = None
         try:
             try:
                 await self._make(state, turn, message)
@@ -226,10 +226,10 @@ class WebSocketSession:
 
     def _remember(self, latest: Previous | None) -> None:
         """Remember the latest response of the stream: as much of all streams as one may have."""
-        self._latest.pop(self._stream_id, None)
+        self._latest.pop(self._named_stream, None)
         if latest is None:
             return
-        self._latest[self._stream_id] = latest
+        self._latest[self._named_stream] = latest
         limit_bytes = state_of(self._request.app).settings.max_body_bytes
         while sum(len(item) for kept in self._latest.values() for item in kept.items or ()) > limit_bytes:
             del self._latest[next(iter(self._latest))]
@@ -254,7 +254,7 @@ class WebSocketSession:
                 f"The parameter `stream_id` must be a string of at most {_MAX_STREAM_ID_CHARS} characters",
                 param="stream_id",
             )
-        self._stream_id = stream_id
+        self._named_stream = stream_id
         continues = event.get("previous_response_id")
         turn.continues = continues if isinstance(continues, str) else ""
         if flag_field(event, "background"):
@@ -315,9 +315,9 @@ class WebSocketSession:
 
     def _named(self, event: bytes) -> bytes:
         """An event with the name of its stream, if that has one."""
-        if self._stream_id is None or event[:1] != b"{":
+        if self._named_stream is None or event[:1] != b"{":
             return event
-        return codec.dumps({"stream_id": self._stream_id})[:-1] + b"," + event[1:]
+        return codec.dumps({"stream_id": self._named_stream})[:-1] + b"," + event[1:]
 
     async def _refuse(self, record: RequestRecord, exc: ProxyError) -> None:
         """Send an error as OpenAI's websockets have it, with the fields of its error events besides."""

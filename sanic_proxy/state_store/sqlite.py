@@ -24,7 +24,7 @@ from sanic_proxy.state_store.threaded import Session, ThreadedStore
 
 FILE_NAME = "state.sqlite"
 # How long one process waits for another's write; a transaction takes milliseconds.
-BUSY_TIMEOUT_S = 5.0
+BUSY_TIMEOUT_S = 10.0
 
 
 class SQLiteStore(ThreadedStore):

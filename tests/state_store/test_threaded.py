@@ -96,7 +96,7 @@ def test_transactions_of_two_stores_exclude_each_other(make: MakeStore) -> None:
         connection.execute("INSERT INTO note (text) VALUES (?)", (str(number),))
 
     async def use(store: ThreadedStore) -> None:
-        await asyncio.gather(*(store.run(count) for _ in range(25)))
+        await asyncio.gather(*(store.run(count) for _ in range(10)))
 
     async def both() -> None:
         stores = [make((NOTES,)), make((NOTES,))]
@@ -105,7 +105,7 @@ def test_transactions_of_two_stores_exclude_each_other(make: MakeStore) -> None:
             await store.aclose()
 
     asyncio.run(both())
-    assert using(make, lambda store: store.run(notes)) == [str(number) for number in range(50)]
+    assert using(make, lambda store: store.run(notes)) == [str(number) for number in range(20)]
 
 
 def test_cancelled_callers_leave_the_store_usable(make: MakeStore) -> None:
