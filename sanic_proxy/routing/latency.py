@@ -68,9 +68,12 @@ class PeakEwma:
             typical = self._typical * (math.exp(-idle_s / IDLE_TAU_S) if is_idle else 1.0)
         return max(_LEAST, typical + (self._peak - typical) * excess)
 
-    def cost(self, now: float, in_flight: int) -> float:
-        """What sending one more request to the target costs, in comparison with others."""
-        return self.value(now, is_idle=not in_flight) * (in_flight + 1)
+    def cost(self, now: float, pending: int, *, is_idle: bool) -> float:
+        """What sending one more request to the target costs, in comparison with others.
+
+        `pending` requests wait for their first content.
+        """
+        return self.value(now, is_idle=is_idle) * (pending + 1)
 
     def observe(self, slowness: float, now: float) -> None:
         """A request has been answered."""

@@ -65,7 +65,8 @@ def ordered(
     `least_in_flight`: by requests in flight, and waiting in an engine, per weight, at random among equals;
     also `prefix`, where nothing is known of the prompt.
     `least_latency`: the first is the better one of two that are drawn at random, the rest follow by cost: the
-    latency to be expected, times the requests in flight and this one, per weight. The draw keeps workers that
+    latency to be expected, times this request and those of the worker that wait for their first content, per
+    weight. The draw keeps workers that
     know the same from sending all their requests to the same target (Mitzenmacher, "The power of two choices
     in randomized load balancing", 2001). Targets with an open circuit or a rate limit come last.
 
@@ -130,7 +131,9 @@ def _cost(choice: Choice[P], now: float) -> float:
 def _key_cost(choice: Choice[P], target: Target[P], now: float) -> float:
     if target.statistics is None or not target.key_weight or not target.is_usable(now):
         return math.inf
-    return target.statistics.slowness.cost(now, choice.load_of(target)) / target.key_weight
+    pending = target.statistics.pending + choice.waiting
+    cost = target.statistics.slowness.cost(now, pending, is_idle=not choice.load_of(target))
+    return cost / target.key_weight
 
 
 def _draw_two(places: list[int], count: int, random: Random) -> None:

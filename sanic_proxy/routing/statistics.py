@@ -30,9 +30,10 @@ TargetName: TypeAlias = tuple[str, int, str, str]
 class TargetStatistics:
     """The statistics of one target in one worker.
 
-    `answered` and `failed` count attempts. `prompt_tokens` and `cached_tokens` are sums over the answers with
-    usage: the second are those of the first that the provider found in its cache. `prefixes` are those of the
-    prompts that it got.
+    `in_flight` counts requests, and `pending` those of them that have no first content yet. `answered` and
+    `failed` count attempts. `prompt_tokens` and `cached_tokens` are sums over the answers with usage: the
+    second are those of the first that the provider found in its cache. `prefixes` are those of the prompts
+    that it got.
     """
 
     __slots__ = (
@@ -42,6 +43,7 @@ class TargetStatistics:
         "failed",
         "in_flight",
         "label",
+        "pending",
         "prefixes",
         "prompt_tokens",
         "slowness",
@@ -51,6 +53,7 @@ class TargetStatistics:
         self.label = label
         self.endpoint = endpoint
         self.in_flight = 0
+        self.pending = 0
         self.answered = 0
         self.failed = 0
         self.prompt_tokens = 0
@@ -61,14 +64,17 @@ class TargetStatistics:
     def begin(self) -> None:
         """A request is sent to the target."""
         self.in_flight += 1
+        self.pending += 1
 
     def end(self) -> None:
-        """A request has ended, in whatever way."""
+        """A request has ended without an answer."""
         self.in_flight -= 1
+        self.pending -= 1
 
     def record_answer(self, elapsed_s: float, record: RequestRecord, now: float) -> None:
         """A stream has begun, or a whole answer is there, `elapsed_s` after its request was sent."""
         self.answered += 1
+        self.pending -= 1
         output_tokens = 0
         if not record.is_streaming:
             output_tokens = whole((record.usage or {}).get("completion_tokens")) or _USUAL_OUTPUT_TOKENS
@@ -86,7 +92,7 @@ class TargetStatistics:
 
     def observe(self, record: RequestRecord) -> None:
         """An answer has ended (an observer of its record)."""
-        self.end()
+        self.in_flight -= 1
         if record.usage is not None:
             prompt, cached = prompt_of_chat(record.usage)
             self.prompt_tokens += prompt

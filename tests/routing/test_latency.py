@@ -67,16 +67,16 @@ def test_an_idle_target_is_tried_again_with_one_request_at_a_time() -> None:
     fast = PeakEwma()
     later = now + 2 * IDLE_TAU_S
     fast.observe(1.0, later)
-    assert slow.cost(later, 0) < fast.cost(later, 0)
-    assert slow.cost(later, 1) > fast.cost(later, 1)
+    assert slow.cost(later, 0, is_idle=True) < fast.cost(later, 0, is_idle=True)
+    assert slow.cost(later, 0, is_idle=False) > fast.cost(later, 0, is_idle=False)
 
 
 def test_a_target_of_which_nothing_is_known_is_tried_with_one_request_at_a_time() -> None:
     unknown, (known, now) = PeakEwma(), steady(0.5)
-    assert unknown.cost(now, 0) < known.cost(now, 0)
-    assert unknown.cost(now, 1) == pytest.approx(2 * UNKNOWN)
+    assert unknown.cost(now, 0, is_idle=True) < known.cost(now, 0, is_idle=True)
+    assert unknown.cost(now, 1, is_idle=False) == pytest.approx(2 * UNKNOWN)
     unknown.punish(FAILED, now)
-    assert unknown.cost(now, 0) > known.cost(now, 0)
+    assert unknown.cost(now, 0, is_idle=True) > known.cost(now, 0, is_idle=True)
 
 
 def test_a_request_that_was_given_up_counts_only_if_it_was_slow() -> None:
@@ -94,14 +94,15 @@ events = st.lists(
 
 
 @given(events, st.floats(0, 1e5), st.integers(0, 100))
-def test_it_stays_within_what_was_seen(seen: list[Event], idle_s: float, in_flight: int) -> None:
+def test_it_stays_within_what_was_seen(seen: list[Event], idle_s: float, pending: int) -> None:
     ewma, now = PeakEwma(), START
     for kind, slowness, pause_s in seen:
         now += pause_s
         (ewma.observe if kind == "answer" else ewma.punish)(slowness, now)
     worst = min(MAX_SLOWNESS, max([UNKNOWN, *(slowness for _, slowness, _ in seen)]))
     assert 0 < ewma.value(now + idle_s) <= worst * (1 + 1e-9)
-    assert 0 < ewma.cost(now + idle_s, in_flight) <= worst * (in_flight + 1) * (1 + 1e-9)
+    cost = ewma.cost(now + idle_s, pending, is_idle=not pending)
+    assert 0 < cost <= worst * (pending + 1) * (1 + 1e-9)
 
 
 @given(events, st.floats(0.1, 50))

@@ -98,22 +98,29 @@ def test_a_providers_keys_share_its_requests() -> None:
     assert firsts["a0a1"] / DRAWS == pytest.approx(0.5, abs=0.02)
 
 
-def timed(name: str, slowness: float, in_flight: int = 0, weight: float = 1.0) -> Choice[str]:
-    """A target that has answered just now."""
-    made = choice(name, weight=weight, in_flight=in_flight)
+def timed(name: str, slowness: float, pending: int = 0, weight: float = 1.0, begun: int = 0) -> Choice[str]:
+    """A target that has answered just now, with requests that wait for content and others that have begun."""
+    made = choice(name, weight=weight, in_flight=pending + begun)
     target = replace(made.targets[0], statistics=TargetStatistics())
     assert target.statistics is not None
     target.statistics.slowness.observe(slowness, NOW)
+    target.statistics.pending = pending
     return replace(made, targets=(target,))
 
 
 def test_the_fastest_for_its_load_is_first() -> None:
     drawn = random.Random(7).random
     assert names(ordered([timed("a", 1.0), timed("b", 0.5)], "least_latency", drawn, NOW)) == "ba"
-    # 0.5 with three in flight costs 2, as much as 2 with none; a weight of 2 halves that.
+    # 0.5 with three that wait costs 2, as much as 2 with none; a weight of 2 halves that.
     assert names(ordered([timed("a", 1.9), timed("b", 0.5, 3)], "least_latency", drawn, NOW)) == "ab"
     assert names(ordered([timed("a", 1.9), timed("b", 0.5, 3, 2.0)], "least_latency", drawn, NOW)) == "ba"
     assert names(ordered([timed("a", 0.1, weight=0.0), timed("b", 9)], "least_latency", drawn, NOW)) == "ba"
+
+
+def test_streams_that_have_begun_do_not_hide_a_slow_target() -> None:
+    drawn = random.Random(7).random
+    choices = [timed("a", 5.0), timed("b", 1.0, 2, begun=40)]
+    assert names(ordered(choices, "least_latency", drawn, NOW)) == "ba"
 
 
 def test_the_first_is_the_better_of_two_that_are_drawn() -> None:

@@ -66,11 +66,11 @@ def test_a_whole_answer_may_take_its_time_for_each_token(target: Target[str], cl
 def test_a_request_is_in_flight_until_its_answer_has_ended(target: Target[str], clock: Clock) -> None:
     record = request()
     state = attempt(target, record, clock)
-    assert of(target).in_flight == 1
+    assert (of(target).in_flight, of(target).pending) == (1, 1)
     state.record_success()
-    assert of(target).in_flight == 1
+    assert (of(target).in_flight, of(target).pending) == (1, 0)
     record.finish(())
-    assert of(target).in_flight == 0
+    assert (of(target).in_flight, of(target).pending) == (0, 0)
     assert of(target).answered == 1
 
 
@@ -95,7 +95,7 @@ def test_failures_of_the_target_count_as_slow(
 ) -> None:
     state = attempt(target, request(), clock)
     state.record_failure(failure)
-    assert of(target).in_flight == 0
+    assert (of(target).in_flight, of(target).pending) == (0, 0)
     assert of(target).failed == counts
     assert (of(target).slowness.value(clock.now) == FAILED) is counts
 
