@@ -368,6 +368,12 @@ class CircuitBreaker:
         """Whether it is open because the provider rejects the key or denies access."""
         return self.until is not None and self._opened_by != "target"
 
+    def is_usable(self, now: float) -> bool:
+        """Whether a request may be sent: the circuit is closed, or nobody is known to be probing it."""
+        if self.until is None:
+            return True
+        return now >= self.until and now >= self._busy_until and not self._has_probe(now)
+
     def described(self, now: float) -> Json:
         """As an operator reads it: whether it is open and until when, and the last failure."""
         text, at = self.last_error or (None, now)

@@ -122,8 +122,10 @@ class Target(Generic[P]):
         """Whether a request may be sent now, as far as circuits and rate limits go; a probe may."""
         if now < self.rate_limit.until or self.is_off:
             return False
-        circuits = (self.health.until, self.key_health.until)
-        return all(until is None or now >= until for until in circuits)
+        health, key_health = self.health, self.key_health
+        if health.until is key_health.until is None:
+            return True
+        return health.is_usable(now) and key_health.is_usable(now)
 
 
 def label_for(provider: str, model: str, key_number: int) -> str:

@@ -34,6 +34,20 @@ def opened(*, is_denied: bool = False, cells: int = 16) -> list[CircuitBreaker]:
     return circuits
 
 
+def test_a_target_that_another_worker_probes_is_not_usable() -> None:
+    first, second = opened()
+    assert not first.is_usable(OPENED)
+    assert first.is_usable(HALF_OPEN)
+    assert first.admit(HALF_OPEN) is None
+    assert not first.is_usable(HALF_OPEN)
+    assert second.is_usable(HALF_OPEN)  # it has not looked yet
+    assert second.admit(HALF_OPEN) is not None
+    assert not second.is_usable(HALF_OPEN)
+    assert second.is_usable(HALF_OPEN + PERMIT_S)
+    first.record_success(first.generation, HALF_OPEN + 1)
+    assert first.is_usable(HALF_OPEN + 1)
+
+
 def test_a_lease_keeps_other_workers_out_until_it_ends() -> None:
     first, second = two()
     assert first.take(KEY, 10.0, 5.0, 1.0) == 0.0
