@@ -16,7 +16,7 @@ from loadtest.simulation.scenarios import NAMES, SCENARIOS, Scenario
 from sanic_proxy.config.targets import STRATEGIES, Strategy
 
 PAGE = Path(__file__).parents[2] / "scripts" / "docs" / "balancing.md"
-WORKERS = (1, 8)
+WORKERS = (1, 2, 4, 8)
 # Sessions keep their targets whatever the strategy is.
 WITH_SESSIONS: Strategy = "weighted"
 _HEAD = """\

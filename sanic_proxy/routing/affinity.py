@@ -9,9 +9,14 @@ Hashing alone sends a popular session's target more than it can serve. So a targ
 it has more than its share of 1.25 times of what all have in flight (Mirrokni, Thorup and Zadimoghaddam,
 "Consistent hashing with bounded loads", 2018); the request goes to the session's next target.
 
-A pin is the memory of one worker: the session is served there, so there is its cache. It matters where that
-is not the first by hash, as another one was overloaded or failed when the session began. It is moved when the
-target has failed a request, and forgotten when the provider's cache is.
+A pin remembers where a session is served, so where its cache is. It matters where that is not the first by
+hash, as another one was overloaded or failed when the session began. It is moved when the target has failed a
+request, and forgotten when the provider's cache is.
+
+Each worker has pins of its own, and trusts one for a second without a look at those that the workers share
+(`shared_pins`). After that, or without a pin, it takes over the shared one, and where there is none it shares
+its own. So workers that know different things of the targets serve a session at the same one, and
+requests that follow each other closely cost no lock.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.routing.shared_pins import SharedPins
 from sanic_proxy.routing.targets import Target
 
 if TYPE_CHECKING:
@@ -34,6 +40,8 @@ P = TypeVar("P")
 # The most that a target may have in flight, as a multiple of its share of all.
 MAX_LOAD = 1.25
 MAX_PINS = 16_384
+# How long a worker goes by a pin of its own before it looks where other workers have the session.
+TRUST_S = 1.0
 # As many as a float holds exactly, with a half added.
 _BITS = 52
 
@@ -85,7 +93,7 @@ class Pin:
     """Where a session is served. `is_proven`: it has got an answer there.
 
     `places` are those of the candidates in the session's order, its own target first; empty until a request
-    has found that target usable.
+    has found that target usable. Until `trusted_until` no other worker needs to be asked.
     """
 
     label: str
@@ -93,20 +101,17 @@ class Pin:
     until: float
     is_proven: bool = False
     places: tuple[int, ...] = ()
+    trusted_until: float = 0.0
 
 
 class Affinity(Generic[P]):
-    """The pins of one worker; the least recently used ones are forgotten."""
+    """The pins of one worker, the least recently used of which are forgotten, and those of all (`shared`)."""
 
-    __slots__ = ("_pins",)
+    __slots__ = ("_pins", "_shared")
 
-    def __init__(self) -> None:
+    def __init__(self, shared: SharedPins | None = None) -> None:
         self._pins: OrderedDict[bytes, Pin] = OrderedDict()
-
-    def pin(self, session: bytes, now: float) -> Pin | None:
-        """The pin of a session that is still valid."""
-        pin = self._pins.get(session)
-        return None if pin is None or now >= pin.until else pin
+        self._shared = shared
 
     def kept(
         self, peers: Sequence[tuple[Choice[P], Target[P]]], session: bytes, now: float
@@ -117,9 +122,13 @@ class Affinity(Generic[P]):
         `peers` are the candidates, each with its choice. Targets behind the first are in the session's order,
         whatever they have in flight.
         """
-        pin = self.pin(session, now)
+        pin = self._pins.get(session)
         if pin is None or not pin.places:
             return None
+        if now >= pin.trusted_until:
+            pin = self._looked_up(session, [target.label for _, target in peers], now, pin.ttl_s)
+            if pin is None or not pin.places:
+                return None
         in_flight = weights = 0.0
         for choice, target in peers:
             if not target.is_usable(now):
@@ -146,7 +155,10 @@ class Affinity(Generic[P]):
         request waits for its own.
         """
         order = ranked(candidates, session)
-        pin = self.pin(session, now)
+        pin = self._pins.get(session)
+        if pin is None or now >= pin.trusted_until:
+            labels = [candidate.target.label for candidate in candidates]
+            pin = self._looked_up(session, labels, now, ttl_s)
         if pin is not None:
             order.sort(key=lambda candidate: candidate.target.label != pin.label)
         usable = [candidate for candidate in order if candidate.target.is_usable(now)]
@@ -157,7 +169,8 @@ class Affinity(Generic[P]):
         unusable = [candidate for candidate in order if candidate not in usable]
         targets = [candidate.target for candidate in (*free, *full, *unusable)]
         if pin is None or not is_pinned or order[0] in unusable:
-            self._keep(session, Pin(targets[0].label, ttl_s, now + ttl_s))
+            self._keep(session, Pin(targets[0].label, ttl_s, now + ttl_s, trusted_until=now + TRUST_S))
+            self._share(session)
         else:
             pin.until = now + pin.ttl_s
             self._pins.move_to_end(session)
@@ -178,9 +191,42 @@ class Affinity(Generic[P]):
         if not tried or record.attempts[-1].outcome != "ok":
             return
         if tried[-1] == pin.label:
+            if pin.is_proven:
+                return
             pin.is_proven = True
         elif pin.label in tried:
             pin.label, pin.is_proven, pin.places = tried[-1], True, ()
+        else:
+            return
+        self._share(session)
+
+    def _looked_up(self, session: bytes, labels: Sequence[str], now: float, ttl_s: float) -> Pin | None:
+        """The pin of a session by what all workers know, to be trusted again; None if there is none.
+
+        Where the shared one cannot be read, or names a target that is not among `labels` (as while workers
+        reload their settings one after the other), the worker's own counts.
+        """
+        pin = self._pins.get(session)
+        if pin is not None and now >= pin.until:
+            pin = None
+        shared = None if self._shared is None else self._shared.read(session, now, now + ttl_s)
+        label = None if shared is None else shared.label_among(labels)
+        if shared is not None and label is not None:
+            if pin is None or pin.label != label:
+                pin = Pin(label, ttl_s, now + ttl_s)
+                self._keep(session, pin)
+            pin.is_proven = pin.is_proven or shared.is_proven
+        elif pin is not None:
+            self._share(session)
+        if pin is not None:
+            pin.trusted_until = min(now + TRUST_S, pin.until)
+        return pin
+
+    def _share(self, session: bytes) -> None:
+        """Make the worker's pin of a session that of all workers."""
+        if self._shared is not None:
+            pin = self._pins[session]
+            self._shared.write(session, pin.label, pin.until, is_proven=pin.is_proven)
 
     def _keep(self, session: bytes, pin: Pin) -> None:
         self._pins[session] = pin

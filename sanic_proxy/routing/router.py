@@ -27,6 +27,7 @@ from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import Later, TargetLoad
 from sanic_proxy.routing.prefixes import MAX_REQUEST_BYTES, block_hashes
 from sanic_proxy.routing.selection import Choice, Random, by_prefix, ordered
+from sanic_proxy.routing.shared_pins import SharedPins
 from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.switches import TargetSwitches
 from sanic_proxy.routing.targets import Target, label_for
@@ -140,7 +141,7 @@ class Router(Generic[P]):
         self._key_weights_of = key_weights_of
         self._cache_ttl_of = cache_ttl_of
         self._queue_of = queue_of
-        self.affinity: Affinity[P] = Affinity()
+        self.affinity: Affinity[P] = Affinity(SharedPins(memory))
         self._registry = registry or BreakerRegistry()
         self._statistics = statistics or StatisticsRegistry()
         self.route = lru_cache(maxsize=1024)(self._route)

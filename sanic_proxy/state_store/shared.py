@@ -1,4 +1,5 @@
-"""Memory that the workers of a machine share: named cells, and columns of numbers that each worker writes.
+"""Memory that the workers of a machine share: named cells, entries of a cache, and columns of numbers that
+each worker writes.
 
 Where it is. The main process makes it without a name and its workers inherit the descriptor; with a state
 directory that the operator has set, it is the file `shared.memory` there, so that several instances share it.
@@ -21,6 +22,10 @@ and none elsewhere, so that neither a full table nor dead entries make a search 
 killed in a critical section may leave some doubles of a cell written and others not: users of cells
 accept any combination.
 
+Entries (`Entries`) hold one word until a time, for what may be forgotten at any time: where all places of a
+key are in use, the entry that ends first gives way. They have a table of their own, so that however many
+there are, they leave the cells to limits.
+
 Columns (`Gauges`, `Counters`) are found by a 64-bit key as well. Each worker has a number of its own in each
 column, which it writes without a lock, as an aligned word that no other worker writes; the value of a column
 is the sum over the slots. Of gauges (requests in flight) a dead worker's numbers vanish; those of counters
@@ -41,7 +46,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -51,6 +56,7 @@ from sanic_proxy.state_store.shared_map import (
     CELL_VALUES,
     CELL_WORDS,
     COUNTERS,
+    ENTRY_WORDS,
     GAUGES,
     KEPT_UNTIL,
     REAPED_AT,
@@ -96,6 +102,7 @@ class SharedMemory:
     ) -> None:
         self.lock = Lock(self)
         self.cells = Cells(self)
+        self.entries = Entries(self)
         self.gauges = Gauges(self)
         self.counters = Counters(self)
         self._layout = layout or Layout()
@@ -269,6 +276,53 @@ class Cells:
         cell = doubles[free + 1 : free + CELL_WORDS]
         cell[:] = _NO_VALUES
         return cell
+
+
+class Entries:
+    """Words by key, each until a time. The methods are to be called with the lock held."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+
+    def get(self, key: int, now: float, until: float) -> int | None:
+        """The word of `key`, which is kept at least to the time `until` from now on; None if it has none."""
+        mapped = self._memory.mapped()
+        at = None if mapped is None else _entry(mapped, key)
+        if mapped is None or at is None or (end := mapped.doubles[at + 1]) <= now:
+            return None
+        mapped.doubles[at + 1] = max(end, until)
+        return mapped.words[at + 2]
+
+    def put(self, key: int, value: int, until: float) -> None:
+        """Set the word of `key`, 64 bits with a sign, until that time."""
+        mapped = self._memory.mapped()
+        if mapped is None or not mapped.layout.entries:
+            return
+        words, doubles = mapped.words, mapped.doubles
+        at = _entry(mapped, key)
+        if at is None:
+            at = min(_places(mapped, key), key=lambda at: doubles[at + 1])
+        doubles[at + 1] = 0.0  # so that a process that is killed here leaves no key with another one's word
+        words[at], words[at + 2] = key, value
+        doubles[at + 1] = until
+
+
+def _places(mapped: SharedMap, key: int) -> Iterator[int]:
+    """Where the entry of `key` can be."""
+    count = mapped.layout.entries
+    for step in range(min(WINDOW, count)):
+        yield mapped.entries + (key + step) % count * ENTRY_WORDS
+
+
+def _entry(mapped: SharedMap, key: int) -> int | None:
+    """Where the entry of `key` is; None if there is none."""
+    words = mapped.words
+    for at in _places(mapped, key):
+        if words[at] == key:
+            return at
+    return None
 
 
 class _Columns:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 KEPT_UNTIL = 0  # the double of a cell that says until when it is needed
 CELL_VALUES = 16  # doubles in a cell, KEPT_UNTIL included
 CELL_WORDS = 1 + CELL_VALUES  # behind the key
+ENTRY_WORDS = 3  # key, time of its end, value
 
 _WORD = 8
 _PAGE_WORDS = 512
@@ -33,6 +34,7 @@ class Layout(NamedTuple):
     gauges: int = 1024
     counters: int = 8192
     slots: int = 512
+    entries: int = 32_768
 
 
 class Unusable(Exception):
@@ -72,7 +74,8 @@ class SharedMap:
         self._is_named = is_named
         self._pids = _PAGE_WORDS
         self.cells = _paged(self._pids + layout.slots)
-        self.gauge_names = self.cells + layout.cells * CELL_WORDS
+        self.entries = self.cells + layout.cells * CELL_WORDS
+        self.gauge_names = self.entries + layout.entries * ENTRY_WORDS
         self.counter_names = self.gauge_names + layout.gauges
         self._totals = self.counter_names + layout.counters
         self.blocks = _paged(self._totals + 2 * layout.counters)

@@ -79,6 +79,12 @@ def test_sessions_keep_their_targets(workers: int) -> None:
     assert kept.repeated > 1.8 * plain.repeated
 
 
+@pytest.mark.parametrize("scenario", ["healthy", "failing", "flapping"])
+def test_several_workers_keep_sessions_as_well_as_one(scenario: str) -> None:
+    one, eight = (run(short(scenario, "weighted", workers, has_sessions=True)) for workers in (1, 8))
+    assert eight.repeated / len(eight.times) > one.repeated / len(one.times) - 0.05
+
+
 def test_tables_take_the_place_of_the_old_ones() -> None:
     page = f"# Title\n\n**{SCENARIOS[0].name}**: old\n\n## After\n"
     made = f"**{SCENARIOS[0].name}**: new\n"

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.observability.record import Attempt, RequestRecord
-from sanic_proxy.routing.affinity import MAX_LOAD, MAX_PINS, Affinity, Candidate, bounded, ranked
+from sanic_proxy.routing.affinity import MAX_LOAD, MAX_PINS, TRUST_S, Affinity, Candidate, bounded, ranked
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice
 from sanic_proxy.routing.sessions import digest
+from sanic_proxy.routing.shared_pins import SharedPins
 from sanic_proxy.routing.targets import Target
+from sanic_proxy.state_store.shared import SharedMemory
 
 NOW, TTL_S = 1000.0, 300.0
 SESSIONS = [digest("client", "model", str(number)) for number in range(2000)]
@@ -250,7 +252,86 @@ def test_what_only_its_target_can_read_waits_for_it(affinity: Affinity[str]) -> 
 
 def test_the_number_of_pins_is_limited(affinity: Affinity[str]) -> None:
     made = candidates(2)
-    for number in range(MAX_PINS + 1):
-        arranged(affinity, made, digest("", "", str(number)))
-    assert affinity.pin(digest("", "", "0"), NOW) is None
-    assert affinity.pin(digest("", "", "1"), NOW) is not None
+    names = [digest("", "", str(number)) for number in range(MAX_PINS + 1)]
+    own, second = arranged(affinity, made, names[0])
+    served(affinity, (own, "upstream_error"), (second, "ok"), session=names[0])
+    for session in names[1:-1]:
+        arranged(affinity, made, session)
+    assert arranged(affinity, made, names[0]) == [second, own]
+    for session in names[1:]:
+        arranged(affinity, made, session)
+    assert arranged(affinity, made, names[0]) == [own, second]
+
+
+# Pins of several workers
+
+
+@pytest.fixture
+def workers() -> list[Affinity[str]]:
+    memory = SharedMemory()
+    return [Affinity(SharedPins(memory)) for _ in range(2)]
+
+
+def test_a_session_stays_where_another_worker_has_begun_it(workers: list[Affinity[str]]) -> None:
+    made, (one, other) = candidates(3), workers
+    own = first(ranked(made, SESSIONS[0]))
+    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
+    spilled = arranged(one, busy)[0]
+    assert spilled != own
+    assert arranged(other, made)[0] == spilled
+    assert arranged(other, made, SESSIONS[1])[0] == first(ranked(made, SESSIONS[1]))
+
+
+def test_all_workers_follow_a_session_that_moves(workers: list[Affinity[str]]) -> None:
+    made, (one, other) = candidates(3), workers
+    peers = [(Choice((c.target,)), c.target) for c in made]
+    own, second, _ = arranged(one, made)
+    for _ in range(2):
+        arranged(other, made)
+    served(one, (own, "upstream_error"), (second, "ok"))
+    kept = other.kept(peers, SESSIONS[0], NOW + TRUST_S / 2)
+    assert kept is not None
+    assert kept[0].provider == own  # its own pin is trusted for so long
+    assert other.kept(peers, SESSIONS[0], NOW + TRUST_S) is None
+    assert arranged(other, made, now=NOW + TRUST_S)[0] == second
+    kept = other.kept(peers, SESSIONS[0], NOW + 3 * TRUST_S)
+    assert kept is not None
+    assert kept[0].provider == second
+
+
+def test_a_pin_that_is_used_anywhere_is_kept_everywhere(workers: list[Affinity[str]]) -> None:
+    made, (one, other) = candidates(3), workers
+    own, second, _ = arranged(one, made)
+    served(one, (own, "upstream_error"), (second, "ok"))
+    assert arranged(other, made, now=NOW + TTL_S - 1)[0] == second
+    assert arranged(one, made, now=NOW + TTL_S + 1)[0] == second
+    assert arranged(one, made, now=NOW + 3 * TTL_S)[0] == own
+
+
+def test_all_workers_know_that_a_session_has_been_answered(workers: list[Affinity[str]]) -> None:
+    made, (one, other) = candidates(3), workers
+    own = arranged(one, made, is_hard=True)[0]
+    served(one, (own, "ok"))
+    next(c.target for c in made if c.target.provider == own).rate_limit.limit(NOW, 5.0)
+    assert arranged(other, made, is_hard=True) == [own]
+
+
+def test_a_shared_pin_to_a_target_that_a_worker_does_not_have_is_ignored(
+    workers: list[Affinity[str]],
+) -> None:
+    one, other = workers
+    made = candidates(3)
+    own = arranged(one, made)[0]
+    rest = [candidate for candidate in made if candidate.target.provider != own]
+    assert arranged(other, rest)[0] == first(ranked(rest, SESSIONS[0]))
+
+
+def test_without_the_memory_each_worker_goes_by_its_own() -> None:
+    memory = SharedMemory()
+    alone: Affinity[str] = Affinity(SharedPins(memory))
+    memory.close()
+    made = candidates(3)
+    own, second, _ = arranged(alone, made)
+    served(alone, (own, "upstream_error"), (second, "ok"))
+    for seconds in (0.0, 2 * TRUST_S, TTL_S):
+        assert arranged(alone, made, now=NOW + seconds)[0] == second

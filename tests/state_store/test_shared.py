@@ -24,7 +24,7 @@ from tests.support.load import wait_until
 from tests.support.shared_memory import Peer, peers
 
 KEY = key_of("a", "b")
-SMALL = Layout(cells=8, gauges=2, counters=2, slots=2)
+SMALL = Layout(cells=8, gauges=2, counters=2, slots=2, entries=8)
 
 
 @pytest.fixture
@@ -104,8 +104,8 @@ def test_a_file_is_made_by_its_first_use_and_private(tmp_path: Path) -> None:
 
 def test_increments_under_the_lock_are_exact(tmp_path: Path, memory: SharedMemory) -> None:
     section = (
-        "for n in range(300): ;;  with memory.lock as is_locked: ;;   assert is_locked ;;"
-        f"   cell = memory.cells.find({KEY}, 0) ;;   cell[0] = 1e12 ;;   cell[1] += 1"
+        "n = 0 ;; while n < 300: ;;  with memory.lock as is_locked: ;;   if is_locked: ;;    n += 1 ;;"
+        f"    cell = memory.cells.find({KEY}, 0) ;;    cell[0] = 1e12 ;;    cell[1] += 1"
     )
     with peers(4, tmp_path) as processes:
         for peer in processes:
@@ -308,6 +308,40 @@ def test_an_expired_cell_makes_room_for_another_key() -> None:
     assert cell_value(memory, key=100) == 2.0
     assert not write_cell(memory, 2.0, key=101)
     assert cell_value(memory, key=2) == 1.0
+    memory.close()
+
+
+def test_entries_are_shared_until_they_end(tmp_path: Path, memory: SharedMemory) -> None:
+    with peers(1, tmp_path) as (peer,):
+        peer.run("memory.lock.__enter__()")
+        peer.run(f"memory.entries.put({KEY}, -5, 20.0)")
+        peer.run("memory.lock.__exit__()")
+        with memory.lock as is_locked:
+            assert is_locked
+            assert memory.entries.get(KEY + 1, 10.0, 0.0) is None
+            assert memory.entries.get(KEY, 10.0, 0.0) == -5
+            assert memory.entries.get(KEY, 19.0, 30.0) == -5  # which keeps it to 30
+            assert memory.entries.get(KEY, 29.0, 0.0) == -5
+            assert memory.entries.get(KEY, 30.0, 40.0) is None
+
+
+def test_of_too_many_entries_those_that_end_first_give_way() -> None:
+    memory = SharedMemory(layout=SMALL)
+    with memory.lock:
+        for key in range(1, 9):
+            memory.entries.put(key, key, 100.0 - key)
+        memory.entries.put(8, 80, 200.0)
+        memory.entries.put(9, 9, 150.0)
+        found = [memory.entries.get(key, 0.0, 0.0) for key in range(1, 10)]
+    assert found == [1, 2, 3, 4, 5, 6, None, 80, 9]
+    memory.close()
+
+
+def test_without_a_table_there_are_no_entries() -> None:
+    memory = SharedMemory(layout=Layout(entries=0))
+    with memory.lock:
+        memory.entries.put(KEY, 1, 100.0)
+        assert memory.entries.get(KEY, 0.0, 0.0) is None
     memory.close()
 
 
