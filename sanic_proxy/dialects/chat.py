@@ -81,7 +81,11 @@ class ChatDialect(Dialect):
 
     @override
     def usage_in(self, body: bytes) -> JsonMapping | None:
-        return recorded_chat(answers.checked_completion(body))
+        completion = answers.checked_completion(body)
+        if "service_tier" in completion:
+            return recorded_chat(completion)
+        usage = completion.get("usage")
+        return usage if isinstance(usage, dict) else None
 
 
 def error_object(error: ProxyError) -> Json:

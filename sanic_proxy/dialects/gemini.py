@@ -71,7 +71,7 @@ class GeminiDialect(Dialect):
     def parse(self, body: bytes, fields: Json, model_span: Span | None) -> ParsedRequest:
         """Read a request. The route sets `model` and `is_streaming`, which its path has."""
         list_field(fields, "contents")
-        return ParsedRequest(body, fields, "", is_streaming=False, include_usage=True)
+        return ParsedRequest(body, fields, "", False, True)
 
     @override
     def error_body(self, error: ProxyError) -> bytes:

@@ -75,9 +75,9 @@ class MessagesDialect(Dialect):
             fields,
             model,
             is_streaming,
-            include_usage=True,
-            model_span=model_span,
-            collect_s=min(tokens / _TOKENS_PER_S, _MAX_COLLECT_S) if is_long else None,
+            True,
+            model_span,
+            min(tokens / _TOKENS_PER_S, _MAX_COLLECT_S) if is_long else None,
         )
 
     @override

@@ -48,7 +48,7 @@ class ResponsesDialect(Dialect):
         is_streaming = flag_field(fields, "stream")
         if not isinstance(fields.get("input"), str | list | None):
             raise InvalidRequest("The parameter `input` must be a string or a list", param="input")
-        return ParsedRequest(body, fields, model, is_streaming, include_usage=True, model_span=model_span)
+        return ParsedRequest(body, fields, model, is_streaming, True, model_span)
 
     @override
     def error_body(self, error: ProxyError) -> bytes:

@@ -23,9 +23,7 @@ MAX_PARAMETERS = 1000
 _JOINED_BYTES = 64 * 1024
 
 
-def replace_model(
-    body: bytes, *, old: str, new: str, span: Span | None = None
-) -> Sequence[bytes | memoryview]:
+def replace_model(body: bytes, old: str, new: str, span: Span | None = None) -> Sequence[bytes | memoryview]:
     """`body` with the value of its top-level `model` changed, and no other byte: its pieces in order.
 
     `body` is a valid JSON object whose `model` is the string `old`; `span` is its position, if known.

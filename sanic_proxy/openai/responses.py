@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import Mapping
 
 from sanic_proxy import errors
 from sanic_proxy.json_types import Json, JsonMapping
@@ -104,20 +103,31 @@ def error_of(error: errors.ProxyError) -> Json:
     return {"code": code, "message": message}
 
 
+_MEDIA_TOKENS = frozenset({"audio_tokens", "image_tokens"})
+
+
 def read_usage(usage: JsonMapping) -> Usage:
     """The `usage` of a response. Fields that are no numbers count as 0."""
-    given, made = (_mapping(usage.get(name)) for name in ("input_tokens_details", "output_tokens_details"))
-    return Usage(
+    given = _mapping(usage.get("input_tokens_details"))
+    made = _mapping(usage.get("output_tokens_details"))
+    counted = Usage(
         whole(usage.get("input_tokens")),
         whole(usage.get("output_tokens")),
         whole(given.get("cached_tokens")),
         whole(given.get("cache_write_tokens")),
         whole(made.get("reasoning_tokens")),
+    )
+    if _MEDIA_TOKENS.isdisjoint(given) and _MEDIA_TOKENS.isdisjoint(made):
+        return counted
+    return counted._replace(
         audio_input=whole(given.get("audio_tokens")),
         image_input=whole(given.get("image_tokens")),
         audio_output=whole(made.get("audio_tokens")),
         image_output=whole(made.get("image_tokens")),
     )
+
+
+_BILLED_CALLS = ("web_search_call", "file_search_call", "code_interpreter_call")
 
 
 def recorded_usage(response: JsonMapping) -> Json | None:
@@ -126,25 +136,32 @@ def recorded_usage(response: JsonMapping) -> Json | None:
     Of web searches only the action `search` is billed; code runs in containers, which are billed each.
     https://platform.openai.com/docs/pricing
     """
-    if not isinstance(usage := response.get("usage"), Mapping):
+    if not isinstance(usage := response.get("usage"), dict):
         return None
-    calls = {"web_search_requests": 0, "file_search_requests": 0}
-    containers = set()
     output = response.get("output")
-    for item in output if isinstance(output, list) else ():
-        match _mapping(item).get("type"):
-            case "web_search_call":
-                calls["web_search_requests"] += _mapping(item.get("action")).get("type", "search") == "search"
-            case "file_search_call":
-                calls["file_search_requests"] += 1
-            case "code_interpreter_call":
-                containers.add(str(item.get("container_id")))
+    called = [
+        item
+        for item in (output if isinstance(output, list) else ())
+        if isinstance(item, dict) and item.get("type") in _BILLED_CALLS
+    ]
     return recorded(
         read_usage(usage),
         usage,
         service_tier=response.get("service_tier"),
-        server_tools={**calls, "code_interpreter_sessions": len(containers)},
+        server_tools=_billed(called) if called else None,
     )
+
+
+def _billed(called: list[Json]) -> dict[str, int]:
+    """How often each of OpenAI's own tools is billed for these calls."""
+    kinds = [item["type"] for item in called]
+    searches = [_mapping(item.get("action")) for item in called if item["type"] == "web_search_call"]
+    containers = {str(item.get("container_id")) for item in called if item["type"] == "code_interpreter_call"}
+    return {
+        "web_search_requests": sum(action.get("type", "search") == "search" for action in searches),
+        "file_search_requests": kinds.count("file_search_call"),
+        "code_interpreter_sessions": len(containers),
+    }
 
 
 def write_usage(usage: Usage) -> Json:
@@ -159,4 +176,4 @@ def write_usage(usage: Usage) -> Json:
 
 
 def _mapping(value: object) -> JsonMapping:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}

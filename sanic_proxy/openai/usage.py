@@ -9,7 +9,7 @@ from sanic_proxy.json_types import Json, JsonMapping
 
 # Where providers state what a request cost: OpenRouter (for keys of one's own, what their vendor bills is in
 # `cost_details`), Perplexity (`cost` is an object), xAI (in units of 1e-10 dollars).
-COST_FIELDS = ("cost", "cost_details", "is_byok", "cost_in_usd_ticks")
+COST_FIELDS = frozenset({"cost", "cost_details", "is_byok", "cost_in_usd_ticks"})
 # Larger floating-point numbers are not exact, and no count is larger: JSON has integers of any size.
 _MAX_EXACT = 2**53
 
@@ -40,7 +40,7 @@ class Usage(NamedTuple):
         """
         prompt = {"cached_tokens": self.cached, "cache_write_tokens": self.cache_write}
         completion = {"reasoning_tokens": self.reasoning}
-        if any(self[5:]):
+        if self[5:] != _NO_OTHER_PARTS:
             for details, name, tokens in (
                 (prompt, "cache_write_1h_tokens", self.cache_write_1h),
                 (prompt, "audio_tokens", self.audio_input),
@@ -88,6 +88,10 @@ class Usage(NamedTuple):
         return made
 
 
+# The parts of `Usage` from `cache_write_1h` on, of most answers.
+_NO_OTHER_PARTS = (0,) * len(Usage._fields[5:])
+
+
 def prompt_of_chat(usage: JsonMapping) -> tuple[int, int]:
     """Of the `usage` object of a chat completion: the prompt's tokens, and those of them in the cache."""
     prompt = whole(usage.get("prompt_tokens"))
@@ -112,12 +116,14 @@ def recorded(
     `web_search_requests`, `file_search_requests`, `code_interpreter_sessions` (Anthropic's names where it
     has one). `region` is where the answer was made, if that has a price.
     """
-    kept = {**usage.as_chat(), **{name: reported[name] for name in COST_FIELDS if name in reported}}
+    kept = usage.as_chat()
+    if not COST_FIELDS.isdisjoint(reported):
+        kept.update((name, reported[name]) for name in COST_FIELDS if name in reported)
     if isinstance(service_tier, str) and service_tier:
         kept["service_tier"] = service_tier
     if isinstance(region, str) and region:
         kept["region"] = region
-    if calls := {name: count for name, count in (server_tools or {}).items() if count}:
+    if server_tools and (calls := {name: count for name, count in server_tools.items() if count}):
         kept["server_tool_use"] = calls
     return kept
 
@@ -177,8 +183,10 @@ def whole(value: object) -> int:
 
     At most 2**53: sums and products of it may be floating-point numbers.
     """
+    if type(value) is int:
+        if value > _MAX_EXACT:  # noqa: PLR1730 - each call of min or max costs 1,200 instructions
+            value = _MAX_EXACT
+        return value if value > 0 else 0
     if isinstance(value, float) and value.is_integer() and value < _MAX_EXACT:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        return 0
-    return max(0, min(value, _MAX_EXACT))
+        return max(0, int(value))
+    return 0

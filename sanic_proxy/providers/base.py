@@ -15,6 +15,7 @@ from sanic_proxy.errors import EndpointNotFound, InvalidRequest
 from sanic_proxy.governance.charge import Charge
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.openai import codec
 from sanic_proxy.openai.chunks import ChunkHead
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.streams.stream import PINGS, Heartbeat, Stream
@@ -44,6 +45,8 @@ class ChatRequest:
     may be dropped. `repeated` has fields of a translated answer, besides those that repeat the request's.
     `charge` is what its attempts are charged to; None: nothing is. `hides_usage`: the proxy alone wants the
     usage of a stream, not the client.
+    `original` is the client's body, and `original_span` the position of `model` in it: each attempt begins
+    with them, and with a stream where `is_for_stream`. The attempts loop sets the three.
     A stream's head is sent with its first frame or at the commit; what is set later is not sent.
     """
 
@@ -57,18 +60,26 @@ class ChatRequest:
 
     model_span: Span | None = None
     include_usage: bool = False
-    total_at: float = math.inf
-    head: ChunkHead | None = None
-    provider: ChatProvider | None = None
     dialect: Dialect = CHAT
     wire: Dialect = CHAT
     collect_s: float | None = None
+    total_at: float = math.inf
+    head: ChunkHead | None = None
+    provider: ChatProvider | None = None
     answer_headers: Sequence[tuple[str, str]] = ()
     dropped: Sequence[str] = ()
     is_strict: bool = False
     repeated: JsonMapping | None = None
     charge: Charge | None = None
     hides_usage: bool = False
+    original: bytes = b""
+    original_span: Span | None = None
+    is_for_stream: bool = False
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a translation of it takes no longer than a turn of the event loop may."""
+        return len(self.original) <= codec.SMALL_BYTES
 
     def drop(self, names: Sequence[str]) -> None:
         """Note that `names` cannot be passed on. Raises InvalidRequest where nothing may be dropped."""

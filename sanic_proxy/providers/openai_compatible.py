@@ -69,22 +69,16 @@ class GenericProvider(ChatProvider):
         body: Body = (request.body,)
         if not request.wire.has_model_in_path:
             body = model_rewrite.replace_model(
-                request.body, old=request.model, new=request.upstream_model, span=request.model_span
+                request.body, request.model, request.upstream_model, request.model_span
             )
         conversations = self._conversations[request.wire.name]
-        to = conversations.endpoint(request.upstream_model, is_streaming=request.is_streaming)
+        to = conversations.endpoint(request.upstream_model, request.is_streaming)
         request.forget_content()  # the bytes on their way are all that is kept of it
         headers = self._headers_up(request.headers)
         if conversations.headers:
             headers |= conversations.headers_up(request.headers)
         try:
-            response = await self.client.send(
-                to,
-                headers=headers,
-                body=body,
-                total_at=request.total_at,
-                at_least_s=request.collect_s or 0.0,
-            )
+            response = await self.client.send(to, headers, body, request.total_at, request.collect_s or 0.0)
         except errors.UpstreamAuthFailed as exc:
             raise self._rejected(exc, headers) from exc
         request.record.upstream_headers = response.headers
@@ -244,7 +238,7 @@ class Conversations:
             if name not in fixed
         }
 
-    def endpoint(self, model: str, *, is_streaming: bool) -> Endpoint:
+    def endpoint(self, model: str, is_streaming: bool) -> Endpoint:
         """Where `model`, by the provider's name for it, is asked for an answer. Raises ModelNotFound."""
         fixed = self._streamed if is_streaming else self._whole
         return fixed or self._of_model(model, is_streaming=is_streaming)

@@ -55,7 +55,8 @@ async def answer_to(
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
         body = whole.body if keeper is None else await keeper.keep(chat, whole.body)
-        headers = [*shown(whole.headers, governor), *chat.answer_headers]
+        theirs = whole.headers if governor is None else shown(whole.headers, governor)
+        headers = [*theirs, *chat.answer_headers]
         if chat.dropped:
             headers += dropped_headers(chat.dropped)
         return Reply(route_lines(request.record) + header_lines(headers), body)
@@ -138,18 +139,27 @@ def conversation(
         targets = router.resolve_conversation(asked, request.fields, record)
     else:
         targets = router.named(named, model)
-    check_model(state.rulebook, record.client, router, model, targets, named)
+    rules = record.client.rules
+    if rules.models or rules.team:
+        check_model(state.rulebook, record.client, router, model, targets, named)
     if keeper is not None:
         targets = keeper.targets(targets)
     first = targets[0]
     record.provider = first.provider.name
     chat = ChatRequest(
-        asked.body, asked.fields, model, first.upstream_model, asked.is_streaming, request.fields, record
+        asked.body,
+        asked.fields,
+        model,
+        first.upstream_model,
+        asked.is_streaming,
+        request.fields,
+        record,
+        asked.model_span,
+        asked.include_usage,
+        dialect,
+        dialect,
+        asked.collect_s,
     )
-    chat.model_span = asked.model_span
-    chat.include_usage = asked.include_usage
-    chat.dialect = chat.wire = dialect
-    chat.collect_s = asked.collect_s
     if keeper is not None:
         chat.repeated = keeper.repeated
     return targets, chat

@@ -12,7 +12,7 @@ found. An answer that could not be kept says so: `store` is false in it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
@@ -260,8 +260,10 @@ async def prepared(
             "whole conversation as `input`",
             param="conversation",
         )
-    asked, referred = await _with_referred_items(state, owner, asked, counted)
-    fields = asked.fields
+    referred: ChatProvider | None = None
+    if ids := reference_ids(fields.get("input")):
+        asked, referred = await _with_referred_items(state, owner, asked, counted, ids)
+        fields = asked.fields
     store = state.responses if wants_store is not False else None
     previous = None
     if id_:
@@ -310,15 +312,12 @@ async def _previous(state: AppState, owner: str, id_: str) -> Previous:
 
 
 async def _with_referred_items(
-    state: AppState, owner: str, asked: ParsedRequest, counted: UnderWay
+    state: AppState, owner: str, asked: ParsedRequest, counted: UnderWay, ids: Sequence[str]
 ) -> tuple[ParsedRequest, ChatProvider | None]:
-    """The request with the stored items that it refers to, and the provider that has some of them.
+    """The request with the stored items of those `ids`, and the provider that has some of them.
 
     Items that are not known are left for providers, where no other client could own them. Raises NotFound.
     """
-    ids = reference_ids(asked.fields.get("input"))
-    if not ids:
-        return asked, None
     found: dict[str, ReferredItem] = {}
     if state.responses is not None:
         limit_bytes = state.settings.max_body_bytes

@@ -6,7 +6,7 @@ request is translated, and its answer is translated back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from sanic_proxy.config.model import NO_OPTIONS, RequestOptions
 from sanic_proxy.dialects.chat import CHAT
@@ -14,28 +14,13 @@ from sanic_proxy.dialects.registry import DIALECTS
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
-from sanic_proxy.openai.codec import Span
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
 from sanic_proxy.routing.targets import Target
 from sanic_proxy.translation.format import TargetTraits
 from sanic_proxy.translation.translate import Translation, translated
 
 
-@dataclass(slots=True)
-class Original:
-    """A client's request, as each of its attempts begins with it."""
-
-    body: bytes
-    model_span: Span | None
-    is_streaming: bool
-
-    @property
-    def is_small(self) -> bool:
-        """Whether a translation of it takes no longer than a turn of the event loop may."""
-        return len(self.body) <= codec.SMALL_BYTES
-
-
-def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) -> Translation | None:
+def aim(request: ChatRequest, target: Target[ChatProvider]) -> Translation | None:
     """Make `request` one to `target`. Returns the translator of its answer; None if none is needed.
 
     What another target has changed, or a provider has released, is there again. Raises InvalidRequest for a
@@ -47,14 +32,14 @@ def aim(request: ChatRequest, target: Target[ChatProvider], original: Original) 
     request.upstream_model = target.upstream_model
     request.answer_headers = request.dropped = ()
     request.is_strict = target.options.is_strict
-    if request.body is not original.body:
-        request.body, request.model_span = original.body, original.model_span
-        request.fields = codec.loads_strict(original.body)
+    if request.body is not request.original:
+        request.body, request.model_span = request.original, request.original_span
+        request.fields = codec.loads_strict(request.original)
     request.wire = request.dialect
-    request.is_streaming = original.is_streaming or request.collect_s is not None
+    is_collected = request.collect_s is not None
+    request.is_streaming = request.is_for_stream or is_collected
     if request.dialect.name in provider.dialects:
-        is_changed = target.options is not NO_OPTIONS or request.collect_s is not None
-        if is_changed or request.dialect is not CHAT:
+        if is_collected or target.options is not NO_OPTIONS or request.dialect is not CHAT:
             _prepare(request, target)
         return None
     request.wire = DIALECTS[provider.dialects[0]]

@@ -20,7 +20,7 @@ from sanic_proxy.config.saving import HoldBack
 from sanic_proxy.errors import ProxyError, UpstreamAuthFailed, UpstreamUnavailable
 from sanic_proxy.openai import model_rewrite
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest, WholeAnswer
-from sanic_proxy.routing.adaption import Original, aim
+from sanic_proxy.routing.adaption import aim
 from sanic_proxy.routing.opening import aimed, begun
 from sanic_proxy.routing.ownership import ResourceOwners
 from sanic_proxy.routing.race import race_of
@@ -46,10 +46,11 @@ JSON_TYPE = (("content-type", "application/json"),)
 
 def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[WholeAnswer]:
     """The whole answer of the first target that gives one. Raises the last failure."""
-    original = Original(request.body, request.model_span, is_streaming=False)
-    if targets[0].saving.collects and request.collect_s is None:
+    request.original, request.original_span = request.body, request.model_span
+    first = targets[0]
+    if first.saving.collects and request.collect_s is None:
         request.collect_s = 0.0
-    request.total_at = targets[0].provider.deadline(request.collect_s or 0.0)
+    request.total_at = first.provider.deadline(request.collect_s or 0.0)
     caller = caller_deadline(request.headers)
     if caller is not None:
         request.total_at = min(request.total_at, caller.at)
@@ -58,9 +59,7 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
     retry_state.charge = request.charge
 
     async def ask(target: Target[ChatProvider], sent: ChatRequest = request) -> WholeAnswer:
-        translation = (
-            aim(sent, target, original) if original.is_small else await aimed(sent, target, original)
-        )
+        translation = aim(sent, target) if sent.is_small else await aimed(sent, target)
         provider = target.provider
         if translation is not None:
             return await _translated(target, sent, translation, retry_state.first_content_s)
@@ -72,8 +71,10 @@ def whole(targets: Targets, limits: Limits, request: ChatRequest) -> Awaitable[W
         finally:
             answer.source.close()
 
-    race = race_of(retry_state, request, original, ask)
-    return first_good(retry_state, request, ask if race is None else race.ask, caller)
+    if first.hedging is not None:
+        race = race_of(first.hedging, retry_state, request, ask)
+        return first_good(retry_state, request, ask if race is None else race.ask, caller)
+    return first_good(retry_state, request, ask, caller)
 
 
 async def _translated(
@@ -110,25 +111,25 @@ async def streamed(targets: Targets, limits: Limits, request: ChatRequest) -> St
     """The stream of the first target that has content. Raises the last failure. The caller closes it."""
     retry_state = RetryState(targets, limits, request.record)
     retry_state.charge = request.charge
-    original = Original(request.body, request.model_span, is_streaming=True)
+    request.original, request.original_span = request.body, request.model_span
+    request.is_for_stream = True
     request.total_at = targets[0].provider.deadline()
     caller = caller_deadline(request.headers)
     if caller is not None and caller.due_s > targets[0].provider.commit_delay_s:
         caller = None  # the head is sent by then, and heartbeats keep the client from giving up
     on_cut = targets[0].saving.on_cut
-    resumer = None if on_cut == "error" else Resumer(on_cut, retry_state, request, original)
+    resumer = None if on_cut == "error" else Resumer(on_cut, retry_state, request)
 
     async def ask(target: Target[ChatProvider], sent: ChatRequest = request) -> Stream:
-        translation = (
-            aim(sent, target, original) if original.is_small else await aimed(sent, target, original)
-        )
+        translation = aim(sent, target) if sent.is_small else await aimed(sent, target)
         joined = resumer.saved if resumer is not None and resumer.may_save(sent) else None
         opening = begun(target, sent, translation, joined, sent.dialect.framing())
         stream = await before(opening, content_s=retry_state.first_content_s, caller=caller)
         hold_back = target.saving.hold_back
         return stream if hold_back is None else await _held(stream, hold_back, caller)
 
-    race = race_of(retry_state, request, original, ask, Stream.close)
+    hedging = targets[0].hedging
+    race = None if hedging is None else race_of(hedging, retry_state, request, ask, Stream.close)
     stream = await first_good(retry_state, request, ask if race is None else race.ask, caller)
     if not isinstance(stream, SavedStream):  # whose failures are recorded where it goes on
         stream.on_failure = retry_state.record_stream_failure

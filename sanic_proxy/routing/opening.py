@@ -8,22 +8,22 @@ from collections.abc import Callable
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
-from sanic_proxy.routing.adaption import Original, aim
+from sanic_proxy.routing.adaption import aim
 from sanic_proxy.routing.targets import Target
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.streams.stream import Stream
 from sanic_proxy.translation.translate import Translation
 
 
-async def aimed(request: ChatRequest, target: Target[ChatProvider], original: Original) -> Translation | None:
+async def aimed(request: ChatRequest, target: Target[ChatProvider]) -> Translation | None:
     """As `aim`, in a thread where a large request is translated.
 
     That is Python code and may take a second: in a thread, the interpreter switches to the event loop every
     few milliseconds. Nothing else touches `request` meanwhile.
     """
-    if original.is_small or request.dialect.name in target.provider.dialects:
-        return aim(request, target, original)
-    return await asyncio.to_thread(aim, request, target, original)
+    if request.is_small or request.dialect.name in target.provider.dialects:
+        return aim(request, target)
+    return await asyncio.to_thread(aim, request, target)
 
 
 async def begun(

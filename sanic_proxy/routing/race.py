@@ -19,7 +19,7 @@ from sanic_proxy.config.model import NO_OPTIONS
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
-from sanic_proxy.routing.adaption import Original, with_options
+from sanic_proxy.routing.adaption import with_options
 from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.sessions import encrypted_name, wants_encrypted
 from sanic_proxy.routing.targets import RetryState, Target
@@ -31,21 +31,19 @@ Ask = Callable[[Target[ChatProvider], ChatRequest], Awaitable[T]]
 
 
 def race_of(
+    hedging: Hedging,
     retry_state: RetryState[ChatProvider],
     request: ChatRequest,
-    original: Original,
     ask: Ask[T],
     close: Callable[[T], None] | None = None,
 ) -> Race[T] | None:
-    """A race for `request`, where its model is to have second attempts and the request may have one.
+    """A race for `request`, whose model has second attempts; None where the request may not have one.
 
     `close` releases an answer that is not used.
     """
-    targets = retry_state.targets
-    hedging = targets[0].hedging
-    if hedging is None or not (original.is_small and _asks_only(request, targets)):
+    if not (request.is_small and _asks_only(request, retry_state.targets)):
         return None
-    if encrypted_name(original.body, request.fields) or wants_encrypted(request.fields):
+    if encrypted_name(request.original, request.fields) or wants_encrypted(request.fields):
         return None  # only the account that encrypted the reasoning can read it
     return Race(hedging, retry_state, request, ask, close)
 

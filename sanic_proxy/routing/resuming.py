@@ -13,7 +13,7 @@ from sanic_proxy.config.saving import OnCut, continuation
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import InvalidRequest, ProxyError, UpstreamRefusedRequest
 from sanic_proxy.providers.base import ChatProvider, ChatRequest
-from sanic_proxy.routing.adaption import Original, replace_fields
+from sanic_proxy.routing.adaption import replace_fields
 from sanic_proxy.routing.continuation import continuing, may_be_saved
 from sanic_proxy.routing.opening import aimed, begun
 from sanic_proxy.routing.policy import special_cause
@@ -32,12 +32,10 @@ class Resumer:
         on_cut: OnCut,
         retry_state: RetryState[ChatProvider],
         request: ChatRequest,
-        original: Original,
     ) -> None:
         self._on_cut = on_cut
         self._retry_state = retry_state
         self._request = request
-        self._original = original
         self._is_chat = request.dialect is CHAT
         self._may_save = not self._is_chat or may_be_saved(request.fields)
         self._refusing: set[str] = set()  # targets that have rejected a request to continue
@@ -69,7 +67,7 @@ class Resumer:
 
     async def _ask(self, target: Target[ChatProvider], sent: SentText) -> Stream:
         if self._may_continue(target):
-            await aimed(self._request, target, self._original)
+            await aimed(self._request, target)
             if self._is_continued(target, sent):
                 limit_s = self._retry_state.first_content_s
                 try:
@@ -101,7 +99,7 @@ class Resumer:
         request = self._request
         translation = None
         if not continues:
-            translation = await aimed(request, target, self._original)
+            translation = await aimed(request, target)
         if not self._is_chat and request.wire is not CHAT:
             raise InvalidRequest("The next target speaks another API than the one whose stream broke off")
 

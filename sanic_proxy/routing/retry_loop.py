@@ -71,7 +71,7 @@ def caller_deadline(headers: Mapping[str, str]) -> CallerDeadline | None:
     return soonest
 
 
-async def first_good(
+async def first_good(  # noqa: C901 - a function for a part of it would cost each request a call
     retry_state: RetryState[ChatProvider],
     sent: ChatRequest | Call,
     ask: Callable[[Target[ChatProvider]], Awaitable[T]],
@@ -80,14 +80,21 @@ async def first_good(
     """The result of `ask` for the first target that does not fail. Raises the last failure."""
     try:
         while True:
-            target = retry_state.next_unless_held() or await _held(retry_state, sent, caller)
+            queue = retry_state.request_queue
+            try:
+                target = retry_state.next() if queue is None or not queue.waiting else None
+            except ProxyError:
+                if not retry_state.is_held:
+                    raise
+                target = None
+            if target is None:
+                target = await _held(retry_state, sent, caller)
             if sent.charge is not None and not await _is_paid(sent.charge, retry_state, target):
                 continue
             try:
                 answer = await ask(target)
             except ProxyError as exc:
-                if caller is not None and isinstance(exc, UpstreamTimeout) and _now() >= caller.at:
-                    raise _timed_out(retry_state, caller) from None
+                _check_caller(retry_state, caller, exc)
                 wait_s = retry_state.record_failure(exc)
                 if wait_s is None or not is_time_left(sent, wait_s, caller):
                     raise
@@ -146,7 +153,7 @@ async def _held(
     attempts or than the client waits, and when that has become so.
     """
     queue, record = retry_state.request_queue, sent.record
-    if queue is None:
+    if queue is None or retry_state.is_sent:
         return retry_state.next()
     client = record.client.id
     until = min(_now() + queue.max_wait_s, sent.total_at, math.inf if caller is None else caller.at)
@@ -163,9 +170,11 @@ async def _held(
             await turn
         while True:
             retry_state.rewind()
-            target = retry_state.next_unless_held(is_head=True)
-            if target is not None:
-                return target
+            try:
+                return retry_state.next()
+            except ProxyError:
+                if not retry_state.is_held:
+                    raise
             hold_s = retry_state.hold_s or 0.0
             if _now() + hold_s > until:
                 retry_state.rewind()
@@ -184,10 +193,14 @@ def _queued(queue: RequestQueue) -> RateLimited:
     return RateLimited(f"{queue.waiting} requests wait for the same limits; retry in 1 s", retry_after_s=1)
 
 
-def _timed_out(retry_state: RetryState[ChatProvider], caller: CallerDeadline) -> CallerTimeout:
-    error = caller.error()
-    retry_state.record_failure(error)
-    return error
+def _check_caller(
+    retry_state: RetryState[ChatProvider], caller: CallerDeadline | None, failure: ProxyError
+) -> None:
+    """Raises CallerTimeout in place of `failure` if the provider has taken all of the client's time."""
+    if caller is not None and isinstance(failure, UpstreamTimeout) and _now() >= caller.at:
+        error = caller.error()
+        retry_state.record_failure(error)
+        raise error from None
 
 
 def _now() -> float:

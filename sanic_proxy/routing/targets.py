@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import re
 import time
@@ -187,7 +186,6 @@ class RetryState(Generic[P]):
         "_last",
         "_limits",
         "_may_repeat",
-        "_passed",
         "_random",
         "_record",
         "_resumed_at",
@@ -196,6 +194,7 @@ class RetryState(Generic[P]):
         "_targets",
         "charge",
         "hold_s",
+        "request_queue",
     )
 
     def __init__(
@@ -203,7 +202,6 @@ class RetryState(Generic[P]):
         targets: Sequence[Target[P]],
         limits: Limits,
         record: RequestRecord,
-        *,
         may_repeat: bool = True,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = random.random,
@@ -229,38 +227,28 @@ class RetryState(Generic[P]):
         self._exceeded = _NONE_EXCEEDED
         self._resumed_at: int | None = None  # the characters that the client has, once a stream has failed
         self._denied: tuple[Target[P], ...] = ()  # passed over; tried if nothing else is usable
-        self._passed = 0  # targets that the last call of `next` has passed over
         # After `next` has raised a refusal: when the first limit of a target may be over; None if none is.
         self.hold_s: float | None = None
+        # Where the request may wait for limits that keep it from all targets; None: nowhere.
+        self.request_queue = targets[0].request_queue if targets else None
 
     @property
-    def request_queue(self) -> RequestQueue | None:
-        """Where a request waits for limits that keep it from all targets; None once it has been sent."""
-        return None if self._attempts else self._targets[0].request_queue
+    def is_sent(self) -> bool:
+        """Whether the request has been sent to a target: it does not wait for limits any more."""
+        return self._attempts > 0
 
-    def next_unless_held(self, *, is_head: bool = False) -> Target[P] | None:
-        """As `next`; None if the request may wait in its queue for a limit, or, unless it is the head of the
-        queue, for those that wait already.
-        """
-        queue = self._targets[0].request_queue
-        if queue is None or self._attempts:
-            return self.next()
-        if queue.waiting and not is_head:
-            return None
-        try:
-            return self.next()
-        except errors.ProxyError:
-            if self.hold_s is None:
-                raise
-            return None
+    @property
+    def is_held(self) -> bool:
+        """After `next` has raised a refusal: whether the request may wait until it is over."""
+        return self.hold_s is not None and self.request_queue is not None and not self._attempts
 
     def rewind(self) -> None:
         """Begin again with the first target: the limits that held the request back may be over."""
         self._index = self._attempts_on_target = 0
         self._denied = ()
-        if self._passed:
-            del self._record.attempts[-self._passed :]
-            self._passed = 0
+        attempts = self._record.attempts
+        while attempts and attempts[-1].started is None:  # passed over
+            attempts.pop()
 
     def limit_refusal(self, ahead: int) -> errors.RateLimited | None:
         """Why limits hold the request back from all its targets, if `ahead` others go first; None if not."""
@@ -296,17 +284,17 @@ class RetryState(Generic[P]):
         """The target to ask now. Raises the last failure, or why no target may be asked."""
         now = self._clock()
         refused: errors.ProxyError | None = None
-        hold_s = math.inf
+        hold_s: float | None = None
         while self._index < len(self._targets):
             target = self._targets[self._index]
             if not (self._cause or target.only_after) or self._suits(target):
                 refusal = self._refusal(target, now)
                 if refusal is None:
-                    return self._begin(target, now, is_counted=True)
+                    return self._begin(target, now, True)
                 refused = _sooner(refused, refusal)
                 self._pass_over(target, refusal)
                 if type(refusal) is errors.RateLimited and refusal.wait_s is not None:
-                    hold_s = min(hold_s, refusal.wait_s)
+                    hold_s = refusal.wait_s if hold_s is None else min(hold_s, refusal.wait_s)
             self._index += 1
             self._attempts_on_target = 0
         while self._denied:
@@ -314,7 +302,7 @@ class RetryState(Generic[P]):
             self._denied = tuple(rest)
             if self._suits(target) and _admit_as_last_resort(target, now):
                 return self._begin(target, now)
-        self.hold_s = hold_s if hold_s < math.inf and self._last is None else None
+        self.hold_s = hold_s if self._last is None else None
         # The answer of a target says more than that another one was not asked.
         try:
             raise self._last or refused or errors.UpstreamUnavailable("No target is available")
@@ -360,18 +348,21 @@ class RetryState(Generic[P]):
             target.health.record_success(self._generation, now, client)
             if target.key_health.until is not None:
                 target.key_health.record_success(self._key_generation, now, client)
-            if target.rate_limit.streak:
-                target.rate_limit.record_success(now)
-            if target.rate_limit.unread:
-                target.rate_limit.unread -= 1
+            rate_limit = target.rate_limit
+            if rate_limit.streak:
+                rate_limit.record_success(now)
+            if rate_limit.unread:
+                rate_limit.unread -= 1
             elif (headers := self._record.upstream_headers) is not None:
-                target.rate_limit.observe(headers, now)
+                rate_limit.observe(headers, now)
             if target.statistics is not None:
                 target.statistics.record_answer(now - self._began, self._record, now)
                 self._leave_to_record(target)
             elif target.load is not None:
                 self._leave_to_record(target)
-            self._note(target, "ok", now)
+            # It is charged when the request ends.
+            attempt = Attempt(target.label, "ok", None, self._began, now, self._resumed_at)
+            self._record.attempts.append(attempt)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
         """The target has failed before the client has seen anything of its answer.
@@ -619,12 +610,11 @@ class RetryState(Generic[P]):
         if refusal is not None and self._stays_in_use(target):
             target.health.admit_anyway(now)
             refusal = None
-        if refusal is None and target.load is not None:
-            refusal = target.load.take(now, target.label)
-            if refusal is not None:
-                target.health.release(target.health.generation)
-        if refusal is not None:
-            key_health.release(key_health.generation)
+        if refusal is None:
+            if target.load is None or (refusal := target.load.take(now, target.label)) is None:
+                return None
+            target.health.release(target.health.generation)
+        key_health.release(key_health.generation)
         return refusal
 
     def _limited(self, target: Target[P], now: float, ahead: int) -> errors.RateLimited | None:
@@ -649,10 +639,8 @@ class RetryState(Generic[P]):
         circuits = [(other.health, other.key_health) for other in usual]
         return stays_in_use(usual.index(target), circuits)
 
-    def _begin(self, target: Target[P], now: float, *, is_counted: bool = False) -> Target[P]:
+    def _begin(self, target: Target[P], now: float, is_counted: bool = False) -> Target[P]:
         target.budget.window.count_request(now)
-        self._passed = 0
-        self._record.upstream_headers = None
         self._target = target
         self._is_settled = False
         self._generation, self._key_generation = target.health.generation, target.key_health.generation
@@ -671,12 +659,12 @@ class RetryState(Generic[P]):
         is_off = isinstance(refusal, errors.TargetOff)
         outcome = "rate_limited" if is_limited else "off" if is_off else "circuit_open"
         self._record.attempts.append(Attempt(target.label, outcome))
-        self._passed += 1
         if not (is_limited or is_off) and (target.health.is_denied or target.key_health.is_denied):
             self._denied = (*self._denied, target)
 
     def _settle(self, target: Target[P], error: errors.ProxyError, now: float) -> None:
         client = self._record.client.id
+        self._record.upstream_headers = None
         own, keys = self._generation, self._key_generation
         fault = blame(error)
         if is_rate_limit(error):
@@ -739,7 +727,7 @@ class RetryState(Generic[P]):
         usage: JsonMapping | None = None,
     ) -> None:
         status = None if error is None else error.upstream_status
-        if self.charge is not None and outcome != "ok":  # an answer is charged when the request ends
+        if self.charge is not None:
             self.charge.end(target.tariff, outcome, error, usage)
         self._record.attempts.append(
             Attempt(target.label, outcome, status, self._began, ended, self._resumed_at, usage)

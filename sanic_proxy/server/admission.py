@@ -46,35 +46,30 @@ def is_admin_path(path: str) -> bool:
     return path.startswith(_ADMIN_PREFIXES) or path == METRICS_PATH
 
 
-def let_in(request: ProxyRequest, state: AppState) -> Reply | None:
+def let_in(request: ProxyRequest, state: AppState, is_repeated: bool = False) -> Reply | None:
     """Let a request in, note its client, or return the answer to a preflight.
 
-    Raises what refuses the request. No request middleware has seen it then.
+    Raises what refuses the request, UnknownKey as well: the request is let in once more (`is_repeated`) when
+    its key has been looked up. No request middleware has seen it until it is let in.
     """
     headers = request.fields
     settings = state.settings
-    if "origin" in headers:
+    if "origin" in headers and not is_repeated:
         check_origin(settings, headers, request.ip)
         request.answer_lines += header_lines(cors_headers(headers))
         if is_preflight(request.method, headers):
             return Reply(header_lines(preflight_headers(headers)), status=204)
-    identify(request, state)
-    return None
-
-
-def identify(request: ProxyRequest, state: AppState) -> None:
-    """Note the client of a request from an origin that may call. Raises what refuses it, also UnknownKey."""
-    request.record.client = client = admit(
-        state.settings, state.keys, path=request.path, headers=request.fields, url=request.raw_url
-    )
-    if client.rules.endpoints or client.rules.team:
+    request.record.client = client = admit(settings, state.keys, request.path, headers, request.raw_url)
+    rules = client.rules
+    if rules.endpoints or rules.team:
         check_endpoint(state.rulebook, client, request.path)
     traffic = state.traffic
     if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
         raise overloaded()
+    return None
 
 
-def admit(settings: Settings, keys: KeyRing, *, path: str, headers: HeaderFields, url: bytes = b"") -> Client:
+def admit(settings: Settings, keys: KeyRing, path: str, headers: HeaderFields, url: bytes = b"") -> Client:
     """The client that sends the request. Raises Unauthorized or Forbidden if it may not; see `authenticate`.
 
     A request with an Origin has passed `check_origin`. The query of `url` may hold the key where the path's

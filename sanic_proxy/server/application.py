@@ -27,7 +27,7 @@ from sanic_proxy.governance.key_ring import UnknownKey
 from sanic_proxy.observability import logs
 from sanic_proxy.openai.codec import SMALL_BYTES
 from sanic_proxy.server import address, bodies, compat
-from sanic_proxy.server.admission import identify, let_in
+from sanic_proxy.server.admission import let_in
 from sanic_proxy.server.connection import ProxyHttp, ProxyProtocol
 from sanic_proxy.server.error_responses import as_proxy_error
 from sanic_proxy.server.extended import ExtendedHttp
@@ -36,7 +36,6 @@ from sanic_proxy.server.startup import exit_with
 from sanic_proxy.server.supervisor import StateServer
 from sanic_proxy.state import AppState, state_of
 
-Admission: TypeAlias = Callable[[ProxyRequest, AppState], Reply | None]
 PlainRoute: TypeAlias = tuple[Any, Callable[..., Any]]
 
 _SENT: Any = object()  # what a handler's awaitable returns where the answer has left already
@@ -180,14 +179,14 @@ class ProxyApp(compat.Application):
             traffic.end(request)
             record.finish(state.observers)
 
-    def _begin(self, request: ProxyRequest, state: AppState, admit: Admission = let_in) -> Any:
+    def _begin(self, request: ProxyRequest, state: AppState, is_repeated: bool = False) -> Any:
         """Begin to answer. Returns the answer, or what has to be awaited for it."""
         try:
-            preflight = admit(request, state)
+            preflight = let_in(request, state, is_repeated)
         except UnknownKey as exc:
-            if admit is let_in:
-                return self._begin_with_key(request, state, exc.digest)
-            return self._refuse(request, exc)
+            if is_repeated:
+                return self._refuse(request, exc)
+            return self._begin_with_key(request, state, exc.digest)
         except ProxyError as exc:
             return self._refuse(request, exc)
         if preflight is not None:
@@ -208,7 +207,7 @@ class ProxyApp(compat.Application):
             state.govern()  # a key that was made at run time may have limits
         except ProxyError as exc:
             return await self._refuse(request, exc)
-        answer = self._begin(request, state, identify)
+        answer = self._begin(request, state, is_repeated=True)
         return answer if isinstance(answer, BaseHTTPResponse) else await answer
 
     async def _refuse(self, request: ProxyRequest, error: ProxyError) -> Any:

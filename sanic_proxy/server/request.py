@@ -256,7 +256,6 @@ class ProxyRequest(compat.BareRequest):
         transport: Any,
         app: Any,
         stream_id: int = 0,
-        *,
         path: str | None = None,
     ) -> None:
         # Sanic's own, without the expensive fields that are rarely read: see the properties below.

@@ -137,7 +137,7 @@ class RequestReader(ResponseWriter, Reader):
         fields["content-length"] = str(size_bytes)
         protocol = self.protocol
         request = ProxyRequest(
-            first.url, fields, "1.1", first.method, protocol.transport, protocol.app, path=first.path
+            first.url, fields, "1.1", first.method, protocol.transport, protocol.app, 0, first.path
         )
         request.is_received = True
         request.size_bytes = size_bytes

@@ -26,12 +26,12 @@ def usage_of(fields: JsonMapping) -> Usage:
     read, written = whole(fields.get("cache_read_input_tokens")), _cache_write(fields)
     details = fields.get("output_tokens_details")
     return Usage(
-        input=whole(fields.get("input_tokens")) + read + written,
-        output=whole(fields.get("output_tokens")),
-        cached=read,
-        cache_write=written,
-        reasoning=whole(details.get("thinking_tokens")) if isinstance(details, Mapping) else 0,
-        cache_write_1h=_cache_write_1h(fields),
+        whole(fields.get("input_tokens")) + read + written,
+        whole(fields.get("output_tokens")),
+        read,
+        written,
+        whole(details.get("thinking_tokens")) if isinstance(details, dict) else 0,
+        _cache_write_1h(fields) if "cache_creation" in fields else 0,
     )
 
 
@@ -42,12 +42,12 @@ def recorded_usage(fields: JsonMapping) -> Json:
     https://platform.claude.com/docs/en/about-claude/pricing
     """
     tools = fields.get("server_tool_use")
-    searches = whole(tools.get("web_search_requests")) if isinstance(tools, Mapping) else 0
+    searches = whole(tools.get("web_search_requests")) if isinstance(tools, dict) else 0
     return recorded(
         usage_of(fields),
         fields,
         service_tier="fast" if fields.get("speed") == "fast" else fields.get("service_tier"),
-        server_tools={"web_search_requests": searches},
+        server_tools={"web_search_requests": searches} if searches else None,
         region=fields.get("inference_geo"),
     )
 
@@ -57,12 +57,12 @@ def _cache_write(fields: JsonMapping) -> int:
     if total := whole(fields.get("cache_creation_input_tokens")):
         return total
     parts = fields.get("cache_creation")
-    return sum(map(whole, parts.values())) if isinstance(parts, Mapping) else 0
+    return sum(map(whole, parts.values())) if isinstance(parts, dict) else 0
 
 
 def _cache_write_1h(fields: JsonMapping) -> int:
     parts = fields.get("cache_creation")
-    return whole(parts.get("ephemeral_1h_input_tokens")) if isinstance(parts, Mapping) else 0
+    return whole(parts.get("ephemeral_1h_input_tokens")) if isinstance(parts, dict) else 0
 
 
 def usage_fields(usage: Usage) -> Json:

@@ -339,7 +339,6 @@ class UpstreamClient:
     async def send(
         self,
         endpoint: Endpoint,
-        *,
         headers: Mapping[str, str] = NO_HEADERS,
         body: Body = (),
         total_at: float = math.inf,

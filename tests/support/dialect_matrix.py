@@ -32,7 +32,7 @@ from sanic_proxy.providers.straico.parameters import dropped_params, dropped_par
 from sanic_proxy.providers.straico.plan import UpstreamPlan, build_plan
 from sanic_proxy.providers.straico.replies import parse_reply
 from sanic_proxy.providers.straico.validation import validator
-from sanic_proxy.routing.adaption import Original, aim
+from sanic_proxy.routing.adaption import aim
 from sanic_proxy.routing.router import Router
 from sanic_proxy.translation.translate import Translation
 from sanic_proxy.upstream.client import UpstreamClient
@@ -158,7 +158,8 @@ class Matrix:
             body, asked.fields, asked.model, target.upstream_model, asked.is_streaming, {}, record
         )
         request.dialect = request.wire = dialect
-        translation = aim(request, target, Original(body, None, asked.is_streaming))
+        request.original, request.is_for_stream = body, asked.is_streaming
+        translation = aim(request, target)
         if target.provider.provider_kind != "emulated":
             return Prepared(request, translation)
         request.drop([*dropped_params(request.fields), *dropped_parts(request.fields["messages"])])
