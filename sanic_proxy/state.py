@@ -20,6 +20,7 @@ from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
+from sanic_proxy.observability.tracing import Tracer
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
 from sanic_proxy.routing import switches
@@ -137,6 +138,9 @@ class AppState:
         self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
         if settings.has_metrics:
             self.observers = (self.metrics.observer(self.router.is_configured), *self.observers)
+        self.tracer = Tracer(settings) if settings.tracing.endpoint else None
+        if self.tracer is not None:
+            self.observers = (self.tracer.observe, *self.observers)
         if any(model.has_affinity for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
         self.keys = KeyRing(settings, self.store)
@@ -208,6 +212,8 @@ class AppState:
         await self._close()
 
     async def _close(self) -> None:
+        if self.tracer is not None:
+            await self.tracer.aclose()
         await self.engines.aclose()
         if self.governor is not None:
             await self.governor.aclose()

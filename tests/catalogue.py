@@ -109,4 +109,6 @@ ROWS = (
     Row(82, "a process dies or stops while it holds the lock"),
     Row(83, "its file is of an earlier boot, of another version, or cannot be used"),
     Row(84, "its tables are full"),
+    # Traces
+    Row(85, "the receiver of traces hangs, is full or is gone"),
 )

@@ -29,7 +29,8 @@ class Row:
     resource, in place of a `base_url`, and `version_variable` the one with a dated version of the API
     (`ProviderSettings.api_version`). `cache_ttl_s` is how long the vendor caches a prompt that is not used.
     `is_free`: its answers cost nothing. `cost_unit`: it reports what each request costs, in units of so many
-    US dollars. `max_image_tokens` is the most that an image has. `docs` is the vendor's page with all that.
+    US dollars. `max_image_tokens` is the most that an image has. `telemetry_name` is what OpenTelemetry's
+    GenAI conventions call the provider; empty: by its `name`. `docs` is the vendor's page with all that.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Row:
     # The most that is documented anywhere, that of gpt-4o-mini: 2,833 and 8 tiles of 5,667.
     # developers.openai.com/api/docs/guides/images-vision
     max_image_tokens: int = 48_169
+    telemetry_name: str = ""
 
     @property
     def base_url_variable(self) -> str:
@@ -144,6 +146,7 @@ ROWS: tuple[Row, ...] = (
         aliases=("gemini",),
         other_key_variables=("GEMINI_API_KEY",),
         model_prefix="models/",
+        telemetry_name="gcp.gemini",
         # Not on the vendor's page: its 400 says `Unknown name "seed": Cannot find field`.
         unsupported_params=("frequency_penalty", "presence_penalty", "logit_bias", "seed"),
         dialects=("gemini", "chat"),  # translations carry thought signatures in its own API only
@@ -159,6 +162,7 @@ ROWS: tuple[Row, ...] = (
             *("verbosity", "web_search_options", "safety_identifier", "modalities", "audio"),
         ),
         docs="docs.mistral.ai/api",
+        telemetry_name="mistral_ai",
         continues="prefix",
     ),
     Row("deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY", docs="api-docs.deepseek.com"),
@@ -192,6 +196,7 @@ ROWS: tuple[Row, ...] = (
         dialects=("chat", "responses"),
         cost_unit=1.0,
         docs="docs.x.ai/docs/api-reference",
+        telemetry_name="x_ai",
     ),
     Row(
         "perplexity",
@@ -213,6 +218,7 @@ ROWS: tuple[Row, ...] = (
         "https://api.moonshot.ai/v1",
         "MOONSHOT_API_KEY",
         docs="platform.kimi.ai/docs/api/chat",
+        telemetry_name="moonshot_ai",
     ),
     Row(
         "zai",
@@ -260,6 +266,7 @@ ROWS: tuple[Row, ...] = (
         has_openai_fields=True,
         dialects=("chat", "responses"),
         docs="learn.microsoft.com/azure/ai-foundry/openai/api-version-lifecycle",
+        telemetry_name="azure.ai.openai",
     ),
     _local("ollama", 11434, "docs.ollama.com/api/openai-compatibility"),
     _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server", "continue_final_message"),

@@ -15,7 +15,7 @@ from typing import TypeVar, cast
 from environs import Env, EnvError, EnvValidationError
 from typing_extensions import override
 
-from sanic_proxy.config import layers
+from sanic_proxy.config import layers, tracing
 from sanic_proxy.config.clients import ClientReader
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import MIN_HANG_TIMEOUT_S, Settings, SettingsError
@@ -37,6 +37,7 @@ def load(
     for. `flags` names the command-line flag that set a variable, for messages.
     """
     found = layers.read(os.environ if environ is None else environ, directory or Path.cwd())
+    _add_stand_ins(found)
     reader = _Reader(found, flags or {})
     settings = reader.read(Settings)
     found.problems += reader.problems()
@@ -123,6 +124,14 @@ def _parsed(text: str, *, kind: Kind[object]) -> object:
         return kind.parse(text)
     except ValueError as exc:
         raise EnvError(value_problem(text, kind, exc)) from None
+
+
+def _add_stand_ins(found: Layers) -> None:
+    """Use OpenTelemetry's variables for those of ours that are not set."""
+    others, warnings = tracing.stand_ins(found.values)
+    for name, (value, origin) in others.items():
+        found.values[name], found.sources[name] = value, f" (from {origin})"
+    found.warnings += warnings
 
 
 def _ssl_cert_file(found: Layers) -> str | None:

@@ -14,6 +14,7 @@ from sanic_proxy.config.rules import NO_LIMITS, ClientRules, ScopeLimits, TeamRu
 from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.secret import MIN_SECRET_CHARS, Secret
 from sanic_proxy.config.targets import Affinity, Strategy, Targets
+from sanic_proxy.config.tracing import TraceSettings
 from sanic_proxy.config.urls import passwords_in
 from sanic_proxy.config.variables import (
     PREFIX,
@@ -202,6 +203,7 @@ class ProviderSettings:
     the parameter `api-version` (Azure's dated versions); "": they are not. `cache_ttl_s` as in the catalog.
     `metrics_url` is where a self-hosted engine reports its queue; "": nowhere.
     `key_weights` are the shares of the keys; empty: they are tried in their order, or evenly.
+    `joins_traces`: it gets `traceparent` and `tracestate`.
     """
 
     name: str
@@ -235,6 +237,7 @@ class ProviderSettings:
     max_image_tokens: int = 48_169
     metrics_url: str = ""
     key_weights: tuple[float, ...] = ()
+    joins_traces: bool = False
 
     @property
     def keys(self) -> tuple[Secret, ...]:
@@ -388,6 +391,7 @@ class Settings:
         "comma-separated sets of further names for the metrics: `genai-old`, `genai-new` (OpenTelemetry's "
         "GenAI conventions), `litellm`",
     )
+    tracing: TraceSettings = field(default_factory=TraceSettings)
     allow_open: bool = setting(
         "ALLOW_OPEN", Flag(), False, "`on` lets a proxy without keys listen beyond loopback"
     )
@@ -515,6 +519,7 @@ class Settings:
         """All that no text of the proxy's may hold. Shorter values are no keys, and occur in any text."""
         keys = [key for provider in self.providers for key in provider.keys]
         headers = [value for provider in self.providers for _, value in provider.headers]
+        headers += [value.reveal() for _, value in self.tracing.headers]
         admin = () if self.admin_key is None else (self.admin_key,)
         clients = [key for client in self.clients for key in client.keys]
         known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys, *clients, *admin))}

@@ -154,6 +154,10 @@ PROVIDER_KEYS: Table = {
         Text("a URL"),
         "metrics of a self-hosted engine (vLLM, SGLang, llama.cpp): its queue counts as load",
     ),
+    "trace": Key(
+        Flag(),
+        "`true`: requests carry `traceparent` and `tracestate`, so that the provider's spans join the trace",
+    ),
     "cache_ttl": Key(
         Duration(), "how long the provider caches a prompt; a session without requests is forgotten then"
     ),
@@ -391,6 +395,7 @@ class ProviderReader:
             priced_as=table.get("priced_as") or vendor_at(row.name, base_url),
             metrics_url=self._checked_metrics_url(row, table.get("metrics_url", "")),
             key_weights=self._key_weights(row, table, len(keys)),
+            joins_traces=table.get("trace", False),
         )
 
     def _key_weights(self, row: Row, table: Mapping[str, Any], keys: int) -> tuple[float, ...]:

@@ -150,6 +150,9 @@ LOOP_LAG = Family(
 LOST_SERIES = Family(
     "sanic_proxy_lost_observations", "counter", "Observations that found no room in the shared memory"
 )
+DROPPED_TRACES = Family(
+    "sanic_proxy_dropped_traces", "counter", "Sampled requests whose spans could not be sent"
+)
 IN_FLIGHT = Family("sanic_proxy_requests_in_flight", "gauge", "Requests in flight, of the last second")
 CONNECTIONS = Family("sanic_proxy_connections", "gauge", "Connections of clients, of the last second")
 BODY_BYTES = Family("sanic_proxy_body_bytes", "gauge", "Bytes of requests in memory, of the last second")
@@ -180,6 +183,7 @@ FAMILIES: tuple[Family, ...] = (
     DROPPED_FRAMES,
     LOOP_LAG,
     LOST_SERIES,
+    DROPPED_TRACES,
     IN_FLIGHT,
     CONNECTIONS,
     BODY_BYTES,

@@ -41,8 +41,13 @@ class Metrics:
             self._requests.is_configured = is_configured
         return self._requests.observe
 
-    def beat(self, traffic: Traffic, open_circuits: Iterable[str], lag_s: float) -> None:
-        """To be called once a second: show what is in flight, and that the timer was late by `lag_s`."""
+    def beat(
+        self, traffic: Traffic, open_circuits: Iterable[str], lag_s: float, dropped_traces: int = 0
+    ) -> None:
+        """To be called once a second: show what is in flight, and that the timer was late by `lag_s`.
+
+        `dropped_traces` are those since the last call.
+        """
         self._flush()
         add = self._series.adder()
         if add is None:
@@ -54,6 +59,7 @@ class Metrics:
         lag = LocalHistogram(f.SHORT_SECONDS)
         lag.observe(lag_s)
         add.histogram(f.LOOP_LAG, lag, _worker_name())
+        add.count(f.DROPPED_TRACES, dropped_traces)
         now_open = set(open_circuits)
         for label in self._open_circuits | now_open:
             self._series.gauge(f.OPEN_CIRCUITS, int(label in now_open), label)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from sanic_proxy.config.rules import NO_RULES, ClientRules
 from sanic_proxy.json_types import Json, JsonMapping
+from sanic_proxy.observability.trace_context import TraceContext
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class RequestRecord:
     is to be called any more.
     `observer` observes this record alone, before the others, and `settle` before it: it settles what the
     request has cost. `usage` is the sum of several attempts where `is_usage_summed`, and `last_usage` that of
-    the last one.
+    the last one. `trace` is its place in a trace; None where traces are off.
     """
 
     request_id: str
@@ -113,12 +114,18 @@ class RequestRecord:
     settle: Observer | None = None
     last_usage: JsonMapping | None = None
     is_usage_summed: bool = False
+    trace: TraceContext | None = None
 
     @property
     def route(self) -> str:
         """The attempts as text, for the route header and the log; empty where no target was considered."""
         attempts = self.attempts
         return attempts[0].text() if len(attempts) == 1 else ", ".join(map(str, attempts))
+
+    def caused(self, request_id: str, method: str) -> RequestRecord:
+        """The record of a further request, of the same client, that this one causes."""
+        trace = None if self.trace is None else self.trace.child()
+        return RequestRecord(request_id, method, self.path, self.client, trace=trace)
 
     def waited_until(self, now: float) -> float:
         """The seconds waited, the current wait included."""
@@ -151,6 +158,7 @@ class RequestRecord:
         finished = time.monotonic() if self.finished is None else self.finished
         fields = {
             "id": self.request_id,
+            "trace_id": None if self.trace is None else self.trace.trace_id,
             "method": self.method,
             "path": self.path,
             "client": self.client.name or None,

@@ -15,6 +15,8 @@ from sanic_proxy.dialects.base import Dialect
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.registry import DIALECTS
 from sanic_proxy.json_types import Json, JsonMapping
+from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.observability.trace_context import PARENT, STATE, passed_headers
 from sanic_proxy.openai import chunks, codec, model_rewrite, models
 from sanic_proxy.openai.usage import recorded_chat
 from sanic_proxy.providers.base import (
@@ -36,7 +38,7 @@ from sanic_proxy.upstream.request import Body, Upload
 from sanic_proxy.upstream.response_headers import is_header_value, returned_headers
 
 # What every provider gets of a client's headers; a row adds those its vendor understands.
-_FORWARDED = ("user-agent", "idempotency-key", "traceparent", "tracestate")
+_FORWARDED = ("user-agent", "idempotency-key")
 # Bytes that may precede an answer, and the first bytes of JSON. Anything else is treated as an event stream,
 # whatever its label: servers call streams JSON, and JSON text/plain, octet-stream or event-stream.
 _BLANKS = b"\xef\xbb\xbf \t\r\n"
@@ -54,6 +56,7 @@ class GenericProvider(ChatProvider):
         fixed = fixed_headers(provider)
         self._forwarded = frozenset((*_FORWARDED, *provider.forward_headers)).difference(fixed)
         self._own_headers = frozenset(provider.forward_headers)
+        self._joins_traces = provider.joins_traces and fixed.keys().isdisjoint((PARENT, STATE))
         self._conversations = {name: Conversations(provider, DIALECTS[name]) for name in provider.dialects}
         models_path = deployed(provider, provider.models_path or "")
         self._models = endpoint(provider, "GET", models_path, {**fixed, **AS_JSON})
@@ -74,7 +77,7 @@ class GenericProvider(ChatProvider):
         conversations = self._conversations[request.wire.name]
         to = conversations.endpoint(request.upstream_model, request.is_streaming)
         request.forget_content()  # the bytes on their way are all that is kept of it
-        headers = self._headers_up(request.headers)
+        headers = self._headers_up(request.headers, request.record)
         if conversations.headers:
             headers |= conversations.headers_up(request.headers)
         try:
@@ -115,7 +118,7 @@ class GenericProvider(ChatProvider):
 
     @override
     async def forward(self, call: Call) -> Response:
-        headers = self._headers_up(call.headers)
+        headers = self._headers_up(call.headers, call.record)
         accept = call.headers.get("accept", "*/*")
         headers["accept"] = accept if is_header_value(accept) else "*/*"
         if call.content_type is not None:
@@ -148,14 +151,19 @@ class GenericProvider(ChatProvider):
         fixed.pop("content-type")
         return endpoint(self.settings, method, path, fixed)
 
-    def _headers_up(self, client: Mapping[str, str]) -> dict[str, str]:
-        if self._forwarded.isdisjoint(client):
-            return {}
-        return {
-            name: value
-            for name in self._forwarded
-            if (value := client.get(name)) is not None and is_header_value(value)
-        }
+    def _headers_up(self, client: Mapping[str, str], record: RequestRecord) -> dict[str, str]:
+        headers = (
+            {}
+            if self._forwarded.isdisjoint(client)
+            else {
+                name: value
+                for name in self._forwarded
+                if (value := client.get(name)) is not None and is_header_value(value)
+            }
+        )
+        if self._joins_traces:
+            headers |= passed_headers(record.trace, client)
+        return headers
 
     @override
     async def list_models(self) -> list[Json]:

@@ -17,7 +17,6 @@ from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.in_flight import overloaded
-from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import error_of
 from sanic_proxy.providers.base import ChatRequest
@@ -67,7 +66,7 @@ async def answer(
     asked.collect_s = state.settings.background_timeout_s
     repeated = {**dialect.format.read_request(fields).repeated, **keeper.repeated}
     response = queued(keeper.id, asked.model, repeated)
-    record = RequestRecord(secrets.token_hex(16), "BACKGROUND", request.path, request.record.client)
+    record = request.record.caused(secrets.token_hex(16), "BACKGROUND")
     targets, chat = chats.conversation(request, record, state, dialect, asked, keeper)
     if state.governor is not None:
         await charge_chat(state.governor, chat, targets, request.path)

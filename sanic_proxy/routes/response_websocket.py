@@ -142,7 +142,7 @@ class WebSocketSession:
         request = self._request
         state = state_of(request.app)
         traffic = state.traffic
-        turn = Turn(RequestRecord(secrets.token_hex(16), request.method, request.path, request.record.client))
+        turn = Turn(request.record.caused(secrets.token_hex(16), request.method))
         turn.task = asyncio.create_task(self._respond(state, turn, message))
         traffic.begin(turn)
         try:

@@ -645,6 +645,8 @@ class RetryState(Generic[P]):
         self._is_settled = False
         self._generation, self._key_generation = target.health.generation, target.key_health.generation
         self._began = now
+        if self._record.trace is not None:
+            self._record.trace.begin_attempt(now)
         self._attempts += 1
         self._attempts_on_target += 1
         if target.load is not None or target.statistics is not None:

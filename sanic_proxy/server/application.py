@@ -155,6 +155,8 @@ class ProxyApp(compat.Application):
             raise TypeError(type(request))
         request.state = state = state_of(self)
         record = request.record
+        if state.tracer is not None:
+            state.tracer.begin(record, request.fields)
         traffic = state.traffic
         traffic.begin(request)
         try:

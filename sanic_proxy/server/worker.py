@@ -266,7 +266,9 @@ class Worker:
             self._slot.beat()
         state = state_of(self._app)
         if state.settings.has_metrics:
-            self._metrics.beat(state.traffic, state.router.open_circuits(), self._loop.time() - due_at)
+            dropped = 0 if state.tracer is None else state.tracer.take_dropped()
+            lag_s = self._loop.time() - due_at
+            self._metrics.beat(state.traffic, state.router.open_circuits(), lag_s, dropped)
         due_at = self._loop.time() + BEAT_S
         self._loop.call_at(due_at, self._beat, due_at)
 

@@ -7,6 +7,7 @@ import logging
 import pytest
 
 from sanic_proxy.observability.record import Attempt, Client, RequestRecord
+from sanic_proxy.observability.trace_context import TraceContext
 
 
 def test_the_first_byte_is_noted_once() -> None:
@@ -66,3 +67,15 @@ def test_the_duration_ends_with_the_request() -> None:
     record.finish(())
     assert record.finished is not None
     assert record.as_fields()["ms"] == record.as_fields()["ms"]
+
+
+def test_a_request_that_another_one_causes_is_of_the_same_client_and_trace() -> None:
+    trace = TraceContext("1" * 32, "", "", is_sampled=True)
+    record = RequestRecord("id", "GET", "/v1/responses", client=Client("an id", "a label"), trace=trace)
+    caused = record.caused("id-2", "BACKGROUND")
+    assert (caused.request_id, caused.method, caused.path) == ("id-2", "BACKGROUND", "/v1/responses")
+    assert caused.client is record.client
+    assert caused.trace is not None
+    assert caused.trace.parent_id == trace.span_id
+    assert caused.as_fields()["trace_id"] == trace.trace_id
+    assert RequestRecord("id", "GET", "/").caused("id-2", "GET").trace is None

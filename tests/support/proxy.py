@@ -57,7 +57,7 @@ def free_port() -> int:
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without any setting of a proxy or provider, and `settings`."""
-    drop = re.compile(r"SANIC_|.*_API_KEY$|.*_BASE_URL$|HTTPS?_PROXY$|NO_PROXY$", re.IGNORECASE)
+    drop = re.compile(r"SANIC_|OTEL_|.*_API_KEY$|.*_BASE_URL$|HTTPS?_PROXY$|NO_PROXY$", re.IGNORECASE)
     kept = {name: value for name, value in os.environ.items() if not drop.match(name)}
     return {**kept, **settings}
 
