@@ -150,10 +150,13 @@ def session_charges(
 
 
 def session_of(headers: Mapping[str, str]) -> str:
-    """The session that a request belongs to, as its client names it; "" if it does not."""
+    """The session that a request belongs to, as its client names it; "" if it does not.
+
+    Bytes of the header that are no UTF-8 are escaped: a store takes no lone surrogates.
+    """
     for name in SESSION_HEADERS:
         if session := headers.get(name, ""):
-            return session[:MAX_SESSION_CHARS]
+            return session[:MAX_SESSION_CHARS].encode("utf-8", "backslashreplace").decode()
     return ""
 
 

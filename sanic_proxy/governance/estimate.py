@@ -17,6 +17,7 @@ from math import ceil
 from typing import NamedTuple
 
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.governance.cost import MAX_COST_NANO
 from sanic_proxy.governance.prices import MILLION, Prices
 from sanic_proxy.governance.usage import Usage
 from sanic_proxy.json_types import JsonMapping
@@ -223,12 +224,15 @@ def _file_tokens(asked: Asked) -> int:
 
 
 def estimated_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | None:
-    """What a request will probably cost, in nano-dollars; None if its tokens have no known price."""
+    """What a request will probably cost, in nano-dollars; None if its tokens have no known price.
+
+    At most MAX_COST_NANO: a client may ask for any number of answers, and the ledger counts in 64 bits.
+    """
     if prices is None or not prices.has_rates:
         return None
     rates = prices.band(tokens.input, _tiers(asked, prices)[-1]).rates
     nano = tokens.input * rates.get("input", 0) + tokens.output * rates.get("output", 0)
-    return -(-(nano + prices.pieces.get("request", 0)) // MILLION)
+    return min(-(-(nano + prices.pieces.get("request", 0)) // MILLION), MAX_COST_NANO)
 
 
 def strict_tokens(
@@ -261,7 +265,7 @@ def strict_tokens(
 
 
 def strict_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | None:
-    """The most that `tokens` can cost, in nano-dollars; None if their prices are not known.
+    """The most that `tokens` can cost, in nano-dollars up to MAX_COST_NANO; None if prices are not known.
 
     The dearest of all prices that the request may have counts: of cached or uncached input, of any tier up
     to its length, of the service tiers that it can get.
@@ -277,7 +281,8 @@ def strict_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | No
             made = max(rates.get(name, 0) for name in _output_rates(asked))
             most = max(most, tokens.input * given + tokens.output * made)
     factor = max((1000, *prices.regions.values()))
-    return -(-most * factor // (1000 * MILLION)) - (-prices.pieces.get("request", 0) // MILLION)
+    nano = -(-most * factor // (1000 * MILLION)) - (-prices.pieces.get("request", 0) // MILLION)
+    return min(nano, MAX_COST_NANO)
 
 
 def _input_rates(asked: Asked) -> list[str]:

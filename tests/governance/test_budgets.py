@@ -122,6 +122,7 @@ def test_a_request_without_a_session_or_a_client_without_caps_has_no_session_cha
     assert budgets.session_charges("c1", {}, 10, 500) == []
     assert budgets.session_charges("c1", {"session-id": "s1"}, None, None) == []
     assert len(budgets.session_of({"session-id": "x" * 1000})) == budgets.MAX_SESSION_CHARS
+    assert budgets.session_of({"session-id": "s\udcff"}) == "s\\udcff"
 
 
 def test_a_threshold_is_announced_once_and_the_highest_wins() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sanic_proxy.config.prices import Prices as Declared
 from sanic_proxy.config.prices import ServicePrices, Tier
 from sanic_proxy.errors import InvalidRequest
-from sanic_proxy.governance.cost import cost
+from sanic_proxy.governance.cost import MAX_COST_NANO, cost
 from sanic_proxy.governance.estimate import (
     FIRST_OUTPUT_TOKENS,
     IMAGE_TOKENS,
@@ -168,6 +168,13 @@ def test_estimated_costs() -> None:
     assert estimated_cost(tokens, Asked(text_bytes=1), Prices(unit=1)) is None
     assert strict_cost(tokens, Asked(text_bytes=1), None) is None
     assert strict_cost(tokens, Asked(text_bytes=1), Prices(unit=1)) is None
+
+
+def test_no_request_is_estimated_at_more_than_the_ledger_can_add_up() -> None:
+    asked_for = asked_of(b"{}", {"n": 10**15, "max_tokens": 10**6})
+    tokens = Estimator().tokens("c", "m", asked_for)
+    assert estimated_cost(tokens, asked_for, PRICES) == MAX_COST_NANO
+    assert strict_cost(strict_tokens(asked_for, None, 0), asked_for, PRICES) == MAX_COST_NANO
 
 
 def test_strict_tokens() -> None:
