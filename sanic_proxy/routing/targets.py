@@ -556,6 +556,8 @@ class RetryState(Generic[P]):
         other = self._beside
         if other is not None:
             self._beside = None
+            # Both attempts have written them: nobody knows whose they are, so no limit is read from them.
+            self._record.upstream_headers = None
             self._target, self._is_settled = other.target, False
             self._index, self._attempts_on_target = other.index, other.attempts_on_target
             self._began = other.began

@@ -693,3 +693,20 @@ def test_a_single_target_answers_for_itself() -> None:
     state, _, _ = made("a")
     state.next()
     assert state.record_failure(foreign()) is None
+
+
+def test_no_limit_is_read_from_the_headers_of_an_attempt_that_lost() -> None:
+    """Both attempts write the headers into the same record."""
+    first, second = Target("p", "m", "p/m"), Target("q", "m", "q/m")
+    record = RequestRecord("id", "POST", "/")
+    state = RetryState([first, second], Limits(), record, clock=lambda: 100.0)
+    assert state.next() is first
+    assert state.hedge() is second
+    record.upstream_headers = {
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-limit-requests": "100",
+        "x-ratelimit-reset-requests": "6m0s",
+    }
+    state.record_lost(second)
+    state.record_success()
+    assert first.rate_limit.quota_refusal(100.0, "p/m", 1) is None
