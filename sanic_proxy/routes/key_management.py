@@ -15,7 +15,7 @@ from sanic import Blueprint, HTTPResponse
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.durations import seconds_of
 from sanic_proxy.governance.key_admin import KeyAdmin, key_object
-from sanic_proxy.governance.keys import KEY_PREFIX, KeyFilter, StoredKey
+from sanic_proxy.governance.keys import KeyFilter, StoredKey
 from sanic_proxy.governance.litellm_keys import KeyRequest, key_info, read_request
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
@@ -26,15 +26,6 @@ from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 
 blueprint = Blueprint("key_management")
-
-
-@blueprint.on_request
-async def hide_key(request: ProxyRequest) -> None:
-    """Keep a key that is part of the path out of the log."""
-    record = request.record
-    if KEY_PREFIX in record.path:
-        parts = record.path.split("/")
-        record.path = "/".join("***" if unquote(part).startswith(KEY_PREFIX) else part for part in parts)
 
 
 blueprint.on_request(authorise)

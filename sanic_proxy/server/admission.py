@@ -13,7 +13,7 @@ from __future__ import annotations
 import hmac
 import time
 from functools import lru_cache
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from sanic.exceptions import NotFound
 
@@ -22,6 +22,7 @@ from sanic_proxy.config.rules import iso_time
 from sanic_proxy.dialects.registry import dialect_for
 from sanic_proxy.errors import Forbidden, Unauthorized
 from sanic_proxy.governance.key_ring import KeyRing
+from sanic_proxy.governance.keys import KEY_PREFIX
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.access import check_endpoint
@@ -46,12 +47,19 @@ def is_admin_path(path: str) -> bool:
     return path.startswith(_ADMIN_PREFIXES) or path == METRICS_PATH
 
 
+def without_keys(path: str) -> str:
+    """A path as the log may show it. Administrators may name a key by itself, and mistype the rest."""
+    return "/".join("***" if unquote(part).startswith(KEY_PREFIX) else part for part in path.split("/"))
+
+
 def let_in(request: ProxyRequest, state: AppState, is_repeated: bool = False) -> Reply | None:
     """Let a request in, note its client, or return the answer to a preflight.
 
     Raises what refuses the request, UnknownKey as well: the request is let in once more (`is_repeated`) when
     its key has been looked up. No request middleware has seen it until it is let in.
     """
+    if request.path.startswith(_ADMIN_PREFIXES):
+        request.record.path = without_keys(request.path)
     headers = request.fields
     settings = state.settings
     if "origin" in headers and not is_repeated:

@@ -224,6 +224,26 @@ def test_only_the_admin_key_opens_them(keyed: Proxy, proxy: Proxy, method: str, 
     assert proxy.request(method, path, body, headers=ADMIN).status == 404  # it has no admin key
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/admin/keys/{key}"),
+        ("GET", "/admin/keys/{key}/nothing"),
+        ("PUT", "/admin/keys/{key}"),
+        ("POST", "/key/{key}/renew"),
+        ("GET", "/admin/keys/%73k{rest}"),
+    ],
+)
+def test_a_key_in_a_path_is_not_logged_even_if_the_path_is_wrong(
+    keyed: Proxy, method: str, path: str
+) -> None:
+    rest = "-in-the-path-0123456789"
+    reply = keyed.request(method, path.format(key=f"sk{rest}", rest=rest), headers=ADMIN)
+    assert reply.status in {404, 405}
+    assert "path=" in (line := keyed.log_line(reply.headers["x-request-id"]))
+    assert rest not in line
+
+
 def test_an_open_proxy_makes_no_keys_that_nobody_needs() -> None:
     with running_proxy({"SANIC_PROXY_ADMIN_KEY": ADMIN_KEY}) as proxy:
         reply = proxy.request("POST", "/key/generate", {}, headers=ADMIN)
