@@ -256,7 +256,10 @@ class Governor:
             if state is None:
                 return errors.BudgetReserved(f"{error}. Please try again in 2s", retry_after_s=2, wait_s=2.0)
             return refusals.budget_reserved(state)
-        return errors.StoreFailed(f"The proxy's ledger cannot be used: {error}", retry_after_s=1)
+        logger.error("a request was refused, as the ledger cannot be used: %s", error)
+        return errors.StoreFailed(
+            "The proxy cannot account for requests at the moment; retry in 1 s", retry_after_s=1
+        )
 
     def _now(self) -> dt.datetime:
         return dt.datetime.fromtimestamp(self._wall(), dt.UTC)
@@ -272,7 +275,7 @@ class Governor:
         url, client = self._settings.budget_webhook, self._client
         if url is not None and client is not None:
             kind, name, per, start = charge.counter
-            told = {
+            body = {
                 "event": "budget_threshold",
                 "percent": percent,
                 "scope": kind,
@@ -282,16 +285,16 @@ class Governor:
                 "limit_nano_usd": charge.limit,
                 "used_nano_usd": used,
             }
-            task = asyncio.get_running_loop().create_task(_post(client, url.reveal(), told))
+            task = asyncio.get_running_loop().create_task(_post(client, url.reveal(), body))
             self._webhooks.add(task)
             task.add_done_callback(self._webhooks.discard)
 
 
-async def _post(client: UpstreamClient, url: str, told: JsonMapping) -> None:
+async def _post(client: UpstreamClient, url: str, body: JsonMapping) -> None:
     endpoint = Endpoint("POST", url, {"content-type": "application/json"}, Timeouts())
     try:
         response = await client.send(
-            endpoint, body=(codec.dumps(told),), total_at=client.now() + WEBHOOK_S, is_fresh=True
+            endpoint, body=(codec.dumps(body),), total_at=client.now() + WEBHOOK_S, is_fresh=True
         )
     except errors.ProxyError as exc:
         logger.error("the budget webhook failed: %s", exc.message)  # noqa: TRY400 - no bug of ours

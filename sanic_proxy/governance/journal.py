@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 FREE, OPEN, SETTLED = 0, 1, 2
-SLOT_BYTES = 2048
+SLOT_BYTES = 4096
 FIRST_SLOTS = 512
 MAX_SLOTS = 32_768
 SUFFIX = ".journal"
@@ -96,8 +96,11 @@ class Journal:
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_nlink:
+            found = os.fstat(descriptor)
+            if found.st_nlink and found.st_size:
                 return cls(path, descriptor)
+            if found.st_nlink:  # its owner died before it had a size
+                path.unlink()
         except BlockingIOError:
             pass
         except BaseException:
@@ -146,6 +149,10 @@ class Journal:
             begin = at + _HEAD.size
             end = begin + length
             yield Left(mapped[begin:end], mapped[end : end + more] if state == SETTLED else b"")
+
+    def set_aside(self) -> Path:
+        """Rename a journal that cannot be read, so that nobody adopts it again. Returns its path."""
+        return self.path.rename(self.path.with_suffix(".damaged"))
 
     @property
     def is_empty(self) -> bool:

@@ -317,7 +317,7 @@ class Purse:
 
     @property
     def has_news(self) -> bool:
-        """Whether the store is to be told something: settlements, or money that is given back."""
+        """Whether there is something for the store: settlements, or money that is given back."""
         return (
             bool(self._pending)
             or self._sent is not None

@@ -40,7 +40,7 @@ from sanic_proxy.governance.leases import (
     put_back,
     take_anyway,
 )
-from sanic_proxy.state_store.base import StateStore, StoreError
+from sanic_proxy.state_store.base import StateStore, StoreError, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -261,6 +261,9 @@ class Ledger:
                 put_back(holds)
                 raise LedgerDown(f"The ledger cannot be written: {exc}") from exc
             slot, flags = -1, UNRESERVED
+        except BaseException:
+            put_back(holds)
+            raise
         return Reservation(entry, holds, reserved, slot, flags)
 
     def _opened(self) -> Journal:
@@ -325,6 +328,12 @@ class Ledger:
                     partial(ledger_tables.adopt, worker=left.worker, left=all_left, now_ms=now_ms)
                 )
                 left.remove()
+            except StoreUnavailable:
+                raise
+            except (StoreError, ValueError) as exc:
+                aside = left.set_aside()
+                logger.error("a dead worker's journal cannot be read, see %s: %s", aside, exc)  # noqa: TRY400
+                continue
             finally:
                 left.close()
             if found.open or found.settled:

@@ -37,11 +37,11 @@ class UnsortedForm:
     async def model(self) -> str:
         """The value of `model`. Raises InvalidRequest where there is none, ModelNotFound for no text."""
         async for piece in self._pieces:
-            told = self._finder.feed(piece)
-            for part in told:
+            parts = self._finder.feed(piece)
+            for part in parts:
                 if isinstance(part, Value):
                     self._old = part.raw
-                    self._behind = list(told)
+                    self._behind = list(parts)
                     return self._text()
                 await self._before.write(part)
         self._finder.end()

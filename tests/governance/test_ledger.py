@@ -19,7 +19,7 @@ import pytest
 
 from sanic_proxy.governance import ledger_tables
 from sanic_proxy.governance.budgets import Charge, Counter
-from sanic_proxy.governance.journal import Journal, journals
+from sanic_proxy.governance.journal import OPEN, SLOT_BYTES, SUFFIX, Journal, journals
 from sanic_proxy.governance.leases import (
     ESTIMATED,
     ORPHANED,
@@ -288,6 +288,24 @@ def test_a_journal_that_cannot_be_made_refuses_or_lets_pass(tmp_path: Path) -> N
 
 
 # Processes
+
+
+def test_a_journal_that_cannot_be_read_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use(ledger: Ledger) -> None:
+        ledger.settle(await reserved(ledger, "a", 10, Charge(TOTAL, 1000)), cost(7))
+
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / f"empty{SUFFIX}").touch()
+    damaged = folder / f"damaged{SUFFIX}"
+    damaged.write_bytes(bytes([OPEN, 0, 9, 0, 0, 0]).ljust(SLOT_BYTES, b"?"))
+    with_ledger(tmp_path, use)
+    assert rows(tmp_path) == [("a", 7, 0)]
+    assert "cannot be read" in caplog.text
+    assert [path.name for path in folder.iterdir()] == ["damaged.damaged"]
+
 
 WORKERS, REQUESTS, KILLS = 4, 1_500, 8
 LIMIT = 1_200_000
