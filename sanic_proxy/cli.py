@@ -1,4 +1,4 @@
-"""The `sanic-proxy` command: serve, init, check, models, route, keys, schema, completion."""
+"""The `sanic-proxy` command: serve, replay, init, check, models, route, keys, schema, completion."""
 
 from __future__ import annotations
 
@@ -44,7 +44,13 @@ examples:
 {_EXIT_STATUS}"""
 
 # Flags that stand for a setting, by the variable they set.
-_FLAGS = ("host", "port", "workers", "heartbeat_char", "log_level", "config")
+_FLAGS = (
+    *("host", "port", "workers", "heartbeat_char", "log_level", "config"),
+    *("replay_file", "replay_speed", "replay_fault"),
+)
+# What `replay` sets besides, where the environment does not: each request gets its answer, whatever failed
+# before, and answers to equal requests come in their order, for which one worker has to know them all.
+_REPLAY = {"ROUTER": "on", "ATTEMPTS_PER_TARGET": "1", "BREAKER": "off", "WORKERS": "1"}
 
 SHELLS = ("bash", "zsh", "fish")
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -113,6 +119,30 @@ def _add_commands(commands: Commands) -> None:
         "--heartbeat-char", choices=list(HEARTBEATS), help="content of an emulated stream's heartbeats"
     )
     serve.add_argument("--log-level", help="debug, info, warning or error (default: info)")
+
+    replay = _command(
+        commands,
+        common,
+        "replay",
+        serve_proxy,
+        "start a proxy that serves captured answers as models replay/NAME, without a vendor",
+        "sanic-proxy replay captures.jsonl --speed 10 --fault cut",
+    )
+    replay.add_argument("replay_file", metavar="CAPTURE", help="a file that SANIC_PROXY_CAPTURE_FILE named")
+    replay.add_argument(
+        "--speed",
+        dest="replay_speed",
+        metavar="N",
+        help="how much faster than captured; 0: no pauses (default: 1)",
+    )
+    replay.add_argument(
+        "--fault",
+        dest="replay_fault",
+        metavar="FAULT",
+        help="what goes wrong with each answer: cut, stall, 429, 500, or slow:RATE (events per second)",
+    )
+    replay.add_argument("--host", help="address to listen on (default: 127.0.0.1)")
+    replay.add_argument("--port", help="port to listen on (default: 8000)")
 
     _command(
         commands,
@@ -222,7 +252,10 @@ def _apply_flags(options: argparse.Namespace) -> dict[str, str]:
         value = getattr(options, name, None)
         if value is not None:
             os.environ[PREFIX + name.upper()] = value
-            flags[name.upper()] = f"--{name.replace('_', '-')}"
+            flags[name.upper()] = f"--{name.removeprefix('replay_').replace('_', '-')}"
+    if getattr(options, "replay_file", None) is not None:
+        for name, value in _REPLAY.items():
+            os.environ.setdefault(PREFIX + name, value)
     if options.router is not None:
         os.environ[PREFIX + "ROUTER"] = "on" if options.router else "off"
     return flags

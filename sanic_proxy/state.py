@@ -18,6 +18,7 @@ from sanic_proxy.governance.prices import PriceBook
 from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
+from sanic_proxy.observability.capture import Captures
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
 from sanic_proxy.observability.tracing import Tracer
@@ -143,6 +144,9 @@ class AppState:
             self.observers = (self.tracer.observe, *self.observers)
         if any(model.has_affinity for model in settings.models):
             self.observers = (self.router.affinity.observe, *self.observers)
+        self.captures = _captures(settings)
+        if self.captures is not None:
+            self.observers = (self.captures.observe, *self.observers)
         self.keys = KeyRing(settings, self.store)
         # None while nothing is limited: see `govern`.
         self.governor: Governor | None = None
@@ -225,6 +229,16 @@ class AppState:
         await self.store.aclose()
         if self.responses is not None:
             await self.responses.aclose()
+        if self.captures is not None:
+            await asyncio.to_thread(self.captures.close)
+
+
+def _captures(settings: Settings) -> Captures | None:
+    """What captures content; None without a file for it."""
+    if not settings.capture.file:
+        return None
+    models = {model.name: model.capture for model in settings.models}
+    return Captures(settings.capture, models, settings.secrets)
 
 
 def state_store(settings: Settings) -> StateStore:

@@ -73,7 +73,7 @@ def test_flags_win_over_the_environment(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["serve"], ["check"], ["models"], ["route"], ["init"], ["schema"], ["completion"]],
+    [[], ["serve"], ["replay"], ["check"], ["models"], ["route"], ["init"], ["schema"], ["completion"]],
     ids=" ".join,
 )
 def test_help_has_a_description_an_example_and_the_exit_status(tmp_path: Path, arguments: list[str]) -> None:

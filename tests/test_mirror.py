@@ -45,6 +45,7 @@ SHOWN_BY = {
     "state_store/background.py": "routes/test_background_responses.py",
     "state_store/base.py": "state_store/test_sqlite.py",
     "state_store/shared_map.py": "state_store/test_shared.py",
+    "streams/captured.py": "providers/replay/test_provider.py",
     "streams/gemini_usage.py": "streams/test_gemini_filter.py",
     "streams/messages_usage.py": "streams/test_messages_filter.py",
     "translation/conversation.py": "translation/test_collect.py",

@@ -6,9 +6,10 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_sanic_proxy_keys_subparsers=(create update list show rotate block unblock delete)
-_shtab_sanic_proxy_subparsers=(serve models route check keys spend backup init schema completion)
+_shtab_sanic_proxy_subparsers=(serve replay models route check keys spend backup init schema completion)
 
 _shtab_sanic_proxy_serve_option_strings=(-h --help --config --router --no-router --host --port --workers --heartbeat-char --log-level)
+_shtab_sanic_proxy_replay_option_strings=(-h --help --config --router --no-router --speed --fault --host --port)
 _shtab_sanic_proxy_models_option_strings=(-h --help --config --router --no-router)
 _shtab_sanic_proxy_route_option_strings=(-h --help --config --router --no-router --fail)
 _shtab_sanic_proxy_check_option_strings=(-h --help --config --router --no-router --explain)
@@ -29,6 +30,7 @@ _shtab_sanic_proxy_completion_option_strings=(-h --help)
 _shtab_sanic_proxy_option_strings=(-h --help --version)
 
 _shtab_sanic_proxy_serve___config_COMPGEN=_shtab_compgen_files
+_shtab_sanic_proxy_replay___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_models___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_route___config_COMPGEN=_shtab_compgen_files
 _shtab_sanic_proxy_check___config_COMPGEN=_shtab_compgen_files
@@ -49,12 +51,16 @@ _shtab_sanic_proxy_serve___heartbeat_char_choices=('' zwsp zwnj wj comment)
 _shtab_sanic_proxy_keys_list___status_choices=(active expired revoked deleted)
 _shtab_sanic_proxy_keys_pos_0_choices=(create update list show rotate block unblock delete)
 _shtab_sanic_proxy_completion_pos_0_choices=(bash zsh fish)
-_shtab_sanic_proxy_pos_0_choices=(serve models route check keys spend backup init schema completion)
+_shtab_sanic_proxy_pos_0_choices=(serve replay models route check keys spend backup init schema completion)
 
 _shtab_sanic_proxy_serve__h_nargs=0
 _shtab_sanic_proxy_serve___help_nargs=0
 _shtab_sanic_proxy_serve___router_nargs=0
 _shtab_sanic_proxy_serve___no_router_nargs=0
+_shtab_sanic_proxy_replay__h_nargs=0
+_shtab_sanic_proxy_replay___help_nargs=0
+_shtab_sanic_proxy_replay___router_nargs=0
+_shtab_sanic_proxy_replay___no_router_nargs=0
 _shtab_sanic_proxy_models__h_nargs=0
 _shtab_sanic_proxy_models___help_nargs=0
 _shtab_sanic_proxy_models___router_nargs=0

@@ -50,8 +50,8 @@ function _shtab_sanic_proxy_using
   test "$_shtab_sanic_proxy_cmdpath" = "$argv"
 end
 
-set -g _shtab_sanic_proxy_commands serve models route check keys 'keys create' 'keys update' 'keys list' 'keys show' 'keys rotate' 'keys block' 'keys unblock' 'keys delete' spend backup init schema completion
-set -g _shtab_sanic_proxy_opts_with_value --budget --burst --by --concurrent --config --directory --endpoints --expires --fail --grace --heartbeat-char --host --key --key-env --log-level --max-cost --max-requests --metadata --models --port --rpm --since --soft --status --team --time-zone --tpm --until --workers
+set -g _shtab_sanic_proxy_commands serve replay models route check keys 'keys create' 'keys update' 'keys list' 'keys show' 'keys rotate' 'keys block' 'keys unblock' 'keys delete' spend backup init schema completion
+set -g _shtab_sanic_proxy_opts_with_value --budget --burst --by --concurrent --config --directory --endpoints --expires --fail --fault --grace --heartbeat-char --host --key --key-env --log-level --max-cost --max-requests --metadata --models --port --rpm --since --soft --speed --status --team --time-zone --tpm --until --workers
 
 complete -c sanic-proxy -e
 complete -c sanic-proxy -f
@@ -67,6 +67,14 @@ complete -c sanic-proxy -n '_shtab_sanic_proxy_using serve' -l port -x -d 'port 
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using serve' -l workers -x -d 'worker processes (default: one per core)'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using serve' -l heartbeat-char -xka "'' zwsp zwnj wj comment" -d 'content of an emulated stream'"'"'s heartbeats'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using serve' -l log-level -x -d 'debug, info, warning or error (default: info)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_proxy_npos -eq 0' -a replay -d 'Start a proxy that serves captured answers as models replay/NAME, without a vendor.'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -s h -l help -d 'show this help message and exit'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -l router -l no-router -d 'the model'"'"'s prefix picks the provider'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -l speed -x -d 'how much faster than captured; 0: no pauses (default: 1)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -l fault -x -d 'what goes wrong with each answer: cut, stall, 429, 500, or slow:RATE (events per second)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -l host -x -d 'address to listen on (default: 127.0.0.1)'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using replay' -l port -x -d 'port to listen on (default: 8000)'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_proxy_npos -eq 0' -a models -d 'Print the models of all providers as JSON.'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using models' -s h -l help -d 'show this help message and exit'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using models' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'

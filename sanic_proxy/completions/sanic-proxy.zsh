@@ -16,6 +16,7 @@ _shtab_sanic_proxy_commands() {
     init:'Write a commented proxy.toml and .env for the providers whose keys are set, and replace no file.'
     keys:'Make, show, change and block the keys of clients.'
     models:'Print the models of all providers as JSON.'
+    replay:'Start a proxy that serves captured answers as models replay/NAME, without a vendor.'
     route:'Print which targets a request for a model would try, and why, without sending anything.'
     schema:'Print the JSON Schema of the TOML file, for editors.'
     serve:'Start the proxy.'
@@ -220,6 +221,20 @@ _shtab_sanic_proxy_models_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_sanic_proxy_models_defaults_added=0
 
+_shtab_sanic_proxy_replay_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
+  {--router,--no-router}"[the model\'s prefix picks the provider]"
+  "--speed[how much faster than captured\; 0\: no pauses (default\: 1)]:N:"
+  "--fault[what goes wrong with each answer\: cut, stall, 429, 500, or slow\:RATE (events per second)]:FAULT:"
+  "--host[address to listen on (default\: 127.0.0.1)]:host:"
+  "--port[port to listen on (default\: 8000)]:port:"
+  ":a file that SANIC_PROXY_CAPTURE_FILE named:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_sanic_proxy_replay_defaults_added=0
+
 _shtab_sanic_proxy_route_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
@@ -291,6 +306,7 @@ _shtab_sanic_proxy() {
         init) _arguments -C -s $_shtab_sanic_proxy_init_options ;;
         keys) _shtab_sanic_proxy_keys ;;
         models) _arguments -C -s $_shtab_sanic_proxy_models_options ;;
+        replay) _arguments -C -s $_shtab_sanic_proxy_replay_options ;;
         route) _arguments -C -s $_shtab_sanic_proxy_route_options ;;
         schema) _arguments -C -s $_shtab_sanic_proxy_schema_options ;;
         serve) _arguments -C -s $_shtab_sanic_proxy_serve_options ;;

@@ -22,7 +22,8 @@ class Row:
     (`/chat/completions`) follows it; None for a local server, which is on only when its address is set, such
     as `example_url`. `serves_any_name`:
     its own model ids look like prefixed ones (`openai/gpt-4o`), so while it is on the router is off by
-    default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key.
+    default, and a name without prefix is its own. `is_embedded`: it answers inside the proxy, without a key;
+    `is_replay`: with captured answers, and only where there is a file with these.
     `unsupported_params` are parameters of OpenAI's chats that the vendor rejects; they are sent unless the
     operator removes them. `continues` is how the provider is asked to continue an answer that broke off;
     empty: it is not known to. `endpoint_variable` is the variable with the address of the customer's own
@@ -48,6 +49,7 @@ class Row:
     example_url: str = ""
     serves_any_name: bool = False
     is_embedded: bool = False
+    is_replay: bool = False
     docs: str = ""
     dialects: tuple[str, ...] = ("chat",)
     key_header: str = "authorization"
@@ -272,6 +274,17 @@ ROWS: tuple[Row, ...] = (
     _local("vllm", 8000, "docs.vllm.ai/en/latest/serving/openai_compatible_server", "continue_final_message"),
     _local("lmstudio", 1234, "lmstudio.ai/docs/developer/openai-compat"),
     _local("llamacpp", 8080, "github.com/ggml-org/llama.cpp/tree/master/tools/server", "assistant"),
+    Row(
+        "replay",
+        None,
+        None,
+        protocol="replay",
+        key_required=False,
+        is_embedded=True,
+        is_replay=True,
+        is_free=True,
+        dialects=("chat", "messages", "responses"),
+    ),
     Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True, is_free=True),
 )
 

@@ -15,6 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy.config.budgets import LIMIT_KEYS, Money, scope_limits
+from sanic_proxy.config.capture import CAPTURE_KEYS, capture_share
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import ClientSettings
 from sanic_proxy.config.rules import DEFAULT_SOFT, ClientRules, ScopeLimits, TeamRules
@@ -131,6 +132,7 @@ CLIENT_KEYS: Table = {
     ),
     "key_sha256": Key(Digests(), "instead: the SHA-256 digest of the key in hexadecimal, or a list of them"),
     **RULE_KEYS,
+    **CAPTURE_KEYS,
 }
 
 
@@ -218,6 +220,7 @@ def rules_of(id_: str, name: str, values: Mapping[str, Any]) -> ClientRules:
         max_requests=values.get("max_requests"),
         max_cost_nano=values.get("max_cost"),
         metadata=values.get("metadata", {}),
+        capture=capture_share(values),
     )
 
 

@@ -151,12 +151,25 @@ def _check_together(settings: Settings, found: Layers) -> None:
         found.problems.append(
             f"{PREFIX}ADMIN_ADDRESS is set and {PREFIX}ADMIN_KEY is not: there would be nothing to serve"
         )
+    _check_capture(settings, found)
     if 0 < settings.hang_timeout_s < MIN_HANG_TIMEOUT_S:
         found.problems.append(
             f"{PREFIX}HANG_TIMEOUT: must be 0 (off) or at least {MIN_HANG_TIMEOUT_S:.0f} seconds"
         )
     if not settings.router_is_on:
         _check_reach(settings, found)
+
+
+def _check_capture(settings: Settings, found: Layers) -> None:
+    """What is captured needs a file in a directory that exists, and what is replayed a file."""
+    tables = [f"[clients.{client.rules.name}]" for client in settings.clients if client.rules.capture]
+    tables += [f"[models.{model.name}]" for model in settings.models if model.capture]
+    if not settings.capture.file:
+        found.problems += [f"{table} capture: needs {PREFIX}CAPTURE_FILE" for table in tables]
+    elif not settings.capture.path.parent.is_dir():
+        found.problems.append(f"{PREFIX}CAPTURE_FILE: there is no directory {settings.capture.path.parent}")
+    if settings.replay.file and not Path(settings.replay.file).is_file():
+        found.problems.append(f"{PREFIX}REPLAY_FILE: there is no file {settings.replay.file}")
 
 
 def _check_reach(settings: Settings, found: Layers) -> None:

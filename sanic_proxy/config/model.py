@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sanic_proxy.config.capture import CaptureSettings, ReplaySettings
 from sanic_proxy.config.catalog import CATCH_ALL, ROWS, Row
 from sanic_proxy.config.hedging import HedgeSettings
 from sanic_proxy.config.rules import NO_LIMITS, ClientRules, ScopeLimits, TeamRules
@@ -262,6 +263,7 @@ class ModelSettings:
     `first_content_s` is the limit for a stream's first content; 0: no limit; None: the proxy's own.
     `hidden`: the name can be used and is not listed. `hedge`: slow requests get a second attempt; None: no.
     `max_wait_s` is how long a request may wait for limits; 0: not at all; None: as the proxy says.
+    `capture` is the share of requests whose content is captured.
     """
 
     name: str
@@ -275,6 +277,7 @@ class ModelSettings:
     limits: ScopeLimits = NO_LIMITS
     hedge: HedgeSettings | None = None
     max_wait_s: float | None = None
+    capture: float = 0.0
 
     @property
     def has_affinity(self) -> bool:
@@ -467,6 +470,8 @@ class Settings:
     )
     log_format: str = setting("LOG_FORMAT", Choice(("text", "json")), "text", "`text` or `json`")
     access_log: bool = setting("ACCESS_LOG", Flag(), True, "one line per finished request")
+    capture: CaptureSettings = field(default_factory=CaptureSettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
     capacity: Capacity = field(default_factory=Capacity)
     ending: Ending = field(default_factory=Ending)
     hang_timeout_s: float = setting(

@@ -16,6 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from sanic_proxy.config.budgets import BUDGET_KEYS, scope_limits
+from sanic_proxy.config.capture import CAPTURE_KEYS, capture_share
 from sanic_proxy.config.catalog import ROWS, Row, vendor_at
 from sanic_proxy.config.hedging import HedgeTable
 from sanic_proxy.config.layers import Layers
@@ -231,6 +232,7 @@ MODEL_KEYS: Table = {
         f"({', '.join(SERVICES)}) have rates of their own",
     ),
     "hidden": Key(Flag(), "the name can be used and is not listed"),
+    **CAPTURE_KEYS,
     **BUDGET_KEYS,
 }
 
@@ -267,15 +269,27 @@ class ProviderReader:
         return tuple(on), tuple(off)
 
     def _add_embedded(self, row: Row, on: list[ProviderSettings], off: list[ProviderOff]) -> None:
-        if self._settings.embedded == "on" or (self._settings.embedded == "auto" and not on):
-            timeouts = self._settings.timeouts
-            on.append(
-                ProviderSettings(
-                    row.name, row.protocol, "", None, row.commit_delay_s, timeouts, is_free=row.is_free
-                )
-            )
+        settings = self._settings
+        if row.is_replay:
+            is_on = bool(settings.replay.file)
         else:
-            off.append(ProviderOff(row.name, f"{PREFIX}{row.name.upper()}", row.aliases))
+            is_on = settings.embedded == "on" or (settings.embedded == "auto" and not on)
+        if not is_on:
+            variable = f"{PREFIX}{row.name.upper()}{'_FILE' if row.is_replay else ''}"
+            off.append(ProviderOff(row.name, variable, row.aliases))
+            return
+        on.append(
+            ProviderSettings(
+                row.name,
+                row.protocol,
+                "",
+                None,
+                row.commit_delay_s,
+                settings.timeouts,
+                dialects=row.dialects,
+                is_free=row.is_free,
+            )
+        )
 
     def models(self, on: Iterable[ProviderSettings]) -> tuple[ModelSettings, ...]:
         """The tables `[models.NAME]`."""
@@ -314,6 +328,7 @@ class ProviderReader:
                     scope_limits(values),
                     values.get("hedge"),
                     values.get("max_wait"),
+                    capture_share(values),
                 )
             )
         return tuple(models)

@@ -62,7 +62,8 @@ class ClientRules:
     """The rules of one client. `id` stays the same when its key is replaced; `name` is for people.
 
     `models` and `endpoints` are patterns with `*`; empty: all. `expires` is in seconds since the epoch.
-    `max_requests` and `max_cost_nano` limit one session of an agent.
+    `max_requests` and `max_cost_nano` limit one session of an agent. `capture` is the share of requests whose
+    content is captured.
     """
 
     id: str = ""
@@ -75,6 +76,7 @@ class ClientRules:
     max_requests: int | None = None
     max_cost_nano: int | None = None
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
+    capture: float = 0.0
 
 
 NO_RULES = ClientRules()

@@ -102,7 +102,16 @@ class Charge:
     has no end.
     """
 
-    __slots__ = ("_attempts", "_ready", "_refusal", "_running", "_terms", "admission", "reports_partly")
+    __slots__ = (
+        "_attempts",
+        "_cost_nano",
+        "_ready",
+        "_refusal",
+        "_running",
+        "_terms",
+        "admission",
+        "reports_partly",
+    )
 
     def __init__(
         self,
@@ -116,6 +125,7 @@ class Charge:
         self._ready: _Running | None = None  # reserved, and not begun
         self._running: list[_Running] = []
         self._attempts = 0
+        self._cost_nano: int | None = 0  # None: a part is not known
         self.reports_partly: Callable[[], bool] = bool
 
     @property
@@ -206,6 +216,7 @@ class Charge:
         used = Usage.of(usage) if usage else None
         for one in running:
             self._settle(one, record.ended, used, 0 if is_complete else CUT)
+        record.cost_nano = self._cost_nano
         if self.admission is not None:
             self.admission.settle(None if used is None else used.tokens)
         if used is not None and is_complete:
@@ -231,6 +242,8 @@ class Charge:
         elif is_billed:
             nano = reservation.reserved
             flags |= ESTIMATED | (0 if prices is not None else UNPRICED)
+        if self._cost_nano is not None:
+            self._cost_nano = None if flags & (ESTIMATED | UNPRICED) else self._cost_nano + nano
         settlement = Settlement(
             nano,
             outcome[:MAX_OUTCOME],

@@ -137,7 +137,7 @@ def log_request(record: RequestRecord) -> None:
     elif record.ended not in _NOT_FAILED:
         level = logging.WARNING
     if access_logger.isEnabledFor(level):
-        access_logger.log(level, "request", extra={"fields": record.as_fields()})
+        access_logger.log(level, "request", extra={"request": record})
 
 
 class LogHandler(logging.Handler):
@@ -192,7 +192,8 @@ class _TextFormatter(_Formatter):
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        fields: Json = getattr(record, "fields", {})
+        request: RequestRecord | None = getattr(record, "request", None)
+        fields = {} if request is None else request.as_fields()
         parts = [
             self.formatTime(record),
             self._levels.get(record.levelname) or record.levelname.lower(),
@@ -207,12 +208,13 @@ class _TextFormatter(_Formatter):
 class _JsonFormatter(_Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
+        request: RequestRecord | None = getattr(record, "request", None)
         line: Json = {
             "time": self.formatTime(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **getattr(record, "fields", {}),
+            **({} if request is None else request.as_json()),
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)

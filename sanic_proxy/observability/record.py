@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from sanic_proxy.config.rules import NO_RULES, ClientRules
 from sanic_proxy.json_types import Json, JsonMapping
+from sanic_proxy.observability.capture import Capture
 from sanic_proxy.observability.trace_context import TraceContext
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,20 @@ class Attempt:
 
     __str__ = text
 
+    def as_json(self, request_started: float) -> Json:
+        """The attempt in a JSON line; times in milliseconds, the start since that of its request."""
+        is_timed = self.started is not None and self.ended is not None
+        fields = {
+            "target": self.target,
+            "outcome": self.outcome,
+            "status": self.status,
+            "started_ms": None if self.started is None else _ms(self.started - request_started),
+            "ms": _ms((self.ended or 0.0) - (self.started or 0.0)) if is_timed else None,
+            "resumed_at": self.resumed_at,
+            "usage": None if self.usage is None else _counts(self.usage),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 @dataclass(slots=True)
 class RequestRecord:
@@ -84,6 +99,8 @@ class RequestRecord:
     `observer` observes this record alone, before the others, and `settle` before it: it settles what the
     request has cost. `usage` is the sum of several attempts where `is_usage_summed`, and `last_usage` that of
     the last one. `trace` is its place in a trace; None where traces are off.
+    `capture` collects the content of a request that is captured, which only its observer reads. `cost_nano`
+    is the cost in nano-dollars of all its attempts, where costs are counted and known, after `settle`.
     """
 
     request_id: str
@@ -115,6 +132,8 @@ class RequestRecord:
     last_usage: JsonMapping | None = None
     is_usage_summed: bool = False
     trace: TraceContext | None = None
+    capture: Capture | None = None
+    cost_nano: int | None = None
 
     @property
     def route(self) -> str:
@@ -181,6 +200,42 @@ class RequestRecord:
             "dropped_frames": self.dropped_frames or None,
         }
         return {name: value for name, value in fields.items() if value is not None}
+
+    def as_json(self) -> Json:
+        """All of the record as the fields of a JSON line; times in milliseconds, usage as in a chat."""
+        last = self.attempts[-1] if self.attempts else None
+        content_at = last.ended if self.is_streaming and last is not None else None
+        fields = {
+            "client_id": self.client.id or None,
+            "dialect": self.dialect or None,
+            "target": None if last is None else last.target,
+            "input_bytes": self.input_bytes or None,
+            "first_content_ms": None if content_at is None else _ms(content_at - self.started),
+            "longest_gap_ms": _ms(self.longest_gap_s) if self.longest_gap_s else None,
+            "attempts": [attempt.as_json(self.started) for attempt in self.attempts] or None,
+            "usage": None if self.usage is None else _counts(self.usage),
+            "cost_usd": None if self.cost_nano is None else self.cost_nano / 10**9,
+        }
+        return self.as_fields() | {name: value for name, value in fields.items() if value is not None}
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 1)
+
+
+def _counts(usage: JsonMapping) -> Json:
+    """The numbers in a usage object and in the objects within it: providers may add texts."""
+    counts: Json = {}
+    for name, value in usage.items():
+        if isinstance(value, dict):
+            counts[name] = {key: count for key, count in value.items() if _is_number(count)}
+        elif _is_number(value):
+            counts[name] = value
+    return counts
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cached(usage: JsonMapping) -> object:

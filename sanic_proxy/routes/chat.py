@@ -52,9 +52,14 @@ async def answer_to(
     limits, governor = state.limits, state.governor
     if governor is not None:
         request.answer_lines += header_lines(await charge_chat(governor, chat, targets, request.path))
+    capture = None
+    if state.captures is not None:
+        capture = state.captures.begin(request.fields, request.record, asked.body)
     if not chat.is_streaming:
         whole = await attempts.whole(targets, limits, chat)
         body = whole.body if keeper is None else await keeper.keep(chat, whole.body)
+        if capture is not None:
+            capture.add_whole(body)
         theirs = whole.headers if governor is None else shown(whole.headers, governor)
         headers = [*theirs, *chat.answer_headers]
         if chat.dropped:

@@ -23,6 +23,7 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.server.error_responses import to_client_error
 from sanic_proxy.server.request import ProxyRequest, Reply, header_lines
+from sanic_proxy.streams.captured import CapturedResponse
 from sanic_proxy.streams.stream import PINGS, BeforeEnd, Heartbeat, Stream
 
 logger = logging.getLogger(__name__)
@@ -87,10 +88,13 @@ async def _pump(
     stream = await open_stream()
     # The stream is closed before its client is sent an error: the client may be slow to read it.
     opening.failed = stream.failed
+    capture = request.record.capture
     try:
         await opening.begin(stream)
+        if capture is not None:
+            capture.add(stream.opening + stream.begun)
         try:
-            await stream.pump(response)
+            await stream.pump(response if capture is None else CapturedResponse(response, capture))
         finally:
             request.record.sent(stream.sent_bytes)
         await response.send(end_stream=True)

@@ -35,6 +35,7 @@ SHIPPED = [
     "vllm",
     "lmstudio",
     "llamacpp",
+    "replay",
     "echo",
 ]
 CALLED = [row for row in ROWS if not row.is_embedded]

@@ -84,6 +84,7 @@ def test_an_answer_costs_what_its_usage_says(tmp_path: Path) -> None:
 
     record = RequestRecord("r", "POST", "/", usage=USAGE)
     assert charged(tmp_path, use, record=record) == [("cheap/m", "complete", 20_000, 0)]
+    assert record.cost_nano == 20_000
 
 
 def test_an_answer_without_usage_costs_what_was_reserved(tmp_path: Path) -> None:
@@ -100,6 +101,7 @@ def test_a_part_of_a_usage_does_not_count(tmp_path: Path) -> None:
 
     record = RequestRecord("r", "POST", "/", usage=USAGE, ended="client_left")
     assert charged(tmp_path, use, record=record) == [("cheap/m", "client_left", 200_000, ESTIMATED | CUT)]
+    assert record.cost_nano is None
 
 
 def test_of_an_answer_that_went_on_elsewhere_the_last_usage_counts(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.log_writer import LogWriter
-from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.observability.record import Attempt, Client, RequestRecord
 from tests.support.load import wait_until
 from tests.support.proxy import Proxy, start_proxy, wait_until_ready
 
@@ -72,6 +72,54 @@ def test_a_json_line_is_json(capfd: pytest.CaptureFixture[str]) -> None:
     assert (fields["model"], fields["status"], fields["bytes"]) == ('a" b\r\nc', 200, 15)
     assert (fields["prompt_tokens"], fields["completion_tokens"]) == (3, 4)
     assert fields["first_byte_ms"] <= fields["ms"]
+
+
+def test_a_json_line_has_all_of_the_record(capfd: pytest.CaptureFixture[str]) -> None:
+    record = RequestRecord("id-1", "POST", "/v1/messages", client=Client("c1", "app"), started=100.0)
+    record.dialect, record.is_streaming, record.input_bytes, record.longest_gap_s = "messages", True, 70, 0.25
+    record.session, record.finished, record.waited_s = b"\x01\x02", 103.0, 0.5
+    record.attempts = [
+        Attempt("groq/a", "circuit_open"),
+        Attempt("groq/b", "rate_limit_exceeded", 429, 100.25, 100.5),
+        Attempt("groq/c", "ok", None, 101.0, 101.5, resumed_at=7, usage={"prompt_tokens": 1}),
+    ]
+    details = {"cached_tokens": 2, "text": "of the provider", "flag": True}
+    record.cost_nano = 1_500_000
+    record.usage = {"prompt_tokens": 3, "prompt_tokens_details": details, "tier": "text", "cost": 0.5}
+    fields = json.loads(line("json", record, capfd))
+    assert fields["attempts"] == [
+        {"target": "groq/a", "outcome": "circuit_open"},
+        {
+            "target": "groq/b",
+            "outcome": "rate_limit_exceeded",
+            "status": 429,
+            "started_ms": 250.0,
+            "ms": 250.0,
+        },
+        {
+            "target": "groq/c",
+            "outcome": "ok",
+            "started_ms": 1000.0,
+            "ms": 500.0,
+            "resumed_at": 7,
+            "usage": {"prompt_tokens": 1},
+        },
+    ]
+    assert fields["usage"] == {"prompt_tokens": 3, "prompt_tokens_details": {"cached_tokens": 2}, "cost": 0.5}
+    expected = {
+        "client": "app",
+        "client_id": "c1",
+        "dialect": "messages",
+        "target": "groq/c",
+        "stream": True,
+        "input_bytes": 70,
+        "first_content_ms": 1500.0,
+        "longest_gap_ms": 250.0,
+        "waited_ms": 500.0,
+        "session": "0102",
+        "cost_usd": 0.0015,
+    }
+    assert {name: fields[name] for name in expected} == expected
 
 
 def test_cached_tokens_are_logged_where_there_are_any(capfd: pytest.CaptureFixture[str]) -> None:

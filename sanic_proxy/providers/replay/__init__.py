@@ -1,0 +1,1 @@
+"""The embedded provider that replays captured answers."""
