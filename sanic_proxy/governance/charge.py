@@ -27,7 +27,7 @@ from sanic_proxy.governance.estimate import (
 )
 from sanic_proxy.governance.leases import CUT, ESTIMATED, HEDGE, UNPRICED, Entry, Hold, Lease, Settlement
 from sanic_proxy.governance.ledger import Ledger, LedgerError, Reservation
-from sanic_proxy.governance.prices import Prices
+from sanic_proxy.governance.prices import FREE, Prices
 from sanic_proxy.governance.rates import Admission
 from sanic_proxy.governance.usage import Usage
 from sanic_proxy.json_types import JsonMapping
@@ -275,7 +275,7 @@ class Charge:
                 )
             estimate = 0
         worst = estimate
-        if any(lease.charge.is_strict for lease in leases):
+        if prices is not FREE and any(lease.charge.is_strict for lease in leases):
             limit = strict_tokens(asked, most, terms.max_image_tokens)
             worst = strict_cost(limit, asked, prices) or 0
         return worst, [(lease, _amount(lease, estimate, worst)) for lease in leases]
