@@ -81,6 +81,10 @@ def _translate(request: ChatRequest, target: Target[ChatProvider]) -> Translatio
     if settings.has_openai_fields:
         traits = replace(traits, limit_field="max_completion_tokens", omitted_fields=frozenset())
     fields = {**request.fields, "model": request.model, "stream": request.is_streaming}
+    if request.hides_usage:  # the proxy has requested it for itself; a translated stream reports it anyway
+        asked = {**fields["stream_options"]}
+        del asked["include_usage"]
+        fields["stream_options"] = asked or None
     try:
         translation = translated(
             request.dialect.format, fields, request.wire.format, traits, request.repeated

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from sanic_proxy.state_store.threaded import Session, ThreadedStore
 FILE_NAME = "state.sqlite"
 # How long one process waits for another's write; a transaction takes milliseconds.
 BUSY_TIMEOUT_S = 10.0
+RETRY_S = 0.01
 
 
 class SQLiteStore(ThreadedStore):
@@ -116,7 +118,7 @@ def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as exc:
         raise StoreUnavailable(f"The state store {path} cannot be opened: {exc}") from exc
     try:
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection, migrations, path)
@@ -127,6 +129,20 @@ def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait where another process is switching the same file; this does."""
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
 
 
 def _migrate(connection: sqlite3.Connection, migrations: Sequence[Migration], path: Path) -> None:
