@@ -123,8 +123,8 @@ def test_cancelled_callers_leave_the_store_usable(make: MakeStore) -> None:
         await asyncio.sleep(0)
         running.cancel()
         queued.cancel()
-        goes_on.set()
         outcomes = await asyncio.gather(running, queued, return_exceptions=True)
+        goes_on.set()  # not before the queued call has been cancelled in the store, too
         assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
         return await asyncio.wait_for(store.run(notes), 10)
 
