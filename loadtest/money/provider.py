@@ -60,8 +60,8 @@ class Provider:
         lines = head.split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))) or b"{}")
-        told = body.get("metadata", {})
-        fault = told.get("fault", "")
+        metadata = body.get("metadata", {})
+        fault = metadata.get("fault", "")
         if fault == "fail" and self._random.random() < 0.7:
             self.failed += 1
             answer = b'{"error": {"message": "overloaded", "type": "server_error"}}'
@@ -74,7 +74,7 @@ class Provider:
             "completion_tokens": self._random.randrange(1, 50),
         }
         nano = usage["prompt_tokens"] * INPUT_NANO + usage["completion_tokens"] * OUTPUT_NANO
-        bill = Billed(str(told.get("id", "")), nano)
+        bill = Billed(str(metadata.get("id", "")), nano)
         self.billed.append(bill)
         usage["total_tokens"] = sum(usage.values())
         if body.get("stream"):

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
+from sanic_proxy.json_types import Json
+
 Period = Literal["day", "week", "month", "total"]
 
 PERIODS: tuple[Period, ...] = get_args(Period)
@@ -30,6 +32,15 @@ class Budget:
     per: Period = "total"
     time_zone: str = "UTC"
     strict: bool = False
+
+    def as_table(self) -> Json:
+        """As it is written in a table of the settings."""
+        return {
+            "usd": self.limit_nano / NANO,
+            "per": self.per,
+            "time_zone": self.time_zone,
+            "strict": self.strict,
+        }
 
 
 @dataclass(frozen=True, slots=True)

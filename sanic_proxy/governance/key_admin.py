@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sanic_proxy.config.clients import RULE_KEYS, digest_of, rules_of, values_of
 from sanic_proxy.config.model import Settings
-from sanic_proxy.config.rules import NANO, Budget, ClientRules, iso_time
+from sanic_proxy.config.rules import NANO, ClientRules, iso_time
 from sanic_proxy.config.tables import TableReader
 from sanic_proxy.config.variables import suggestion
 from sanic_proxy.errors import Conflict, InvalidRequest, NotFound, StoreFailed
@@ -221,7 +221,7 @@ def key_object(key: StoredKey, now: float) -> Json:
         "tpm": limits.tpm,
         "concurrent": limits.concurrent,
         "burst": limits.burst,
-        "budget": [_budget_object(each) for each in limits.budgets],
+        "budget": [each.as_table() for each in limits.budgets],
         "soft": list(limits.soft),
         "max_requests": rules.max_requests,
         "max_cost": None if rules.max_cost_nano is None else rules.max_cost_nano / NANO,
@@ -230,13 +230,4 @@ def key_object(key: StoredKey, now: float) -> Json:
         "metadata": dict(rules.metadata),
         "created": iso_time(key.created),
         "updated": iso_time(key.updated),
-    }
-
-
-def _budget_object(budget: Budget) -> Json:
-    return {
-        "usd": budget.limit_nano / NANO,
-        "per": budget.per,
-        "time_zone": budget.time_zone,
-        "strict": budget.strict,
     }

@@ -161,7 +161,7 @@ def _budgets(fields: Mapping[str, Any], old: ClientRules | None) -> dict[str, ob
     """The keys `budget` and `soft` of the table, as far as the request says something of them."""
     if not {"max_budget", "budget_duration", "budget_limits", "soft_budget"} & fields.keys():
         return {}
-    known = list(map(_written, old.limits.budgets)) if old is not None else []
+    known = list(map(Budget.as_table, old.limits.budgets)) if old is not None else []
     main: dict[str, Any] | None = known[0] if known else None
     further = known[1:]
     per = main["per"] if main is not None else "total"
@@ -195,16 +195,6 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _written(budget: Budget) -> dict[str, Any]:
-    """A budget as it is written in a table."""
-    return {
-        "usd": budget.limit_nano / NANO,
-        "per": budget.per,
-        "time_zone": budget.time_zone,
-        "strict": budget.strict,
-    }
 
 
 def _windows(entries: Any) -> list[dict[str, Any]]:
