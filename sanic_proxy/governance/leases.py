@@ -324,6 +324,11 @@ class Purse:
             or any(lease.releasing for lease in self._leases.values())
         )
 
+    @property
+    def has_leases(self) -> bool:
+        """Whether the store may have granted this worker something, or has booked something of it."""
+        return self.number > 0
+
     def message(self, now_ms: int, here: Sequence[str] | None = None, *, is_tick: bool = False) -> Message:
         """The next message: that whose reply has not come, or what is new. Its wants are always new."""
         if self._sent is None:

@@ -214,17 +214,17 @@ class Ledger:
             await self._task
             self._task = None
         journal = self._journal
-        if journal is None:
-            return
         try:
             while self._purse.has_news:
                 await self._talk(is_tick=False)
-            if journal.is_empty:
+            if self._purse.has_leases and (journal is None or journal.is_empty):
                 await self._store.run(partial(ledger_tables.end, worker=self._purse.worker))
+            if journal is not None and journal.is_empty:
                 journal.remove()
         except StoreError as exc:
             logger.error("the ledger will be completed at the next start: %s", exc)  # noqa: TRY400 - no bug
-        journal.close()
+        if journal is not None:
+            journal.close()
 
     # Money
 

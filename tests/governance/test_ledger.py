@@ -287,6 +287,15 @@ def test_a_journal_that_cannot_be_made_refuses_or_lets_pass(tmp_path: Path) -> N
     assert rows(tmp_path) == [("b", 3, UNRESERVED), ("c", 5, 0)]
 
 
+def test_a_worker_that_was_refused_leaves_no_lease(tmp_path: Path) -> None:
+    async def use(ledger: Ledger) -> None:
+        with pytest.raises(BudgetSpent):
+            await reserved(ledger, "a", 1001, Charge(TOTAL, 1000))
+
+    with_ledger(tmp_path, use)
+    assert sums(tmp_path) == {TOTAL.key: (0, 0)}
+
+
 # Processes
 
 
@@ -327,18 +336,20 @@ def test_four_workers_that_are_killed_at_random_keep_the_books_and_the_limits(tm
     with_ledger(tmp_path, made)
     chance = random.Random(1)
     running = [start(tmp_path, f"w{number}", number) for number in range(WORKERS)]
-    kills = 0
-    while kills < KILLS and any(process.poll() is None for process in running):
+    kills = starts = 0
+    while kills < KILLS:  # a fast machine may finish a worker first: another takes its place
         time.sleep(chance.uniform(0.1, 0.5))
         check_limits(tmp_path, limits)
         number = chance.randrange(WORKERS)
         if running[number].poll() is None:
             running[number].send_signal(signal.SIGKILL)
-            running[number].wait()
             kills += 1
-            running[number] = start(tmp_path, f"w{number}-{kills}", kills)
+        assert running[number].wait() in {0, -signal.SIGKILL}
+        starts += 1
+        running[number] = start(tmp_path, f"w{number}-{starts}", starts)
     assert [process.wait() for process in running] == [0] * WORKERS
-    with_ledger(tmp_path, made)  # takes over what the last ones to be killed have left
+    # Takes over what the killed ones have left; leases without a journal have ended by then.
+    with_ledger(tmp_path, made, wall=lambda: time.time() + 2 * ledger_tables.LEASE_S)
     check_limits(tmp_path, limits)
     lines = [line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()]
     was_reserved = {id_: int(amount) for id_, amount in found("reserved", lines)}
@@ -353,7 +364,6 @@ def test_four_workers_that_are_killed_at_random_keep_the_books_and_the_limits(tm
         assert costs[id_] == was_reserved[id_] if flags[id_] == ESTIMATED | ORPHANED else flags[id_] == 0
     unknown = costs.keys() - was_reserved.keys()
     assert len(unknown) <= 8 * kills
-    assert kills == KILLS
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         total = connection.execute("SELECT SUM(nano) FROM ledger_day").fetchone()[0]
     assert total == sum(costs.values()) == sums(tmp_path)["all::total:0"][0]
