@@ -111,6 +111,7 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
     add("--soft", metavar="LIST", help="percentages of budgets that are announced (default: 50,80,100)")
     add("--expires", metavar="TIME", help="a date or time, or a duration such as 30d")
     add("--team", metavar="NAME", help="the [teams.NAME] table whose limits the key shares")
+    add("--ui", action=argparse.BooleanOptionalAction, help="whether the key opens the page /ui")
     add(
         "--metadata", action="append", metavar="NAME=TEXT", help="a value that is shown; several are possible"
     )
@@ -204,7 +205,7 @@ async def delete_key(admin: KeyAdmin, options: argparse.Namespace) -> int:
 
 def _table(options: argparse.Namespace) -> dict[str, object]:
     """The options as the keys of a client's table."""
-    names = ("rpm", "tpm", "concurrent", "burst", "max_requests", "max_cost", "team")
+    names = ("rpm", "tpm", "concurrent", "burst", "max_requests", "max_cost", "team", "ui")
     table: dict[str, object] = {name: getattr(options, name) for name in names}
     for name in ("models", "endpoints"):
         text = getattr(options, name)

@@ -121,6 +121,7 @@ _shtab_sanic_proxy_keys_create_options=(
   "--soft[percentages of budgets that are announced (default\: 50,80,100)]:LIST:"
   "--expires[a date or time, or a duration such as 30d]:TIME:"
   "--team[the \[teams.NAME\] table whose limits the key shares]:NAME:"
+  {--ui,--no-ui}"[whether the key opens the page \/ui]"
   "*--metadata[a value that is shown\; several are possible]:NAME=TEXT:"
   ":the name of the client:"
 )
@@ -205,6 +206,7 @@ _shtab_sanic_proxy_keys_update_options=(
   "--soft[percentages of budgets that are announced (default\: 50,80,100)]:LIST:"
   "--expires[a date or time, or a duration such as 30d]:TIME:"
   "--team[the \[teams.NAME\] table whose limits the key shares]:NAME:"
+  {--ui,--no-ui}"[whether the key opens the page \/ui]"
   "*--metadata[a value that is shown\; several are possible]:NAME=TEXT:"
   ":a name, an id, a key or its SHA-256 digest:"
 )

@@ -24,6 +24,7 @@ from sanic_proxy.config.tables import Key, Table, TableReader
 from sanic_proxy.config.targets import MAX_COUNT
 from sanic_proxy.config.variables import (
     PREFIX,
+    Flag,
     Integer,
     JsonTable,
     Keys,
@@ -125,6 +126,7 @@ RULE_KEYS: Table = {
     "expires": Key(Moment(), "the date or time from which on the key is invalid"),
     "team": Key(Text("the name of a team"), "the `[teams.NAME]` table whose limits the client shares"),
     "metadata": Key(JsonTable(), "values that the admin routes show"),
+    "ui": Key(Flag(), "`true`: the client may sign in to the page `/ui` with its key, to see its own use"),
 }
 CLIENT_KEYS: Table = {
     "key_env": Key(
@@ -221,6 +223,7 @@ def rules_of(id_: str, name: str, values: Mapping[str, Any]) -> ClientRules:
         max_cost_nano=values.get("max_cost"),
         metadata=values.get("metadata", {}),
         capture=capture_share(values),
+        ui=values.get("ui", False),
     )
 
 
@@ -251,5 +254,6 @@ def values_of(rules: ClientRules) -> dict[str, Any]:
         "expires": rules.expires,
         "team": rules.team,
         "metadata": rules.metadata,
+        "ui": rules.ui or None,
     }
     return {name: value for name, value in values.items() if value is not None}

@@ -74,7 +74,7 @@ class ClientRules:
 
     `models` and `endpoints` are patterns with `*`; empty: all. `expires` is in seconds since the epoch.
     `max_requests` and `max_cost_nano` limit one session of an agent. `capture` is the share of requests whose
-    content is captured.
+    content is captured. With `ui` the key opens the page `/ui`, for the client's own use alone.
     """
 
     id: str = ""
@@ -88,6 +88,7 @@ class ClientRules:
     max_cost_nano: int | None = None
     metadata: Mapping[str, object] = field(default_factory=dict, hash=False)
     capture: float = 0.0
+    ui: bool = False
 
 
 NO_RULES = ClientRules()

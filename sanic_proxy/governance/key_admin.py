@@ -228,6 +228,7 @@ def key_object(key: StoredKey, now: float) -> Json:
         "expires": None if rules.expires is None else iso_time(rules.expires),
         "team": rules.team or None,
         "metadata": dict(rules.metadata),
+        "ui": rules.ui,
         "created": iso_time(key.created),
         "updated": iso_time(key.updated),
     }

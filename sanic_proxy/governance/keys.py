@@ -347,6 +347,7 @@ def rules_text(rules: ClientRules) -> str:
         "max_requests": rules.max_requests,
         "max_cost_nano": rules.max_cost_nano,
         "metadata": rules.metadata,
+        "ui": rules.ui or None,
         "rpm": limits.rpm,
         "tpm": limits.tpm,
         "concurrent": limits.concurrent,
@@ -380,4 +381,5 @@ def rules_from(text: str, id_: str, name: str, team: str) -> ClientRules:
         max_requests=fields.get("max_requests"),
         max_cost_nano=fields.get("max_cost_nano"),
         metadata=fields.get("metadata", {}),
+        ui=fields.get("ui", False),
     )

@@ -37,6 +37,7 @@ _SAME = {
     "max_parallel_requests": "concurrent",
     "metadata": "metadata",
     "team_id": "team",
+    "ui": "ui",
 }
 
 FIELDS: Mapping[str, tuple[Outcome, str]] = {
@@ -58,6 +59,7 @@ FIELDS: Mapping[str, tuple[Outcome, str]] = {
     "user_id": ("works", "a label, by which keys are listed"),
     "grace_period": ("works", "of `regenerate`: how long the present key stays valid"),
     "new_key": ("works", "of `regenerate`: the new key, instead of a random one"),
+    "ui": ("works", "not a field of LiteLLM's: the key opens the page `/ui`, for its own use"),
     "key_type": ("works", "`llm_api`, `default`; others are refused"),
     **dict.fromkeys(
         ("agent_id", "organization_id", "project_id", "tags", "send_invite_email", "rpm_limit_type"),
@@ -283,6 +285,7 @@ def key_info(key: StoredKey, now: float) -> Json:
         "max_parallel_requests": limits.concurrent,
         "expires": None if rules.expires is None else iso_time(rules.expires),
         "metadata": dict(rules.metadata),
+        "ui": rules.ui,
         "blocked": key.is_blocked,
         "user_id": key.user_id or None,
         "team_id": rules.team or None,

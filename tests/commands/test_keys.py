@@ -120,7 +120,7 @@ def test_keys_are_listed_and_shown_without_their_secrets(tmp_path: Path) -> None
         *("--models", "fast, groq/*", "--endpoints", "/v1/chat/completions", "--tpm", "1000"),
         *("--concurrent", "2", "--burst", "5", "--rpm", "10", "--max-requests", "9", "--max-cost", "1.5"),
         *("--budget", "0.1/day", "--budget", "20", "--time-zone", "Europe/Berlin", "--strict"),
-        *("--soft", "90,50", "--metadata", "owner=a=b", "--expires", "2030-01-01"),
+        *("--soft", "90,50", "--metadata", "owner=a=b", "--expires", "2030-01-01", "--ui"),
     )
     made = keys(tmp_path, environ, "create", "app", *options)
     secret = made.pop("secret")
@@ -147,6 +147,7 @@ def test_keys_are_listed_and_shown_without_their_secrets(tmp_path: Path) -> None
         "expires": "2030-01-01T00:00:00Z",
         "team": None,
         "metadata": {"owner": "a=b"},
+        "ui": True,
         "created": made["created"],
         "updated": made["updated"],
     }
@@ -160,7 +161,8 @@ def test_keys_are_listed_and_shown_without_their_secrets(tmp_path: Path) -> None
         in run_command(tmp_path, environ, "keys", "show", "app").stdout
     )
     changed = keys(tmp_path, environ, "update", "app", "--rpm", "20", "--models", "")
-    assert (changed["rpm"], changed["models"], changed["tpm"]) == (20, [], 1000)
+    assert (changed["rpm"], changed["models"], changed["tpm"], changed["ui"]) == (20, [], 1000, True)
+    assert keys(tmp_path, environ, "update", "app", "--no-ui")["ui"] is False
 
 
 @pytest.mark.parametrize(

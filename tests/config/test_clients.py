@@ -60,6 +60,7 @@ def test_a_client_with_everything(tmp_path: Path) -> None:
         expires = 2027-01-31
         team = "red"
         metadata = {{ model = "any value", owner = ["a"] }}
+        ui = true
         """,
     )
     (client,) = found.clients
@@ -83,6 +84,7 @@ def test_a_client_with_everything(tmp_path: Path) -> None:
     assert (rules.max_requests, rules.max_cost_nano) == (200, 2_500_000_000)
     assert rules.expires == 1_801_353_600
     assert rules.metadata == {"model": "any value", "owner": ["a"]}
+    assert rules.ui is True
     assert found.teams[0].limits.budgets == (Budget(100 * 10**9),)
     assert found.limits == ScopeLimits(concurrent=500)
     assert found.models[0].limits.budgets == (Budget(1, "day"),)

@@ -64,6 +64,7 @@ def test_rules_are_read_as_they_were_written() -> None:
         max_requests=7,
         max_cost_nano=8,
         metadata={"a": [1, {"b": None}]},
+        ui=True,
     )
     assert keys.rules_from(keys.rules_text(rules), "key_1", "app", "red") == rules
     plain = ClientRules(id="key_1")

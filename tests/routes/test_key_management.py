@@ -79,6 +79,7 @@ def test_litellms_calls_from_the_first_to_the_last(keyed: Proxy) -> None:
             "user_id": "user-1234",
             "team_id": "core",
             "aliases": {},
+            "ui": True,
         },
     )
     key, token = made["key"], made["token"]
@@ -102,6 +103,7 @@ def test_litellms_calls_from_the_first_to_the_last(keyed: Proxy) -> None:
         "max_parallel_requests": 50,
         "expires": None,
         "metadata": {"team": "core-infra", "app": "app2"},
+        "ui": True,
         "blocked": False,
         "user_id": "user-1234",
         "team_id": "core",
