@@ -37,7 +37,7 @@ function operation(path, method, described) {
 }
 
 async function show() {
-  const answer = await fetch("/openapi.json");
+  const answer = await fetch("openapi.json");
   const spec = await answer.json();
   document.getElementById("title").textContent = spec.info.title + " " + spec.info.version;
   const routes = document.getElementById("routes");

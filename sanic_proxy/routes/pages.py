@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import html
 from contextlib import suppress
-from importlib import resources
 
 from sanic import Blueprint, HTTPResponse
 
@@ -13,32 +12,19 @@ from sanic_proxy import __version__
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import Client
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.routes.page_files import PAGE_HEADERS, PageFile, serve_file
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest, public_url
 from sanic_proxy.state import AppState, state_of
 
 blueprint = Blueprint("pages")
 
-_HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'self'; connect-src 'self'"
-    ),
-    "x-content-type-options": "nosniff",
-}
-
-
 # How long the front page waits for a provider's list of models.
 LIST_WAIT_S = 2.0
 
 
-def _page(name: str) -> str:
-    return resources.files("sanic_proxy").joinpath("pages", name).read_text("utf-8")
-
-
-_INDEX = _page("index.html")
-_DOCS = _page("docs.html")
-_DOCS_SCRIPT = _page("docs.js")
-_DOCUMENT = _page("openapi.json")
+_INDEX = PageFile.read("index.html")
+_DOCS = PageFile.read("docs.html")
 
 
 async def index(request: ProxyRequest) -> HTTPResponse:
@@ -48,22 +34,15 @@ async def index(request: ProxyRequest) -> HTTPResponse:
     is_client = state.settings.is_open or request.record.client.id != ""
     model = await _example_model(state, request.record.client) if is_client else "MODEL"
     url = public_url(request.fields, request.ip)  # so that the examples work when copied
-    return _html(index_page(state, url, model, shows_providers=is_client))
+    page = index_page(state, url, model, shows_providers=is_client)
+    return HTTPResponse(page, content_type=_INDEX.content_type, headers=PAGE_HEADERS)
 
 
 async def docs(request: ProxyRequest) -> HTTPResponse:
-    """Show the OpenAPI document."""
-    return _html(_DOCS)
-
-
-async def docs_script(request: ProxyRequest) -> HTTPResponse:
-    """Read the OpenAPI document in the browser."""
-    return HTTPResponse(_DOCS_SCRIPT, content_type="text/javascript; charset=utf-8", headers=_HEADERS)
-
-
-async def document(request: ProxyRequest) -> HTTPResponse:
-    """The OpenAPI document."""
-    return HTTPResponse(_DOCUMENT, content_type="application/json")
+    """The documentation, whose URLs are relative to a path without a slash at its end."""
+    if request.path.endswith("/"):
+        return HTTPResponse(status=308, headers={**PAGE_HEADERS, "location": "../docs"})
+    return _DOCS.answer(request)
 
 
 async def _example_model(state: AppState, client: Client) -> str:
@@ -86,17 +65,13 @@ def index_page(state: AppState, url: str, model: str, *, shows_providers: bool) 
         "MODEL": html.escape(model),
         "KEY": "" if state.settings.is_open else ' \\\n  -H "authorization: Bearer $SANIC_PROXY_KEY"',
     }
-    page = _INDEX
+    page = _INDEX.body.decode()
     for name, value in values.items():
         page = page.replace(f"__{name}__", value)
     return page
 
 
-def _html(page: str) -> HTTPResponse:
-    return HTTPResponse(page, content_type="text/html; charset=utf-8", headers=_HEADERS)
-
-
 blueprint.add_route(index, "/", methods=READ, name="index")
 blueprint.add_route(docs, "/docs", methods=READ, name="docs")
-blueprint.add_route(document, "/openapi.json", methods=READ, name="openapi")
-blueprint.add_route(docs_script, "/docs/docs.js", methods=READ, name="docs_script")
+for _path in ("/style.css", "/docs/docs.js", "/openapi.json"):
+    serve_file(blueprint, _path, _path.rpartition("/")[2])

@@ -31,7 +31,13 @@ from sanic_proxy.state import AppState
 
 OPEN_PATHS = frozenset(
     {
-        *("/", "/docs", "/docs/docs.js", "/openapi.json"),  # they hold nothing of the installation
+        *(
+            "/",
+            "/style.css",
+            "/docs",
+            "/docs/docs.js",
+            "/openapi.json",
+        ),  # nothing of the installation
         *("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello"),
     }
 )

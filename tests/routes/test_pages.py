@@ -9,12 +9,26 @@ import pytest
 from tests.support.proxy import Proxy, running_proxy
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js", "/style.css"])
 def test_pages_load_nothing_from_elsewhere(proxy: Proxy, path: str) -> None:
     reply = proxy.request("GET", path)
     assert reply.status == 200
-    assert not re.search(rb"(?:src|href)=[\"']?(?:https?:)?//", reply.body)
-    assert "default-src 'none'" in reply.headers["content-security-policy"]
+    assert not re.search(rb"(?:src|href)=[\"']?(?:https?:)?//|url\(|@import", reply.body)
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_urls_of_pages_are_relative_for_hosts_with_a_path_prefix(proxy: Proxy, path: str) -> None:
+    page = proxy.request("GET", path).body.decode()
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)", page)
+    assert not re.search(r"(?:src|href)=\"/", page)
+
+
+def test_the_documentation_has_one_path(proxy: Proxy) -> None:
+    reply = proxy.request("GET", "/docs/")
+    assert (reply.status, reply.headers["location"]) == (308, "../docs")
 
 
 def test_the_front_page_lists_the_providers_that_are_on(proxy: Proxy) -> None:
@@ -54,7 +68,7 @@ def test_the_example_names_a_model_that_exists(proxy: Proxy) -> None:
 
 def test_pages_and_document_are_open_where_keys_are_set() -> None:
     with running_proxy({"SANIC_PROXY_API_KEYS": "client-key-0123"}) as keyed:
-        for path in ("/docs", "/docs/docs.js", "/openapi.json"):
+        for path in ("/docs", "/docs/docs.js", "/style.css", "/openapi.json"):
             assert keyed.request("GET", path).status == 200
         assert keyed.request("GET", "/v1/models").status == 401
 
