@@ -167,8 +167,9 @@ class AppState:
             self.governor = Governor(settings, self.store, directory, self.shared, self.client)
 
     def _tariff(self, provider: ChatProvider, model: str, label: str, target: TargetSettings) -> Tariff:
-        settings, own = provider.settings, (target.prices, target.max_output)
-        return Tariff(provider.name, label, lambda: self.prices.find(settings, model, *own))
+        settings, own = provider.settings, (target.prices, target.max_output, target.context_window)
+        image = target.max_image_tokens or settings.max_image_tokens
+        return Tariff(provider.name, label, lambda: self.prices.find(settings, model, *own), image)
 
     def _redacted(self, text: str) -> str:
         for secret in self.secrets:

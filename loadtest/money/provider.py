@@ -1,7 +1,8 @@
 """A provider that bills exactly: it keeps for each request what it has cost, and whether it said so.
 
 The request says what is to happen, in its `metadata`: `fault` is "" (answer), "fail" (an error status, which
-costs nothing), "cut" (a stream that breaks off before its usage) or "slow" (a stream with pauses).
+costs nothing), "cut" (a stream that breaks off before its usage), "late" (one that breaks off behind it),
+"slow" (a stream with pauses) or "silent" (no answer). A model of such a name has the fault itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 # Nano-dollars per token; the proxy's settings have the same prices per million tokens.
 INPUT_NANO, OUTPUT_NANO = 2_500, 10_000
+FAULTS = ("fail", "cut", "late", "slow", "silent")
 PRICES = {"input": INPUT_NANO / 1000, "output": OUTPUT_NANO / 1000}
 
 
@@ -61,7 +63,7 @@ class Provider:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = json.loads(await reader.readexactly(int(headers.get("content-length", "0"))) or b"{}")
         metadata = body.get("metadata", {})
-        fault = metadata.get("fault", "")
+        fault = body["model"] if body.get("model") in FAULTS else metadata.get("fault", "")
         if fault == "fail" and self._random.random() < 0.7:
             self.failed += 1
             answer = b'{"error": {"message": "overloaded", "type": "server_error"}}'
@@ -77,6 +79,9 @@ class Provider:
         bill = Billed(str(metadata.get("id", "")), nano)
         self.billed.append(bill)
         usage["total_tokens"] = sum(usage.values())
+        if fault == "silent":
+            await reader.read(1)  # until the proxy gives up
+            return False
         if body.get("stream"):
             return await self._stream(writer, bill, usage, fault)
         message = {"role": "assistant", "content": "Hello"}
@@ -98,7 +103,11 @@ class Provider:
             b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         )
         for number in range(6):
-            if fault == "cut" and number == 4:
+            if number == 4 and fault in {"cut", "late"}:
+                if fault == "late":
+                    _event(writer, {"choices": [], "usage": usage})
+                    bill.is_reported = True
+                    await writer.drain()
                 return False
             _event(writer, {"choices": [{"index": 0, "delta": {"content": f"word{number} "}}]})
             await writer.drain()

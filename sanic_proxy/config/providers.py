@@ -225,6 +225,10 @@ MODEL_KEYS: Table = {
     "max_output": Key(
         Integer(1, MAX_COUNT), "the most tokens that the model writes, of the targets that do not say theirs"
     ),
+    "max_image_tokens": Key(
+        Integer(1, MAX_COUNT),
+        "the most tokens that an image counts as, for strict budgets, of the targets that do not say theirs",
+    ),
     "prices": Key(
         PriceTable(),
         "US dollars per million tokens, of the targets that do not say theirs: "
@@ -305,12 +309,7 @@ class ProviderReader:
             values = self._reader.values(where, table, MODEL_KEYS)
             if "targets" not in table:
                 self._problems.append(f"{where}: needs targets, {TargetList().expects}")
-            targets = with_defaults(
-                values.get("targets", ()),
-                values.get("context_window"),
-                values.get("max_output"),
-                values.get("prices"),
-            )
+            targets = with_defaults(values.get("targets", ()), values)
             for provider in sorted({target.provider for target in targets} - known.keys()):
                 self._problems.append(
                     f"{where}: the provider {provider} is not on{suggestion(provider, sorted(known))}"

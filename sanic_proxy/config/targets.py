@@ -34,7 +34,8 @@ class TargetSettings:
     `concurrent` is requests in flight, each for the whole proxy; None: no limit. `context_window` is in
     tokens. `only_after` keeps the target for requests that another target has refused with that code.
     `continues`: it can continue an answer that broke off; None: as its provider. `max_output` is the most
-    tokens that the model can write; None: as the price table says.
+    tokens that the model can write; None: as the price table says. `max_image_tokens` is the most that an
+    image counts as; None: as the provider's vendor documents.
     """
 
     provider: str
@@ -49,6 +50,7 @@ class TargetSettings:
     only_after: OnlyAfter = ""
     continues: Continuation | bool | None = None
     max_output: int | None = None
+    max_image_tokens: int | None = None
 
     @property
     def label(self) -> str:
@@ -96,6 +98,7 @@ TARGET_KEYS: Mapping[str, Kind[Any]] = {
     "concurrent": Integer(1, MAX_COUNT),
     "context_window": Integer(1, MAX_COUNT),
     "max_output": Integer(1, MAX_COUNT),
+    "max_image_tokens": Integer(1, MAX_COUNT),
     "prices": PriceTable(),
     "only_after": Choice(("context_length_exceeded", "content_filter")),
     "continues": ContinuationKind(),
@@ -142,16 +145,14 @@ def _target(entry: object) -> TargetSettings:
     return TargetSettings(**{**values, "provider": values["provider"].lower()})
 
 
-def with_defaults(
-    targets: Targets, context_window: int | None, max_output: int | None, prices: Prices | None
-) -> Targets:
-    """`targets`, with what is said of the whole model where a target says nothing of its own."""
+# What can be said of a model instead of each of its targets.
+SHARED_KEYS = ("context_window", "max_output", "max_image_tokens", "prices")
+
+
+def with_defaults(targets: Targets, model: Mapping[str, Any]) -> Targets:
+    """`targets`, with what a model's table says (SHARED_KEYS) where a target says nothing of its own."""
+    shared = {name: model[name] for name in SHARED_KEYS if name in model}
     return tuple(
-        replace(
-            target,
-            context_window=target.context_window or context_window,
-            max_output=target.max_output or max_output,
-            prices=target.prices or prices,
-        )
+        replace(target, **{name: getattr(target, name) or value for name, value in shared.items()})
         for target in targets
     )

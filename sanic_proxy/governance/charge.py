@@ -40,15 +40,19 @@ _UNSENT = (errors.UpstreamConnectFailed, errors.UpstreamConnectTimeout, errors.C
 class Tariff:
     """The prices of one target. They are looked up when they are first needed.
 
-    `provider` and `label` are the names of the provider and of the target.
+    `provider` and `label` are the names of the provider and of the target. `max_image_tokens` is the most
+    that an image counts as, for strict budgets.
     """
 
-    __slots__ = ("_find", "_is_found", "_prices", "label", "provider")
+    __slots__ = ("_find", "_is_found", "_prices", "label", "max_image_tokens", "provider")
 
-    def __init__(self, provider: str, label: str, find: Callable[[], Prices | None]) -> None:
+    def __init__(
+        self, provider: str, label: str, find: Callable[[], Prices | None], max_image_tokens: int = 0
+    ) -> None:
         self.provider = provider
         self.label = label
         self._find = find
+        self.max_image_tokens = max_image_tokens
         self._prices: Prices | None = None
         self._is_found = False
 
@@ -64,17 +68,15 @@ class Tariff:
 class Terms(NamedTuple):
     """What is the same for all attempts of a request.
 
-    `leases` are those of the budgets that it counts against. `max_image_tokens` is what an image counts as
-    for strict budgets. `is_free`: nothing that it does costs money. `needs_price`: with a budget, it may not
-    be sent where its cost cannot be computed. `now_ms` is the time of day. `first` is
-    an estimate that has been made, and the model's maximum of output that it is for.
+    `leases` are those of the budgets that it counts against. `is_free`: nothing that it does costs money.
+    `needs_price`: with a budget, it may not be sent where its cost cannot be computed. `now_ms` is the time
+    of day. `first` is an estimate that has been made, and the model's maximum of output that it is for.
     """
 
     ledger: Ledger
     estimator: Estimator
     leases: Sequence[Lease]
     asked: Asked
-    max_image_tokens: int
     request_id: str
     client: str
     team: str
@@ -199,7 +201,7 @@ class Charge:
             if running.tariff is tariff:
                 self._running.remove(running)
                 is_sent = error is None or _may_be_billed(error)
-                used = Usage.of(usage) if usage else None
+                used = Usage.of(usage) if usage and not self.reports_partly() else None
                 self._settle(running, outcome, used, CUT if is_sent else 0, is_billed=is_sent)
                 return
 
@@ -276,7 +278,8 @@ class Charge:
             estimate = 0
         worst = estimate
         if prices is not FREE and any(lease.charge.is_strict for lease in leases):
-            limit = strict_tokens(asked, most, terms.max_image_tokens)
+            window = None if prices is None else prices.max_input
+            limit = strict_tokens(asked, most, tariff.max_image_tokens, window)
             worst = strict_cost(limit, asked, prices) or 0
         return worst, [(lease, _amount(lease, estimate, worst)) for lease in leases]
 

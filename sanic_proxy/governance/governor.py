@@ -53,9 +53,6 @@ BUDGET_HEADER = "x-sanic-proxy-budget"
 # How long a webhook may take.
 WEBHOOK_S = 10.0
 MAX_PLANS = 4096
-# What an image may cost at most, in tokens: https://platform.claude.com/docs/en/build-with-claude/vision has
-# 4784 for the largest models, https://platform.openai.com/docs/guides/images-vision 36,835 for low-cost ones.
-MAX_IMAGE_TOKENS = 36_835
 # Endpoints that pass through, whose cost is known once their answer is there: it reports its tokens.
 _COUNTED = frozenset({"/completions", "/embeddings", "/moderations", "/images/generations"})
 _NOTHING_ASKED = Asked(text_bytes=0, has_output=False)
@@ -169,7 +166,6 @@ class Governor:
             self._estimator,
             leases,
             asked,
-            MAX_IMAGE_TOKENS,
             record.request_id,
             rules.id or record.client.id,
             rules.team,

@@ -211,17 +211,23 @@ class PriceBook:
         model: str,
         declared: Declared | None = None,
         max_output: int | None = None,
+        max_input: int | None = None,
     ) -> Prices | None:
         """The prices of a provider's model; None if they are not known.
 
-        `declared` and `max_output` are those of the target in the settings.
+        `declared`, `max_output` and `max_input` are those of the target in the settings.
         """
-        if declared is not None or max_output is not None:
+        if declared is not None or max_output is not None or max_input is not None:
             found = self.find(provider, model)
-            most = max_output or (found.max_output if found else None)
-            if declared is not None:
-                return of_settings(declared, max_output=most)
-            return None if found is None else replace(found, max_output=most)
+            known = found or Prices()
+            prices = found if declared is None else of_settings(declared)
+            if prices is None or prices is FREE:
+                return prices
+            return replace(
+                prices,
+                max_output=max_output or known.max_output,
+                max_input=max_input or known.max_input,
+            )
         key = provider.name, model
         if key not in self._known:
             if len(self._known) >= _MAX_KNOWN:

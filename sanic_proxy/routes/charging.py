@@ -26,7 +26,7 @@ async def charge_chat(governor: Governor, chat: ChatRequest, targets: attempts.T
     asked = asked_of(chat.body, chat.fields)
     request = Request(chat.record, chat.headers, endpoint_of(path), asked)
     charge = chat.charge = await governor.admit(request, _tariff(targets))
-    charge.reports_partly = lambda: chat.wire.reports_partly
+    charge.reports_partly = lambda: chat.is_streaming and chat.wire.reports_partly
     if chat.is_streaming and chat.dialect is CHAT and not chat.include_usage:
         _request_usage(chat, targets)
     return governor.headers(charge, chat.record.dialect)

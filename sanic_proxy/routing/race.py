@@ -154,7 +154,10 @@ class Race(Generic[T]):
         record.usage = None
         lost.stop(self._close)
         await _ended([lost])
-        self._retry_state.record_lost(lost.target, record.usage or lost.usage)
+        request, usage = lost.request, record.usage or lost.usage
+        if request.is_streaming and request.wire.reports_partly:
+            usage = None  # it was closed at its first content
+        self._retry_state.record_lost(lost.target, usage)
         record.usage = decided.usage
         self._runners.remove(lost)
 

@@ -55,7 +55,7 @@ class Resumer:
         if not sent.can_go_on:
             retry_state.record_stream_failure(error)
             return None
-        wait_s = retry_state.record_cut(error, len(sent.text))
+        wait_s = retry_state.record_cut(error, len(sent.text), sent.reported)
         if wait_s is None or not is_time_left(request, wait_s):
             return None
         try:

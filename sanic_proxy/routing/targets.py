@@ -396,9 +396,12 @@ class RetryState(Generic[P]):
         if self._target is not None:
             self._settle(self._target, error, self._clock())
 
-    def record_cut(self, error: errors.ProxyError, sent_chars: int) -> float | None:
+    def record_cut(
+        self, error: errors.ProxyError, sent_chars: int, usage: JsonMapping | None = None
+    ) -> float | None:
         """An answer that had begun has failed, and another attempt may bring the rest.
 
+        `usage` is what it has reported of itself nevertheless.
         Returns the seconds to wait before `next`; None where the failure is the answer. The same target is
         asked again if no other one is left: what it has done on the answer so far is lost anyway.
         """
@@ -410,7 +413,7 @@ class RetryState(Generic[P]):
             self._record.observer(self._record)
             self._record.observer = None
         self._record.attempts.pop()  # it was "ok"
-        self._note(target, error.code or error.type, now, error)
+        self._note(target, error.code or error.type, now, error, usage)
         self._settle(target, error, now)
         self._resumed_at = sent_chars
         if retry_decision(error) not in {"repeat", "move"} or self._attempts >= self._limits.in_all:
@@ -731,6 +734,9 @@ class RetryState(Generic[P]):
         usage: JsonMapping | None = None,
     ) -> None:
         status = None if error is None else error.upstream_status
+        if error is not None:
+            # What it has reported is not the usage of the attempt that comes next.
+            usage, self._record.usage = usage or self._record.usage, None
         if self.charge is not None:
             self.charge.end(target.tariff, outcome, error, usage)
         self._record.attempts.append(

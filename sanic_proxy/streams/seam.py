@@ -42,7 +42,8 @@ class SentText:
     """What a client has of one chat stream. `note` takes its frames; the properties are those of all of them.
 
     `usage` is that of the attempts which have failed: what they reported; for one that reported nothing, as
-    is usual, its frames of text as completion tokens, each of which holds one at least.
+    is usual, its frames of text as completion tokens, each of which holds one at least. `reported` is what
+    the last of them has reported; None: nothing.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class SentText:
         "_pieces",
         "_raw",
         "_raw_bytes",
+        "reported",
         "usage",
     )
 
@@ -66,6 +68,7 @@ class SentText:
         self._frames = 0  # with text; and how many of them by the attempts that have failed
         self._frames_before = 0
         self._can_go_on = True
+        self.reported: JsonMapping | None = None
         self.usage: Json = {}
 
     def note(self, frames: bytes) -> None:
@@ -101,6 +104,7 @@ class SentText:
 
     def end_attempt(self, reported: JsonMapping | None) -> None:
         """The current attempt has failed; `reported` is its usage, if it has said."""
+        self.reported = reported
         frames = self.frames - self._frames_before
         self._frames_before = self._frames
         estimate = {"completion_tokens": frames, "total_tokens": frames}

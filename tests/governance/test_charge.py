@@ -48,7 +48,7 @@ def charged(
         asked = Asked(text_bytes=400, max_tokens=50)
         names = ("r", "c", "t", "m", "chat", "/chat/completions", "")
         flags = {"is_free": False, "needs_price": True, **terms}
-        made = Terms(ledger, Estimator(), leases, asked, 1000, *names, **flags, now_ms=_now_ms)
+        made = Terms(ledger, Estimator(), leases, asked, *names, **flags, now_ms=_now_ms)
         charge = Charge(made, None, _refusal)
         ended = record or RequestRecord("r", "POST", "/")
         ended.settle = charge.finish
@@ -153,6 +153,19 @@ def test_each_attempt_is_a_row(tmp_path: Path) -> None:
         ("dear/m", "hedge_lost", ["cut", "hedge"]),
     ]
     assert rows[2][3] & HEDGE
+
+
+@pytest.mark.parametrize(("is_partial", "cost"), [(False, 20_000), (True, 200_000)])
+def test_an_attempt_that_failed_costs_what_it_reported_if_that_is_all(
+    tmp_path: Path, is_partial: bool, cost: int
+) -> None:
+    async def use(charge: Charge) -> None:
+        charge.reports_partly = lambda: is_partial
+        await begun(charge, CHEAP)
+        charge.end(CHEAP, "upstream_disconnected", errors.UpstreamDisconnected("no"), USAGE)
+
+    ((_, _, nano, flags),) = charged(tmp_path, use)
+    assert (nano, bool(flags & ESTIMATED)) == (cost, is_partial)
 
 
 def test_a_request_that_was_never_sent_is_no_row(tmp_path: Path) -> None:

@@ -87,6 +87,10 @@ def test_limits_of_the_model_come_with_its_prices() -> None:
     assert found.band(1).rates["cache_write_1h"] == 6 * 10**9
     shorter = BOOK.find(provider("anthropic"), "claude-sonnet-4-5", max_output=4096)
     assert shorter == replace(found, max_output=4096)
+    declared = BOOK.find(provider("anthropic"), "claude-sonnet-4-5", Declared(input=1.0), max_input=1000)
+    assert declared is not None
+    assert (declared.max_input, declared.max_output) == (1000, 64_000)
+    assert BOOK.find(provider("local", is_free=True), "x", max_input=1000) is FREE
 
 
 def test_unknown_models_have_no_prices() -> None:
