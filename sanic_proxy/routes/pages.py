@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
+import re
+import shlex
 from contextlib import suppress
 
 from sanic import Blueprint, HTTPResponse
@@ -18,6 +21,25 @@ from sanic_proxy.server.request import ProxyRequest, public_url
 from sanic_proxy.state import AppState, state_of
 
 blueprint = Blueprint("pages")
+
+_PLACE = re.compile("__([A-Z_]+)__")
+_SHOWN_TO_CLIENTS = "Clients with a key see them here."
+# What the examples say of the client's key: they are pasted into a shell that has it in a variable.
+_KEY = "SANIC_PROXY_KEY"
+_WITH_KEY = {
+    "KEY_NOTE": (f"<p>The examples read your key from the environment: <code>export {_KEY}=...</code></p>"),
+    "KEY_HEADER": f' \\\n  -H "authorization: Bearer ${_KEY}"',
+    "PYTHON_IMPORT": "import os\n\n",
+    "PYTHON_KEY": f'os.environ["{_KEY}"]',
+    "NODE_KEY": f"process.env.{_KEY}",
+}
+_WITHOUT_KEY = {
+    "KEY_NOTE": "<p>This host needs no key. Client libraries demand one nevertheless: any text will do.</p>",
+    "KEY_HEADER": "",
+    "PYTHON_IMPORT": "",
+    "PYTHON_KEY": '"unused"',
+    "NODE_KEY": '"unused"',
+}
 
 # How long the front page waits for a provider's list of models.
 LIST_WAIT_S = 2.0
@@ -55,23 +77,36 @@ async def _example_model(state: AppState, client: Client) -> str:
 
 
 def index_page(state: AppState, url: str, model: str, *, shows_providers: bool) -> str:
-    """The front page. Everything that comes from outside is escaped."""
-    names = sorted({provider.name for provider in state.providers.values()}) if shows_providers else []
-    rows = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in names)
+    """The front page. Text from outside is escaped: for HTML, and in the examples for their language."""
+    settings = state.settings
+    body = json.dumps(
+        {"model": model, "messages": [{"role": "user", "content": "Hello"}]}, ensure_ascii=False
+    )
     values = {
         "VERSION": __version__,
-        "PROVIDERS": rows or f"<li>{'none' if shows_providers else 'shown to clients with a key'}</li>",
-        "URL": html.escape(url),
-        "MODEL": html.escape(model),
-        "KEY": "" if state.settings.is_open else ' \\\n  -H "authorization: Bearer $SANIC_PROXY_KEY"',
+        "PROVIDERS": _providers(state) if shows_providers else f"<p>{_SHOWN_TO_CLIENTS}</p>",
+        "URL": _with_base(json.dumps(url)[1:-1], url),
+        "MODEL": html.escape(json.dumps(model)),
+        "SHELL_URL": _with_base(shlex.quote(url), url),
+        "SHELL_BODY": html.escape(shlex.quote(body)),
+        "LINKS": '<a href="v1/models">Models</a>' if settings.is_open else "",
+        **(_WITHOUT_KEY if settings.is_open else _WITH_KEY),
     }
-    page = _INDEX.body.decode()
-    for name, value in values.items():
-        page = page.replace(f"__{name}__", value)
-    return page
+    return _PLACE.sub(lambda place: values[place[1]], _INDEX.body.decode())
+
+
+def _providers(state: AppState) -> str:
+    names = sorted({provider.name for provider in state.providers.values()})
+    rows = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in names)
+    return f'<ul class="row plain">{rows}</ul>' if names else "<p>None. Set the key of a provider.</p>"
+
+
+def _with_base(text: str, url: str) -> str:
+    """`text` in HTML, with `url` in an element whose text the browser replaces by the URL that it uses."""
+    return html.escape(text).replace(html.escape(url), f"<span data-base>{html.escape(url)}</span>")
 
 
 blueprint.add_route(index, "/", methods=READ, name="index")
 blueprint.add_route(docs, "/docs", methods=READ, name="docs")
-for _path in ("/style.css", "/docs/docs.js", "/openapi.json"):
+for _path in ("/style.css", "/page.js", "/docs/docs.js", "/openapi.json"):
     serve_file(blueprint, _path, _path.rpartition("/")[2])

@@ -29,18 +29,10 @@ from sanic_proxy.server.access import check_endpoint
 from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines, public_url
 from sanic_proxy.state import AppState
 
-OPEN_PATHS = frozenset(
-    {
-        *(
-            "/",
-            "/style.css",
-            "/docs",
-            "/docs/docs.js",
-            "/openapi.json",
-        ),  # nothing of the installation
-        *("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello"),
-    }
-)
+# They hold nothing of the installation, and reach no provider.
+_PAGES = ("/", "/docs", "/openapi.json", "/style.css", "/page.js", "/docs/docs.js")
+_HEALTH = ("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello")
+OPEN_PATHS = frozenset(_PAGES + _HEALTH)
 # The routes below these demand a key of their own: see `check_admin`.
 _ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/")
 METRICS_PATH = "/metrics"

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+import shlex
+import shutil
+import subprocess
+import sys
 
 import pytest
 
-from tests.support.proxy import Proxy, running_proxy
+from tests.support.proxy import Proxy, clean_environment, running_proxy
+
+KEY = "client-key-0123"
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js", "/style.css"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js", "/style.css", "/page.js"])
 def test_pages_load_nothing_from_elsewhere(proxy: Proxy, path: str) -> None:
     reply = proxy.request("GET", path)
     assert reply.status == 200
@@ -48,27 +56,71 @@ def test_the_front_page_lists_the_providers_that_are_on(proxy: Proxy) -> None:
             "https://llm.example",
         ),
         ({"host": "localhost", "x-forwarded-proto": "gopher"}, "http://localhost"),
-        ({"host": "localhost", "x-forwarded-host": "<b>"}, "http://&lt;b&gt;"),
     ],
 )
 def test_the_example_uses_the_address_of_the_reverse_proxy(
     proxy: Proxy, headers: dict[str, str], url: str
 ) -> None:
     page = proxy.request("GET", "/", headers=headers).body.decode()
-    assert f"curl {url}/v1/chat/completions" in page
+    assert f"curl {url}/v1/chat/completions" in shown(page)
+    assert f'baseURL: "{url}/v1"' in shown(page)
+
+
+def test_text_from_outside_is_quoted_for_html_and_for_the_language_of_the_example(proxy: Proxy) -> None:
+    host = "<b>'$(id)"
+    page = proxy.request("GET", "/", headers={"host": "localhost", "x-forwarded-host": host}).body.decode()
+    assert "<b>" not in page
+    assert shlex.split(shown(page).partition("curl ")[2])[0] == f"http://{host}/v1/chat/completions"
+
+
+def test_the_examples_work_when_they_are_pasted() -> None:
+    with running_proxy({"SANIC_PROXY_API_KEYS": KEY}) as keyed:
+        page = keyed.request("GET", "/", headers={"authorization": f"Bearer {KEY}", "host": keyed.url[7:]})
+        curl, python, node = examples(page.body.decode())
+        environment = clean_environment({"SANIC_PROXY_KEY": KEY})
+        answer = run(["bash", "-c", curl], environment)
+        assert json.loads(answer)["choices"][0]["message"]["content"] == "Hello"
+        assert run([sys.executable, "-c", python], environment) == "Hello\n"
+        assert f'baseURL: "{keyed.url}/v1", apiKey: process.env.SANIC_PROXY_KEY' in node
+        if executable := shutil.which("node"):
+            run([executable, "--check", "--input-type=module"], environment, node)
+
+
+def test_the_examples_need_no_key_where_the_proxy_needs_none(proxy: Proxy) -> None:
+    page = proxy.request("GET", "/").body.decode()
+    assert "SANIC_PROXY_KEY" not in page
+    curl, *_ = examples(proxy.request("GET", "/", headers={"host": proxy.url[7:]}).body.decode())
+    assert "choices" in json.loads(run(["bash", "-c", curl], clean_environment({})))
+
+
+def run(command: list[str], environment: dict[str, str], text: str = "") -> str:
+    """The output of a command, which must not fail."""
+    done = subprocess.run(command, env=environment, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shown(page: str) -> str:
+    """The text of a page."""
+    return html.unescape(re.sub(r"<[^>]*>", "", page))
+
+
+def examples(page: str) -> list[str]:
+    """The blocks of code of a page."""
+    return [shown(block) for block in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)]
 
 
 def test_the_example_names_a_model_that_exists(proxy: Proxy) -> None:
     page = proxy.request("GET", "/").body.decode()
     listed = [entry["id"] for entry in proxy.request("GET", "/v1/models").json["data"]]
-    model = re.search(r'"model": "([^"]+)"', page)
+    model = re.search(r'"model": "([^"]+)"', shown(page))
     assert model is not None
     assert model[1] in listed
 
 
 def test_pages_and_document_are_open_where_keys_are_set() -> None:
-    with running_proxy({"SANIC_PROXY_API_KEYS": "client-key-0123"}) as keyed:
-        for path in ("/docs", "/docs/docs.js", "/style.css", "/openapi.json"):
+    with running_proxy({"SANIC_PROXY_API_KEYS": KEY}) as keyed:
+        for path in ("/docs", "/docs/docs.js", "/style.css", "/page.js", "/openapi.json"):
             assert keyed.request("GET", path).status == 200
         assert keyed.request("GET", "/v1/models").status == 401
 
