@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from sanic_proxy.commands.store import failed
 from sanic_proxy.config.model import Settings
 from sanic_proxy.state_store.sqlite import FILE_NAME, state_directory
 
@@ -34,23 +34,18 @@ def make_backup(settings: Settings, options: argparse.Namespace) -> int:
     """Copy the file of the store by SQLite's own means: a consistent state, without stopping writers."""
     target: Path = options.file
     if settings.store is not None:
-        return _fail("the state is in PostgreSQL: use pg_dump")
+        return failed("the state is in PostgreSQL: use pg_dump")
     source = state_directory(settings.state_dir) / FILE_NAME
     if not source.exists():
-        return _fail(f"there is no state store at {source}")
+        return failed(f"there is no state store at {source}")
     try:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as exc:
-        return _fail(f"{target} cannot be made: {exc.strerror}")
+        return failed(f"{target} cannot be made: {exc.strerror}")
     try:
         with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as two:
             one.backup(two)
     except sqlite3.Error as exc:
         target.unlink(missing_ok=True)
-        return _fail(f"the state store cannot be copied: {exc}")
+        return failed(f"the state store cannot be copied: {exc}")
     return 0
-
-
-def _fail(problem: str) -> int:
-    sys.stderr.write(f"sanic-proxy: {problem}\n")
-    return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import re
@@ -12,14 +11,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from sanic_proxy.commands.store import run_on_store
 from sanic_proxy.config.model import Settings
 from sanic_proxy.config.rules import PERIODS, format_usd, iso_time
 from sanic_proxy.config.variables import PREFIX, split_list
-from sanic_proxy.errors import InvalidRequest, ProxyError
+from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.durations import seconds_of
 from sanic_proxy.governance.key_admin import KeyAdmin, key_object
 from sanic_proxy.governance.keys import KeyFilter, StoredKey
-from sanic_proxy.state import state_store
+from sanic_proxy.state_store.base import StateStore
 
 Command = Callable[[KeyAdmin, argparse.Namespace], Awaitable[int]]
 Subparsers = Any  # argparse's own type of it is private
@@ -119,19 +119,13 @@ def _add_rules(parser: argparse.ArgumentParser) -> None:
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """Run a subcommand on the store of the settings."""
-    return asyncio.run(_run(settings, options))
 
-
-async def _run(settings: Settings, options: argparse.Namespace) -> int:
-    store = state_store(settings)
-    try:
+    async def work(store: StateStore) -> int:
         status: int = await options.command(KeyAdmin(settings, store), options)
-    except ProxyError as exc:
-        sys.stderr.write(f"sanic-proxy: {exc.message}\n")
-        return 1
-    finally:
-        await store.aclose()
-    if settings.is_open:
+        return status
+
+    status = run_on_store(settings, work)
+    if status == 0 and settings.is_open:
         sys.stderr.write(
             f"sanic-proxy: with these settings no key is needed; set {PREFIX}REQUIRE_KEYS=on to demand one\n"
         )

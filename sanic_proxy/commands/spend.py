@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
-import sys
 from functools import partial
 from typing import Any
 
+from sanic_proxy.commands.store import run_on_store
 from sanic_proxy.config.model import Settings
 from sanic_proxy.config.rules import format_usd
-from sanic_proxy.errors import ProxyError
 from sanic_proxy.governance.accounts import GROUPS, Sum, named, sum_object, sums
 from sanic_proxy.governance.key_admin import KeyAdmin
-from sanic_proxy.state import state_store
-from sanic_proxy.state_store.base import StoreError
+from sanic_proxy.state_store.base import StateStore
 
 Subparsers = Any  # argparse's own type of it is private
 
@@ -65,24 +62,15 @@ def _day(text: str) -> str:
 
 def print_spend(settings: Settings, options: argparse.Namespace) -> int:
     """Print the sums."""
-    return asyncio.run(_print_spend(settings, options))
+    return run_on_store(settings, partial(_print_spend, settings=settings, options=options))
 
 
-async def _print_spend(settings: Settings, options: argparse.Namespace) -> int:
-    store = state_store(settings)
+async def _print_spend(store: StateStore, *, settings: Settings, options: argparse.Namespace) -> int:
     admin = KeyAdmin(settings, store)
-    try:
-        names = await admin.names()
-        client = await admin.client_id(options.key)
-        read = partial(
-            sums, by=options.by, since=options.since or "", until=options.until or "", client=client
-        )
-        found = await store.run(read) if store.exists() else []
-    except (ProxyError, StoreError) as exc:
-        sys.stderr.write(f"sanic-proxy: {exc}\n")
-        return 1
-    finally:
-        await store.aclose()
+    names = await admin.names()
+    client = await admin.client_id(options.key)
+    read = partial(sums, by=options.by, since=options.since or "", until=options.until or "", client=client)
+    found = await store.run(read) if store.exists() else []
     shown = [named(entry, options.by, names) for entry in found]
     if options.json:
         print(json.dumps([sum_object(entry, options.by) for entry in shown], indent=2))

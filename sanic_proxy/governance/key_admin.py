@@ -75,7 +75,7 @@ class KeyAdmin:
         if not self._store.exists():
             return 0, []
         now = time.time()
-        return await self._run(lambda connection: keys.listed(connection, wanted, now, limit, offset))
+        return await self._run(lambda connection: keys.select(connection, wanted, now, limit, offset))
 
     async def update(
         self,

@@ -189,7 +189,7 @@ class KeyFilter:
     status: str = ""
 
 
-def listed(
+def select(
     connection: Connection, wanted: KeyFilter, now: float, limit: int, offset: int = 0
 ) -> tuple[int, list[StoredKey]]:
     """How many clients the filter fits, and those of one page, the newest first."""

@@ -11,20 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.config.prices import Prices as Declared
-from sanic_proxy.config.prices import ServicePrices, Tier
+from sanic_proxy.config.prices import ServicePrices
 from sanic_proxy.governance.cost import Cost, cost
 from sanic_proxy.governance.prices import FREE, RATES, Prices, of_settings
 from sanic_proxy.governance.usage import Usage
+from tests.support.prices import text_prices, usage_of
 
 SONNET = of_settings(
-    Declared(
-        input=3,
-        output=15,
-        cached_input=0.3,
-        cache_write=3.75,
-        cache_write_1h=6,
+    text_prices(
+        above=200_000,
         web_search=0.01,
-        tiers=(Tier(above=200_000, input=6, output=22.5),),
         services={"batch": ServicePrices(input=1.5, output=7.5)},
         regions={"us": 1.1},
     )
@@ -93,16 +89,11 @@ RATE = st.integers(0, 10**12)
 COUNT = st.integers(0, 10**10)
 
 
-def used(counts: list[int]) -> Usage:
-    parts: dict[str, Any] = dict(zip(RATES, counts, strict=True))
-    return Usage(**parts)
-
-
 @given(st.lists(RATE, min_size=10, max_size=10), st.lists(COUNT, min_size=10, max_size=10))
 def test_a_cost_is_the_exact_sum_rounded_up_once(rates: list[int], counts: list[int]) -> None:
     named: dict[str, Any] = {name: rate / 10**9 for name, rate in zip(RATES, rates, strict=True)}
     prices = of_settings(Declared(**named))
-    usage = used(counts)
+    usage = usage_of(counts)
     exact = sum(Fraction(rate * count, 10**6) for rate, count in zip(rates, counts, strict=True))
     assert cost(usage, prices) == Cost(min(ceil(exact), 10**15), is_known=True)
 
@@ -110,4 +101,4 @@ def test_a_cost_is_the_exact_sum_rounded_up_once(rates: list[int], counts: list[
 @given(st.lists(COUNT, min_size=10, max_size=10), st.sampled_from(RATES))
 def test_more_usage_never_costs_less(counts: list[int], more: str) -> None:
     larger = [count + (name == more) for name, count in zip(RATES, counts, strict=True)]
-    assert cost(used(counts), SONNET).nano <= cost(used(larger), SONNET).nano
+    assert cost(usage_of(counts), SONNET).nano <= cost(usage_of(larger), SONNET).nano

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanic_proxy.config.prices import Prices as Declared
-from sanic_proxy.config.prices import ServicePrices, Tier
+from sanic_proxy.config.prices import ServicePrices
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.cost import MAX_COST_NANO, cost
 from sanic_proxy.governance.estimate import (
@@ -27,8 +26,9 @@ from sanic_proxy.governance.estimate import (
     strict_cost,
     strict_tokens,
 )
-from sanic_proxy.governance.prices import FREE, RATES, Prices, of_settings
+from sanic_proxy.governance.prices import FREE, Prices, of_settings
 from sanic_proxy.governance.usage import Usage
+from tests.support.prices import text_prices, usage_of
 
 FILE = base64.b64encode(bytes(range(256)) * 40).decode()
 PNG = f"data:image/png;base64,{FILE}"
@@ -143,15 +143,10 @@ def test_memory_is_bounded() -> None:
 
 
 PRICES = of_settings(
-    Declared(
-        input=3,
-        output=15,
-        cached_input=0.3,
-        cache_write=3.75,
-        cache_write_1h=6,
+    text_prices(
+        above=1000,
         audio_input=30,
         image_output=60,
-        tiers=(Tier(above=1000, input=6, output=22.5),),
         services={"priority": ServicePrices(input=6, output=30), "flex": ServicePrices(input=1, output=5)},
         request=0.001,
     )
@@ -246,9 +241,8 @@ COUNT = st.integers(0, 5000)
 def test_no_use_within_the_tokens_costs_more_than_the_strict_cost(
     counts: list[int], tier: str, data: st.DataObject
 ) -> None:
-    parts: dict[str, Any] = dict(zip(RATES, counts, strict=True))
     served = data.draw(st.sampled_from(["", "priority" if tier == "auto" else tier]))
-    usage = Usage(**parts, service_tier=served)
+    usage = usage_of(counts, served)
     asked_for = Asked(
         text_bytes=1,
         images=1,

@@ -168,7 +168,7 @@ def test_clients_are_listed_by_pages_and_filters(run: Run[object]) -> None:
     active = [replace(made(f"n{n}", team="red"), created=NOW + n) for n in range(5)]
 
     def names(connection: Connection, wanted: KeyFilter, limit: int = 10, offset: int = 0) -> list[str]:
-        total, page = keys.listed(connection, wanted, NOW, limit, offset)
+        total, page = keys.select(connection, wanted, NOW, limit, offset)
         assert total >= len(page)
         return [key.rules.name for key in page]
 
