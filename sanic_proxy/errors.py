@@ -315,6 +315,7 @@ class InsufficientQuota(RateLimited):
     type = "insufficient_quota"
     code = "insufficient_quota"
     retryable = False
+    least_retry_after_s: ClassVar[int] = EMPTY_ACCOUNT_S
 
 
 class LimitReached(RateLimited):
@@ -331,8 +332,9 @@ class BudgetReserved(LimitReached):
 
 
 class BudgetUsedUp(InsufficientQuota):
-    """A budget of the client, its team, a model or the whole proxy is spent."""
+    """A budget of the client, its team, a model or the whole proxy is spent. It says itself until when."""
 
+    least_retry_after_s = 0
     blames_target = False
     is_final = True
 

@@ -147,9 +147,9 @@ class AppState:
         self.captures = _captures(settings)
         if self.captures is not None:
             self.observers = (self.captures.observe, *self.observers)
-        self.keys = KeyRing(settings, self.store)
         # None while nothing is limited: see `govern`.
         self.governor: Governor | None = None
+        self.keys = KeyRing(settings, self.store, self.govern)
         if governs(settings):
             self.govern()
         self.responses = _response_store(settings, runtime or RuntimeDirectory(new_name()))
@@ -220,11 +220,11 @@ class AppState:
         if self.tracer is not None:
             await self.tracer.aclose()
         await self.engines.aclose()
+        await self.keys.aclose()  # which may make a governor
         if self.governor is not None:
             await self.governor.aclose()
         await self.models.aclose()
         await self.client.aclose()
-        await self.keys.aclose()
         if self.switches is not None:
             self.switches.close()
         await self.store.aclose()

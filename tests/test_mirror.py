@@ -17,6 +17,7 @@ PACKAGES = (
 # Modules that are shown by the tests of those who use them.
 SHOWN_BY = {
     "__main__.py": "test_cli.py",
+    "commands/store.py": "commands/test_keys.py",
     "config/budgets.py": "config/test_clients.py",
     "config/rules.py": "governance/test_rules.py",
     "config/tables.py": "config/test_providers.py",

@@ -79,7 +79,7 @@ class GeminiDialect(Dialect):
         body: Json = {"code": error.status, "message": error.message, "status": kind}
         delay_s = error.retry_after_s
         if isinstance(error, errors.InsufficientQuota):
-            delay_s = max(errors.EMPTY_ACCOUNT_S, delay_s or 0)
+            delay_s = max(error.least_retry_after_s, delay_s or 0)
         if delay_s is not None:
             kind = "type.googleapis.com/google.rpc.RetryInfo"
             body["details"] = [{"@type": kind, "retryDelay": f"{delay_s}s"}]

@@ -20,9 +20,8 @@ from pathlib import Path
 
 from sanic_proxy import errors
 from sanic_proxy.config.model import Settings, Timeouts
-from sanic_proxy.config.rules import ClientRules, Period
+from sanic_proxy.config.rules import ClientRules
 from sanic_proxy.governance import budgets, refusals
-from sanic_proxy.governance.budgets import Charge as Counted
 from sanic_proxy.governance.budgets import Periods
 from sanic_proxy.governance.charge import Charge, Tariff, Terms
 from sanic_proxy.governance.estimate import Asked, Estimator
@@ -36,7 +35,6 @@ from sanic_proxy.governance.ledger import (
 from sanic_proxy.governance.rates import RateRefusal, Rates
 from sanic_proxy.governance.rules import (
     Rulebook,
-    Scope,
     ScopedLimits,
     lists_endpoint,
 )
@@ -240,18 +238,15 @@ class Governor:
 
     def _refusal(self, error: LedgerError) -> errors.ProxyError:
         if isinstance(error, BudgetSpent):
-            state = _state(error.charge, error.used, 0, self._wall())
-            if state is None:
-                return errors.BudgetUsedUp(
-                    f"{error}: {error.used} of {error.charge.limit} used. Begin a new session",
-                    status=self._settings.budget_status,
-                )
-            return refusals.budget_used_up(state, status=self._settings.budget_status)
+            return refusals.budget_used_up(
+                error.charge,
+                error.used,
+                error.amount,
+                now=self._wall(),
+                status=self._settings.budget_status,
+            )
         if isinstance(error, BudgetReserved):
-            state = _state(error.charge, error.used, error.reserved, self._wall())
-            if state is None:
-                return errors.BudgetReserved(f"{error}. Please try again in 2s", retry_after_s=2, wait_s=2.0)
-            return refusals.budget_reserved(state)
+            return refusals.budget_reserved(error.charge, error.used, error.reserved)
         logger.error("a request was refused, as the ledger cannot be used: %s", error)
         return errors.StoreFailed(
             "The proxy cannot account for requests at the moment; retry in 1 s", retry_after_s=1
@@ -296,25 +291,6 @@ async def _post(client: UpstreamClient, url: str, body: JsonMapping) -> None:
         logger.error("the budget webhook failed: %s", exc.message)  # noqa: TRY400 - no bug of ours
     else:
         response.close()
-
-
-_SCOPES: Mapping[str, Callable[[str], Scope]] = {
-    "client": lambda name: Scope("client", name),
-    "team": lambda name: Scope("team", name),
-    "model": lambda name: Scope("model", name),
-    "all": lambda name: Scope("all"),
-}
-_PERIODS: Mapping[str, Period] = {"day": "day", "week": "week", "month": "month", "total": "total"}
-
-
-def _state(charge: Counted, used: int, reserved: int, now: float) -> refusals.BudgetState | None:
-    """A budget as its refusal shows it; None for the caps of a session."""
-    kind, name, per, _ = charge.counter
-    scope = _SCOPES.get(kind)
-    if scope is None:
-        return None
-    reset_s = None if charge.end == budgets.FOREVER else max(1.0, charge.end - now)
-    return refusals.BudgetState(scope(name), _PERIODS[per], charge.limit, used, reserved, reset_s)
 
 
 def is_counted(endpoint: str) -> bool:

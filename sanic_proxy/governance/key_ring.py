@@ -67,10 +67,16 @@ class KeyRing:
     """See the module. Keys are compared as digests of the whole key.
 
     The time of a look-up depends on digests alone, which clients cannot choose. `store` is None where no key
-    can be made at run time.
+    can be made at run time. `on_found` is called when a client of the store comes into memory, before any of
+    its requests goes on: it may have limits.
     """
 
-    def __init__(self, settings: Settings, store: StateStore | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: StateStore | None = None,
+        on_found: Callable[[], None] = lambda: None,
+    ) -> None:
         digests = [_digest(key.reveal()) for key in settings.api_keys]
         self._clients = {digest: _unlimited(digest) for digest in digests}
         for entry in settings.clients:
@@ -81,6 +87,7 @@ class KeyRing:
         self.is_empty = settings.is_open
         self._has_several = len({client.id for client in self._clients.values()}) > 1
         self._store = None if settings.is_open else store
+        self._on_found = on_found
         # What the store has said: digests of its clients, and of keys that it refused, with the reason.
         self._stored: dict[bytes, str] = {}
         self._refused: dict[bytes, str] = {}
@@ -205,6 +212,7 @@ class KeyRing:
             rules = replace(rules, expires=min(found.until, rules.expires or found.until))
         self._clients[digest] = Client(id=rules.id, name=rules.name or rules.id, rules=rules)
         self._stored[digest] = rules.id
+        self._on_found()
 
     def _forget_headers(self, ids: set[str]) -> None:
         for header in [header for header, client in self._known.items() if client.id in ids]:

@@ -4,7 +4,7 @@ The shapes are those that SDKs and agents act on at once (the dialects write the
 
 | refusal | status and code | headers |
 |---|---|---|
-| budget used up | 429 (settable) `insufficient_quota` | `x-should-retry: false`, Retry-After from 3600 on |
+| budget used up | 429 (settable) `insufficient_quota` | `x-should-retry: false`, Retry-After over 60 |
 | the rest is reserved by requests in flight | 429 `budget_reserved` | Retry-After 2 |
 | rate | 429 `rate_limit_exceeded` | Retry-After, `retry-after-ms`; "Please try again in 1.2s" |
 
@@ -17,27 +17,21 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from sanic_proxy.config.rules import Period, format_usd
-from sanic_proxy.errors import BudgetReserved, BudgetUsedUp, LimitReached
+from sanic_proxy.config.rules import format_usd, iso_time
+from sanic_proxy.errors import EMPTY_ACCOUNT_S, BudgetReserved, BudgetUsedUp, LimitReached
+from sanic_proxy.governance.budgets import FOREVER, SESSION_COST, SESSION_REQUESTS, Charge
 from sanic_proxy.governance.rates import RateRefusal, Standing
-from sanic_proxy.governance.rules import Scope
 
 # How long reservations of other requests are in the way, at a guess: the median of an answer's duration.
 RESERVED_RETRY_S = 2
+# Agents wait for what is shorter than a minute, and then repeat the request.
+MIN_SPENT_RETRY_S = 61
 _WORDS = {
     "requests": "requests per minute",
     "tokens": "tokens per minute",
     "concurrent": "requests in flight",
 }
-_PERIODS: dict[Period, str] = {
-    "day": " per day",
-    "week": " per week",
-    "month": " per month",
-    "total": " in all",
-}
-
 Headers = list[tuple[str, str]]
 
 
@@ -53,48 +47,40 @@ def rate_limited(refused: RateRefusal, headers: Iterable[tuple[str, str]] = ()) 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class BudgetState:
-    """A budget that does not admit a request. `reset_s`: seconds to its next period, None: there is none."""
+def budget_used_up(charge: Charge, used: int, needed: int, *, now: float, status: int = 429) -> BudgetUsedUp:
+    """The error for a request that does not fit into what is left, even if nothing else were in flight.
 
-    scope: Scope
-    per: Period
-    limit_nano: int
-    spent_nano: int
-    reserved_nano: int
-    reset_s: float | None
-
-    @property
-    def sums(self) -> str:
-        """What is spent of it, as text."""
-        spent, limit = format_usd(self.spent_nano), format_usd(self.limit_nano)
-        return f"{spent} of {limit} USD{_PERIODS[self.per]} spent"
-
-
-def budget_used_up(
-    budget: BudgetState, *, status: int = 429, headers: Iterable[tuple[str, str]] = ()
-) -> BudgetUsedUp:
-    """The error for a request that does not fit into what is left, even if nothing else were in flight."""
-    wait_s = None if budget.reset_s is None else math.ceil(budget.reset_s)
-    reset = "It does not reset" if wait_s is None else f"It resets in {duration(wait_s)}"
-    return BudgetUsedUp(
-        f"Budget of {budget.scope} used up: {budget.sums}. {reset}",
-        retry_after_s=wait_s,
-        wait_s=budget.reset_s,
-        status=status,
-        headers=list(headers),
-    )
+    `used` and `needed` are in the unit of the charge, `now` is in seconds since the epoch.
+    """
+    text = f"The {charge.describe()} is used up: {_used(charge, used)}"
+    if used < charge.limit:
+        left, limit = (format_usd(nano) for nano in (charge.limit - used, charge.limit))
+        amount = f"{'may cost up to' if charge.is_strict else 'is estimated at'} {format_usd(needed)} USD"
+        text = f"The {charge.describe()} has {left} of {limit} USD left, and this request {amount}"
+    is_session = charge.counter.kind in {SESSION_COST, SESSION_REQUESTS}
+    if charge.end == FOREVER:
+        reset, wait_s = "Begin a new session" if is_session else "It does not reset", EMPTY_ACCOUNT_S
+    else:
+        wait_s = max(1, math.ceil(charge.end - now))
+        reset = f"It resets in {duration(wait_s)}, at {iso_time(charge.end)}"
+    return BudgetUsedUp(f"{text}. {reset}", retry_after_s=max(MIN_SPENT_RETRY_S, wait_s), status=status)
 
 
-def budget_reserved(budget: BudgetState, *, headers: Iterable[tuple[str, str]] = ()) -> BudgetReserved:
+def budget_reserved(charge: Charge, used: int, reserved: int) -> BudgetReserved:
     """The error for a request that would fit, if those in flight cost less than they have reserved."""
+    in_flight = f"{format_usd(reserved)} USD" if charge.is_money else str(reserved)
     return BudgetReserved(
-        f"Budget of {budget.scope} is reserved by requests in flight: {budget.sums}, "
-        f"{format_usd(budget.reserved_nano)} USD reserved. Please try again in {RESERVED_RETRY_S}s",
+        f"What is left of the {charge.describe()} is reserved by requests in flight: {_used(charge, used)}, "
+        f"{in_flight} reserved. Please try again in {RESERVED_RETRY_S}s",
         retry_after_s=RESERVED_RETRY_S,
         wait_s=float(RESERVED_RETRY_S),
-        headers=list(headers),
     )
+
+
+def _used(charge: Charge, used: int) -> str:
+    if charge.is_money:
+        return f"{format_usd(used)} of {format_usd(charge.limit)} USD spent"
+    return f"{used} of {charge.limit} requests made"
 
 
 def limit_headers(

@@ -207,7 +207,7 @@ def blame(error: errors.ProxyError) -> Blame:
 def retry_after_s(error: errors.ProxyError) -> int | None:
     """The Retry-After that goes to the client with `error`; None where a repeat does not help."""
     if isinstance(error, errors.InsufficientQuota):
-        return max(errors.EMPTY_ACCOUNT_S, error.retry_after_s or 0)
+        return max(error.least_retry_after_s, error.retry_after_s or 0)
     if error.retry_after_s is not None:
         return error.retry_after_s
     if not may_succeed_soon(error):

@@ -206,7 +206,6 @@ class ProxyApp(compat.Application):
         """Begin to answer a request whose key is not in memory."""
         try:
             await state.keys.look_up(digest)
-            state.govern()  # a key that was made at run time may have limits
         except ProxyError as exc:
             return await self._refuse(request, exc)
         answer = self._begin(request, state, is_repeated=True)

@@ -80,6 +80,46 @@ def test_a_key_is_made_used_replaced_blocked_and_deleted(
     assert new not in keyed.log
 
 
+def test_keys_are_limited_where_only_they_have_limits(tmp_path: Path) -> None:
+    """Neither the settings nor an administrator limit anything, and the proxy runs when the key is made."""
+    plain = "sk-of-the-settings-0123456789"
+    settings = {
+        "SANIC_PROXY_API_KEYS": plain,
+        "SANIC_PROXY_STATE_DIR": str(tmp_path / "state"),
+        "SANIC_PROXY_PROVIDERS": "echo",
+    }
+    with running_proxy(settings, "--workers", str(WORKERS)) as proxy:
+        assert statuses(proxy, plain) == {200}
+        assert statuses(proxy, "sk-of-nobody-0123456789abcdef") == {401}
+        assert not (tmp_path / "state").exists()
+        key = keys(tmp_path, settings, "create", "app", "--rpm", "2", "--burst", "2")["secret"]
+        found = [proxy.chat("echo/echo", headers=bearer(key)) for _ in range(6 * WORKERS)]
+        assert [reply.status for reply in found].count(200) == 2
+        assert {reply.error["code"] for reply in found if reply.status != 200} == {"rate_limit_exceeded"}
+        assert statuses(proxy, plain) == {200}
+        keys(tmp_path, settings, "update", "app", "--rpm", "6000", "--burst", "6000")
+        until = time.monotonic() + GENEROUS_S
+        while statuses(proxy, key) != {200}:
+            assert time.monotonic() < until
+        keys(tmp_path, settings, "block", "app")
+        until_refused(proxy, key)
+    done = run_command(tmp_path, settings, "spend", "--by", "key", "--json")
+    attempts = {entry["key"]: entry["attempts"] for entry in json.loads(done.stdout)}
+    assert attempts["app"] >= 2 + 8 * WORKERS
+
+
+def test_a_proxy_that_starts_with_keys_limits_them(tmp_path: Path) -> None:
+    settings = {
+        "SANIC_PROXY_API_KEYS": "sk-of-the-settings-0123456789",
+        "SANIC_PROXY_STATE_DIR": str(tmp_path / "state"),
+    }
+    key = keys(tmp_path, settings, "create", "app", "--budget", "1/day", "--models", "echo/*")["secret"]
+    with running_proxy(settings, "--workers", "1") as proxy:
+        assert statuses(proxy, key, 2) == {200}
+        reply = proxy.request("POST", "/v1/audio/speech", {"model": "echo/echo"}, bearer(key))
+        assert (reply.status, reply.error["code"]) == (403, "endpoint_not_allowed")
+
+
 def test_the_log_names_the_client(directory: Path, settings: dict[str, str], keyed: Proxy) -> None:
     key = keys(directory, settings, "create", "logged")["secret"]
     reply = keyed.chat("echo/echo", headers=bearer(key))

@@ -93,7 +93,7 @@ def test_a_session_that_has_reached_its_cap_is_told_so(tmp_path: Path) -> None:
         return caught.value.message
 
     assert governed(tmp_path, use, Settings()) == (
-        "The number of requests of this agent session is spent: 1 of 1 used. Begin a new session"
+        "The number of requests of this agent session is used up: 1 of 1 requests made. Begin a new session"
     )
 
 

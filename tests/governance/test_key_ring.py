@@ -153,6 +153,31 @@ def test_a_key_works_in_every_worker_and_stops_in_every_worker(tmp_path: Path) -
     asyncio.run(lifetime())
 
 
+def test_a_block_holds_in_every_worker_within_half_a_second(tmp_path: Path) -> None:
+    async def block(number: int) -> float:
+        """The seconds that it took three workers; another process blocks the key."""
+        workers = [Worker(tmp_path) for _ in range(3)]
+        admin = CountingStore(tmp_path, (keys.MIGRATION,))
+        key, id_ = keys.new_key(), f"key_{number}"
+        made = keys.made(key, ClientRules(id=id_), time.time())
+        await admin.run(lambda connection: keys.create(connection, made))
+        for worker in workers:
+            assert await worker.client_with(key) is not None
+        blocked = partial(keys.update, id_=id_, change=partial(replace, is_blocked=True), now=time.time())
+        await admin.run(blocked)
+        since = time.monotonic()
+        for worker in workers:
+            await until(partial(is_forgotten, worker, key))
+        took_s = time.monotonic() - since
+        for worker in workers:
+            await worker.aclose()
+        await admin.aclose()
+        return took_s
+
+    # The quickest of several, as the machine may be busy.
+    assert min(asyncio.run(block(number)) for number in range(5)) < 0.5
+
+
 def test_a_flood_of_unknown_keys_costs_few_transactions(tmp_path: Path) -> None:
     async def flood() -> None:
         worker = Worker(tmp_path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -20,10 +19,10 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.dialects.gemini import GEMINI
 from sanic_proxy.dialects.messages import MESSAGES
 from sanic_proxy.dialects.responses import RESPONSES
-from sanic_proxy.errors import ProxyError
+from sanic_proxy.errors import BudgetUsedUp, ProxyError
+from sanic_proxy.governance.budgets import Charge, Counter
 from sanic_proxy.governance.rates import RateRefusal, Standing
 from sanic_proxy.governance.refusals import (
-    BudgetState,
     budget_reserved,
     budget_used_up,
     duration,
@@ -35,30 +34,76 @@ from sanic_proxy.governance.rules import ALL, Scope
 from sanic_proxy.server.error_responses import error_headers
 
 TEAM = Scope("team", "red")
-BUDGET = BudgetState(TEAM, "month", 20 * 10**9, 19_990_000_000, 5_000_000, 86_400.5)
-USED_UP = budget_used_up(BUDGET)
-RESERVED = budget_reserved(BUDGET)
-LIMITED = rate_limited(RateRefusal(ALL, "requests", 60, 1.16))
+DOLLAR = 10**9
 NOW = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
+MONTH_END = int(datetime.datetime(2026, 12, 1, tzinfo=datetime.UTC).timestamp())
+
+
+def budget(end: int = MONTH_END, *, is_strict: bool = False) -> Charge:
+    return Charge(Counter("team", "red", "month", 0), 20 * DOLLAR, end, is_strict=is_strict)
+
+
+BUDGET = budget()
+
+
+def used_up(
+    charge: Charge = BUDGET, used: int = 20 * DOLLAR, needed: int = DOLLAR // 20, status: int = 429
+) -> BudgetUsedUp:
+    return budget_used_up(charge, used, needed, now=NOW.timestamp(), status=status)
+
+
+USED_UP = used_up()
+RESERVED = budget_reserved(BUDGET, 19_990_000_000, 5_000_000)
+LIMITED = rate_limited(RateRefusal(ALL, "requests", 60, 1.16))
 
 
 def test_a_budget_that_is_used_up_names_its_scope_sums_and_end() -> None:
     assert USED_UP.message == (
-        "Budget of team red used up: 19.99 of 20.00 USD per month spent. It resets in 24h0m1s"
+        "The budget of the team red per month is used up: 20.00 of 20.00 USD spent. "
+        "It resets in 60h0m0s, at 2026-12-01T00:00:00Z"
     )
-    assert dict(error_headers(USED_UP)) == {"retry-after": "86401", "x-should-retry": "false"}
+    assert dict(error_headers(USED_UP)) == {"retry-after": "216000", "x-should-retry": "false"}
     assert USED_UP.status == 429
-    soon = budget_used_up(replace(BUDGET, reset_s=5.0))
-    assert dict(error_headers(soon))["retry-after"] == "3600"  # agents wait for what is shorter than a minute
-    never = budget_used_up(replace(BUDGET, per="total", reset_s=None), status=402)
-    assert never.message.endswith("19.99 of 20.00 USD in all spent. It does not reset")
-    assert (never.status, dict(error_headers(never))["retry-after"]) == (402, "3600")
+
+
+@pytest.mark.parametrize(("is_strict", "amount"), [(True, "may cost up to"), (False, "is estimated at")])
+def test_a_request_that_is_too_dear_for_what_is_left_is_told_so(is_strict: bool, amount: str) -> None:
+    assert used_up(budget(is_strict=is_strict), 19_990_000_000).message == (
+        "The budget of the team red per month has 0.01 of 20.00 USD left, and this request "
+        f"{amount} 0.05 USD. It resets in 60h0m0s, at 2026-12-01T00:00:00Z"
+    )
+
+
+@pytest.mark.parametrize(
+    ("charge", "retry_after", "end"),
+    [
+        (budget(int(NOW.timestamp()) + 5), "61", "It resets in 5s, at 2026-11-28T12:00:05Z"),
+        (budget(int(NOW.timestamp()) + 62), "62", "It resets in 1m2s, at 2026-11-28T12:01:02Z"),
+        (Charge(Counter("all", "", "total", 0), DOLLAR), "3600", "1.00 USD spent. It does not reset"),
+        (
+            Charge(Counter("session", "c/s", "total", 0), DOLLAR),
+            "3600",
+            "The budget of this agent session is used up: 1.00 of 1.00 USD spent. Begin a new session",
+        ),
+        (
+            Charge(Counter("session requests", "c/s", "total", 0), 2, is_money=False),
+            "3600",
+            "requests of this agent session is used up: 2 of 2 requests made. Begin a new session",
+        ),
+    ],
+    ids=["5s", "62s", "total", "cost", "requests"],
+)
+def test_when_a_budget_can_be_used_again(charge: Charge, retry_after: str, end: str) -> None:
+    error = used_up(charge, charge.limit, status=402)
+    assert error.message.endswith(end)
+    assert (error.status, dict(error_headers(error))["retry-after"]) == (402, retry_after)
+    assert json.loads(GEMINI.error_body(error))["error"]["details"][0]["retryDelay"] == f"{retry_after}s"
 
 
 def test_a_budget_that_is_reserved_says_when_to_come_again() -> None:
     assert RESERVED.message == (
-        "Budget of team red is reserved by requests in flight: 19.99 of 20.00 USD per month spent, "
-        "0.005 USD reserved. Please try again in 2s"
+        "What is left of the budget of the team red per month is reserved by requests in flight: "
+        "19.99 of 20.00 USD spent, 0.005 USD reserved. Please try again in 2s"
     )
     assert error_headers(RESERVED) == [("retry-after", "2")]
     assert (RESERVED.status, RESERVED.code) == (429, "budget_reserved")
@@ -207,8 +252,10 @@ def ask_anthropic(url: str) -> None:
 def test_sdks_take_a_used_up_budget_after_one_request(
     server: Refusing, ask: Callable[[str], None], status: int
 ) -> None:
-    server.error = budget_used_up(BUDGET, status=status)
-    with pytest.raises((openai.APIStatusError, anthropic.APIStatusError), match="Budget of team red used up"):
+    server.error = used_up(status=status)
+    with pytest.raises(
+        (openai.APIStatusError, anthropic.APIStatusError), match="team red per month is used up"
+    ):
         ask(server.url)
     assert server.requests == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def test_a_target_that_cannot_be_paid_is_passed_over(billing: Billing) -> None:
         ("/v1/chat/completions", {"stream": True}),
         ("/v1/responses", {"input": "Hi", "max_output_tokens": 64}),
         ("/v1/messages", {}),
+        ("/v1beta/models/m:generateContent", {"contents": [{"parts": [{"text": "Hi"}]}]}),
     ],
 )
 def test_a_budget_that_is_used_up_is_refused_so_that_agents_stop(
@@ -120,9 +122,19 @@ def test_a_budget_that_is_used_up_is_refused_so_that_agents_stop(
     assert reply.status == 429
     assert reply.headers["x-should-retry"] == "false"
     assert int(reply.headers["retry-after"]) > 60
-    assert "Budget of client tiny" in reply.json["error"]["message"]
-    if path != "/v1/messages":
-        assert reply.json["error"]["code"] == reply.json["error"]["type"] == "insufficient_quota"
+    assert re.match(
+        r"The budget of the client tiny per day has 0.0001 of 0.0001 USD left, and this request may cost up "
+        r"to 0.[0-9]+ USD. It resets in [0-9hms]+, at [0-9-]+T00:00:00Z",
+        reply.json["error"]["message"],
+    )
+    error = reply.json["error"]
+    if path == "/v1/messages":
+        assert (reply.json["type"], error["type"]) == ("error", "billing_error")
+    elif path.startswith("/v1beta"):
+        assert (error["code"], error["status"]) == (429, "RESOURCE_EXHAUSTED")
+        assert error["details"][0]["retryDelay"] == f"{reply.headers['retry-after']}s"
+    else:
+        assert error["code"] == error["type"] == "insufficient_quota"
 
 
 def test_a_strict_budget_needs_a_limit_of_the_output(billing: Billing) -> None:
