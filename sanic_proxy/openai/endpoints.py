@@ -31,7 +31,6 @@ class Row:
 
     method: Literal["GET", "POST", "DELETE"]
     path: str
-    summary: str
     body: Body = "json"
     answer: Answer = "json"
     is_completion: bool = False
@@ -78,26 +77,23 @@ _BATCH = "/batches/<id>"
 
 # https://platform.openai.com/docs/api-reference; `/rerank` is not OpenAI's, but providers agree on its shape.
 ROWS: tuple[Row, ...] = (
-    Row("POST", "/completions", "Complete a text (the older API)", is_completion=True),
-    Row("POST", "/embeddings", "Create embeddings"),
-    Row("POST", "/moderations", "Classify content"),
-    Row("POST", "/rerank", "Sort documents by relevance"),
-    Row("POST", "/images/generations", "Create images", is_once=True),
-    Row("POST", "/images/edits", "Change an image", body="form", is_once=True),
-    Row("POST", "/images/variations", "Vary an image", body="form", is_once=True),
-    Row("POST", "/audio/speech", "Speak a text", answer="media"),
-    Row("POST", "/audio/transcriptions", "Transcribe speech", body="form", answer="media"),
-    Row("POST", "/audio/translations", "Translate speech into English", body="form", answer="media"),
-    Row("POST", "/files", "Upload a file", body="form", is_once=True, is_stateful=True),
-    Row("GET", "/files", "List the files", body="none", is_stateful=True),
-    Row("GET", "/files/<id>", "Get one file's description", body="none", is_stateful=True, resource=_FILE),
-    Row(
-        "DELETE", "/files/<id>", "Delete a file", body="none", is_once=True, is_stateful=True, resource=_FILE
-    ),
+    Row("POST", "/completions", is_completion=True),
+    Row("POST", "/embeddings"),
+    Row("POST", "/moderations"),
+    Row("POST", "/rerank"),
+    Row("POST", "/images/generations", is_once=True),
+    Row("POST", "/images/edits", body="form", is_once=True),
+    Row("POST", "/images/variations", body="form", is_once=True),
+    Row("POST", "/audio/speech", answer="media"),
+    Row("POST", "/audio/transcriptions", body="form", answer="media"),
+    Row("POST", "/audio/translations", body="form", answer="media"),
+    Row("POST", "/files", body="form", is_once=True, is_stateful=True),
+    Row("GET", "/files", body="none", is_stateful=True),
+    Row("GET", "/files/<id>", body="none", is_stateful=True, resource=_FILE),
+    Row("DELETE", "/files/<id>", body="none", is_once=True, is_stateful=True, resource=_FILE),
     Row(
         "GET",
         "/files/<id>/content",
-        "Get a file's content",
         body="none",
         answer="file",
         is_stateful=True,
@@ -106,18 +102,16 @@ ROWS: tuple[Row, ...] = (
     Row(
         "POST",
         "/batches",
-        "Create a batch",
         is_once=True,
         is_stateful=True,
         resource=_FILE,
         resource_field="input_file_id",
     ),
-    Row("GET", "/batches", "List the batches", body="none", is_stateful=True),
-    Row("GET", "/batches/<id>", "Get one batch", body="none", is_stateful=True, resource=_BATCH),
+    Row("GET", "/batches", body="none", is_stateful=True),
+    Row("GET", "/batches/<id>", body="none", is_stateful=True, resource=_BATCH),
     Row(
         "POST",
         "/batches/<id>/cancel",
-        "Cancel a batch",
         body="none",
         is_once=True,
         is_stateful=True,

@@ -14,7 +14,6 @@ from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.providers.base import ChatRequest
-from sanic_proxy.routes import openapi
 from sanic_proxy.routes.charging import charge_chat, shown
 from sanic_proxy.routes.methods import add_route
 from sanic_proxy.routing import attempts
@@ -30,7 +29,6 @@ from sanic_proxy.streams.stream import Stream
 blueprint = Blueprint("chat")
 
 
-@openapi.chat
 def chat_completions(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]:
     """Create a chat completion, whole or streamed."""
     return answer(request, CHAT)

@@ -13,7 +13,7 @@ from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.gemini_models import model_info, page_of
 from sanic_proxy.providers.base import Call, ChatProvider
-from sanic_proxy.routes import chat, openapi
+from sanic_proxy.routes import chat
 from sanic_proxy.routes.counting import estimated, forwarded_for
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.models import known_model
@@ -34,7 +34,6 @@ _VERBS = ("generateContent", _STREAM, _COUNT)
 _INNER = "generateContentRequest"
 
 
-@openapi.gemini
 async def generate(request: ProxyRequest, model: str) -> Reply | None:
     """Generate content, whole or streamed, or count its tokens: as the path says behind the model's name."""
     model, _, verb = unquote(model).rpartition(":")
@@ -87,7 +86,6 @@ def _with_model(fields: JsonMapping, path: str) -> JsonMapping:
     return {**fields, _INNER: {**inner, "model": path.removeprefix("/")}}
 
 
-@openapi.gemini_models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on, in Gemini's shape."""
     state = state_of(request.app)
@@ -95,7 +93,6 @@ async def list_models(request: ProxyRequest) -> HTTPResponse:
     return _json(page_of(listed, request.args))
 
 
-@openapi.gemini_model
 async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     """Get one model. Its name may hold slashes and colons."""
     wanted = unquote(model)
@@ -109,8 +106,6 @@ def _json(value: object) -> HTTPResponse:
 
 
 blueprint.add_route(generate, "/v1beta/models/<model:path>", methods=["POST"], name="generate")
-blueprint.add_route(
-    openapi.alias(generate), "/v1/models/<model:path>", methods=["POST"], name="generate_stable"
-)
+blueprint.add_route(generate, "/v1/models/<model:path>", methods=["POST"], name="generate_stable")
 blueprint.add_route(list_models, "/v1beta/models", methods=READ, name="list")
 blueprint.add_route(get_model, "/v1beta/models/<model:path>", methods=READ, name="get")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy.openai import codec
-from sanic_proxy.routes import openapi
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
@@ -13,13 +12,11 @@ from sanic_proxy.state import AppState, state_of
 blueprint = Blueprint("health")
 
 
-@openapi.health
 async def liveness(request: ProxyRequest) -> HTTPResponse:
     """Say that this worker is alive."""
     return HTTPResponse(codec.dumps({"status": "ok"}), content_type="application/json")
 
 
-@openapi.readiness
 async def readiness(request: ProxyRequest) -> HTTPResponse:
     """Say whether this worker takes new requests, and if not, why."""
     reasons = not_ready(state_of(request.app))
@@ -38,6 +35,6 @@ def not_ready(state: AppState) -> list[str]:
 
 
 blueprint.add_route(liveness, "/health", methods=READ, name="live")
-blueprint.add_route(openapi.alias(liveness), "/healthz", methods=READ, name="live_z")
-blueprint.add_route(openapi.alias(liveness), "/health/liveliness", methods=READ, name="live_liveliness")
+blueprint.add_route(liveness, "/healthz", methods=READ, name="live_z")
+blueprint.add_route(liveness, "/health/liveliness", methods=READ, name="live_liveliness")
 blueprint.add_route(readiness, "/health/readiness", methods=READ, name="ready")

@@ -10,7 +10,7 @@ from sanic import Blueprint, HTTPResponse
 from sanic_proxy.dialects.messages import MESSAGES
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import list_field
-from sanic_proxy.routes import chat, openapi
+from sanic_proxy.routes import chat
 from sanic_proxy.routes.counting import counted
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import bodies
@@ -20,13 +20,11 @@ from sanic_proxy.translation.messages.tokens import estimate_tokens
 blueprint = Blueprint("messages")
 
 
-@openapi.messages
 def messages(request: ProxyRequest) -> Coroutine[Any, Any, Reply | None]:
     """Create a message, whole or streamed."""
     return chat.answer(request, MESSAGES)
 
 
-@openapi.count_tokens
 async def count_tokens(request: ProxyRequest) -> Reply:
     """Count the tokens of a request: by the provider where it can, else an estimate."""
     fields = bodies.json_object(request)
@@ -35,7 +33,6 @@ async def count_tokens(request: ProxyRequest) -> Reply:
     return await counted(request, MESSAGES, path, fields, lambda: {"input_tokens": estimate_tokens(fields)})
 
 
-@openapi.hello
 async def hello(request: ProxyRequest) -> HTTPResponse:
     """Answer the probe that Anthropic's agent sends before its first request."""
     return HTTPResponse(codec.dumps({"status": "ok"}), content_type="application/json")
@@ -43,5 +40,5 @@ async def hello(request: ProxyRequest) -> HTTPResponse:
 
 for _path, _handler in (("/messages", messages), ("/messages/count_tokens", count_tokens)):
     blueprint.add_route(_handler, f"/v1{_path}", methods=["POST"], name=_handler.__name__)
-    blueprint.add_route(openapi.alias(_handler), _path, methods=["POST"], name=f"{_handler.__name__}_bare")
+    blueprint.add_route(_handler, _path, methods=["POST"], name=f"{_handler.__name__}_bare")
 blueprint.add_route(hello, "/api/hello", methods=READ, name="hello")

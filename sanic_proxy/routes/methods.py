@@ -7,8 +7,6 @@ from typing import Any
 
 from sanic import Blueprint
 
-from sanic_proxy.routes import openapi
-
 READ = ("GET", "HEAD")
 
 
@@ -30,4 +28,4 @@ def add_route(
     """Serve `handler` at `path` below `/v1` and, undocumented, below the other base URLs."""
     blueprint.add_route(handler, f"/v1{path}", methods=methods, name=name)
     for suffix, base in _MORE_BASES.items():
-        blueprint.add_route(openapi.alias(handler), f"{base}{path}", methods=methods, name=f"{name}_{suffix}")
+        blueprint.add_route(handler, f"{base}{path}", methods=methods, name=f"{name}_{suffix}")

@@ -12,7 +12,6 @@ from sanic_proxy.errors import ModelNotFound
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec, gemini_models
 from sanic_proxy.openai.anthropic_models import model_info, page_of
-from sanic_proxy.routes import openapi
 from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest
@@ -23,7 +22,6 @@ blueprint = Blueprint("models")
 _GOOGLES_HEADERS = frozenset({KEY_HEADER, "x-goog-api-client"})
 
 
-@openapi.models
 async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on; Anthropic's and Google's clients get their shapes."""
     state = state_of(request.app)
@@ -35,7 +33,6 @@ async def list_models(request: ProxyRequest) -> HTTPResponse:
     return _json({"object": "list", "data": models})
 
 
-@openapi.model
 async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     """Get one model. Ids may hold slashes and colons."""
     wanted = unquote(model)

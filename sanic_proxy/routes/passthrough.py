@@ -28,7 +28,6 @@ from sanic_proxy.providers.openai_compatible import (
     opening_of,
     rest_of,
 )
-from sanic_proxy.routes import openapi
 from sanic_proxy.routes.charging import charge_call, shown
 from sanic_proxy.routes.methods import add_route, methods_of
 from sanic_proxy.routing import attempts
@@ -319,7 +318,7 @@ def _handler(row: Row) -> Callable[..., Coroutine[Any, Any, Reply | None]]:
         return await pass_on(request, row, resource_id)
 
     handler.__name__ = row.name
-    return openapi.endpoint(row)(handler)
+    return handler
 
 
 for _row in ROWS:

@@ -9,7 +9,7 @@ from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import flag_field
-from sanic_proxy.routes import background, chat, openapi
+from sanic_proxy.routes import background, chat
 from sanic_proxy.routes.counting import counted, forwarded
 from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.routes.response_keeping import prepared
@@ -24,7 +24,6 @@ from sanic_proxy.translation.responses.tokens import estimate_tokens
 blueprint = Blueprint("responses")
 
 
-@openapi.responses
 async def responses(request: ProxyRequest) -> Reply | None:
     """Create a response, whole or streamed."""
     state: AppState = request.state
@@ -38,7 +37,6 @@ async def responses(request: ProxyRequest) -> Reply | None:
     return await chat.answer_to(request, dialect, asked, keeper)
 
 
-@openapi.compact
 async def compact(request: ProxyRequest) -> Reply:
     """Compact a conversation: by the provider where it can, else by its model's summary."""
     fields = bodies.json_object(request)
@@ -53,7 +51,6 @@ async def compact(request: ProxyRequest) -> Reply:
     return Reply(summary.lines, codec.dumps(compacted(codec.loads_tolerant(summary.body or b""))))
 
 
-@openapi.input_tokens
 async def input_tokens(request: ProxyRequest) -> Reply:
     """Count the tokens of a request: by the provider where it can, else an estimate."""
     fields = bodies.json_object(request)

@@ -15,7 +15,7 @@ from sanic_proxy.errors import ClientError, InvalidRequest, NotFound
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import Row
 from sanic_proxy.providers.base import Call
-from sanic_proxy.routes import openapi, passthrough
+from sanic_proxy.routes import passthrough
 from sanic_proxy.routes.background import JSON_LINES
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.response_following import follow
@@ -30,14 +30,13 @@ from sanic_proxy.translation.responses.stored import listed, page_options
 blueprint = Blueprint("stored_responses")
 
 _PATH = "/responses/<id>"
-_GET = Row("GET", _PATH, "Get a stored response", body="none")
-_DELETE = Row("DELETE", _PATH, "Delete a stored response", body="none", is_once=True)
-_CANCEL = Row("POST", f"{_PATH}/cancel", "Cancel a background response", body="none", is_once=True)
-_ITEMS = Row("GET", f"{_PATH}/input_items", "List the input of a response", body="none")
+_GET = Row("GET", _PATH, body="none")
+_DELETE = Row("DELETE", _PATH, body="none", is_once=True)
+_CANCEL = Row("POST", f"{_PATH}/cancel", body="none", is_once=True)
+_ITEMS = Row("GET", f"{_PATH}/input_items", body="none")
 _SEQUENCE_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
-@openapi.endpoint(_GET)
 async def retrieve(request: ProxyRequest, response_id: str) -> Reply | None:
     """Answer with a stored response, or with its events."""
     store, stored = await _found(request, response_id)
@@ -55,7 +54,6 @@ async def retrieve(request: ProxyRequest, response_id: str) -> Reply | None:
     return None
 
 
-@openapi.endpoint(_DELETE)
 async def delete(request: ProxyRequest, response_id: str) -> Reply | None:
     """Delete a stored response."""
     store, stored = await _found(request, response_id)
@@ -67,7 +65,6 @@ async def delete(request: ProxyRequest, response_id: str) -> Reply | None:
     return Reply(JSON_LINES, codec.dumps({"id": response_id, "object": "response", "deleted": True}))
 
 
-@openapi.endpoint(_CANCEL)
 async def cancel(request: ProxyRequest, response_id: str) -> Reply | None:
     """Cancel a background response. One that is finished stays as it is."""
     store, stored = await _found(request, response_id)
@@ -84,7 +81,6 @@ async def cancel(request: ProxyRequest, response_id: str) -> Reply | None:
     return Reply(JSON_LINES, stored.body)
 
 
-@openapi.endpoint(_ITEMS)
 async def list_input_items(request: ProxyRequest, response_id: str) -> Reply | None:
     """List the items that a response was made of, those of the responses before it included."""
     store, stored = await _found(request, response_id)
@@ -146,4 +142,4 @@ for _row, _handler, _methods in (
 ):
     _route = _row.path.replace("<id>", "<response_id:str>")
     blueprint.add_route(_handler, f"/v1{_route}", methods=_methods, name=_handler.__name__)
-    blueprint.add_route(openapi.alias(_handler), _route, methods=_methods, name=f"{_handler.__name__}_bare")
+    blueprint.add_route(_handler, _route, methods=_methods, name=f"{_handler.__name__}_bare")

@@ -22,4 +22,4 @@ def test_a_row_is_below_the_base_url(row: Row) -> None:
     "resource", ["..", ".", "...", "", "a/b", "a b", "a%2f", "ä", "a\n", "x" * 257, "a?b", "a#b"]
 )
 def test_an_invalid_id_has_no_path(resource: str) -> None:
-    assert Row("GET", "/files/<id>", "").path_for(resource) is None
+    assert Row("GET", "/files/<id>").path_for(resource) is None
