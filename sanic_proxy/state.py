@@ -54,7 +54,7 @@ LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
 # The schema of the shared state, in the order in which it grew.
-MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION, switches.MIGRATION, ledger_tables.MIGRATION)
+MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION, switches.MIGRATION, *ledger_tables.MIGRATIONS)
 # How many bytes stored responses may take, and for how many seconds each is kept.
 MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
 SQLITE_LIMITS = responses.Limits(2**30, 30 * 86_400.0)

@@ -24,7 +24,7 @@ NANO = 10**6
 
 
 async def _requests(directory: Path, seed: int) -> list[float]:
-    store = SQLiteStore(directory, (ledger_tables.MIGRATION,))
+    store = SQLiteStore(directory, ledger_tables.MIGRATIONS)
     ledger = Ledger(store, directory)
     chance = random.Random(seed)
     left = iter(range(REQUESTS))

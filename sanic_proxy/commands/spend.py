@@ -69,7 +69,8 @@ async def _print_spend(store: StateStore, *, settings: Settings, options: argpar
     admin = KeyAdmin(settings, store)
     names = await admin.names()
     client = await admin.client_id(options.key)
-    read = partial(sums, by=options.by, since=options.since or "", until=options.until or "", client=client)
+    clients = [client] if client else None
+    read = partial(sums, by=options.by, since=options.since or "", until=options.until or "", clients=clients)
     found = await store.run(read) if store.exists() else []
     shown = [named(entry, options.by, names) for entry in found]
     if options.json:

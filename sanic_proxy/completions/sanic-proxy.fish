@@ -172,7 +172,7 @@ complete -c sanic-proxy -n '_shtab_sanic_proxy_using; and test $_shtab_sanic_pro
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -s h -l help -d 'show this help message and exit'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'a TOML file with settings, or LiteLLM'"'"'s file (.yaml, .yml)'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l router -l no-router -d 'the model'"'"'s prefix picks the provider'
-complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l by -x -d 'some of key, model, day, team, provider'
+complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l by -x -d 'some of key, model, day, team, provider, target'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l since -x -d 'the first day: 2026-11-01'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l until -x -d 'the last day'
 complete -c sanic-proxy -n '_shtab_sanic_proxy_using spend' -l key -x -d 'only of this key: its name, id or digest'

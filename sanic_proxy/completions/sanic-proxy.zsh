@@ -273,7 +273,7 @@ _shtab_sanic_proxy_spend_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--config[a TOML file with settings, or LiteLLM\'s file (.yaml, .yml)]:FILE:_files"
   {--router,--no-router}"[the model\'s prefix picks the provider]"
-  "--by[some of key, model, day, team, provider]:LIST:"
+  "--by[some of key, model, day, team, provider, target]:LIST:"
   "--since[the first day\: 2026-11-01]:DAY:"
   "--until[the last day]:DAY:"
   "--key[only of this key\: its name, id or digest]:KEY:"

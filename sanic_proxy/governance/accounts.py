@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sanic_proxy.config.rules import NANO
+from sanic_proxy.config.rules import NANO, ScopeLimits
 from sanic_proxy.governance.budgets import Counter, window
 from sanic_proxy.governance.ledger_tables import ROW_COLUMNS, spent
 from sanic_proxy.governance.rules import Scope, ScopedLimits
@@ -16,7 +16,14 @@ from sanic_proxy.json_types import Json
 from sanic_proxy.state_store.base import Connection
 
 # By what sums can be grouped: the column of the ledger's table for each word.
-GROUPS = {"key": "client", "model": "model", "day": "day", "team": "team", "provider": "provider"}
+GROUPS = {
+    "key": "client",
+    "model": "model",
+    "day": "day",
+    "team": "team",
+    "provider": "provider",
+    "target": "target",
+}
 _FIRST_DAY, _LAST_DAY = "0000-00-00", "9999-12-31"
 
 
@@ -38,15 +45,25 @@ class Sum(NamedTuple):
 
 
 def sums(
-    connection: Connection, by: Sequence[str], *, since: str = "", until: str = "", client: str = ""
+    connection: Connection,
+    by: Sequence[str],
+    *,
+    since: str = "",
+    until: str = "",
+    clients: Sequence[str] | None = None,
 ) -> list[Sum]:
-    """The sums of the days from `since` to `until` (`2026-11-28`), by some of GROUPS, the largest first."""
+    """The sums of the days from `since` to `until` (`2026-11-28`), by some of GROUPS, the largest first.
+
+    `clients`: of these alone.
+    """
+    if clients is not None and not clients:
+        return []
     columns = ", ".join(GROUPS[word] for word in by)
     totals = ", ".join(f"SUM({name})" for name in Sum._fields[1:])
     where, values = "day >= ? AND day <= ?", [since or _FIRST_DAY, until or _LAST_DAY]
-    if client:
-        where += " AND client = ?"
-        values.append(client)
+    if clients is not None:
+        where += f" AND client IN ({_marks(clients)})"
+        values += clients
     rows = connection.execute(
         f"SELECT {columns}, {totals} FROM ledger_day WHERE {where} "  # noqa: S608 - names of this module
         f"GROUP BY {columns} ORDER BY SUM(nano) DESC, {columns}",
@@ -85,7 +102,7 @@ def rows(
     where, values = ["started_ms >= ? AND started_ms < ?"], [since_ms, until_ms]
     parameters: list[object] = list(values)
     if clients is not None:
-        where.append(f"client IN ({', '.join('?' * len(clients))})")
+        where.append(f"client IN ({_marks(clients)})")
         parameters += clients
     if request_id:
         where.append("request_id = ?")
@@ -96,6 +113,10 @@ def rows(
         (*parameters, limit),
     ).fetchall()
     return [dict(zip(ROW_COLUMNS, row, strict=True)) for row in found]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 class BudgetUse(NamedTuple):
@@ -133,3 +154,22 @@ def budget_use(connection: Connection, scopes: Sequence[ScopedLimits], now: floa
             ).fetchone()
             found.append(BudgetUse(scope, budget.per, budget.limit_nano, used, int(reserved), end))
     return found
+
+
+class Spending(NamedTuple):
+    """What a client has spent in all, in nano-dollars, and what it has used of each of its budgets."""
+
+    total: int = 0
+    budgets: tuple[BudgetUse, ...] = ()
+
+
+def spending(connection: Connection, clients: Mapping[str, ScopeLimits], now: float) -> dict[str, Spending]:
+    """The spending of clients, by their ids."""
+    totals = {entry.group[0]: entry.nano for entry in sums(connection, ["key"], clients=list(clients))}
+    return {
+        id_: Spending(
+            totals.get(id_, 0),
+            tuple(budget_use(connection, [ScopedLimits(Scope("client", id_), limits)], now)),
+        )
+        for id_, limits in clients.items()
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -18,8 +18,16 @@ from sanic_proxy.config.rules import NANO, ClientRules, iso_time
 from sanic_proxy.config.tables import TableReader
 from sanic_proxy.config.variables import suggestion
 from sanic_proxy.errors import Conflict, InvalidRequest, NotFound, StoreFailed
-from sanic_proxy.governance import keys
-from sanic_proxy.governance.keys import ID_PREFIX, KEY_PREFIX, KeyConflict, KeyFilter, StoredKey
+from sanic_proxy.governance import accounts, keys
+from sanic_proxy.governance.accounts import Spending
+from sanic_proxy.governance.keys import (
+    ID_PREFIX,
+    KEY_PREFIX,
+    ClientToken,
+    KeyConflict,
+    KeyFilter,
+    StoredKey,
+)
 from sanic_proxy.json_types import Json
 from sanic_proxy.state_store.base import Connection, StateStore, StoreError
 
@@ -122,6 +130,15 @@ class KeyAdmin:
         """The names of all clients by their ids, also of those in the settings and of deleted ones."""
         found = await self._run(keys.names) if self._store.exists() else {}
         return {**found, **{client.rules.id: client.rules.name for client in self._settings.clients}}
+
+    async def spending(self, clients: Sequence[StoredKey]) -> dict[str, Spending]:
+        """What the clients have spent, by their ids."""
+        limits, now = {key.id: key.rules.limits for key in clients}, time.time()
+        return await self._run(lambda connection: accounts.spending(connection, limits, now))
+
+    async def tokens(self) -> dict[str, ClientToken]:
+        """What LiteLLM's calls name clients by whose keys were made at run time, by their ids."""
+        return await self._run(keys.tokens) if self._store.exists() else {}
 
     async def client_id(self, reference: str) -> str:
         """The id of the client that is named so; `reference` itself where there is no such key.

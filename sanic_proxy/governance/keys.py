@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple, get_args
 
 import orjson
 
@@ -177,9 +177,16 @@ def find(connection: Connection, reference: str) -> StoredKey | None:
     return None if row is None else _key(row)
 
 
+Order = Literal["created", "updated", "expires", "name", "team", "user_id"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
+
 @dataclass(frozen=True, slots=True)
 class KeyFilter:
-    """Which clients are listed; what is empty does not matter. `status` as in `StoredKey.status`."""
+    """Which clients are listed, and in what order; what is empty does not matter.
+
+    `status` is as in `StoredKey.status`.
+    """
 
     name: str = ""
     part_of_name: str = ""
@@ -187,16 +194,20 @@ class KeyFilter:
     user_id: str = ""
     digest: str = ""
     status: str = ""
+    order_by: Order = "created"
+    is_ascending: bool = False
 
 
 def select(
     connection: Connection, wanted: KeyFilter, now: float, limit: int, offset: int = 0
 ) -> tuple[int, list[StoredKey]]:
-    """How many clients the filter fits, and those of one page, the newest first."""
+    """How many clients the filter fits, and those of one page in its order."""
     where, values = _conditions(wanted, now)
     total: int = connection.execute(_COUNT + where, values).fetchone()[0]
+    # Of two clients with the same value the newer one is first.
+    order = f"{ORDERS[ORDERS.index(wanted.order_by)]} {'ASC' if wanted.is_ascending else 'DESC'}"
     rows = connection.execute(
-        f"{_SELECT}{where} ORDER BY created DESC, id LIMIT ? OFFSET ?", (*values, limit, offset)
+        f"{_SELECT}{where} ORDER BY {order}, created DESC, id LIMIT ? OFFSET ?", (*values, limit, offset)
     ).fetchall()
     return total, [_key(row) for row in rows]
 
@@ -226,6 +237,19 @@ def _conditions(wanted: KeyFilter, now: float) -> tuple[str, list[object]]:
 def names(connection: Connection) -> dict[str, str]:
     """The name of each client by its id, deleted ones included."""
     return dict(connection.execute("SELECT id, name FROM client_key").fetchall())
+
+
+class ClientToken(NamedTuple):
+    """The digest of a client's present key, and its label `user_id`."""
+
+    digest: str
+    user_id: str
+
+
+def tokens(connection: Connection) -> dict[str, ClientToken]:
+    """The digests and labels of all clients by their ids, deleted ones included."""
+    rows = connection.execute("SELECT id, digest, user_id FROM client_key").fetchall()
+    return {id_: ClientToken(digest, user_id) for id_, digest, user_id in rows}
 
 
 def _key(row: Any) -> StoredKey:

@@ -36,7 +36,7 @@ LEASE_S = 10.0
 ENDED = 2**62
 _DAY_MS = 86_400_000
 
-MIGRATION = Migration(
+_TABLES = Migration(
     "ledger",
     (
         """CREATE TABLE ledger_row (
@@ -67,16 +67,35 @@ MIGRATION = Migration(
             id TEXT NOT NULL PRIMARY KEY, number INTEGER NOT NULL, expires_ms INTEGER NOT NULL)""",
     ),
 )
+# Sums of days before this have no target.
+_TARGETS_OF_DAYS = Migration(
+    "ledger: sums by target",
+    (
+        "ALTER TABLE ledger_day RENAME TO ledger_day_before",
+        """CREATE TABLE ledger_day (
+            day TEXT NOT NULL, client TEXT NOT NULL, team TEXT NOT NULL, provider TEXT NOT NULL,
+            model TEXT NOT NULL, target TEXT NOT NULL, attempts INTEGER NOT NULL, estimated INTEGER NOT NULL,
+            input INTEGER NOT NULL, cached INTEGER NOT NULL, cache_write INTEGER NOT NULL,
+            output INTEGER NOT NULL, reasoning INTEGER NOT NULL, nano INTEGER NOT NULL,
+            PRIMARY KEY (day, client, team, provider, model, target))""",
+        """INSERT INTO ledger_day (day, client, team, provider, model, target, attempts, estimated,
+            input, cached, cache_write, output, reasoning, nano)
+            SELECT day, client, team, provider, model, '', attempts, estimated,
+            input, cached, cache_write, output, reasoning, nano FROM ledger_day_before""",
+        "DROP TABLE ledger_day_before",
+    ),
+)
+MIGRATIONS = (_TABLES, _TARGETS_OF_DAYS)
 
 ROW_COLUMNS = (*Entry._fields, *Settlement._fields, "reserved")
 _INSERT_ROWS = f"INSERT INTO ledger_row ({', '.join(ROW_COLUMNS)}) VALUES "  # noqa: S608 - names of ours
 _ROW = f"({', '.join('?' for _ in ROW_COLUMNS)})"
 # So many rows in one statement.
 _CHUNK = 64
-_ADD_TO_DAY = """INSERT INTO ledger_day (day, client, team, provider, model,
+_ADD_TO_DAY = """INSERT INTO ledger_day (day, client, team, provider, model, target,
     attempts, estimated, input, cached, cache_write, output, reasoning, nano)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    ON CONFLICT (day, client, team, provider, model) DO UPDATE SET
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (day, client, team, provider, model, target) DO UPDATE SET
     attempts = ledger_day.attempts + excluded.attempts, estimated = ledger_day.estimated + excluded.estimated,
     input = ledger_day.input + excluded.input, cached = ledger_day.cached + excluded.cached,
     cache_write = ledger_day.cache_write + excluded.cache_write,
@@ -167,7 +186,7 @@ def add_rows(connection: Connection, bookings: Sequence[Booking]) -> None:
     days: dict[tuple[str, ...], list[int]] = {}
     for booking in bookings:
         entry, settlement = booking.entry, booking.settlement
-        key = (day_of(entry.started_ms), entry.client, entry.team, entry.provider, entry.model)
+        key = (day_of(entry.started_ms), entry.client, entry.team, entry.provider, entry.model, entry.target)
         sums = days.setdefault(key, [0] * 8)
         is_estimated = settlement.flags & ESTIMATED
         amounts = (1, is_estimated, *settlement[4:9], settlement.nano)

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from sanic_proxy.config.rules import DEFAULT_SOFT, NANO, Budget, ClientRules, Period, iso_time
 from sanic_proxy.errors import InvalidRequest
+from sanic_proxy.governance.accounts import Spending
+from sanic_proxy.governance.budgets import FOREVER
 from sanic_proxy.governance.durations import seconds_of
 from sanic_proxy.governance.keys import StoredKey
 from sanic_proxy.json_types import Json
@@ -26,7 +28,7 @@ _PERIODS: Mapping[float, Period] = {
     30 * _DAY_S: "month",
     31 * _DAY_S: "month",
 }
-_DURATIONS: Mapping[Period, str | None] = {"day": "1d", "week": "7d", "month": "30d", "total": None}
+_DURATIONS: Mapping[str, str | None] = {"day": "1d", "week": "7d", "month": "30d", "total": None}
 _ALL_MODELS = frozenset({"all-team-models", "all-proxy-models"})
 _ALL_ROUTES = frozenset({"llm_api_routes", "openai_routes"})
 
@@ -260,9 +262,15 @@ def _flag(fields: Mapping[str, Any], name: str) -> bool | None:
     return value
 
 
-def key_info(key: StoredKey, now: float) -> Json:
-    """A key as LiteLLM describes it in `/key/info`. Sums of money are US dollars."""
+def key_info(key: StoredKey, spending: Spending, now: float) -> Json:
+    """A key as LiteLLM describes it in `/key/info`. Sums of money are US dollars.
+
+    `spend` is what its first budget counts: in the present period, or in all. `budget_limits_usage` has the
+    same of further budgets.
+    """
     rules, limits = key.rules, key.rules.limits
+    uses = spending.budgets
+    resets = uses[0].resets if uses else FOREVER
     main, further = (limits.budgets or (None,))[0], limits.budgets[1:]
     soft = None
     if main is not None and limits.soft not in {DEFAULT_SOFT, ()}:
@@ -273,13 +281,18 @@ def key_info(key: StoredKey, now: float) -> Json:
         "status": key.status(now),
         "models": list(rules.models),
         "allowed_routes": list(rules.endpoints),
+        "spend": (uses[0].used if uses else spending.total) / NANO,
         "max_budget": None if main is None else main.limit_nano / NANO,
         "soft_budget": soft,
         "budget_duration": None if main is None else _DURATIONS[main.per],
+        "budget_reset_at": None if resets == FOREVER else iso_time(resets),
         "budget_limits": [
             {"budget_duration": _DURATIONS[each.per], "max_budget": each.limit_nano / NANO}
             for each in further
         ],
+        "budget_limits_usage": {
+            _DURATIONS[use.per] or "total": {"current_spend": use.used / NANO} for use in uses[1:]
+        },
         "rpm_limit": limits.rpm,
         "tpm_limit": limits.tpm,
         "max_parallel_requests": limits.concurrent,

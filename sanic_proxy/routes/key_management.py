@@ -6,6 +6,7 @@ Each route demands the admin key. `governance/litellm_keys.py` has the shapes of
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from math import ceil
 from typing import Any
 from urllib.parse import unquote
@@ -15,7 +16,7 @@ from sanic import Blueprint, HTTPResponse
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.durations import seconds_of
 from sanic_proxy.governance.key_admin import KeyAdmin, key_object
-from sanic_proxy.governance.keys import KeyFilter, StoredKey
+from sanic_proxy.governance.keys import KeyFilter, Order, StoredKey
 from sanic_proxy.governance.litellm_keys import KeyRequest, key_info, read_request
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
@@ -62,14 +63,15 @@ async def generate(request: ProxyRequest) -> HTTPResponse:
     _demand_keys(request)
     fields = bodies.json_object(request) if request.body else {}
     asked = read_request(fields)
-    key, literal = await _admin(request).create(
+    admin = _admin(request)
+    key, literal = await admin.create(
         asked.name or "",
         {name: value for name, value in asked.table.items() if value is not None},
         asked.key or None,
         is_blocked=bool(asked.is_blocked),
         user_id=asked.user_id or "",
     )
-    return _json(_generated(key, literal), _printable(asked))
+    return _json(await _generated(admin, key, literal), _printable(asked))
 
 
 async def info(request: ProxyRequest) -> HTTPResponse:
@@ -77,8 +79,9 @@ async def info(request: ProxyRequest) -> HTTPResponse:
     reference = request.args.get("key")
     if not reference:
         raise InvalidRequest("The query parameter `key` is missing", param="key")
-    key = await _admin(request).find(reference)
-    return _json({"key": reference, "info": key_info(key, time.time())})
+    admin = _admin(request)
+    key = await admin.find(reference)
+    return _json({"key": reference, "info": await _described(admin, key)})
 
 
 async def update(request: ProxyRequest) -> HTTPResponse:
@@ -91,7 +94,7 @@ async def update(request: ProxyRequest) -> HTTPResponse:
     key = await admin.update(
         reference, asked.table, name=asked.name, is_blocked=asked.is_blocked, user_id=asked.user_id
     )
-    return _json({"key": reference, **key_info(key, time.time())}, _printable(asked))
+    return _json({"key": reference, **await _described(admin, key)}, _printable(asked))
 
 
 async def regenerate(request: ProxyRequest, key: str = "") -> HTTPResponse:
@@ -106,7 +109,7 @@ async def regenerate(request: ProxyRequest, key: str = "") -> HTTPResponse:
             old.id, asked.table, name=asked.name, is_blocked=asked.is_blocked, user_id=asked.user_id
         )
     new, literal = await admin.rotate(old.id, asked.grace_s, asked.key or None)
-    return _json(_generated(new, literal), _printable(asked))
+    return _json(await _generated(admin, new, literal), _printable(asked))
 
 
 async def delete(request: ProxyRequest) -> HTTPResponse:
@@ -134,8 +137,9 @@ async def unblock(request: ProxyRequest) -> HTTPResponse:
 
 async def _set_blocked(request: ProxyRequest, *, is_blocked: bool) -> HTTPResponse:
     reference = _reference(bodies.json_object(request))
-    key = await _admin(request).update(reference, {}, is_blocked=is_blocked)
-    return _json({"token": key.digest, **key_info(key, time.time())})
+    admin = _admin(request)
+    key = await admin.update(reference, {}, is_blocked=is_blocked)
+    return _json({"token": key.digest, **await _described(admin, key)})
 
 
 async def list_keys(request: ProxyRequest) -> HTTPResponse:
@@ -150,18 +154,43 @@ async def list_keys(request: ProxyRequest) -> HTTPResponse:
         user_id=request.args.get("user_id", ""),
         digest=request.args.get("key_hash", ""),
         status=_status(request),
+        order_by=_order(request),
+        is_ascending=request.args.get("sort_order", "desc").lower() == "asc",
     )
-    total, found = await _admin(request).listed(wanted, size, (page - 1) * size)
-    is_full = request.args.get("return_full_object") == "true"
-    now = time.time()
+    admin = _admin(request)
+    total, found = await admin.listed(wanted, size, (page - 1) * size)
+    entries: list[Any] = [key.digest for key in found]
+    if found and request.args.get("return_full_object") == "true":
+        spending, now = await admin.spending(found), time.time()
+        entries = [{"token": key.digest, **key_info(key, spending[key.id], now)} for key in found]
     return _json(
         {
-            "keys": [{"token": key.digest, **key_info(key, now)} if is_full else key.digest for key in found],
+            "keys": entries,
             "total_count": total,
             "current_page": page,
             "total_pages": ceil(total / size),
         }
     )
+
+
+# LiteLLM's names of columns.
+_ORDERS: Mapping[str, Order] = {
+    "created_at": "created",
+    "updated_at": "updated",
+    "expires": "expires",
+    "key_alias": "name",
+    "team_id": "team",
+    "user_id": "user_id",
+}
+
+
+def _order(request: ProxyRequest) -> Order:
+    name = request.args.get("sort_by", "created_at")
+    if name not in _ORDERS:
+        raise InvalidRequest(
+            f"The query parameter `sort_by` must be one of {', '.join(_ORDERS)}", param="sort_by"
+        )
+    return _ORDERS[name]
 
 
 def _status(request: ProxyRequest) -> str:
@@ -188,9 +217,14 @@ def _reference(fields: Json) -> str:
     return reference
 
 
-def _generated(key: StoredKey, literal: str) -> Json:
-    described = key_info(key, time.time())
-    return {"key": literal, "token": key.digest, "token_id": key.digest, "spend": 0.0, **described}
+async def _described(admin: KeyAdmin, key: StoredKey) -> Json:
+    spending = await admin.spending([key])
+    return key_info(key, spending[key.id], time.time())
+
+
+async def _generated(admin: KeyAdmin, key: StoredKey, literal: str) -> Json:
+    described = await _described(admin, key)
+    return {"key": literal, "token": key.digest, "token_id": key.digest, **described}
 
 
 def _printable(asked: KeyRequest) -> tuple[str, ...]:

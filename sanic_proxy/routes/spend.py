@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,6 +13,9 @@ from sanic_proxy.config.rules import NANO, iso_time
 from sanic_proxy.errors import InvalidRequest, StoreFailed
 from sanic_proxy.governance.accounts import GROUPS, named, rows, sum_object, sums
 from sanic_proxy.governance.key_admin import KeyAdmin
+from sanic_proxy.governance.keys import ClientToken
+from sanic_proxy.governance.leases import flag_names
+from sanic_proxy.governance.ledger_tables import day_of
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
@@ -31,42 +34,61 @@ MAX_ROWS = 10_000
 
 
 async def usage(request: ProxyRequest) -> HTTPResponse:
-    """The sums of days by `?by=key,model,day,team,provider`, from `?since=` to `?until=`, of one `?key=`."""
+    """The sums of days by `?by=key,model,day,team,provider,target`, `?since=`, `?until=`, of one `?key=`."""
     admin = _admin(request)
     by = tuple(dict.fromkeys(request.args.get("by", "key").split(",")))
     if not set(by) <= GROUPS.keys():
         raise InvalidRequest(f"The query parameter `by` must be some of {', '.join(GROUPS)}", param="by")
     client = await admin.client_id(request.args.get("key", ""))
+    clients = [client] if client else None
     since, until = _day(request, "since"), _day(request, "until")
-    found = await _read(request, partial(sums, by=by, since=since, until=until, client=client))
+    found = await _read(request, partial(sums, by=by, since=since, until=until, clients=clients))
     names = await admin.names()
     return _json({"data": [sum_object(named(entry, by, names), by) for entry in found]})
 
 
 async def logs(request: ProxyRequest) -> HTTPResponse:
-    """The attempts of requests as LiteLLM lists them, the latest first; or their sums by day."""
+    """The attempts of requests as LiteLLM lists them, the latest first; or their sums by day.
+
+    As there, days count only where both of them are given.
+    """
     admin = _admin(request)
-    reference = request.args.get("api_key", "")
+    tokens = await admin.tokens()
+    reference, user_id = request.args.get("api_key", ""), request.args.get("user_id", "")
     clients = [await admin.client_id(reference)] if reference else None
+    if user_id:
+        of_user = [id_ for id_, token in tokens.items() if token.user_id == user_id]
+        clients = of_user if clients is None else [id_ for id_ in clients if id_ in of_user]
     start, end = _day(request, "start_date"), _day(request, "end_date")
     has_days = bool(start and end)
+    request_id = request.args.get("request_id", "")
+    is_summed = has_days and request.args.get("summarize", "true").lower() != "false"
+    if is_summed and not request_id:
+        by_day = partial(sums, by=("day", "key", "model"), since=start, until=end, clients=clients)
+        spent = [(*entry.group, entry.nano) for entry in await _read(request, by_day)]
+        return _json(_by_day(spent, tokens))
     since_ms = _epoch_ms(start) if has_days else 0
     until_ms = _epoch_ms(end) + 86_400_000 if has_days else 2**62
-    request_id = request.args.get("request_id", "")
     work = partial(
         rows, limit=MAX_ROWS, clients=clients, request_id=request_id, since_ms=since_ms, until_ms=until_ms
     )
     found = await _read(request, work)
-    if has_days and request.args.get("summarize", "true") != "false":
-        return _json(_by_day(found))
-    return _json([_log(row) for row in found])
+    if is_summed:
+        spent = [(day_of(row["started_ms"]), row["client"], row["model"], row["nano"]) for row in found]
+        return _json(_by_day(spent, tokens))
+    answer = _json([_log(row, tokens) for row in found])
+    if len(found) == MAX_ROWS:
+        answer.headers["x-litellm-spend-logs-truncated"] = "true"
+    return answer
 
 
-def _log(row: Json) -> Json:
+def _log(row: Json, tokens: Mapping[str, ClientToken]) -> Json:
     """One attempt, with LiteLLM's names of the fields."""
+    client = row["client"]
+    token = tokens.get(client, ClientToken(client, ""))
     return {
         "request_id": row["request_id"],
-        "api_key": row["client"],
+        "api_key": token.digest,
         "model": row["model"],
         "model_group": row["model"],
         "custom_llm_provider": row["provider"],
@@ -77,22 +99,34 @@ def _log(row: Json) -> Json:
         "total_tokens": row["input"] + row["output"],
         "startTime": iso_time(row["started_ms"] / 1000),
         "endTime": iso_time(row["ended_ms"] / 1000),
-        "user": "",
+        "request_duration_ms": max(0, row["ended_ms"] - row["started_ms"]),
+        "user": token.user_id,
         "team_id": row["team"] or None,
         "session_id": row["session"] or None,
         "status": "success" if row["outcome"] in {"ok", "complete"} else "failure",
-        "metadata": {"attempt": row["attempt"], "target": row["target"], "outcome": row["outcome"]},
+        "metadata": {
+            "client": client,
+            "attempt": row["attempt"],
+            "target": row["target"],
+            "outcome": row["outcome"],
+            "flags": flag_names(row["flags"]),
+        },
     }
 
 
-def _by_day(found: list[Json]) -> list[Json]:
-    """LiteLLM's sums: for each day the spend, also by client and by model."""
+def _by_day(found: list[tuple[Any, ...]], tokens: Mapping[str, ClientToken]) -> list[Json]:
+    """LiteLLM's sums of (day, client, model, nano-dollars): each day's spend, also by key, user and model."""
     days: dict[str, Json] = {}
-    for row in reversed(found):
-        day = iso_time(row["started_ms"] / 1000)[:10]
-        entry = days.setdefault(day, {"startTime": day, "spend": 0, "users": {}, "models": {}})
-        for sums_, name in ((entry, "spend"), (entry["models"], row["model"]), (entry, row["client"])):
-            sums_[name] = sums_.get(name, 0) + row["nano"]
+    for day, client, model, nano in sorted(found):
+        token = tokens.get(client, ClientToken(client, ""))
+        summed = days.setdefault(day, {"startTime": day, "spend": 0, "users": {}, "models": {}})
+        for part, name in (
+            (summed, "spend"),
+            (summed, token.digest),
+            (summed["users"], token.user_id),
+            (summed["models"], model),
+        ):
+            part[name] = part.get(name, 0) + nano
     return [_in_dollars(entry) for entry in days.values()]
 
 

@@ -42,7 +42,7 @@ def charged(
     """The rows of what `use` does: target, outcome, cost and flags. The record ends behind it."""
 
     async def work() -> None:
-        store = SQLiteStore(directory, (ledger_tables.MIGRATION,))
+        store = SQLiteStore(directory, ledger_tables.MIGRATIONS)
         ledger = Ledger(store, directory)
         leases = [] if budget is None else [ledger.lease(budget)]
         asked = Asked(text_bytes=400, max_tokens=50)

@@ -48,7 +48,7 @@ def governed(
     client: UpstreamClient | None = None,
 ) -> Any:
     async def work() -> Any:
-        store = SQLiteStore(directory, (ledger_tables.MIGRATION,))
+        store = SQLiteStore(directory, ledger_tables.MIGRATIONS)
         made = UpstreamClient(settings.pool, None)
         governor = Governor(settings, store, directory, SharedMemory(), made)
         try:

@@ -75,8 +75,9 @@ class Model:
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        for statement in ledger_tables.MIGRATION.statements:
-            self.connection.execute(statement)
+        for migration in ledger_tables.MIGRATIONS:
+            for statement in migration.statements:
+                self.connection.execute(statement)
         self.workers: list[Worker | None] = [None, None, None]
         self.made = 0
         self.now = 1_000 * DAY_S + 10.0

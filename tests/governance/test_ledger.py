@@ -48,7 +48,7 @@ def cost(nano: int, flags: int = 0) -> Settlement:
 
 def with_ledger(directory: Path, use: Callable[[Ledger], Awaitable[Any]], **options: Any) -> Any:
     async def work() -> Any:
-        store = SQLiteStore(directory, (ledger_tables.MIGRATION,))
+        store = SQLiteStore(directory, ledger_tables.MIGRATIONS)
         ledger = Ledger(store, directory, **options)
         try:
             return await use(ledger)

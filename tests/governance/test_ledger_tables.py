@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from sanic_proxy.governance import ledger_tables
+from sanic_proxy.governance.accounts import Sum, sums
 from sanic_proxy.governance.budgets import Charge, Counter
 from sanic_proxy.governance.leases import Booking, Entry, Message, Settlement, Standing, Want
+from sanic_proxy.state_store.base import Connection
+from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
+from tests.support.stores import sqlite_in, using
 
 DAY_MS = 86_400_000
 NOW_MS = 20_000 * DAY_MS + 5
@@ -19,8 +24,9 @@ TODAY = Counter("client", "c", "day", NOW_MS // 1000 - 5)
 @pytest.fixture
 def connection() -> sqlite3.Connection:
     made = sqlite3.connect(":memory:", isolation_level=None)
-    for statement in ledger_tables.MIGRATION.statements:
-        made.execute(statement)
+    for migration in ledger_tables.MIGRATIONS:
+        for statement in migration.statements:
+            made.execute(statement)
     return made
 
 
@@ -127,3 +133,27 @@ def test_many_rows_are_booked_at_once(connection: sqlite3.Connection) -> None:
     ledger_tables.add_rows(connection, [booking(number, 1) for number in range(1000)])
     assert connection.execute("SELECT COUNT(*), SUM(nano) FROM ledger_row").fetchone() == (1000, 1000)
     assert connection.execute("SELECT attempts, nano FROM ledger_day").fetchall() == [(1000, 1000)]
+
+
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
+def test_sums_from_before_they_had_a_target_are_kept(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    make = sqlite_in(tmp_path)
+    if database == "postgresql":
+        server: PostgreSQL = request.getfixturevalue("postgresql")
+        make = postgresql_at(server.new_database())
+
+    def write(connection: Connection) -> None:
+        row = ("2026-11-28", "c", "t", "p", "m", 2, 1, 30, 0, 0, 40, 0, 500)
+        connection.execute(f"INSERT INTO ledger_day VALUES ({', '.join('?' * len(row))})", row)
+
+    def read(connection: Connection) -> list[Sum]:
+        ledger_tables.add_rows(connection, [booking(1, 100)])
+        return sums(connection, ["target", "key"])
+
+    using(make, lambda store: store.run(write), ledger_tables.MIGRATIONS[:1])
+    assert using(make, lambda store: store.run(read), ledger_tables.MIGRATIONS) == [
+        Sum(("", "c"), 2, 1, 30, 0, 0, 40, 0, 500),
+        Sum(("p/m", "c"), 1, 0, 3, 0, 0, 4, 0, 100),
+    ]

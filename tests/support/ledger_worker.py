@@ -46,7 +46,7 @@ class Program:
 
     async def run(self) -> None:
         """Until as many requests as wanted have been made."""
-        store = SQLiteStore(self._directory, (ledger_tables.MIGRATION,))
+        store = SQLiteStore(self._directory, ledger_tables.MIGRATIONS)
         ledger = Ledger(store, self._directory)
         ledger.start()
         await asyncio.gather(*(self._client(ledger, number) for number in range(CONCURRENT)))
