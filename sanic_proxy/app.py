@@ -14,6 +14,7 @@ from sanic.config import Config
 
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import Settings
+from sanic_proxy.metrics.live import MEMORIES
 from sanic_proxy.observability import logs
 from sanic_proxy.routes import BLUEPRINTS
 from sanic_proxy.server.application import ProxyApp
@@ -83,6 +84,7 @@ async def begin_supervision(app: ProxyApp) -> None:
     app.shared_ctx.runtime_name = multiprocessing.get_context("spawn").RawArray("c", name)
     app.shared_ctx.memory = unnamed_memory()
     app.shared_ctx.metrics = (unnamed_memory(), unnamed_memory())
+    app.shared_ctx.live = tuple(unnamed_memory() for _ in range(MEMORIES))
     app.ctx.runtime = RuntimeDirectory(name.decode())
     app.shared_ctx.started_at = multiprocessing.get_context("spawn").RawValue("d", time.monotonic())
     app.ctx.supervisor = Supervisor(settings, read, app.shared_ctx.worker_slots, announce_ready(app))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import REDACTED
-from sanic_proxy.governance import keys, ledger_tables
+from sanic_proxy.governance import keys, ledger_tables, sessions
 from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.governance.governor import Governor, governs
 from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.governance.prices import PriceBook
 from sanic_proxy.governance.rules import Rulebook
+from sanic_proxy.governance.sessions import Sessions
+from sanic_proxy.metrics.live import Live
 from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.capture import Captures
@@ -54,7 +57,12 @@ LAST_HANDLERS_S = 5.0
 # How often a state that has been replaced looks whether it is still in use.
 RETIRED_STEP_S = 0.5
 # The schema of the shared state, in the order in which it grew.
-MIGRATIONS: tuple[Migration, ...] = (keys.MIGRATION, switches.MIGRATION, *ledger_tables.MIGRATIONS)
+MIGRATIONS: tuple[Migration, ...] = (
+    keys.MIGRATION,
+    switches.MIGRATION,
+    *ledger_tables.MIGRATIONS,
+    sessions.MIGRATION,
+)
 # How many bytes stored responses may take, and for how many seconds each is kept.
 MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
 SQLITE_LIMITS = responses.Limits(2**30, 30 * 86_400.0)
@@ -67,7 +75,8 @@ class AppState:
     """Built in a running loop; `aclose` waits for the handlers that still use it.
 
     `traffic` is that of the state which this one replaces; None in a new worker. `runtime` is the directory
-    in memory that the workers share, `shared` their memory, `metrics` their counts; its own by default.
+    in memory that the workers share, `shared` their memory, `metrics` their counts, `live` what they show on
+    the operator's page; its own by default.
     """
 
     def __init__(
@@ -77,10 +86,12 @@ class AppState:
         runtime: RuntimeDirectory | None = None,
         shared: SharedMemory | None = None,
         metrics: Metrics | None = None,
+        live: Live | None = None,
     ) -> None:
         self.settings = settings
         self.shared = shared or SharedMemory()
         self.metrics = metrics or Metrics()
+        self.live = live or Live()
         self.secrets = settings.secrets
         self.traffic = traffic or Traffic()
         self.traffic.limit(settings.capacity)
@@ -94,9 +105,14 @@ class AppState:
         self.statistics = StatisticsRegistry(is_complete=settings.admin_key is not None)
         # Opened by its first use: a proxy without a feature that shares state opens no file.
         self.store = state_store(settings)
-        self.switches = None if settings.admin_key is None else TargetSwitches(self.store)
-        if self.switches is not None:
+        self.switches: TargetSwitches | None = None
+        self.sessions: Sessions | None = None
+        if settings.admin_key is not None:
+            self.switches = TargetSwitches(self.store)
             self.switches.follow()
+            admin_key = settings.admin_key.reveal()
+            self.sessions = Sessions(admin_key, self.shared, self.store, settings.worker_count)
+            self.sessions.follow()
         self.registry = BreakerRegistry(
             is_enabled=settings.breaker,
             key_hints=_key_hints(settings),
@@ -136,17 +152,9 @@ class AppState:
             models=settings.models,
             matched=self._matched(),
         )
-        self.observers: tuple[Observer, ...] = (logs.log_request,) if settings.access_log else ()
-        if settings.has_metrics:
-            self.observers = (self.metrics.observer(self.router.is_configured), *self.observers)
         self.tracer = Tracer(settings) if settings.tracing.endpoint else None
-        if self.tracer is not None:
-            self.observers = (self.tracer.observe, *self.observers)
-        if any(model.has_affinity for model in settings.models):
-            self.observers = (self.router.affinity.observe, *self.observers)
         self.captures = _captures(settings)
-        if self.captures is not None:
-            self.observers = (self.captures.observe, *self.observers)
+        self.observers = tuple(self._observers())
         # None while nothing is limited: see `govern`.
         self.governor: Governor | None = None
         self.keys = KeyRing(settings, self.store, self.govern)
@@ -158,6 +166,21 @@ class AppState:
             if self.responses is None
             else BackgroundResponses(self.responses, self.traffic, settings.background_responses)
         )
+
+    def _observers(self) -> Iterator[Observer]:
+        settings = self.settings
+        if self.captures is not None:
+            yield self.captures.observe
+        if any(model.has_affinity for model in settings.models):
+            yield self.router.affinity.observe
+        if self.tracer is not None:
+            yield self.tracer.observe
+        if settings.admin_key is not None:
+            yield self.live.observer
+        if settings.has_metrics:
+            yield self.metrics.observer(self.router.is_configured)
+        if settings.access_log:
+            yield logs.log_request
 
     def govern(self) -> None:
         """From now on requests are checked, limited and booked: there are rules for some."""
@@ -227,6 +250,8 @@ class AppState:
         await self.client.aclose()
         if self.switches is not None:
             self.switches.close()
+        if self.sessions is not None:
+            self.sessions.close()
         await self.store.aclose()
         if self.responses is not None:
             await self.responses.aclose()

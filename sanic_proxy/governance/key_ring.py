@@ -110,6 +110,17 @@ class KeyRing:
         """The client whose key this is, as far as memory knows."""
         return self._clients.get(_digest(key))
 
+    async def client_of(self, digest: bytes) -> Client | None:
+        """The client whose key has this SHA-256, by the store if memory has none; None if it may not come in.
+
+        Raises StoreFailed and Overloaded, as `look_up`.
+        """
+        if digest not in self._clients and digest not in self._refused:
+            await self.look_up(digest)
+        client = self._clients.get(digest)
+        expires = None if client is None else client.rules.expires
+        return None if expires is not None and expires <= time.time() else client
+
     def refusal(self, key: str) -> Unauthorized:
         """Why there is no client with `key`: UnknownKey if the store has not been asked yet."""
         digest = _digest(key)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from sanic_proxy.metrics import families as f
 from sanic_proxy.metrics.exposition import exposition
+from sanic_proxy.metrics.recent import RecentCounts
 from sanic_proxy.metrics.requests import RequestMetrics
 from sanic_proxy.metrics.series import LAYOUT, LocalHistogram, NameLog, SeriesRegistry
 from sanic_proxy.observability.in_flight import Traffic
@@ -18,7 +19,7 @@ from sanic_proxy.state_store.shared import SharedMemory, unnamed_memory
 class Metrics:
     """Outlives a reload of the settings. `inherited` are the descriptors that the main process has made.
 
-    Without a main process the memory is private.
+    Without a main process the memory is private. `recent` are this worker's counts of the last minute.
     """
 
     def __init__(self, inherited: tuple[int, int] | None = None) -> None:
@@ -27,6 +28,7 @@ class Metrics:
         self._memory = SharedMemory(inherited=numbers, layout=LAYOUT)
         self._series = SeriesRegistry(self._memory, NameLog(names))
         self._requests: RequestMetrics | None = None
+        self.recent = RecentCounts()
         self._open_circuits: set[str] = set()
 
     def observer(self, is_configured: Callable[[str], bool]) -> Observer:
@@ -36,7 +38,7 @@ class Metrics:
         """
         self._flush_all()
         if self._requests is None:
-            self._requests = RequestMetrics(self._series, is_configured)
+            self._requests = RequestMetrics(self._series, is_configured, self.recent)
         else:
             self._requests.is_configured = is_configured
         return self._requests.observe

@@ -11,10 +11,12 @@ errors are named by the codes that the proxy itself gives them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from sanic_proxy import errors
 from sanic_proxy.metrics import families as f
+from sanic_proxy.metrics.recent import RecentCounts
 from sanic_proxy.metrics.series import OTHER, Adder, LocalHistogram, SeriesRegistry
 from sanic_proxy.observability.record import Attempt, RequestRecord
 
@@ -99,10 +101,19 @@ _Key = tuple[str, str | None, str, str, str]  # dialect, model, target, end, cli
 
 
 class RequestMetrics:
-    """See the module. `is_configured`: whether a name of a model is one of the operator's own."""
+    """See the module. `is_configured`: whether a name of a model is one of the operator's own.
 
-    def __init__(self, series: SeriesRegistry, is_configured: Callable[[str], bool]) -> None:
+    `recent` gets the counts of requests that concern a model.
+    """
+
+    def __init__(
+        self,
+        series: SeriesRegistry,
+        is_configured: Callable[[str], bool],
+        recent: RecentCounts | None = None,
+    ) -> None:
         self._series = series
+        self._recent = recent or RecentCounts()
         self.is_configured = is_configured
         self._models: set[str] = set()
         self._clients: set[str] = set()
@@ -190,6 +201,10 @@ class RequestMetrics:
         for _ in range(min(at_most, len(self._counts))):
             (dialect, model, target, ended, client), counts = self._counts.popitem()
             outcome = "ok" if ended == "complete" else _outcome(ended)
+            if dialect or target:
+                self._recent.add(
+                    time.monotonic(), outcome, counts.requests, counts.output, counts.first_content
+                )
             labels = self._labels(model, target, is_answered=outcome == "ok")
             _add_request(add, dialect or OTHER, labels, outcome, counts)
             _add_client(add, self._client(client), outcome, counts)

@@ -7,6 +7,7 @@ from sanic_proxy.routes import (
     gemini,
     health,
     key_management,
+    live,
     messages,
     metrics,
     models,
@@ -15,6 +16,7 @@ from sanic_proxy.routes import (
     responses,
     spend,
     stored_responses,
+    ui,
     usage,
 )
 
@@ -36,5 +38,7 @@ BLUEPRINTS = tuple(
         metrics,
         usage,
         spend,
+        live,
+        ui,
     )
 )

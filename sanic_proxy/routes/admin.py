@@ -18,19 +18,25 @@ from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routing.explain import explain
 from sanic_proxy.server import admission
-from sanic_proxy.server.admin_port import port_of
 from sanic_proxy.server.lifecycle import WorkerState
 from sanic_proxy.server.request import ProxyRequest
+from sanic_proxy.server.sessions import session_of
 from sanic_proxy.state import state_of
 from sanic_proxy.state_store.base import StoreError
 
 blueprint = Blueprint("admin", url_prefix="/admin")
 
 
-@blueprint.on_request
 async def authorise(request: ProxyRequest) -> None:
-    """Demand the admin key, on the port where these routes are served."""
-    admission.check_admin(state_of(request.app).settings, request.fields, port=port_of(request))
+    """Demand the admin key or an administrator's session, on the port where these routes are served."""
+    state = state_of(request.app)
+    admission.check_offered(request, state.settings)
+    session = await session_of(request, state)
+    if session is None or session.kind != "admin":
+        admission.check_admin(state.settings, request.fields)
+
+
+blueprint.on_request(authorise)
 
 
 async def info(request: ProxyRequest) -> HTTPResponse:

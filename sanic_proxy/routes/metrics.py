@@ -5,9 +5,9 @@ from __future__ import annotations
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy.metrics.exposition import OPENMETRICS, PROMETHEUS
+from sanic_proxy.routes.admin import authorise as authorise_operator
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import admission
-from sanic_proxy.server.admin_port import port_of
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 
@@ -17,7 +17,11 @@ blueprint = Blueprint("metrics")
 @blueprint.on_request
 async def authorise(request: ProxyRequest) -> None:
     """Demand the admin key, unless the metrics have a port of their own."""
-    admission.check_metrics(state_of(request.app).settings, request.fields, port=port_of(request))
+    settings = state_of(request.app).settings
+    if settings.metrics_address is None:
+        await authorise_operator(request)
+    else:
+        admission.check_offered(request, settings)
 
 
 async def metrics(request: ProxyRequest) -> HTTPResponse:

@@ -6,20 +6,17 @@ A name is that of a provider (`groq`), of one of its keys (`groq#2`), or of a ta
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable
 
-from sanic_proxy.state_store.base import Connection, Migration, StateStore, StoreError
+from sanic_proxy.state_store.base import Connection, Migration, StateStore
+from sanic_proxy.state_store.follower import Follower
 
 logger = logging.getLogger(__name__)
 
 MIGRATION = Migration(
     "targets switched off", ("CREATE TABLE target_off (name TEXT NOT NULL PRIMARY KEY, since REAL NOT NULL)",)
 )
-# How often a worker looks whether another one has created the store.
-LOOK_S = 0.5
 
 
 class TargetSwitches:
@@ -30,10 +27,7 @@ class TargetSwitches:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
-        self._unsubscribe: Callable[[], None] | None = None
-        self._reading: asyncio.Task[None] | None = None
-        self._is_stale = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._follower = Follower(store, self._read, "the targets that are switched off")
         self.off: dict[str, float] = {}
 
     def is_off(self, label: str) -> bool:
@@ -59,38 +53,12 @@ class TargetSwitches:
         await self._read()
 
     def follow(self) -> None:
-        """Read the names that are off, now and after each change. To be called in the worker's event loop.
-
-        While nothing has been stored the store is not opened, only looked for.
-        """
-        if self._store.exists():
-            self._unsubscribe = self._store.subscribe(self._changed)
-            self._changed()
-        else:
-            self._timer = asyncio.get_running_loop().call_later(LOOK_S, self.follow)
+        """Read the names that are off, now and after each change. To be called in the worker's event loop."""
+        self._follower.start()
 
     def close(self) -> None:
         """End following."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-        if self._reading is not None:
-            self._reading.cancel()
-
-    def _changed(self) -> None:
-        self._is_stale = True
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.get_running_loop().create_task(self._read_all())
-
-    async def _read_all(self) -> None:
-        """Read the names, and again if they have changed meanwhile."""
-        while self._is_stale:
-            self._is_stale = False
-            try:
-                await self._read()
-            except StoreError as exc:
-                logger.error("the targets that are switched off could not be read: %s", exc)  # noqa: TRY400 - no bug
+        self._follower.close()
 
     async def _read(self) -> None:
         rows = await self._store.run(_rows)

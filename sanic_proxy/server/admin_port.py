@@ -15,7 +15,7 @@ from sanic.server.protocols.base_protocol import SanicProtocol
 from typing_extensions import override
 
 from sanic_proxy.errors import NotFound
-from sanic_proxy.server.admission import METRICS_PATH, OPEN_PATHS, is_admin_path
+from sanic_proxy.server.admission import METRICS_PATH, OPEN_PATHS, PAGE_FILES, is_admin_path
 from sanic_proxy.server.connection import ProxyProtocol
 from sanic_proxy.server.request import ProxyRequest
 
@@ -44,7 +44,7 @@ class AdminProtocol(ProxyProtocol):
             raise NotFound(f"No such route on the {self.port} port")
 
     def _serves(self, path: str) -> bool:
-        return is_admin_path(path)
+        return is_admin_path(path) or path in PAGE_FILES
 
 
 class MetricsProtocol(AdminProtocol):
@@ -57,11 +57,6 @@ class MetricsProtocol(AdminProtocol):
     @override
     def _serves(self, path: str) -> bool:
         return path == METRICS_PATH
-
-
-def port_of(request: ProxyRequest) -> str:
-    """The port that the request came to: "admin", "metrics", or "" for the main one."""
-    return "" if request.conn_info is None else getattr(request.conn_info.ctx, "port", "")
 
 
 class SidePort:

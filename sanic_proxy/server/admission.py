@@ -26,23 +26,39 @@ from sanic_proxy.governance.keys import KEY_PREFIX
 from sanic_proxy.observability.in_flight import overloaded
 from sanic_proxy.observability.record import ANONYMOUS, Client
 from sanic_proxy.server.access import check_endpoint
-from sanic_proxy.server.request import HeaderFields, ProxyRequest, Reply, header_lines, public_url
+from sanic_proxy.server.request import (
+    HeaderFields,
+    ProxyRequest,
+    Reply,
+    header_lines,
+    is_own_origin,
+    port_of,
+)
 from sanic_proxy.state import AppState
 
 # They hold nothing of the installation, and reach no provider.
-_PAGES = ("/", "/docs", "/openapi.json", "/style.css", "/page.js", "/docs/docs.js")
+PAGE_FILES = ("/style.css", "/page.js")  # which all pages use
+_PAGES = ("/", "/docs", "/openapi.json", "/docs/docs.js", *PAGE_FILES)
 _HEALTH = ("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello")
 OPEN_PATHS = frozenset(_PAGES + _HEALTH)
 # The routes below these demand a key of their own: see `check_admin`.
-_ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/")
+_ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/", "/ui/")
 METRICS_PATH = "/metrics"
+UI_PATH = "/ui"
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
-_LINKED_PATHS = OPEN_PATHS - {"/"}
+_LINKED_PATHS = (OPEN_PATHS - {"/"}) | {UI_PATH}
 
 
 def is_admin_path(path: str) -> bool:
     """Whether the routes at `path` are for administrators, and need the admin key instead of a client's."""
-    return path.startswith(_ADMIN_PREFIXES) or path == METRICS_PATH
+    return path.startswith(_ADMIN_PREFIXES) or path in {METRICS_PATH, UI_PATH}
+
+
+def offers_admin(settings: Settings, path: str, port: str) -> bool:
+    """Whether the admin route at `path` exists, at this port: elsewhere it is like any unknown path."""
+    if path == METRICS_PATH and settings.metrics_address is not None:
+        return port == "metrics"
+    return settings.admin_key is not None and port == ("" if settings.admin_address is None else "admin")
 
 
 def without_keys(path: str) -> str:
@@ -56,30 +72,44 @@ def let_in(request: ProxyRequest, state: AppState, is_repeated: bool = False) ->
     Raises what refuses the request, UnknownKey as well: the request is let in once more (`is_repeated`) when
     its key has been looked up. No request middleware has seen it until it is let in.
     """
-    if request.path.startswith(_ADMIN_PREFIXES):
-        request.record.path = without_keys(request.path)
     headers = request.fields
     settings = state.settings
+    is_admin = False
+    if is_admin_path(request.path):
+        request.record.path = without_keys(request.path)
+        is_admin = offers_admin(settings, request.path, port_of(request))
     if "origin" in headers and not is_repeated:
         check_origin(settings, headers, request.ip)
         request.answer_lines += header_lines(cors_headers(headers))
         if is_preflight(request.method, headers):
             return Reply(header_lines(preflight_headers(headers)), status=204)
-    request.record.client = client = admit(settings, state.keys, request.path, headers, request.raw_url)
+    request.record.client = client = admit(
+        settings, state.keys, request.path, headers, request.raw_url, is_admin=is_admin
+    )
     rules = client.rules
     if rules.endpoints or rules.team:
         check_endpoint(state.rulebook, client, request.path)
     traffic = state.traffic
     if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
         raise overloaded()
+    if is_admin_path(request.path):
+        check_offered(request, settings)
     return None
 
 
-def admit(settings: Settings, keys: KeyRing, path: str, headers: HeaderFields, url: bytes = b"") -> Client:
+def admit(
+    settings: Settings,
+    keys: KeyRing,
+    path: str,
+    headers: HeaderFields,
+    url: bytes = b"",
+    *,
+    is_admin: bool = False,
+) -> Client:
     """The client that sends the request. Raises Unauthorized or Forbidden if it may not; see `authenticate`.
 
     A request with an Origin has passed `check_origin`. The query of `url` may hold the key where the path's
-    API has a parameter for it.
+    API has a parameter for it. `is_admin`: the route demands a key of its own.
     """
     if keys.is_empty:
         _check_host(settings, headers.get("host", ""))
@@ -95,7 +125,7 @@ def admit(settings: Settings, keys: KeyRing, path: str, headers: HeaderFields, u
         return authenticate(keys, headers, _key_in_query(path, url))
     except Unauthorized:
         is_open = path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS)
-        if is_open or is_admin_path(path):
+        if is_open or is_admin:
             return ANONYMOUS
         raise
 
@@ -105,7 +135,7 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
 
     UnknownKey, one kind of it, means that the key has to be looked up in the store.
     """
-    key = _presented_key(headers) or in_query
+    key = presented_key(headers) or in_query
     if key is None:
         raise Unauthorized(
             "No API key: send `Authorization: Bearer <key>`, or the key in `x-api-key`, `api-key` or "
@@ -122,45 +152,32 @@ def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = No
     return client
 
 
-def check_admin(settings: Settings, headers: HeaderFields, *, port: str) -> None:
-    """Let a request to a route for operators pass. `port`: "admin" for the admin port, "" for the main one.
-
-    Raises Unauthorized, or Sanic's NotFound where there are none: the answer is that of any unknown path.
-    """
-    if settings.admin_key is None or port != ("" if settings.admin_address is None else "admin"):
+def check_offered(request: ProxyRequest, settings: Settings) -> None:
+    """Raises Sanic's NotFound if this admin route does not exist here, as for any unknown path."""
+    if not offers_admin(settings, request.path, port_of(request)):
         raise NotFound("No such route")
-    key = _presented_key(headers)
+
+
+def check_admin(settings: Settings, headers: HeaderFields) -> None:
+    """Let a request to a route for operators pass, by the admin key. Raises Unauthorized."""
+    key = presented_key(headers)
     if key is None:
         raise Unauthorized("No admin key: send `Authorization: Bearer <SANIC_PROXY_ADMIN_KEY>`")
-    wanted = settings.admin_key.reveal()
+    wanted = "" if settings.admin_key is None else settings.admin_key.reveal()
     if not hmac.compare_digest(key.encode("utf-8", "surrogateescape"), wanted.encode()):
         raise Unauthorized("Incorrect admin key: it is not the one in SANIC_PROXY_ADMIN_KEY")
-
-
-def check_metrics(settings: Settings, headers: HeaderFields, *, port: str) -> None:
-    """Let a request for the metrics pass: on their own port without a key, else as `check_admin` does."""
-    if settings.metrics_address is None:
-        check_admin(settings, headers, port=port)
-    elif port != "metrics":
-        raise NotFound("No such route")
 
 
 def check_origin(settings: Settings, headers: HeaderFields, peer: str) -> None:
     """Raises Forbidden if pages of the request's Origin may not call. `peer` is the client's address."""
     origin = headers["origin"]
-    if settings.cors_origins.allow(origin) or _normal(origin) == _normal(public_url(headers, peer)):
+    if settings.cors_origins.allow(origin) or is_own_origin(origin, headers, peer):
         return
     raise Forbidden(
         f"Pages of the origin {origin[:100]!r} may not call the proxy: its operator can add the origin "
         "to SANIC_PROXY_CORS_ORIGINS",
         code="origin_denied",
     )
-
-
-def _normal(origin: str) -> str:
-    """An origin as browsers write it: lower case, without the scheme's default port."""
-    scheme, _, host = origin.lower().partition("://")
-    return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
 
 
 def _check_host(settings: Settings, host: str) -> None:
@@ -201,7 +218,8 @@ def _bearer_key(headers: HeaderFields) -> str | None:
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 
-def _presented_key(headers: HeaderFields) -> str | None:
+def presented_key(headers: HeaderFields) -> str | None:
+    """The key that a request presents in a header."""
     if "authorization" in headers.repeated:
         return None
     return (

@@ -161,6 +161,30 @@ def public_url(headers: HeaderFields, peer: str) -> str:
     return f"{scheme}://{host}"
 
 
+def is_own_origin(origin: str, headers: HeaderFields, peer: str) -> bool:
+    """Whether a page of `origin` was served by the proxy, at the address that this request goes to."""
+    return _normal(origin) == _normal(public_url(headers, peer))
+
+
+def _normal(origin: str) -> str:
+    """An origin as browsers write it: lower case, without the scheme's default port."""
+    scheme, _, host = origin.lower().partition("://")
+    return f"{scheme}://{host.removesuffix(':443' if scheme == 'https' else ':80')}"
+
+
+def client_address(headers: HeaderFields, peer: str) -> str:
+    """The address of the client, by a reverse proxy on this machine if there is one; else `peer`."""
+    if peer and not is_loopback(peer):
+        return peer
+    forwarded = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    return forwarded or headers.get("x-real-ip", "").strip() or peer
+
+
+def port_of(request: ProxyRequest) -> str:
+    """The port that the request came to: "admin", "metrics", or "" for the main one."""
+    return "" if request.conn_info is None else getattr(request.conn_info.ctx, "port", "")
+
+
 def _first(values: str) -> str:
     """The value of the outermost of several reverse proxies."""
     return values.partition(",")[0].strip()

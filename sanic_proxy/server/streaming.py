@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 # How long a client that reads nothing is waited for with the frame that says what failed.
 LAST_WORDS_S = 10.0
 
-_STREAM_LINES = header_lines(
+# Headers of every stream.
+STREAM_LINES = header_lines(
     [
         ("cache-control", "no-cache, no-transform"),
         ("x-accel-buffering", "no"),  # nginx then passes each frame on at once
@@ -160,7 +161,7 @@ class _Opening:
     def _commit(self, first: bytes) -> None:
         self.is_over = True
         self._response.lines = (
-            f"content-type: {self.stream_type}\r\n{_STREAM_LINES}{header_lines(self._headers())}"
+            f"content-type: {self.stream_type}\r\n{STREAM_LINES}{header_lines(self._headers())}"
         )
         self._request.begin(self._response, first)
 

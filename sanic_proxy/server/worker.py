@@ -27,12 +27,16 @@ from typing import TYPE_CHECKING, Any
 from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ShuttingDown
+from sanic_proxy.metrics.live import Live
 from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.server import compat
 from sanic_proxy.server.admin_port import AdminProtocol, MetricsProtocol, SidePort
+from sanic_proxy.server.admission import OPEN_PATHS, is_admin_path
 from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
+from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
 from sanic_proxy.state_store.shared import SharedMemory
@@ -125,6 +129,23 @@ def _metrics_memory(app: Sanic[Any, Any]) -> tuple[int, int] | None:
     return None if carriers is None else (carriers[0].fileno(), carriers[1].fileno())
 
 
+def _live_memory(app: Sanic[Any, Any]) -> list[int] | None:
+    """The descriptors of what the workers show to the operator's page; None without a main process."""
+    carriers = getattr(app.shared_ctx, "live", None)
+    return None if carriers is None else [carrier.fileno() for carrier in carriers]
+
+
+def _waiting(traffic: Traffic) -> int:
+    """How many requests wait for a limit."""
+    requests = [request for request in traffic.requests if isinstance(request, ProxyRequest)]
+    return sum(request.record.waiting_since is not None for request in requests)
+
+
+def _is_shown(record: RequestRecord) -> bool:
+    """Whether the operator's page shows a request: not its own, nor probes and pages."""
+    return bool(record.dialect) or not (is_admin_path(record.path) or record.path in OPEN_PATHS)
+
+
 class Worker:
     """One worker's life. Made in its event loop, before it serves."""
 
@@ -148,7 +169,8 @@ class Worker:
         raise_descriptor_limit()
         self._shared = _shared_memory(app, settings.state_dir)
         self._metrics = Metrics(_metrics_memory(app))
-        self._use(AppState(settings, runtime=self._runtime, shared=self._shared, metrics=self._metrics))
+        self._live = Live(_live_memory(app), _is_shown)
+        self._use(AppState(settings, None, self._runtime, self._shared, self._metrics, self._live))
         # What is here now stays until the end: the collector need not look at it with each full run.
         gc.freeze()
         compat.replace_signal_setup(_leave_signals_alone)
@@ -193,7 +215,7 @@ class Worker:
         if settings is None:
             return
         gc.unfreeze()  # or what is to go would stay
-        self._use(AppState(settings, old.traffic, self._runtime, self._shared, self._metrics))
+        self._use(AppState(settings, old.traffic, self._runtime, self._shared, self._metrics, self._live))
         retiring = self._loop.create_task(old.retire())
         self._retiring.add(retiring)
         retiring.add_done_callback(self._retired)
@@ -269,6 +291,8 @@ class Worker:
             dropped = 0 if state.tracer is None else state.tracer.take_dropped()
             lag_s = self._loop.time() - due_at
             self._metrics.beat(state.traffic, state.router.open_circuits(), lag_s, dropped)
+            if state.settings.admin_key is not None:
+                self._live.beat(state.traffic, _waiting(state.traffic), lag_s, self._metrics.recent)
         due_at = self._loop.time() + BEAT_S
         self._loop.call_at(due_at, self._beat, due_at)
 
@@ -316,4 +340,5 @@ class Worker:
             self._runtime.release()
         self._shared.close()
         self._metrics.close()
+        self._live.close()
         self._slot.advance(WorkerState.STOPPED)

@@ -103,7 +103,7 @@ def test_a_port_of_their_own_needs_no_key(proxy: Proxy) -> None:
     settings = {**SETTINGS, "SANIC_PROXY_METRICS_ADDRESS": f"127.0.0.1:{port}"}
     with running_proxy(settings, "--single-process") as own:
         chat(own)
-        assert own.request("GET", "/metrics", headers=bearer(ADMIN_KEY)).status == 404
+        assert own.request("GET", "/metrics", headers=bearer(CLIENT_KEY)).status == 404
         main, own.port = own.port, port
         try:
             reply = own.request("GET", "/metrics")
@@ -120,7 +120,7 @@ def test_without_one_they_are_on_the_port_of_the_admin_routes() -> None:
     with running_proxy(
         {**SETTINGS, "SANIC_PROXY_ADMIN_ADDRESS": f"127.0.0.1:{port}"}, "--single-process"
     ) as own:
-        assert own.request("GET", "/metrics", headers=bearer(ADMIN_KEY)).status == 404
+        assert own.request("GET", "/metrics", headers=bearer(CLIENT_KEY)).status == 404
         main, own.port = own.port, port
         try:
             assert own.request("GET", "/metrics", headers=bearer(ADMIN_KEY)).status == 200

@@ -16,7 +16,8 @@ def test_an_admin_address_takes_them_from_the_main_port(arguments: list[str]) ->
     settings = {**SETTINGS, "SANIC_PROXY_ADMIN_ADDRESS": f"127.0.0.1:{port}"}
     with running_proxy(settings, *arguments) as proxy:
         admin = Proxy(port, proxy.process, proxy.log_path, proxy.directory)
-        assert proxy.request("GET", "/admin/info", headers=bearer(ADMIN_KEY)).status == 404
+        assert proxy.request("GET", "/admin/info", headers=bearer(ADMIN_KEY)).status == 401
+        assert proxy.request("GET", "/admin/info", headers=bearer(CLIENT_KEY)).status == 404
         assert proxy.chat("echo/echo", headers=bearer(CLIENT_KEY)).status == 200
         assert admin.request("GET", "/admin/info", headers=bearer(ADMIN_KEY)).status == 200
         assert admin.request("GET", "/admin/info").status == 401

@@ -1,0 +1,200 @@
+"""What the operator's page shows of all workers: the requests that have ended, and what goes on now.
+
+A worker keeps the records of ended requests for a second at most and then writes them into the shared ring,
+all at once; while somebody listens to events, in any worker, it does so five times a second. Once a second
+it shows its numbers to all others, if they have changed. So a request costs an append to a list, and a worker
+that is killed loses its last second. Whichever worker is asked reads the memory of all.
+
+Nothing here exists without an admin key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+
+from sanic_proxy.config.rules import iso_time
+from sanic_proxy.json_types import Json
+from sanic_proxy.metrics.recent import WINDOW_S, RecentCounts, added, percentiles_ms
+from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.record import Observer, RequestRecord
+from sanic_proxy.openai import codec
+from sanic_proxy.state_store.ring import MAX_EVENT_BYTES, PLACES, EventRing
+from sanic_proxy.state_store.shared import unnamed_memory
+from sanic_proxy.state_store.snapshots import Snapshots
+
+MAX_LISTENERS = 32
+# How often ended requests are written while somebody listens.
+FLUSH_S = 0.2
+MAX_NUMBERS_BYTES = 16 * 1024
+MAX_TARGETS_BYTES = 256 * 1024
+# What an event that is too long keeps: so many characters of each text and so many attempts, without `_LONG`.
+_CUTS = ((200, 8), (60, 4), (20, 0))
+_LONG = frozenset({"attempts", "route", "usage"})
+# Events begin with the first letter of their type.
+TYPES = {b"r": "request", b"t": "target"}
+MEMORIES = 3
+
+
+class Live:
+    """See the module. Outlives a reload. `inherited` are the descriptors that the main process has made.
+
+    `is_shown` says which ended requests are events.
+    """
+
+    def __init__(
+        self, inherited: Sequence[int] | None = None, is_shown: Callable[[RequestRecord], bool] = bool
+    ) -> None:
+        self._own = [] if inherited is not None else [unnamed_memory() for _ in range(MEMORIES)]
+        ring, numbers, targets = inherited or [connection.fileno() for connection in self._own]
+        self.ring = EventRing(ring)
+        self._is_shown = is_shown
+        self._numbers = Snapshots(numbers, MAX_NUMBERS_BYTES)
+        self._targets = Snapshots(targets, MAX_TARGETS_BYTES)
+        self._ended: deque[RequestRecord] = deque(maxlen=PLACES)
+        self._events: deque[bytes] = deque(maxlen=PLACES)
+        self._listening = 0
+        self._shown: dict[Snapshots, bytes] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def observer(self) -> Observer:
+        """What each record is handed to when its request has ended."""
+        return self._ended.append
+
+    # This worker's part
+
+    def beat(self, traffic: Traffic, waiting: int, lag_s: float, recent: RecentCounts) -> None:
+        """To be called once a second: show what is in flight.
+
+        `waiting` requests wait for limits. The timer was late by `lag_s`.
+        """
+        self.flush()
+        numbers = {
+            "pid": os.getpid(),
+            "in_flight": len(traffic.requests) - self._listening,
+            "waiting": waiting,
+            "connections": len(traffic.connections),
+            "loop_lag_ms": round(1000 * max(0.0, lag_s)),
+            **recent.sums(time.monotonic()),
+        }
+        self._show(self._numbers, numbers)
+        if self._timer is None and self._numbers.listeners:
+            self._flush_often()
+
+    def flush(self) -> None:
+        """Write the requests that have ended into the ring."""
+        if self._ended or self._events:
+            now, wall = time.monotonic(), time.time()
+            records = [self._ended.popleft() for _ in range(len(self._ended))]
+            self._events.extend(_request_event(one, now, wall) for one in records if self._is_shown(one))
+            if self.ring.append(self._events):
+                self._events.clear()
+
+    def target_changed(self, target: str, state: str, error: Json | None = None) -> None:
+        """A circuit has opened or closed, or a target was switched."""
+        event = {"target": target, "state": state, "error": error, "pid": os.getpid()}
+        self._events.append(b"t" + _bounded({**event, "time": iso_time(time.time())}))
+
+    def _flush_often(self) -> None:
+        self._timer = None
+        self.flush()
+        if self._numbers.listeners:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_often)
+
+    def _show(self, where: Snapshots, value: Json) -> None:
+        text = codec.dumps(value)
+        if text != self._shown.get(where):
+            self._shown[where] = text
+            where.publish(text)
+
+    # All workers
+
+    def listen(self) -> bool:
+        """Count a listener to events, unless there are `MAX_LISTENERS`. `leave` must be called."""
+        if not self._numbers.listen(MAX_LISTENERS):
+            return False
+        self._listening += 1
+        if self._timer is None:
+            self._flush_often()
+        return True
+
+    def leave(self) -> None:
+        """A listener has left."""
+        self._listening -= 1
+        self._numbers.leave()
+
+    def now(self) -> Json:
+        """What goes on in all workers; rates are those of the last `WINDOW_S` seconds."""
+        workers = [codec.loads_exact(text) for text in self._numbers.texts()]
+        errors: Counter[str] = Counter()
+        for worker in workers:
+            errors.update(worker["errors"])
+        shown = ("pid", "in_flight", "waiting", "loop_lag_ms", "connections")
+        return {
+            "workers": [{name: worker[name] for name in shown} for worker in workers],
+            "in_flight": sum(worker["in_flight"] for worker in workers),
+            "waiting": sum(worker["waiting"] for worker in workers),
+            "requests_per_s": round(sum(worker["requests"] for worker in workers) / WINDOW_S, 3),
+            "tokens_per_s": round(sum(worker["tokens"] for worker in workers) / WINDOW_S, 3),
+            "first_content_ms": percentiles_ms(added(worker["first_content"] for worker in workers)),
+            "errors": dict(errors.most_common()),
+            "window_s": WINDOW_S,
+        }
+
+    def latest_requests(self, limit: int, before: int | None = None) -> Iterator[bytes]:
+        """The ended requests as JSON objects, the latest first, `limit` of them at most."""
+        self.flush()
+        for number, event in self.ring.before(before):
+            if limit <= 0:
+                return
+            if event.startswith(b"r"):
+                limit -= 1
+                yield numbered(number, event)
+
+    def close(self) -> None:
+        """Give the worker's places in the memory back."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.flush()
+        self.ring.close()
+        self._numbers.close()
+        self._targets.close()
+        for connection in self._own:
+            connection.close()
+
+
+def numbered(number: int, event: bytes) -> bytes:
+    """The JSON object of an event, with its number."""
+    return b'{"number":%d,%b' % (number, event[2:])
+
+
+def _request_event(record: RequestRecord, now: float, wall: float) -> bytes:
+    at = wall - (now - (record.finished or now))
+    return b"r" + _bounded({"time": iso_time(at), **record.as_json()})
+
+
+def _bounded(event: Json) -> bytes:
+    """The event as JSON that fits into a place of the ring: texts are cut, and the last attempts left out."""
+    data = codec.dumps(event)
+    for max_chars, attempts in _CUTS:
+        if len(data) <= MAX_EVENT_BYTES - 1:
+            break
+        cut = {name: _cut(value, max_chars) for name, value in event.items() if name not in _LONG}
+        if attempts:
+            cut["attempts"] = _cut(event.get("attempts", [])[:attempts], max_chars)
+        data = codec.dumps({**cut, "is_cut": True})
+    return data
+
+
+def _cut(value: object, max_chars: int) -> object:
+    if isinstance(value, str):
+        return value[:max_chars]
+    if isinstance(value, list):
+        return [_cut(item, max_chars) for item in value]
+    if isinstance(value, dict):
+        return {name: _cut(item, max_chars) for name, item in value.items() if name not in _LONG}
+    return value
