@@ -15,7 +15,7 @@ from sanic_proxy.governance import keys, ledger_tables, sessions
 from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.governance.governor import Governor, governs
 from sanic_proxy.governance.key_ring import KeyRing
-from sanic_proxy.governance.prices import PriceBook
+from sanic_proxy.governance.prices import PriceBook, Prices
 from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.governance.sessions import Sessions
 from sanic_proxy.metrics.live import Live
@@ -193,6 +193,14 @@ class AppState:
         settings, own = provider.settings, (target.prices, target.max_output, target.context_window)
         image = target.max_image_tokens or settings.max_image_tokens
         return Tariff(provider.name, label, lambda: self.prices.find(settings, model, *own), image)
+
+    def batch_prices(self, provider: ChatProvider, model: str) -> Prices | None:
+        """The prices of a provider's model that a batch names: those of a target, where there is one."""
+        targets = (target for each in self.settings.models for target in each.targets)
+        own = next((each for each in targets if (each.provider, each.model) == (provider.name, model)), None)
+        if own is None:
+            return self.prices.find(provider.settings, model)
+        return self.prices.find(provider.settings, model, own.prices, own.max_output, own.context_window)
 
     def _redacted(self, text: str) -> str:
         for secret in self.secrets:

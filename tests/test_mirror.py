@@ -24,6 +24,7 @@ SHOWN_BY = {
     "config/targets.py": "config/test_providers.py",
     "config/urls.py": "config/test_providers.py",
     "governance/accounts.py": "commands/test_spend.py",
+    "governance/batch_charge.py": "routes/test_batch_charging.py",
     "governance/key_admin.py": "commands/test_keys.py",
     "governance/litellm_keys.py": "routes/test_key_management.py",
     "json_types.py": "openai/test_codec.py",  # two names of types

@@ -22,6 +22,8 @@ from sanic_proxy import errors
 from sanic_proxy.config.model import Settings, Timeouts
 from sanic_proxy.config.rules import ClientRules
 from sanic_proxy.governance import budgets, refusals
+from sanic_proxy.governance.batch_charge import BatchBook
+from sanic_proxy.governance.batches import BatchInput, PricesOf
 from sanic_proxy.governance.budgets import Periods
 from sanic_proxy.governance.charge import Charge, Tariff, Terms
 from sanic_proxy.governance.estimate import Asked, Estimator
@@ -32,7 +34,7 @@ from sanic_proxy.governance.ledger import (
     Ledger,
     LedgerError,
 )
-from sanic_proxy.governance.rates import RateRefusal, Rates
+from sanic_proxy.governance.rates import Admission, RateRefusal, Rates
 from sanic_proxy.governance.rules import (
     Rulebook,
     ScopedLimits,
@@ -46,6 +48,9 @@ from sanic_proxy.state_store.shared import SharedMemory
 from sanic_proxy.upstream.client import Endpoint, UpstreamClient
 
 logger = logging.getLogger(__name__)
+
+# Charge, or a partial of a subclass.
+MakeCharge = Callable[[Terms, Admission | None, Callable[[LedgerError], errors.ProxyError]], Charge]
 
 BUDGET_HEADER = "x-sanic-proxy-budget"
 # How long a webhook may take.
@@ -136,11 +141,12 @@ class Governor:
             wall=wall,
         )
         self.ledger.start()
+        self.batches = BatchBook(store, self._now_ms)
 
-    async def admit(self, request: Request, tariff: Tariff | None) -> Charge:
+    async def admit(self, request: Request, tariff: Tariff | None, make: MakeCharge = Charge) -> Charge:
         """Admit a request that goes to the target with `tariff` first. Raises the ProxyError for the client.
 
-        The charge is settled when the request's record is finished.
+        The charge, which `make` makes, is settled when the request's record is finished.
         """
         record = request.record
         rules, model = record.client.rules, record.model or ""
@@ -176,11 +182,33 @@ class Governor:
             self._now_ms,
             (most, tokens),
         )
-        charge = Charge(terms, admission, self._refusal)
+        charge = make(terms, admission, self._refusal)
         record.settle = charge.finish
         if tariff is not None:
             await charge.reserve(tariff)
         return charge
+
+    def batch_input(
+        self, request: Request, prices_of: PricesOf, *, max_image_tokens: int, has_output: bool
+    ) -> BatchInput | None:
+        """What has to read a batch's input file before the batch is admitted; None: no budget needs it.
+
+        Raises Forbidden if the client's rules do not name the endpoint, as `admit` does.
+        """
+        rules = request.record.client.rules
+        leases = self._with_session(self._plan(rules, "").leases, rules, request.headers)
+        self._check_listing(rules, request.endpoint, leases)
+        charges = [lease.charge for lease in leases if lease.charge.is_money]
+        if not charges:
+            return None
+        return BatchInput(
+            rules.id,
+            self._estimator,
+            prices_of,
+            max_image_tokens=max_image_tokens,
+            is_strict=any(charge.is_strict for charge in charges),
+            has_output=has_output,
+        )
 
     def headers(self, charge: Charge, dialect: str) -> list[tuple[str, str]]:
         """What the client gets beside its answer: how it stands with its limits and budgets."""
@@ -197,6 +225,7 @@ class Governor:
 
     async def aclose(self) -> None:
         """Book everything, and send what has been announced."""
+        await self.batches.aclose()
         await self.ledger.aclose()
         if self._webhooks:
             await asyncio.wait(self._webhooks, timeout=WEBHOOK_S)

@@ -78,6 +78,10 @@ HEDGE = 8  # sent beside another attempt of the same request
 UNPRICED = 16  # no price is known
 UNRESERVED = 32  # it was let pass while the store could not be used
 ORPHANED = 64  # its worker died
+# Of a batch that has been created: no row, but one of `ledger_batch`, which ends the reservation later. The
+# outcome is the batch's id, `ended_ms` is when its output is not expected any more.
+KEPT = 128
+KEPT_STRICT = 256  # likewise, and a strict budget is concerned
 FLAG_NAMES: Mapping[int, str] = {
     ESTIMATED: "estimated",
     OVERDRAFT: "overdraft",

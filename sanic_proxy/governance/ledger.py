@@ -23,7 +23,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from sanic_proxy.governance import ledger_tables
+from sanic_proxy.governance import batch_tables, ledger_tables
 from sanic_proxy.governance.budgets import Charge
 from sanic_proxy.governance.journal import Journal, JournalFull, journals
 from sanic_proxy.governance.leases import (
@@ -291,6 +291,8 @@ class Ledger:
                     self._clean_at = now + CLEAN_S
                     now_ms = int(1000 * self._wall())
                     await self._store.run(partial(ledger_tables.clean, now_ms=now_ms, days=self._days))
+                    if late := await self._store.run(partial(batch_tables.expire, now_ms=now_ms)):
+                        logger.warning("%d batches were not fetched, and cost what they had reserved", late)
             except (StoreError, OSError) as exc:
                 self._purse.fail()
                 if not self.is_down:

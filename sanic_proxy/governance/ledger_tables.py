@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import orjson
 
-from sanic_proxy.governance.budgets import FOREVER, Counter, passed
+from sanic_proxy.governance.budgets import FOREVER, SESSION_REQUESTS, Counter, passed
 from sanic_proxy.governance.journal import Left
 from sanic_proxy.governance.leases import (
     ESTIMATED,
+    KEPT,
+    KEPT_STRICT,
     ORPHANED,
     Booking,
     Entry,
@@ -85,7 +87,17 @@ _TARGETS_OF_DAYS = Migration(
         "DROP TABLE ledger_day_before",
     ),
 )
-MIGRATIONS = (_TABLES, _TARGETS_OF_DAYS)
+# Batches that have been created. `entry` and `counters` are JSON, `output` is the id of its file.
+_BATCHES = Migration(
+    "batches",
+    (
+        """CREATE TABLE ledger_batch (
+            provider TEXT NOT NULL, batch TEXT NOT NULL, entry TEXT NOT NULL, counters TEXT NOT NULL,
+            reserved INTEGER NOT NULL, is_strict INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+            output TEXT NOT NULL, is_open INTEGER NOT NULL, PRIMARY KEY (provider, batch))""",
+    ),
+)
+MIGRATIONS = (_TABLES, _TARGETS_OF_DAYS, _BATCHES)
 
 ROW_COLUMNS = (*Entry._fields, *Settlement._fields, "reserved")
 _INSERT_ROWS = f"INSERT INTO ledger_row ({', '.join(ROW_COLUMNS)}) VALUES "  # noqa: S608 - names of ours
@@ -109,6 +121,9 @@ _TAKE_FROM_LEASE = """UPDATE budget_lease SET nano = CASE WHEN nano > ? THEN nan
     WHERE counter = ? AND worker = ?"""
 # The rows of a scope; a model's may be a pattern.
 _SCOPES = {"client": "client = ?", "team": "team = ?", "model": "model LIKE ? ESCAPE '!'", "all": "1 = 1"}
+_KEEP_BATCH = """INSERT INTO ledger_batch
+    (provider, batch, entry, counters, reserved, is_strict, until_ms, output, is_open)
+    VALUES (?, ?, ?, ?, ?, ?, ?, '', 1) ON CONFLICT (provider, batch) DO NOTHING"""
 _ALL_STANDINGS = """SELECT c.kind, c.name, c.per, c.start, c.used,
     (SELECT SUM(others.nano) FROM budget_lease others WHERE others.counter = l.counter), l.nano
     FROM budget_lease l JOIN budget_counter c ON c.id = l.counter WHERE l.worker = ?"""
@@ -158,15 +173,17 @@ def _number_of(connection: Connection, worker: str) -> int | None:
 
 def _book(connection: Connection, message: Message, reply: Reply) -> None:
     """Book what has ended: its rows, the sums of its days, its costs on counters and from leases."""
+    bookings = [each for each in message.bookings if not each.settlement.flags & KEPT]
+    kept = [] if len(bookings) == len(message.bookings) else _kept(connection, message.bookings)
     costs: Tally[Counter] = Tally()
-    for booking in message.bookings:
+    for booking in (*bookings, *kept):
         for counter, cost in booking.costs:
             costs[counter] += cost
     # Before the rows are there: a counter that begins now begins with the sum of the rows before.
     for counter in costs:
         charge = message.charges.get(counter)
         _used(connection, counter, message.now_ms, FOREVER if charge is None else charge.end)
-    add_rows(connection, message.bookings)
+    add_rows(connection, bookings)
     for counter, cost in costs.items():
         connection.execute(_TAKE_FROM_LEASE, (cost, cost, counter.key, message.worker))
         added = (cost, message.now_ms, counter.key)
@@ -175,6 +192,32 @@ def _book(connection: Connection, message: Message, reply: Reply) -> None:
         if charge is not None and (percent := passed(charge.limit, used, charge.soft, announced)):
             connection.execute("UPDATE budget_counter SET announced = ? WHERE id = ?", (percent, counter.key))
             reply.notices.append(Notice(charge, percent, used))
+
+
+def _kept(connection: Connection, bookings: Iterable[Booking]) -> list[Booking]:
+    """Note the batches that have been created, and return those that are new.
+
+    What they have reserved is booked as if it were their cost, since they may take days. When that is known
+    the difference is booked (`batch_tables`).
+    """
+    new = []
+    for booking in bookings:
+        entry, settlement = booking.entry, booking.settlement
+        if not settlement.flags & KEPT:
+            continue
+        money = [counter.key for counter, _ in booking.costs if counter.kind != SESSION_REQUESTS]
+        values = (
+            entry.provider,
+            settlement.outcome,
+            orjson.dumps(tuple(entry)).decode(),
+            orjson.dumps(money).decode(),
+            booking.reserved,
+            int(bool(settlement.flags & KEPT_STRICT)),
+            settlement.ended_ms,
+        )
+        if connection.execute(_KEEP_BATCH, values).rowcount:
+            new.append(booking)
+    return new
 
 
 def add_rows(connection: Connection, bookings: Sequence[Booking]) -> None:

@@ -14,8 +14,10 @@ from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import Row
 from sanic_proxy.providers.base import Call, ChatProvider, ChatRequest
+from sanic_proxy.routes.batch_charging import charge_batch, creates_batch
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.targets import Target
+from sanic_proxy.state import AppState
 from sanic_proxy.upstream.request import Upload
 
 Headers = list[tuple[str, str]]
@@ -33,13 +35,20 @@ async def charge_chat(governor: Governor, chat: ChatRequest, targets: attempts.T
 
 
 async def charge_call(
-    governor: Governor, call: Call, targets: attempts.Targets, row: Row, fields: JsonMapping
+    state: AppState,
+    governor: Governor,
+    call: Call,
+    targets: attempts.Targets,
+    row: Row,
+    fields: JsonMapping,
 ) -> Headers:
     """The same for a call of an endpoint that passes through, whose JSON is `fields`."""
+    if creates_batch(row):
+        return await charge_batch(state, governor, call, targets, row, fields)
     body = b"" if isinstance(call.body, Upload) else b"".join(bytes(piece) for piece in call.body)
     asked = asked_of(body, fields, has_output=row.is_completion)
     request = Request(call.record, call.headers, row.path, asked)
-    request.is_free = row.method != "POST"
+    request.is_free = row.method != "POST" or row.path == "/batches/<id>/cancel"
     request.needs_listing = not is_counted(row.path)
     call.charge = await governor.admit(request, _tariff(targets))
     return governor.headers(call.charge, call.record.dialect)

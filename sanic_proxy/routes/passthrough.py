@@ -28,6 +28,7 @@ from sanic_proxy.providers.openai_compatible import (
     opening_of,
     rest_of,
 )
+from sanic_proxy.routes.batch_charging import OutputMeter, note_batches, output_meter
 from sanic_proxy.routes.charging import charge_call, shown
 from sanic_proxy.routes.methods import add_route, methods_of
 from sanic_proxy.routing import attempts
@@ -149,7 +150,7 @@ async def answered(
     opened = _Opened(row, request, targets[0].provider)
     state = state_of(request.app)
     if state.governor is not None:
-        headers = await charge_call(state.governor, call, targets, row, fields)
+        headers = await charge_call(state, state.governor, call, targets, row, fields)
         request.answer_lines += header_lines(headers)
 
     async def ask() -> Response:
@@ -165,6 +166,8 @@ async def answered(
             return None
         answer = await ask()
         if opened.body is not None:
+            if state.governor is not None:
+                await note_batches(state.governor, call, targets[0].provider.name, row, opened.body)
             return Reply(opened.lines(), opened.body, status=answer.status)
         if request.method == "HEAD":
             request.begin(Reply(opened.lines(), status=answer.status), b"", _length_of(answer))
@@ -172,7 +175,8 @@ async def answered(
         if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
             await opened.pump(ask)
             return None
-        await _download(request, opened.lines(), answer)
+        meter = await output_meter(state, call, targets[0].provider, row, answer, _length_of(answer))
+        await _download(request, opened.lines(), answer, meter)
         return None
     finally:
         opened.close()
@@ -295,11 +299,13 @@ def _length_of(answer: Response) -> int | None:
     return int(length) if is_sized else None
 
 
-async def _download(request: ProxyRequest, lines: str, answer: Response) -> None:
+async def _download(
+    request: ProxyRequest, lines: str, answer: Response, meter: OutputMeter | None = None
+) -> None:
     """Send an answer on as it comes. A broken one breaks the connection: there is no other way to say so."""
     response = Reply(lines, status=answer.status)
     request.begin(response, b"", _length_of(answer))
-    stream = Stream(answer, StreamFilter(), request.record)
+    stream = Stream(answer, meter or StreamFilter(), request.record)
     try:
         await stream.pump(response)
     except Exception as exc:  # noqa: BLE001 - the answer has begun: it can only be broken off

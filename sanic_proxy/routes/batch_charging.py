@@ -1,0 +1,147 @@
+"""What batches are charged: their input is read before they are created, their output while it is fetched.
+
+The proxy reads the input file from the provider, since that is where it is, whichever worker or program has
+uploaded it; and only for clients with a budget of money. `governance.batch_charge` has the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from typing_extensions import override
+
+from sanic_proxy.errors import BodyTooLarge, ClientError, ProxyError
+from sanic_proxy.governance.batch_charge import BatchBook, BatchCharge, BatchCost
+from sanic_proxy.governance.batch_tables import OpenBatch
+from sanic_proxy.governance.batches import BatchInput, BatchOutput, seen_in
+from sanic_proxy.governance.governor import Governor, Request
+from sanic_proxy.json_types import JsonMapping
+from sanic_proxy.openai import codec
+from sanic_proxy.openai.endpoints import Row, resource_path
+from sanic_proxy.providers.base import Call, ChatProvider
+from sanic_proxy.routing import attempts
+from sanic_proxy.state import AppState
+from sanic_proxy.streams.filters import StreamFilter
+from sanic_proxy.upstream.client import Response
+
+Headers = list[tuple[str, str]]
+
+OK = 200
+_CONTENT = "/files/<id>/content"
+
+
+def creates_batch(row: Row) -> bool:
+    """Whether the endpoint creates batches."""
+    return (row.method, row.path) == ("POST", "/batches")
+
+
+async def charge_batch(
+    state: AppState, governor: Governor, call: Call, targets: attempts.Targets, row: Row, fields: JsonMapping
+) -> Headers:
+    """Admit the creation of a batch, and have it reserve its cost. Returns headers for its answer.
+
+    Raises ProxyError, also those of reading the input file.
+    """
+    provider = targets[0].provider
+    request = Request(call.record, call.headers, row.path, needs_listing=True)
+    meter = governor.batch_input(
+        request,
+        partial(state.batch_prices, provider),
+        max_image_tokens=provider.settings.max_image_tokens,
+        has_output=not str(fields.get("endpoint")).endswith("/embeddings"),
+    )
+    cost = BatchCost(0, "")
+    content = resource_path(_CONTENT, fields.get("input_file_id"))
+    if meter is not None and content is not None:  # without a file the provider refuses the batch
+        await _read(state, call, targets, content, meter)
+        cost = BatchCost(meter.nano, meter.model)
+    call.charge = await governor.admit(request, targets[0].tariff, partial(BatchCharge, cost=cost))
+    return governor.headers(call.charge, call.record.dialect)
+
+
+async def _read(
+    state: AppState, call: Call, targets: attempts.Targets, content: str, meter: BatchInput
+) -> None:
+    limit_bytes = state.settings.max_upload_bytes
+    found: list[ProxyError] = []  # no failure of the provider that is asked
+
+    async def take(answer: Response) -> None:
+        size_bytes = 0
+        try:
+            while piece := await answer.read_some():
+                size_bytes += len(piece)
+                if size_bytes > limit_bytes:
+                    raise BodyTooLarge(f"The batch's input file has more than {limit_bytes} bytes")
+                meter.feed(piece)
+            meter.end()
+        except ClientError as exc:
+            found.append(exc)
+
+    look = Call("GET", content, call.headers, call.record, resource=call.resource)
+    answer = await attempts.owned(targets, state.limits, look, state.owners, take=take, described=tuple)
+    answer.close()
+    if found:
+        raise found.pop()
+
+
+async def note_batches(governor: Governor, call: Call, provider: str, row: Row, body: bytes) -> None:
+    """What an answer says of batches."""
+    if row.collection != "/batches" or not (seen := seen_in(codec.loads_tolerant(body))):
+        return
+    if isinstance(call.charge, BatchCharge):
+        call.charge.created(seen[0])
+    else:
+        await governor.batches.note(provider, seen)
+
+
+async def output_meter(
+    state: AppState, call: Call, provider: ChatProvider, row: Row, answer: Response, length: int | None
+) -> OutputMeter | None:
+    """What counts the output of a batch while its file is fetched; None for other files.
+
+    `length` is that of the file in bytes, if it is known.
+    """
+    governor = state.governor
+    if governor is None or row.path != _CONTENT or call.resource is None or answer.status != OK:
+        return None
+    batch = await governor.batches.of_output(provider.name, call.resource.rpartition("/")[2])
+    if batch is None:
+        return None
+    output = BatchOutput(batch.entry.model, batch.reserved, partial(state.batch_prices, provider))
+    return OutputMeter(governor.batches, batch, output, length)
+
+
+class OutputMeter(StreamFilter):
+    """Passes an output file as it is, and settles its batch as soon as all of it has come.
+
+    A client that has all bytes may leave before the end of the connection is noticed.
+    """
+
+    __slots__ = ("_batch", "_book", "_is_settled", "_left", "_output")
+
+    def __init__(self, book: BatchBook, batch: OpenBatch, output: BatchOutput, length: int | None) -> None:
+        self._book = book
+        self._batch = batch
+        self._output = output
+        self._left = length
+        self._is_settled = False
+
+    @override
+    def feed(self, data: bytes) -> bytes:
+        self._output.feed(data)
+        if self._left is not None:
+            self._left -= len(data)
+            if self._left == 0:
+                self._settle()
+        return data
+
+    @override
+    def end(self) -> bytes:
+        self._settle()
+        return b""
+
+    def _settle(self) -> None:
+        if not self._is_settled:
+            self._is_settled = True
+            self._book.settle(self._batch, self._output.settlement(int(1000 * time.time())))
