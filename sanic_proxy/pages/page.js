@@ -3,13 +3,13 @@
 /** The base URL of the proxy without a slash at its end, with the path prefix of a reverse proxy. */
 export const base = new URL(".", location.href).href.replace(/\/$/, "");
 
-/** An element with attributes (`class`, `href`, ...) and children: elements and texts. Text stays text. */
+/** An element with attributes and children: elements, and texts, which stay texts. Falsy ones are omitted. */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.filter((child) => child !== null && child !== undefined));
+  made.append(...children.filter(Boolean));
   return made;
 }
 

@@ -41,7 +41,12 @@ class PageFile:
     def read(cls, name: str) -> PageFile:
         """The file `name`, a path below `pages`. Raises KeyError for an ending without a content type."""
         body = resources.files("sanic_proxy").joinpath("pages", name).read_bytes()
-        return cls(body, _TYPES[name.rpartition(".")[2]], f'"{hashlib.sha256(body).hexdigest()[:16]}"')
+        return cls.of(body, _TYPES[name.rpartition(".")[2]])
+
+    @classmethod
+    def of(cls, body: bytes, content_type: str) -> PageFile:
+        """A file that is made of `body`."""
+        return cls(body, content_type, f'"{hashlib.sha256(body).hexdigest()[:16]}"')
 
     def answer(self, request: ProxyRequest) -> HTTPResponse:
         """The file, or 304 if the browser has it. Reverse proxies that compress make its tag a weak one."""

@@ -12,10 +12,12 @@ from contextlib import suppress
 from sanic import Blueprint, HTTPResponse
 
 from sanic_proxy import __version__
+from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import Client
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.page_files import PAGE_HEADERS, PageFile, serve_file
+from sanic_proxy.server import admission
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest, public_url
 from sanic_proxy.state import AppState, state_of
@@ -47,6 +49,8 @@ LIST_WAIT_S = 2.0
 
 _INDEX = PageFile.read("index.html")
 _DOCS = PageFile.read("docs.html")
+# Where no key is needed, the page asks for the models, so that its examples have one that exists.
+_OPEN_DOCS = PageFile.of(_DOCS.body.replace(b"<body>", b"<body data-open>"), _DOCS.content_type)
 
 
 async def index(request: ProxyRequest) -> HTTPResponse:
@@ -64,7 +68,7 @@ async def docs(request: ProxyRequest) -> HTTPResponse:
     """The documentation, whose URLs are relative to a path without a slash at its end."""
     if request.path.endswith("/"):
         return HTTPResponse(status=308, headers={**PAGE_HEADERS, "location": "../docs"})
-    return _DOCS.answer(request)
+    return (_OPEN_DOCS if state_of(request.app).settings.is_open else _DOCS).answer(request)
 
 
 async def _example_model(state: AppState, client: Client) -> str:
@@ -79,9 +83,7 @@ async def _example_model(state: AppState, client: Client) -> str:
 def index_page(state: AppState, url: str, model: str, *, shows_providers: bool) -> str:
     """The front page. Text from outside is escaped: for HTML, and in the examples for their language."""
     settings = state.settings
-    body = json.dumps(
-        {"model": model, "messages": [{"role": "user", "content": "Hello"}]}, ensure_ascii=False
-    )
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
     values = {
         "VERSION": __version__,
         "PROVIDERS": _providers(state) if shows_providers else f"<p>{_SHOWN_TO_CLIENTS}</p>",
@@ -89,10 +91,19 @@ def index_page(state: AppState, url: str, model: str, *, shows_providers: bool) 
         "MODEL": html.escape(json.dumps(model)),
         "SHELL_URL": _with_base(shlex.quote(url), url),
         "SHELL_BODY": html.escape(shlex.quote(body)),
-        "LINKS": '<a href="v1/models">Models</a>' if settings.is_open else "",
+        "LINKS": _links(settings),
         **(_WITHOUT_KEY if settings.is_open else _WITH_KEY),
     }
     return _PLACE.sub(lambda place: values[place[1]], _INDEX.body.decode())
+
+
+def _links(settings: Settings) -> str:
+    """Links to what the reader's browser may open, as far as it is served on this port."""
+    links = {
+        "v1/models": "Models" if settings.is_open else "",
+        "ui": "Administration" if settings.admin_key is not None and settings.admin_address is None else "",
+    }
+    return "\n".join(f'<a href="{url}">{name}</a>' for url, name in links.items() if name)
 
 
 def _providers(state: AppState) -> str:
@@ -108,5 +119,5 @@ def _with_base(text: str, url: str) -> str:
 
 blueprint.add_route(index, "/", methods=READ, name="index")
 blueprint.add_route(docs, "/docs", methods=READ, name="docs")
-for _path in ("/style.css", "/page.js", "/docs/docs.js", "/openapi.json"):
+for _path in (*admission.PAGE_FILES, *admission.DOCS_FILES):
     serve_file(blueprint, _path, _path.rpartition("/")[2])

@@ -36,11 +36,11 @@ from sanic_proxy.server.request import (
 )
 from sanic_proxy.state import AppState
 
-# They hold nothing of the installation, and reach no provider.
+# The files of pages hold nothing of the installation, and reach no provider.
 PAGE_FILES = ("/style.css", "/page.js")  # which all pages use
-_PAGES = ("/", "/docs", "/openapi.json", "/docs/docs.js", *PAGE_FILES)
+DOCS_FILES = ("/openapi.json", "/docs/docs.css", "/docs/docs.js", "/docs/fields.js", "/docs/examples.js")
 _HEALTH = ("/health", "/healthz", "/health/liveliness", "/health/readiness", "/api/hello")
-OPEN_PATHS = frozenset(_PAGES + _HEALTH)
+OPEN_PATHS = frozenset(("/", "/docs", *PAGE_FILES, *DOCS_FILES, *_HEALTH))
 # The routes below these demand a key of their own: see `check_admin`.
 _ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/", "/ui/")
 METRICS_PATH = "/metrics"

@@ -3,7 +3,8 @@
 `document.yaml` has what operations share, and each other file one tag:
 
     tag, about      its name, and a description
-    access          who may call: `client` (default), `admin` or `none`; an operation may have its own
+    access          who may call: `client` (default) or another key of `access` in document.yaml; an operation
+                    may have its own
     error           the schema of its errors (default: Error)
     operations      by `METHOD /path`
     schemas         by name; a `$ref` is the name of a schema
@@ -13,7 +14,8 @@ An operation has a `summary` and some of:
     description
     routes          the routes that serve it, where the application has them under another path
     is_call         it calls a provider: it has the parameters of document.yaml and the errors `call`
-    path, query     parameters by name: their description, or a schema that may have `required` and `example`
+    path, query     parameters by name: their description, or a schema that may have `required` and `example`;
+                    `header` likewise
     provider        the example's value of `x-provider`
     body, form      the schema of a request in JSON or of a form, or its name; `example` is one
     answer          what a success means, with `status` (200) and `content`: a schema or its name, or several
@@ -31,6 +33,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +54,8 @@ BASES = ("/openai/v1", "/openai", "")
 # Keys of a table that name the client's key, which has fields of its own in requests.
 KEYS_OF_FILES = {"key_env", "key_sha256"}
 KNOWN = {
-    *("summary", "description", "routes", "is_call", "access", "path", "query", "provider", "body", "form"),
-    *("example", "answer", "status", "content", "output", "errors", "more"),
+    *("summary", "description", "routes", "is_call", "access", "path", "query", "header", "provider"),
+    *("body", "form", "example", "answer", "status", "content", "output", "errors", "more"),
 }
 PARAMETER = re.compile(r"<(\w+)(?::[^>]*)?>")
 LITTLE_WORDS = {"a", "an", "the"}
@@ -113,6 +116,7 @@ def operation_object(file: Json, call: str, operation: Json) -> Json:
         "parameters": [
             *parameters("path", path_parameters(call, operation)),
             *parameters("query", operation.get("query", {})),
+            *parameters("header", operation.get("header", {})),
             *(
                 [{"$ref": f"#/components/parameters/{name}"} for name in SHARED["parameters"]]
                 if is_call
@@ -253,12 +257,8 @@ def check_routes(described: Json) -> None:
     """Raises SystemExit unless the descriptions and the routes of the application are the same."""
     everything = routes()
     served = {call for call in everything if not is_other_base(call, everything)}
-    listed = read("undescribed")
-    wanted = {
-        form(call)
-        for name, operation in described.items()
-        for call in (*operation.get("routes", [name]), *listed)
-    }
+    served = {call for call in served if not any(fnmatch(call, pattern) for pattern in read("undescribed"))}
+    wanted = {form(call) for name, entry in described.items() for call in entry.get("routes", [name])}
     if missing := {call for call in served if form(call) not in wanted}:
         raise SystemExit(f"not described in scripts/docs/openapi/: {', '.join(sorted(missing))}")
     if gone := wanted - set(map(form, served)):

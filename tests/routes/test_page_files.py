@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from sanic_proxy.server.admission import DOCS_FILES, PAGE_FILES
 from tests.support.proxy import Proxy
 
+FILES = (*PAGE_FILES, *DOCS_FILES)
 
-@pytest.mark.parametrize("path", ["/docs", "/docs/docs.js", "/style.css", "/openapi.json"])
+
+@pytest.mark.parametrize("path", ["/docs", *FILES])
 def test_a_browser_asks_for_a_changed_file_only(proxy: Proxy, path: str) -> None:
     first = proxy.request("GET", path)
     assert first.headers["cache-control"] == "no-cache"

@@ -12,12 +12,14 @@ import sys
 
 import pytest
 
+from sanic_proxy.server.admission import DOCS_FILES, PAGE_FILES
 from tests.support.proxy import Proxy, clean_environment, running_proxy
 
+FILES = (*PAGE_FILES, *DOCS_FILES)
 KEY = "client-key-0123"
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/docs/docs.js", "/style.css", "/page.js"])
+@pytest.mark.parametrize("path", ["/", "/docs", *FILES])
 def test_pages_load_nothing_from_elsewhere(proxy: Proxy, path: str) -> None:
     reply = proxy.request("GET", path)
     assert reply.status == 200
@@ -120,9 +122,22 @@ def test_the_example_names_a_model_that_exists(proxy: Proxy) -> None:
 
 def test_pages_and_document_are_open_where_keys_are_set() -> None:
     with running_proxy({"SANIC_PROXY_API_KEYS": KEY}) as keyed:
-        for path in ("/docs", "/docs/docs.js", "/style.css", "/page.js", "/openapi.json"):
+        for path in ("/docs", *FILES):
             assert keyed.request("GET", path).status == 200
         assert keyed.request("GET", "/v1/models").status == 401
+
+
+def test_the_front_page_links_the_page_of_administrators_where_it_is(proxy: Proxy) -> None:
+    assert b'href="ui"' not in proxy.request("GET", "/").body
+    with running_proxy({"SANIC_PROXY_ADMIN_KEY": "admin-key-0123456789"}) as administered:
+        assert b'href="ui"' in administered.request("GET", "/").body
+        assert administered.request("GET", "/ui").status == 200
+
+
+def test_the_documentation_asks_for_models_only_where_no_key_is_needed(proxy: Proxy) -> None:
+    assert b"<body data-open>" in proxy.request("GET", "/docs").body
+    with running_proxy({"SANIC_PROXY_API_KEYS": KEY}) as keyed:
+        assert b"<body>" in keyed.request("GET", "/docs").body
 
 
 def test_health_touches_no_upstream(proxy: Proxy) -> None:
