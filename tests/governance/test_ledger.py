@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import re
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
-from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +25,6 @@ from sanic_proxy.governance.leases import (
 )
 from sanic_proxy.governance.ledger import FOLDER, BudgetReserved, BudgetSpent, Ledger, LedgerDown
 from sanic_proxy.state_store.sqlite import FILE_NAME, SQLiteStore
-from tests.support.ledger_worker import charges as workers_charges
 
 ROOT = Path(__file__).parents[2]
 NOW_MS = int(1000 * time.time())
@@ -296,9 +289,6 @@ def test_a_worker_that_was_refused_leaves_no_lease(tmp_path: Path) -> None:
     assert sums(tmp_path) == {TOTAL.key: (0, 0)}
 
 
-# Processes
-
-
 def test_a_journal_that_cannot_be_read_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -314,65 +304,3 @@ def test_a_journal_that_cannot_be_read_stops_nothing(
     assert rows(tmp_path) == [("a", 7, 0)]
     assert "cannot be read" in caplog.text
     assert [path.name for path in folder.iterdir()] == ["damaged.damaged"]
-
-
-WORKERS, REQUESTS, KILLS = 4, 1_500, 8
-LIMIT = 1_200_000
-
-
-def start(directory: Path, name: str, seed: int) -> subprocess.Popen[bytes]:
-    program = [sys.executable, "-m", "tests.support.ledger_worker", str(directory), name, str(seed)]
-    return subprocess.Popen([*program, str(REQUESTS), str(LIMIT)], cwd=ROOT)
-
-
-def check_limits(directory: Path, limits: dict[str, int]) -> None:
-    with sqlite3.connect(directory / FILE_NAME, timeout=60) as connection:
-        for key, (used, leased) in ledger_tables.sums(connection).items():
-            assert used + leased <= limits[key]
-
-
-def test_four_workers_that_are_killed_at_random_keep_the_books_and_the_limits(tmp_path: Path) -> None:
-    limits = {charge.counter.key: charge.limit for charge in workers_charges(LIMIT)}
-    with_ledger(tmp_path, made)
-    chance = random.Random(1)
-    running = [start(tmp_path, f"w{number}", number) for number in range(WORKERS)]
-    kills = starts = 0
-    while kills < KILLS:  # a fast machine may finish a worker first: another takes its place
-        time.sleep(chance.uniform(0.1, 0.5))
-        check_limits(tmp_path, limits)
-        number = chance.randrange(WORKERS)
-        if running[number].poll() is None:
-            running[number].send_signal(signal.SIGKILL)
-            kills += 1
-        assert running[number].wait() in {0, -signal.SIGKILL}
-        starts += 1
-        running[number] = start(tmp_path, f"w{number}-{starts}", starts)
-    assert [process.wait() for process in running] == [0] * WORKERS
-    # Takes over what the killed ones have left; leases without a journal have ended by then.
-    with_ledger(tmp_path, made, wall=lambda: time.time() + 2 * ledger_tables.LEASE_S)
-    check_limits(tmp_path, limits)
-    lines = [line for log in tmp_path.glob("*.log") for line in log.read_text().splitlines()]
-    was_reserved = {id_: int(amount) for id_, amount in found("reserved", lines)}
-    was_settled = {id_: int(amount) for id_, amount in found("settled", lines)}
-    booked = [row for row in rows(tmp_path) if row[0] != "made"]
-    assert max(Tally(id_ for id_, _, _ in booked).values()) == 1
-    costs = {id_: nano for id_, nano, _ in booked}
-    assert {id_: costs[id_] for id_ in was_settled} == was_settled
-    open_ones = was_reserved.keys() - was_settled.keys()
-    flags = {id_: flag for id_, _, flag in booked}
-    for id_ in open_ones:  # but one that was killed between the call and its line in the log
-        assert costs[id_] == was_reserved[id_] if flags[id_] == ESTIMATED | ORPHANED else flags[id_] == 0
-    unknown = costs.keys() - was_reserved.keys()
-    assert len(unknown) <= 8 * kills
-    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
-        total = connection.execute("SELECT SUM(nano) FROM ledger_day").fetchone()[0]
-    assert total == sum(costs.values()) == sums(tmp_path)["all::total:0"][0]
-    assert all(leased == 0 for _, leased in sums(tmp_path).values())
-
-
-def found(word: str, lines: list[str]) -> list[tuple[str, str]]:
-    return [(match[1], match[2]) for line in lines if (match := re.fullmatch(rf"{word} (\S+) (\d+)", line))]
-
-
-async def made(ledger: Ledger) -> None:
-    ledger.settle(await reserved(ledger, "made", 0, *workers_charges(LIMIT)[1:]), cost(0))

@@ -1,9 +1,10 @@
 """A worker with nothing but a ledger, as a program: it reserves and settles until it is ended or killed.
 
-usage: python -m tests.support.ledger_worker DIRECTORY NAME SEED COUNT LIMIT
+usage: python -m tests.support.ledger_worker DIRECTORY NAME SEED COUNT LIMIT [URL]
 
-It appends what it has done to DIRECTORY/NAME.log, a line for each: `reserved ID AMOUNT`, `settled ID COST`,
-`spent`, `reserved elsewhere`, `down`. Each line is written when the call has returned.
+The store is in DIRECTORY, or at the URL of a PostgreSQL database; the journals are in DIRECTORY. What it has
+done is appended to DIRECTORY/NAME.log, a line for each: `reserved ID AMOUNT`, `settled ID COST`, `spent`,
+`reserved elsewhere`, `down`. Each line is written when the call has returned.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from sanic_proxy.governance import ledger_tables
 from sanic_proxy.governance.budgets import Charge, Counter
 from sanic_proxy.governance.leases import Entry, Settlement
 from sanic_proxy.governance.ledger import BudgetReserved, BudgetSpent, Ledger, LedgerDown
-from sanic_proxy.state_store.sqlite import SQLiteStore
+from tests.support.postgresql import postgresql_at
+from tests.support.stores import sqlite_in
 
 CONCURRENT = 8
 MAX_AMOUNT = 1_000
@@ -36,7 +38,8 @@ def charges(limit: int) -> list[Charge]:
 class Program:
     """See the module."""
 
-    def __init__(self, directory: Path, name: str, seed: int, count: int, limit: int) -> None:
+    def __init__(self, directory: Path, name: str, seed: int, count: int, limit: int, url: str = "") -> None:
+        self._url = url
         self._directory = directory
         self._name = name
         self._random = random.Random(seed)
@@ -46,7 +49,8 @@ class Program:
 
     async def run(self) -> None:
         """Until as many requests as wanted have been made."""
-        store = SQLiteStore(self._directory, ledger_tables.MIGRATIONS)
+        make = postgresql_at(self._url) if self._url else sqlite_in(self._directory)
+        store = make(ledger_tables.MIGRATIONS)
         ledger = Ledger(store, self._directory)
         ledger.start()
         await asyncio.gather(*(self._client(ledger, number) for number in range(CONCURRENT)))
@@ -91,5 +95,5 @@ def _now_ms() -> int:
 
 
 if __name__ == "__main__":
-    _directory, _name, _seed, _count, _limit = sys.argv[1:]
-    asyncio.run(Program(Path(_directory), _name, int(_seed), int(_count), int(_limit)).run())
+    _directory, _name, _seed, _count, _limit, *_url = sys.argv[1:]
+    asyncio.run(Program(Path(_directory), _name, int(_seed), int(_count), int(_limit), *_url).run())
