@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.governance.prices import PriceBook, Prices
 from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.governance.sessions import Sessions
+from sanic_proxy.governance.todays_spend import TodaysSpend
 from sanic_proxy.metrics.live import Live
 from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
@@ -141,6 +143,7 @@ class AppState:
             tariff_of=self._tariff,
         )
         self.prices = PriceBook()
+        self.todays_spend = TodaysSpend(self.store, time.time)
         self.owners: ResourceOwners[ChatProvider] = ResourceOwners()
         self.limits = Limits(settings.attempts_per_target, settings.attempts)
         self.rulebook = Rulebook(

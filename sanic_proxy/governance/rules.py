@@ -102,8 +102,8 @@ def _allows(allowed: tuple[str, ...], name: str) -> bool:
     return not allowed or any(patterns.match(pattern, name) is not None for pattern in allowed)
 
 
-# What stands before an endpoint's name: see `routes/methods.py`, and Google's versions.
-_BASES = ("/openai/v1/", "/openai/", "/v1beta/", "/v1alpha/", "/v1/")
+# What stands before an endpoint's name: see `routes/methods.py`, Google's versions, and the page.
+_BASES = ("/openai/v1/", "/openai/", "/v1beta/", "/v1alpha/", "/v1/", "/ui/")
 _DEPLOYMENTS = "/deployments/"
 _OF_DEPLOYMENTS = ("/chat/completions", *(row.path for row in ROWS if row.body == "json"))
 

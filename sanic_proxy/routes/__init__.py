@@ -17,6 +17,7 @@ from sanic_proxy.routes import (
     spend,
     stored_responses,
     ui,
+    ui_data,
     usage,
 )
 
@@ -40,5 +41,6 @@ BLUEPRINTS = tuple(
         spend,
         live,
         ui,
+        ui_data,
     )
 )

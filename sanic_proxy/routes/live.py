@@ -9,6 +9,7 @@ from itertools import islice
 
 from sanic import Blueprint, HTTPResponse
 
+from sanic_proxy.config.rules import NANO
 from sanic_proxy.errors import InvalidRequest, Overloaded
 from sanic_proxy.governance.sessions import Session
 from sanic_proxy.json_types import Json
@@ -129,7 +130,12 @@ class _Feed:
 
 
 async def _now(state: AppState) -> Json:
-    return {**state.live.now(), "spend_today_usd": None, "prices": {"date": None}}
+    nano = await state.todays_spend.nano()
+    return {
+        **state.live.now(),
+        "spend_today_usd": None if nano is None else nano / NANO,
+        "prices": {"date": state.prices.date or None},
+    }
 
 
 def _number(request: ProxyRequest, name: str) -> int | None:

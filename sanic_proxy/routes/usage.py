@@ -11,10 +11,11 @@ from sanic_proxy.errors import StoreFailed
 from sanic_proxy.governance.accounts import BudgetUse, budget_use
 from sanic_proxy.governance.budgets import FOREVER
 from sanic_proxy.json_types import Json
+from sanic_proxy.observability.record import Client
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.server.request import ProxyRequest
-from sanic_proxy.state import state_of
+from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.base import StoreError
 
 blueprint = Blueprint("usage")
@@ -22,7 +23,12 @@ blueprint = Blueprint("usage")
 
 async def usage(request: ProxyRequest) -> HTTPResponse:
     """Describe the client's limits and budgets. Those of its team are shown, those of others are not."""
-    state, client = state_of(request.app), request.record.client
+    body = await usage_of(state_of(request.app), request.record.client)
+    return HTTPResponse(codec.dumps(body), content_type="application/json")
+
+
+async def usage_of(state: AppState, client: Client) -> Json:
+    """What `client` may use, has spent, and has left. Raises StoreFailed."""
     rules, limits = client.rules, client.rules.limits
     scopes = [
         scoped
@@ -36,7 +42,7 @@ async def usage(request: ProxyRequest) -> HTTPResponse:
         )
     except StoreError as exc:
         raise StoreFailed(str(exc)) from exc
-    body = {
+    return {
         "object": "usage",
         "client": client.name or None,
         "team": rules.team or None,
@@ -46,7 +52,6 @@ async def usage(request: ProxyRequest) -> HTTPResponse:
         "limits": {"rpm": limits.rpm, "tpm": limits.tpm, "concurrent": limits.concurrent},
         "budgets": list(map(_budget, budgets)),
     }
-    return HTTPResponse(codec.dumps(body), content_type="application/json")
 
 
 def _budget(use: BudgetUse) -> Json:
