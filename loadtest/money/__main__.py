@@ -18,8 +18,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="how often a worker gets SIGKILL")
     parser.add_argument("--clients", type=int, default=48, help="requests at the same time")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--instances", type=int, default=1, help="with --store; one of them is killed")
+    parser.add_argument("--store", default="", help="the URL of an empty PostgreSQL database")
     options = parser.parse_args()
-    plan = Plan(options.requests, options.kills, options.clients, options.seed)
+    plan = Plan(**vars(options))
     with tempfile.TemporaryDirectory() as directory:
         figures = asyncio.run(checked(plan, Path(directory)))
     print(figures.text())

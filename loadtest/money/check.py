@@ -1,4 +1,8 @@
-"""Requests of all kinds through a proxy with four workers, some of which are killed; then the comparison."""
+"""Requests of all kinds through proxies with four workers, some of which are killed; then the comparison.
+
+With several instances these share a PostgreSQL database, and each has a directory of its own, as on a machine
+of its own. Half-way one of them is killed with all its workers, and started again.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.money.provider import PRICES, Provider
+from sanic_proxy.state_store.base import Connection
 
 WORKERS = 4
-START_S, END_S = 120.0, 60.0
+START_S, END_S, LOST_PAUSE_S = 120.0, 60.0, 0.5
 KEYS = {"app": "sk-money-app-0123456789", "strict": "sk-money-strict-0123456789"}
 STRICT_USD = 1.5
 STRICT_NANO = int(STRICT_USD * 10**9)
@@ -30,12 +36,17 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Plan:
-    """How many requests, kills of workers, and requests at the same time."""
+    """How many requests, kills of workers, and requests at the same time; of how many instances.
+
+    `store` is the URL of an empty PostgreSQL database; "": SQLite.
+    """
 
     requests: int
     kills: int
     clients: int
     seed: int = 1
+    instances: int = 1
+    store: str = ""
 
 
 @dataclass
@@ -44,6 +55,7 @@ class Figures:
 
     statuses: Counter[str] = field(default_factory=Counter)
     kills: int = 0
+    instance_kills: int = 0
     bill_nano: int = 0
     bill_attempts: int = 0
     exact_nano: int = 0
@@ -59,6 +71,7 @@ class Figures:
         lines = [
             f"requests, by how they ended:    {dict(self.statuses.most_common())}",
             f"workers killed:                 {self.kills}",
+            f"instances killed:               {self.instance_kills}",
             f"provider's bill:                {self.bill_nano} nano-dollars, {self.bill_attempts} attempts",
             f"ledger, usage seen:             {self.exact_nano} nano-dollars in {self.exact_rows} rows",
             f"ledger, usage not seen:         {self.estimated_rows} rows at their reservation, "
@@ -73,23 +86,81 @@ class Figures:
 async def checked(plan: Plan, directory: Path) -> Figures:
     """Run the plan in an empty directory, and compare."""
     provider, figures = Provider(plan.seed), Figures()
-    ports = _free_port(), _free_port()
-    await provider.start(ports[0])
-    process = _proxy(directory, *ports)
+    provider_port = _free_port()
+    await provider.start(provider_port)
+    instances = [
+        _Instance(directory / str(number), provider_port, plan.store) for number in range(plan.instances)
+    ]
     try:
-        await _until_ready(process, ports[1])
-        killing = asyncio.create_task(_kill(process.pid, plan, figures))
-        await _requests(plan, ports[1], figures)
+        for instance in instances:
+            await instance.start()
+        killing = asyncio.create_task(_kill(instances, plan, figures))
+        await _requests(plan, instances, figures)
         killing.cancel()
         await asyncio.sleep(2.5)  # a worker's turn to take over what the last dead one has left
     finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(process.wait, END_S)
-        process.kill()
+        await asyncio.gather(*(asyncio.to_thread(instance.stop) for instance in instances))
         provider.stop()
-    compare(directory / "state.sqlite", provider, figures)
+    with _connection(plan.store, instances[0].directory) as connection:
+        compare(connection, provider, figures)
     return figures
+
+
+@contextmanager
+def _connection(store: str, directory: Path) -> Iterator[Connection]:
+    if store:
+        import psycopg  # noqa: PLC0415 - an extra
+
+        with psycopg.connect(store) as connection:
+            yield connection
+    else:
+        with closing(sqlite3.connect(directory / "state.sqlite")) as opened:
+            yield opened
+
+
+class _Instance:
+    """A proxy with its state directory."""
+
+    def __init__(self, directory: Path, provider_port: int, store: str) -> None:
+        self.directory = directory
+        self.port = _free_port()
+        self._provider_port = provider_port
+        self._store = store
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True)
+
+    async def start(self) -> None:
+        """Start it, and wait until it listens."""
+        process = self._process = _proxy(self.directory, self._provider_port, self.port, self._store)
+        until = time.monotonic() + START_S
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                return
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("the proxy did not start: see proxy.log")
+            await asyncio.sleep(0.1)
+
+    def workers(self) -> list[int]:
+        """Its worker processes."""
+        return [] if self._process is None else _workers(self._process.pid)
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def stop(self) -> None:
+        """End it, and kill what is left of it."""
+        if (process := self._process) is not None:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(END_S)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _free_port() -> int:
@@ -99,7 +170,7 @@ def _free_port() -> int:
         return port
 
 
-def _proxy(directory: Path, provider_port: int, port: int) -> subprocess.Popen[bytes]:
+def _proxy(directory: Path, provider_port: int, port: int, store: str) -> subprocess.Popen[bytes]:
     settings = directory / "proxy.toml"
     settings.write_text(
         f"""
@@ -127,24 +198,18 @@ budget = {{ usd = {STRICT_USD}, per = "total", strict = true }}
         "SANIC_PROXY_ACCESS_LOG": "off",
         "SANIC_PROXY_BREAKER": "off",
         "SANIC_PROXY_LAME_DUCK_SECONDS": "0",
+        **({"SANIC_PROXY_STORE": store} if store else {}),
     }
     command = [sys.executable, "-m", "sanic_proxy", "serve", "--config", str(settings), "--port", str(port)]
-    with (directory / "proxy.log").open("wb") as log:
+    with (directory / "proxy.log").open("ab") as log:
         return subprocess.Popen(
-            [*command, f"--workers={WORKERS}"], env=environment, cwd=ROOT, stdout=log, stderr=log
+            [*command, f"--workers={WORKERS}"],
+            env=environment,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
-
-
-async def _until_ready(process: subprocess.Popen[bytes], port: int) -> None:
-    until = time.monotonic() + START_S
-    while True:
-        with suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
-            return
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError("the proxy did not start: see proxy.log")
-        await asyncio.sleep(0.1)
 
 
 def _workers(main: int) -> list[int]:
@@ -158,22 +223,31 @@ def _workers(main: int) -> list[int]:
     return found
 
 
-async def _kill(main: int, plan: Plan, figures: Figures) -> None:
+async def _kill(instances: list[_Instance], plan: Plan, figures: Figures) -> None:
     chance = random.Random(plan.seed)
     while figures.kills < plan.kills:
         await asyncio.sleep(chance.uniform(0.3, 1.2))
-        if len(workers := _workers(main)) == WORKERS:
+        instance = chance.choice(instances)
+        if len(workers := instance.workers()) == WORKERS:
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(workers), signal.SIGKILL)
                 figures.kills += 1
+        if len(instances) > 1 and not figures.instance_kills and figures.kills >= plan.kills / 2:
+            instances[-1].kill()
+            figures.instance_kills += 1
+            await instances[-1].start()
 
 
-async def _requests(plan: Plan, port: int, figures: Figures) -> None:
+async def _requests(plan: Plan, instances: list[_Instance], figures: Figures) -> None:
     numbers = iter(range(plan.requests))
 
     async def client() -> None:
         for number in numbers:
-            figures.statuses[await _request(number, port, random.Random(f"{plan.seed} {number}"))] += 1
+            port = instances[number % len(instances)].port
+            ended = await _request(number, port, random.Random(f"{plan.seed} {number}"))
+            figures.statuses[ended] += 1
+            if ended == "lost":  # nobody listens while the instance is started again
+                await asyncio.sleep(LOST_PAUSE_S)
 
     await asyncio.gather(*(client() for _ in range(plan.clients)))
 
@@ -208,13 +282,13 @@ async def _request(number: int, port: int, chance: random.Random) -> str:
     return answer[9:12].decode() if answer else "lost"
 
 
-def compare(file: Path, provider: Provider, figures: Figures) -> None:
+def compare(connection: Connection, provider: Provider, figures: Figures) -> None:
     """Compare the rows with the bill, request by request."""
-    with closing(sqlite3.connect(file)) as connection:
-        rows = connection.execute("SELECT request_id, nano, flags FROM ledger_row").fetchall()
-        sums = dict(connection.execute("SELECT name, used FROM budget_counter").fetchall())
-        by_client = dict(connection.execute("SELECT client, SUM(nano) FROM ledger_row GROUP BY 1").fetchall())
-        leased = connection.execute("SELECT COALESCE(SUM(nano), 0) FROM budget_lease").fetchone()[0]
+    rows = connection.execute("SELECT request_id, nano, flags FROM ledger_row").fetchall()
+    sums = dict(connection.execute("SELECT name, used FROM budget_counter").fetchall())
+    spent = connection.execute("SELECT client, SUM(nano) FROM ledger_row GROUP BY 1").fetchall()
+    by_client = {name: int(nano) for name, nano in spent}
+    leased = connection.execute("SELECT COALESCE(SUM(nano), 0) FROM budget_lease").fetchone()[0]
     _compare_rows(rows, provider, figures)
     figures.strict_used = sums.get("strict", 0)
     if figures.strict_used > STRICT_NANO:
