@@ -12,6 +12,7 @@ from typing import Any
 from sanic_proxy.config.litellm.costs import prices_of
 from sanic_proxy.config.litellm.vendors import VENDORS, vendor_of_bare
 from sanic_proxy.config.prices import PriceTable
+from sanic_proxy.governance.prices import FEATURES
 
 TABLE = "litellm/model_prices_and_context_window_backup.json"
 MODES = {
@@ -19,11 +20,15 @@ MODES = {
     *("chat", "responses", "completion", "embedding", "moderation", "rerank"),
     *("image_generation", "image_edit", "audio_transcription", "audio_speech"),
 }
-# Prices of one size and quality: requests of others would cost another price.
-_OF_SIZE = re.compile(r"\d+-x-\d+|max-x-max")
-_PARTS = ("image", "second")
+# Entries of one size, in most cases of a quality as well: azure/hd/1024-x-1024/dall-e-3.
+_OF_SIZE = re.compile(
+    r"(?:(?P<vendor>[a-z_]+)/)??(?:(?P<quality>standard|hd|low|medium|high)/)?(?P<width>\d+)-x-(?P<height>\d+)/"
+    r"(?P<model>[a-z0-9.-]+)"
+)
+_IN_PARTS = re.compile(r"\d+-x-\d+|max-x-max|\d+-steps|max-steps")
+_PARTS = ("image", "second", "character")
 # Without any of these, nothing can be computed.
-_NEEDED = ("input", "output", "request", "image", "second")
+_NEEDED = ("input", "output", "request", "image", "second", "character", "search_unit", "images")
 
 
 def named(name: str, entry: dict[str, Any]) -> str | None:
@@ -52,7 +57,31 @@ def reduced(entry: dict[str, Any]) -> dict[str, Any] | None:
         return None
     PriceTable().from_toml(prices)
     limits = {"max_input": entry.get("max_input_tokens"), "max_output": entry.get("max_output_tokens")}
-    return prices | {key: int(limit) for key, limit in limits.items() if isinstance(limit, int) and limit > 0}
+    supports = sum(1 << bit for bit, name in enumerate(FEATURES) if entry.get(f"supports_{name}") is True)
+    return {
+        **prices,
+        **{key: int(limit) for key, limit in limits.items() if isinstance(limit, int) and limit > 0},
+        **({} if entry.get("mode") in {None, "chat"} else {"mode": entry["mode"]}),
+        **({"supports": supports} if supports else {}),
+    }
+
+
+def sized(table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Entries of models with the prices of their images by size, where the table has an entry for each."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, entry in table.items():
+        match = _OF_SIZE.fullmatch(name)
+        if match is None or entry.get("mode") != "image_generation":
+            continue
+        price = entry.get("input_cost_per_image")
+        if price is None and (pixel := entry.get("input_cost_per_pixel")):
+            price = round(pixel * int(match["width"]) * int(match["height"]), 4)
+        if price:
+            size = f"{match['width']}x{match['height']}"
+            model = f"{match['vendor']}/{match['model']}" if match["vendor"] else match["model"]
+            made = found.setdefault(model, {"litellm_provider": entry["litellm_provider"], "images": {}})
+            made["images"][f"{match['quality']}/{size}" if match["quality"] else size] = price
+    return found
 
 
 def main(wheel: str) -> None:
@@ -63,14 +92,18 @@ def main(wheel: str) -> None:
     version = wheel.split("litellm-")[1].split("-", maxsplit=1)[0]
     rows = {}
     for name, entry in sorted(table.items()):
-        if entry.get("mode") in MODES and not _OF_SIZE.search(name):
+        if entry.get("mode") in MODES and not _IN_PARTS.search(name):
             key, row = named(name, entry), reduced(entry)
             if key is not None and row is not None:
                 rows[key] = row
+    for name, entry in sized(table).items():
+        key = named(name, entry)
+        if key is not None and "image_output" not in rows.get(key, {}):  # else its answers report tokens
+            rows.setdefault(key, {"mode": "image_generation"})["images"] = entry["images"]
     head = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "source": "model_prices_and_context_window.json of litellm " + version,
-        "unit": "US dollars per million tokens; searches, images, seconds, sessions and requests each",
+        "unit": "US dollars per million tokens, else per piece: image, second, character",
         "licence": text[text.index("MIT License") :],
     }
     lines = [json.dumps(head, separators=(",", ":"))[:-1] + ',"models":{']

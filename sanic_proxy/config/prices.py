@@ -60,8 +60,10 @@ class Prices(Rates):
     """The rates of a model, and US dollars for each of what is billed by piece; None: not known.
 
     `request` is added to every request. `grounding` is a web search of the whole answer, whatever the number
-    of queries. `image` and `second` (of sound that is read) count where no tokens are reported. `services`
-    are the rates by service tier; `regions` factors by the region that an answer reports.
+    of queries. `image`, `second` (of sound that is read) and `character` (of a text that is spoken) count
+    where no tokens are reported. `search_unit` is a search in up to 100 documents by a reranker. `images` are
+    prices of an image by size (`1024x1024`), or by quality and size (`hd/1024x1024`). `services` are the
+    rates by service tier; `regions` factors by the region that an answer reports.
     """
 
     tiers: tuple[Tier, ...] = ()
@@ -74,13 +76,19 @@ class Prices(Rates):
     code_session: float | None = None
     image: float | None = None
     second: float | None = None
+    character: float | None = None
+    search_unit: float | None = None
+    images: Mapping[str, float] = field(default_factory=dict)
 
 
 SERVICES = ("flex", "priority", "batch", "fast")
 RATE_KEYS: Mapping[str, Kind[float]] = {rate.name: Number(0, 1e6) for rate in fields(Rates)}
 PIECE_KEYS: Mapping[str, Kind[float]] = {
     name: Number(0, 1e6)
-    for name in ("request", "web_search", "grounding", "file_search", "code_session", "image", "second")
+    for name in (
+        *("request", "web_search", "grounding", "file_search", "code_session"),
+        *("image", "second", "character", "search_unit"),
+    )
 }
 
 
@@ -145,25 +153,27 @@ class ServiceTable(_Table):
         }
 
 
-class Factors(_Table):
-    """`{ us = 1.1 }`."""
+@dataclass(frozen=True)
+class Named(_Table):
+    """Numbers by names of the operator's choice: `{ us = 1.1 }`."""
 
-    _FACTOR = Number(0, 100)
+    what: str
+    number: Number
 
     @property
     @override
     def expects(self) -> str:
-        return "a table of factors"
+        return f"a table of {self.what}"
 
     @override
     def from_toml(self, value: object) -> Mapping[str, float]:
         if not isinstance(value, dict):
             raise ValueError  # noqa: TRY004 - a wrong value is a ValueError, whatever its type
-        return {name.lower(): self._FACTOR.from_toml(factor) for name, factor in value.items()}
+        return {name.lower(): self.number.from_toml(each) for name, each in value.items()}
 
     @override
     def schema(self) -> Schema:
-        return {"type": "object", "additionalProperties": self._FACTOR.schema()}
+        return {"type": "object", "additionalProperties": self.number.schema()}
 
 
 PRICE_KEYS: Mapping[str, Kind[Any]] = {
@@ -171,7 +181,8 @@ PRICE_KEYS: Mapping[str, Kind[Any]] = {
     **PIECE_KEYS,
     "tiers": TierList(),
     **dict.fromkeys(SERVICES, ServiceTable()),
-    "regions": Factors(),
+    "regions": Named("factors", Number(0, 100)),
+    "images": Named("US dollars by size, such as 1024x1024 or hd/1024x1024", Number(0, 1e6)),
 }
 
 

@@ -215,6 +215,8 @@ class Charge:
         if not is_complete and self.reports_partly():
             usage = None
         running, self._running = self._running, []
+        if is_complete and self._terms.asked.units is not None:
+            usage = {**self._terms.asked.units.as_usage(), **(usage or {})}
         used = Usage.of(usage) if usage else None
         for one in running:
             self._settle(one, record.ended, used, 0 if is_complete else CUT)

@@ -40,14 +40,17 @@ def cost(usage: Usage, prices: Prices | None) -> Cost:
             total += tokens * (price or 0)
     total = -(-total * prices.regions.get(usage.region, 1000) // 1000)
     for name, count in _pieces(usage, prices):
-        price = prices.pieces.get(name)
+        if name == "image":
+            price = prices.image(usage.image_quality, usage.image_size)
+        else:
+            price = prices.pieces.get(name)
         is_known &= price is not None or name == "request"
         total += count * (price or 0)
     return Cost(min(-(-total // MILLION), MAX_COST_NANO), is_known)
 
 
 def _pieces(usage: Usage, prices: Prices) -> list[tuple[str, int]]:
-    """What is billed by piece. Images and seconds are, where no tokens are reported."""
+    """What is billed by piece. Images, sound and what is spoken are, where no tokens are reported."""
     searches = usage.web_searches
     is_grounding = searches > 0 and "grounding" in prices.pieces
     pieces = [
@@ -57,5 +60,7 @@ def _pieces(usage: Usage, prices: Prices) -> list[tuple[str, int]]:
         ("code_session", usage.code_sessions),
     ]
     if not usage.tokens:
-        pieces += [("image", usage.images), ("second", usage.seconds)]
+        pieces += [("image", usage.images), ("second", usage.seconds), ("character", usage.characters)]
+    if not usage.tokens or "search_unit" in prices.pieces:
+        pieces.append(("search_unit", usage.search_units))
     return [(name, count) for name, count in pieces if count]

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.cost import MAX_COST_NANO
 from sanic_proxy.governance.prices import MILLION, Prices
+from sanic_proxy.governance.units import Units
 from sanic_proxy.governance.usage import Usage
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai.usage import whole
@@ -54,7 +55,8 @@ class Asked:
     `choices` answers, None: it set none. `service_tier` is the tier it asks for. `has_tools`, `has_audio`: it
     has such parts; `writes_media`: it asks for an answer that is no text. `caches_for_hour`: it may write
     to a cache for an hour. `refers`: it names content that is stored elsewhere (an earlier response, a
-    file), so its bytes do not bound its input. `has_output` is False for embeddings and the like.
+    file), so its bytes do not bound its input. `has_output` is False for embeddings and the like. `units` are
+    what it asks for of a piece that is billed; None: it is billed by its tokens alone.
     """
 
     text_bytes: int
@@ -69,6 +71,7 @@ class Asked:
     caches_for_hour: bool = False
     refers: bool = False
     has_output: bool = True
+    units: Units | None = None
 
 
 def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> Asked:
@@ -228,11 +231,24 @@ def estimated_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int |
 
     At most MAX_COST_NANO: a client may ask for any number of answers, and the ledger counts in 64 bits.
     """
-    if prices is None or not prices.has_rates:
+    if prices is None or (pieces := _pieces(asked, prices)) is None:
         return None
     rates = prices.band(tokens.input, _tiers(asked, prices)[-1]).rates
     nano = tokens.input * rates.get("input", 0) + tokens.output * rates.get("output", 0)
-    return min(-(-(nano + prices.pieces.get("request", 0)) // MILLION), MAX_COST_NANO)
+    return min(-(-(nano + pieces) // MILLION), MAX_COST_NANO)
+
+
+def _pieces(asked: Asked, prices: Prices) -> int | None:
+    """What a request costs beside its tokens, in nano-dollars for a million such; None: not known."""
+    units = 0
+    if asked.units is not None:
+        found = asked.units.price(prices)
+        if found is None:
+            return None
+        units = found
+    elif not prices.has_rates:
+        return None
+    return units + prices.pieces.get("request", 0)
 
 
 def strict_tokens(
@@ -270,7 +286,7 @@ def strict_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | No
     The dearest of all prices that the request may have counts: of cached or uncached input, of any tier up
     to its length, of the service tiers that it can get.
     """
-    if prices is None or not prices.has_rates:
+    if prices is None or (pieces := _pieces(asked, prices)) is None:
         return None
     most = 0
     lengths = {tokens.input, *(band.above for band in prices.bands if 0 < band.above < tokens.input)}
@@ -281,7 +297,7 @@ def strict_cost(tokens: Tokens, asked: Asked, prices: Prices | None) -> int | No
             made = max(rates.get(name, 0) for name in _output_rates(asked))
             most = max(most, tokens.input * given + tokens.output * made)
     factor = max((1000, *prices.regions.values()))
-    nano = -(-most * factor // (1000 * MILLION)) - (-prices.pieces.get("request", 0) // MILLION)
+    nano = -(-most * factor // (1000 * MILLION)) - (-pieces // MILLION)
     return min(nano, MAX_COST_NANO)
 
 

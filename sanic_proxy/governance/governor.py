@@ -56,8 +56,14 @@ BUDGET_HEADER = "x-sanic-proxy-budget"
 # How long a webhook may take.
 WEBHOOK_S = 10.0
 MAX_PLANS = 4096
-# Endpoints that pass through, whose cost is known once their answer is there: it reports its tokens.
-_COUNTED = frozenset({"/completions", "/embeddings", "/moderations", "/images/generations"})
+# Endpoints that pass through, whose cost is known once their answer is there: it reports its tokens, or the
+# request tells what is billed (`units`).
+_COUNTED = frozenset(
+    {
+        *("/completions", "/embeddings", "/moderations"),
+        *("/images/generations", "/audio/speech", "/rerank"),
+    }
+)
 _NOTHING_ASKED = Asked(text_bytes=0, has_output=False)
 
 
@@ -178,7 +184,8 @@ class Governor:
             request.endpoint,
             budgets.session_of(request.headers),
             request.is_free,
-            not request.needs_listing,
+            not request.needs_listing
+            and not (asked.units is not None and lists_endpoint(rules, request.endpoint)),
             self._now_ms,
             (most, tokens),
         )

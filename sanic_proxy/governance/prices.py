@@ -27,6 +27,12 @@ MILLION = 10**6
 PRICE_FILE = Path(__file__).with_name("prices.json")
 _MAX_KNOWN = 4096
 
+# What LiteLLM's table says of models with `supports_NAME`. Rows of ours have a bit for each, in this order.
+FEATURES = (
+    *("function_calling", "parallel_function_calling", "tool_choice", "response_schema", "system_messages"),
+    *("vision", "pdf_input", "audio_input", "audio_output", "video_input", "reasoning", "prompt_caching"),
+    *("web_search", "url_context", "computer_use", "assistant_prefill", "native_streaming"),
+)
 RATES = tuple(rate.name for rate in fields(Rates))
 _OUTPUTS = frozenset({"output", "reasoning", "audio_output", "image_output"})
 # Where a rate has no price: the one that it is a part of.
@@ -56,10 +62,11 @@ class Prices:
     """All prices of one model, in nano-dollars per million units.
 
     `bands` are ordered such that the first that fits counts. `pieces` are prices of what is counted by
-    piece, by the names of `config.prices.PIECE_KEYS`. `regions` are factors in thousandths. `unit` is the
-    price of the provider's own unit of cost, in nano-dollars: its reports count where it is set.
-    `max_output` and `max_input` are the model's limits in tokens, None: not known. `source` says where the
-    prices come from.
+    piece, by the names of `config.prices.PIECE_KEYS`; `images` those of an image by size or by quality and
+    size. `regions` are factors in thousandths. `unit` is the price of the provider's own unit of cost, in
+    nano-dollars: its reports count where it is set. `max_output` and `max_input` are the model's limits in
+    tokens, None: not known. `mode` is what the model is for ("chat", "embedding"), and `supports` what it can
+    (names of FEATURES), as far as the table says it. `source` says where the prices come from.
     """
 
     bands: tuple[Band, ...] = ()
@@ -69,6 +76,9 @@ class Prices:
     max_output: int | None = None
     max_input: int | None = None
     source: str = "settings"
+    images: Mapping[str, int] = field(default_factory=dict)
+    mode: str = ""
+    supports: tuple[str, ...] = ()
 
     def band(self, input_tokens: int, service: str = "") -> Band:
         """The rates of a request; those of the standard tier where `service` has none."""
@@ -80,6 +90,13 @@ class Prices:
                 if not band.service and standard is _NO_BAND:
                     standard = band
         return standard
+
+    def image(self, quality: str, size: str) -> int | None:
+        """The price of an image: of its size, else of any, else the dearest; None: images have no price."""
+        for name in (f"{quality or 'standard'}/{size}", size):
+            if name in self.images:
+                return self.images[name]
+        return self.pieces.get("image", max(self.images.values(), default=None))
 
     @property
     def has_rates(self) -> bool:
@@ -105,6 +122,7 @@ def of_settings(
             if (price := getattr(declared, name)) is not None
         },
         regions={name: round(factor * 1000) for name, factor in declared.regions.items()},
+        images={name: round(price * NANO * MILLION) for name, price in declared.images.items()},
         unit=unit,
         max_output=max_output,
         source=source,
@@ -251,8 +269,10 @@ class PriceBook:
         end = self._table.index(b"\n", start + 1)
         row = codec.loads_exact(b"{" + self._table[start:end].rstrip(b",") + b"}")[name]
         limits = {limit: row.pop(limit, None) for limit in ("max_input", "max_output")}
+        mode, known = row.pop("mode", "chat"), row.pop("supports", 0)
+        supports = tuple(feature for bit, feature in enumerate(FEATURES) if known >> bit & 1)
         prices = of_settings(PriceTableKind().from_toml(row), unit=unit, source=f"table {self.date}")
-        return replace(prices, **limits)
+        return replace(prices, **limits, mode=mode, supports=supports)
 
 
 def _names(provider: ProviderSettings, model: str) -> Iterator[str]:

@@ -40,9 +40,11 @@ class Usage(NamedTuple):
     `input` and `output` are text that has no other price: `input` is not cached, `output` is no reasoning.
     `cache_write` is kept for five minutes, `cache_write_1h` for an hour. `web_searches`, `file_searches` and
     `code_sessions` are calls of tools that the provider runs itself, `images` whole images that were made,
-    `seconds` the length of sound that was read. `service_tier` is the tier that the answer was served with;
+    `seconds` the length of sound that was read, `characters` the text that was spoken, `search_units`
+    searches in up to 100 documents. `service_tier` is the tier that the answer was served with;
     "": the standard one, or not reported. `region` is reported where it has a price. `reported_cost_nano` is
     what the provider says that the request cost, in billionths of its own unit; None: it did not say.
+    `image_quality` and `image_size` are what was asked for.
     """
 
     input: int = 0
@@ -63,6 +65,10 @@ class Usage(NamedTuple):
     service_tier: str = ""
     region: str = ""
     reported_cost_nano: int | None = None
+    characters: int = 0
+    search_units: int = 0
+    image_quality: str = ""
+    image_size: str = ""
 
     @property
     def input_tokens(self) -> int:
@@ -125,6 +131,10 @@ class Usage(NamedTuple):
             service_tier=_tier(recorded.get("service_tier")),
             region=_tier(recorded.get("region")),
             reported_cost_nano=_cost(recorded),
+            characters=_bounded(recorded.get("characters")),
+            search_units=_bounded(recorded.get("search_units"), _MAX_CALLS),
+            image_quality=_tier(recorded.get("image_quality")),
+            image_size=_tier(recorded.get("image_size")),
         )
 
 

@@ -142,9 +142,10 @@ def recorded_passthrough(answer: JsonMapping) -> Json | None:
     """What an answer of an endpoint that passes through reports: its `usage`, and what is billed by piece.
 
     `images` is the number of images, `seconds` the length of the sound that was read, where there is no
-    `usage` with tokens. None where nothing is known.
+    `usage` with tokens, and `search_units` what Cohere bills for reranking. None where nothing is known.
     https://platform.openai.com/docs/api-reference/images/object,
-    https://platform.openai.com/docs/api-reference/audio/verbose-json-object
+    https://platform.openai.com/docs/api-reference/audio/verbose-json-object,
+    https://docs.cohere.com/reference/rerank
     """
     found = recorded_chat(answer) or {}
     pieces = answer.get("data")
@@ -153,6 +154,9 @@ def recorded_passthrough(answer: JsonMapping) -> Json | None:
         found = {**found, "images": images}
     if not found and "text" in answer and _is_number(duration := answer.get("duration")):
         found = {"seconds": duration}
+    billed = meta.get("billed_units") if isinstance(meta := answer.get("meta"), Mapping) else None
+    if isinstance(billed, Mapping) and (units := whole(billed.get("search_units"))):
+        found = {**found, "search_units": units}
     return found or None
 
 

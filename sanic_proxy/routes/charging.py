@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.governance.charge import Tariff
@@ -10,6 +11,7 @@ from sanic_proxy.governance.estimate import asked_of
 from sanic_proxy.governance.governor import Governor, Request, is_counted
 from sanic_proxy.governance.refusals import renamed
 from sanic_proxy.governance.rules import endpoint_of
+from sanic_proxy.governance.units import units_of
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import Row
@@ -47,6 +49,8 @@ async def charge_call(
         return await charge_batch(state, governor, call, targets, row, fields)
     body = b"" if isinstance(call.body, Upload) else b"".join(bytes(piece) for piece in call.body)
     asked = asked_of(body, fields, has_output=row.is_completion)
+    if (units := units_of(row.path, fields)) is not None:
+        asked = replace(asked, units=units)
     request = Request(call.record, call.headers, row.path, asked)
     request.is_free = row.method != "POST" or row.path == "/batches/<id>/cancel"
     request.needs_listing = not is_counted(row.path)

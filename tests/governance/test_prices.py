@@ -13,7 +13,7 @@ from sanic_proxy.config.catalog import ROWS, vendor_at
 from sanic_proxy.config.model import ProviderSettings, Timeouts
 from sanic_proxy.config.prices import Prices as Declared
 from sanic_proxy.config.prices import PriceTable, ServicePrices, Tier
-from sanic_proxy.governance.prices import FREE, PRICE_FILE, RATES, PriceBook, Prices, of_settings
+from sanic_proxy.governance.prices import FEATURES, FREE, PRICE_FILE, RATES, PriceBook, Prices, of_settings
 
 BOOK = PriceBook()
 
@@ -43,10 +43,9 @@ def test_every_row_of_the_table_is_one_of_prices() -> None:
     for name, row in table["models"].items():
         assert name.partition("/")[0] in vendors
         assert name == name.lower()
-        prices = of_settings(
-            PriceTable().from_toml({key: row[key] for key in row if not key.startswith("max_")})
-        )
-        assert prices.has_rates or prices.pieces, name
+        described = {"max_input", "max_output", "mode", "supports"}
+        prices = of_settings(PriceTable().from_toml({key: row[key] for key in row if key not in described}))
+        assert prices.has_rates or prices.pieces or prices.images, name
 
 
 def test_the_table_is_dated() -> None:
@@ -91,6 +90,37 @@ def test_limits_of_the_model_come_with_its_prices() -> None:
     assert declared is not None
     assert (declared.max_input, declared.max_output) == (1000, 64_000)
     assert BOOK.find(provider("local", is_free=True), "x", max_input=1000) is FREE
+
+
+def test_the_table_says_what_models_are_for_and_can() -> None:
+    found = BOOK.find(provider("anthropic"), "claude-sonnet-4-5")
+    assert found is not None
+    assert found.mode == "chat"
+    assert (
+        {"vision", "function_calling", "prompt_caching", "reasoning"} <= set(found.supports) <= set(FEATURES)
+    )
+    assert "audio_output" not in found.supports
+    spoken, ranked = BOOK.find(provider("openai"), "tts-1"), BOOK.find(provider("cohere"), "rerank-v3.5")
+    assert spoken is not None
+    assert (spoken.mode, spoken.pieces["character"]) == ("audio_speech", 15_000 * 10**6)
+    assert ranked is not None
+    assert (ranked.mode, ranked.pieces["search_unit"]) == ("rerank", 2 * 10**6 * 10**6)
+
+
+def test_images_have_prices_by_quality_and_size() -> None:
+    found = BOOK.find(provider("azure"), "dall-e-3")
+    assert found is not None
+    dollar = 10**9 * 10**6
+    prices = [found.image(quality, size) for quality, size in IMAGES]
+    assert prices == [44 * dollar // 1000, 44 * dollar // 1000, 132 * dollar // 1000, 132 * dollar // 1000]
+    declared = of_settings(Declared(image=1, images={"512x512": 0.5}))
+    assert declared.image("hd", "512x512") == dollar // 2
+    assert declared.image("", "9x9") == dollar
+    assert of_settings(Declared(input=1)).image("", "1024x1024") is None
+
+
+# The last one is in no row: the dearest counts.
+IMAGES = [("", "1024x1024"), ("standard", "1024x1024"), ("hd", "1024x1792"), ("hd", "9x9")]
 
 
 def test_unknown_models_have_no_prices() -> None:

@@ -318,3 +318,12 @@ def test_values_of_any_type_raise_nothing(usage: dict[str, Any], more: Any) -> N
 def test_plain_counts_are_read_like_all_others(given_tokens: int, made: object) -> None:
     plain = {"prompt_tokens": given_tokens, "completion_tokens": made, "total_tokens": 7}
     assert Usage.of(plain) == Usage.of({**plain, "prompt_tokens_details": None})
+
+
+def test_units_of_other_kinds_are_read() -> None:
+    recorded = {"characters": 5, "search_units": 2, "images": 1, "image_quality": "HD", "image_size": "9x9"}
+    found = Usage.of(recorded)
+    assert (found.characters, found.search_units, found.images) == (5, 2, 1)
+    assert (found.image_quality, found.image_size) == ("hd", "9x9")
+    plain = Usage.of({"prompt_tokens": 1, "completion_tokens": 1})
+    assert (plain.characters, plain.search_units, plain.image_quality, plain.image_size) == (0, 0, "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 
 from sanic_proxy.governance.leases import ESTIMATED, UNPRICED
-from tests.support.billing import Billing, frames_of, running_billing
-from tests.support.proxy import running_proxy
+from tests.support.admin import ADMIN_KEY, bearer
+from tests.support.billing import KEY, Billing, frames_of, running_billing
+from tests.support.proxy import GENEROUS_S, Proxy, Reply, running_proxy
+from tests.support.settings import provider_settings
+from tests.support.upstream import Exchange, Upstream
 
 CLIENTS = """
 [clients.app]
@@ -160,8 +164,12 @@ def test_a_key_has_its_models_and_endpoints(billing: Billing) -> None:
 def test_what_cannot_be_priced_is_refused_to_a_key_with_a_budget(billing: Billing) -> None:
     reply = billing.post("app", model="unpriced")
     assert (reply.status, reply.error["code"]) == (403, "price_unknown")
-    reply = billing.post("app", "/v1/audio/speech", input="Hi")
+    form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nm\r\n--b--\r\n'
+    headers = {**bearer(KEY.format(name="app")), "content-type": "multipart/form-data; boundary=b"}
+    reply = billing.proxy.request("POST", "/v1/audio/transcriptions", form, headers)
     assert (reply.status, reply.error["code"]) == (403, "endpoint_not_allowed")
+    reply = billing.post("app", "/v1/audio/speech", input="Hi")
+    assert (reply.status, reply.error["code"]) == (403, "price_unknown")
     assert billing.post("listed", "/v1/audio/speech", input="Hi").status == 200
 
 
@@ -190,3 +198,124 @@ def test_without_limits_and_ledger_nothing_is_opened(tmp_path: Path) -> None:
         reply = proxy.chat("echo/echo", headers={"authorization": "Bearer sk-plain-0123456789"})
         assert reply.status == 200
     assert not (tmp_path / "s").exists()
+
+
+PIECES = """
+[models.speak]
+targets = ["groq/speak"]
+prices = { character = 0.001 }
+[models.paint]
+targets = ["groq/paint"]
+prices = { image = 0.04, images = { "1024x1024" = 0.05, "hd/1024x1024" = 0.08 } }
+[models.paint-tokens]
+targets = ["groq/paint-tokens"]
+prices = { input = 5, image_input = 10, image_output = 40 }
+[models.sort]
+targets = ["groq/sort"]
+prices = { search_unit = 0.002 }
+[models.plain]
+targets = ["groq/plain"]
+prices = { input = 1, output = 1 }
+[clients.app]
+key_env = "APP_KEY"
+budget = { usd = 1 }
+[clients.strict]
+key_env = "STRICT_KEY"
+budget = { usd = 0.1, strict = true }
+[clients.listed]
+key_env = "LISTED_KEY"
+budget = { usd = 1 }
+endpoints = ["/audio/*", "/models*"]
+"""
+IMAGES = {"created": 1, "data": [{"url": "http://a/1"}, {"url": "http://a/2"}]}
+IMAGE_TOKENS = {
+    "total_tokens": 1100,
+    "input_tokens": 100,
+    "output_tokens": 1000,
+    "input_tokens_details": {"text_tokens": 60, "image_tokens": 40},
+    "output_tokens_details": {"image_tokens": 1000, "text_tokens": 0},
+}
+RANKED = {"results": [{"index": 0, "relevance_score": 0.9}]}
+
+
+class Paid:
+    """A proxy whose clients pay for pieces, in front of a scripted upstream."""
+
+    def __init__(self, proxy: Proxy, upstream: Upstream) -> None:
+        self.proxy = proxy
+        self.upstream = upstream
+
+    def post(self, client: str, path: str, answer: Any = b"", kind: str = "", **fields: Any) -> Reply:
+        async def script(exchange: Exchange) -> None:
+            await exchange.answer(answer, 200, **({"kind": kind} if kind else {}))
+
+        self.upstream.on(fields["model"], script)
+        return self.proxy.request("POST", path, fields, bearer(KEY.format(name=client)))
+
+    def booked(self, reply: Reply) -> tuple[float, list[str]]:
+        """What the request has cost, in US dollars, and the flags of its row."""
+        assert reply.status == 200, reply.body
+        until = time.monotonic() + GENEROUS_S
+        while True:
+            path = f"/spend/logs?request_id={reply.headers['x-request-id']}"
+            if found := self.proxy.request("GET", path, headers=bearer(ADMIN_KEY)).json:
+                return found[0]["spend"], found[0]["metadata"]["flags"]
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def paid(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream) -> Iterator[Paid]:
+    directory = tmp_path_factory.mktemp("paid")
+    (directory / "proxy.toml").write_text(PIECES)
+    settings = {
+        **provider_settings(shared_upstream),
+        **{f"{name.upper()}_KEY": KEY.format(name=name) for name in ("app", "strict", "listed")},
+        "SANIC_PROXY_CONFIG": str(directory / "proxy.toml"),
+        "SANIC_PROXY_STATE_DIR": str(directory),
+        "SANIC_PROXY_ADMIN_KEY": ADMIN_KEY,
+    }
+    with running_proxy(settings, "--workers=1") as proxy:
+        yield Paid(proxy, shared_upstream)
+
+
+def test_spoken_text_costs_by_character(paid: Paid) -> None:
+    reply = paid.post(
+        "app", "/v1/audio/speech", b"ID3", "audio/mpeg", model="speak", input="Grüße", voice="a"
+    )
+    assert paid.booked(reply) == (0.005, [])
+    refused = paid.post("strict", "/v1/audio/speech", b"ID3", "audio/mpeg", model="speak", input="x" * 101)
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+    assert "may cost up to 0.101 USD" in refused.error["message"]
+
+
+def test_images_cost_by_size_and_quality_or_by_tokens(paid: Paid) -> None:
+    path = "/v1/images/generations"
+    for fields, usd in (
+        ({"n": 2, "quality": "hd", "size": "1024x1024"}, 0.16),
+        ({"n": 2}, 0.1),
+        ({"n": 2, "size": "512x512"}, 0.08),
+    ):
+        reply = paid.post("app", path, IMAGES, model="paint", prompt="x", **fields)
+        assert paid.booked(reply) == (usd, [])
+    answer = {**IMAGES, "usage": IMAGE_TOKENS}
+    reply = paid.post("app", path, answer, model="paint-tokens", prompt="x")
+    assert paid.booked(reply) == (60 * 5e-6 + 40 * 10e-6 + 1000 * 40e-6, [])
+    refused = paid.post("strict", path, answer, model="paint-tokens", prompt="x")
+    assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
+
+
+def test_reranking_costs_by_search(paid: Paid) -> None:
+    asked: dict[str, Any] = {"model": "sort", "query": "x", "documents": ["a"] * 150}
+    assert paid.booked(paid.post("app", "/v1/rerank", RANKED, **asked)) == (0.004, [])
+    billed = {**RANKED, "meta": {"billed_units": {"search_units": 3}}}
+    assert paid.booked(paid.post("app", "/v1/rerank", billed, **asked)) == (0.006, [])
+    tokens = {**RANKED, "usage": {"total_tokens": 1000}}
+    assert paid.booked(paid.post("app", "/v1/rerank", tokens, **{**asked, "model": "plain"})) == (0.001, [])
+
+
+def test_pieces_without_a_price_are_refused_unless_the_key_names_the_endpoint(paid: Paid) -> None:
+    asked: dict[str, Any] = {"model": "plain", "input": "x", "answer": b"ID3", "kind": "audio/mpeg"}
+    refused = paid.post("app", "/v1/audio/speech", **asked)
+    assert (refused.status, refused.error["code"]) == (403, "price_unknown")
+    assert paid.booked(paid.post("listed", "/v1/audio/speech", **asked)) == (0, ["unpriced"])

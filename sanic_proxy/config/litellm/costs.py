@@ -33,6 +33,7 @@ _PIECES: Mapping[str, str] = {
     "output_cost_per_second": "second",
     "input_cost_per_query": "request",
     "input_cost_per_request": "request",
+    "input_cost_per_character": "character",
     "code_interpreter_cost_per_session": "code_session",
 }
 _TIERS = ("", "_flex", "_priority", "_batches")
@@ -62,6 +63,8 @@ def prices_of(costs: JsonMapping) -> Json:
     for name, piece in _PIECES.items():
         if (price := _dollars(costs.get(name))) is not None:
             prices.setdefault(piece, price)
+    if costs.get("mode") == "rerank" and "request" in prices:
+        prices["search_unit"] = prices.pop("request")
     prices |= _tools(costs)
     for start, rates in _ranges(costs.get("tiered_pricing")).items():
         tiers.setdefault(("", start), {}).update(rates)
