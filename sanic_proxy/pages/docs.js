@@ -244,10 +244,13 @@ function showTarget() {
   const target = id && byId(id);
   links.querySelector("[aria-current]")?.removeAttribute("aria-current");
   if (!target) return;
-  if (target.matches("details")) target.open = true;
+  if (target.matches("details")) {
+    target.open = true;
+    target.querySelector("summary").focus({ preventScroll: true });
+  }
   const link = links.querySelector(`a[href="#${CSS.escape(id)}"]`);
   link?.setAttribute("aria-current", "true");
-  if (wide.matches) link?.scrollIntoView({ block: "nearest", behavior: "instant" });
+  if (wide.matches) link?.scrollIntoView({ block: "center", behavior: "instant" });
   target.scrollIntoView();
 }
 
