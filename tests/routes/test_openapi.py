@@ -62,9 +62,12 @@ def test_what_needs_a_key_says_which() -> None:
         if path.startswith(("/health", "/api/hello", "/ui/login")):
             wanted = []
         elif path.startswith(("/admin/", "/key/", "/spend/", "/metrics", "/ui/")):
-            wanted = {"/metrics": ["admin"], "/ui/session": ["session"], "/ui/logout": ["session"]}.get(
-                path, ["admin", "session"]
-            )
+            wanted = {
+                "/metrics": ["admin"],
+                "/ui/session": ["session"],
+                "/ui/logout": ["session"],
+                "/ui/usage": ["session"],
+            }.get(path, ["admin", "session"])
         else:
             wanted = ["bearer", "x-api-key", "api-key", "x-goog-api-key"]
         assert names == wanted, path
