@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.config.targets import TargetSettings
-from sanic_proxy.errors import REDACTED
+from sanic_proxy.errors import redaction
 from sanic_proxy.governance import keys, ledger_tables, sessions
 from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.governance.governor import Governor, governs
@@ -26,6 +26,7 @@ from sanic_proxy.observability import logs
 from sanic_proxy.observability.capture import Captures
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
+from sanic_proxy.observability.redaction import cleaner
 from sanic_proxy.observability.tracing import Tracer
 from sanic_proxy.providers.base import ChatProvider
 from sanic_proxy.providers.registry import build_providers
@@ -118,7 +119,7 @@ class AppState:
         self.registry = BreakerRegistry(
             is_enabled=settings.breaker,
             key_hints=_key_hints(settings),
-            redact=self._redacted,
+            redact=_redactor(settings.secrets),
             probes=Probes(self.shared),
         )
         self.router: Router[ChatProvider] = Router(
@@ -205,11 +206,6 @@ class AppState:
             return self.prices.find(provider.settings, model)
         return self.prices.find(provider.settings, model, own.prices, own.max_output, own.context_window)
 
-    def _redacted(self, text: str) -> str:
-        for secret in self.secrets:
-            text = text.replace(secret, REDACTED)
-        return text
-
     def _listed(self) -> list[ChatProvider]:
         """With the router off only the catch-all provider can be called, so only its models are listed."""
         if self.settings.router_is_on:
@@ -268,6 +264,12 @@ class AppState:
             await self.responses.aclose()
         if self.captures is not None:
             await asyncio.to_thread(self.captures.close)
+
+
+def _redactor(secrets: tuple[str, ...]) -> Callable[[str], str]:
+    """What removes secrets, the beginning of one at the end of a text, and whatever looks like a key."""
+    without_secrets, clean = redaction(secrets), cleaner(secrets)
+    return lambda text: clean(without_secrets(text))
 
 
 def _captures(settings: Settings) -> Captures | None:

@@ -14,7 +14,7 @@ import asyncio
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from sanic_proxy.config.rules import iso_time
 from sanic_proxy.json_types import Json
@@ -56,6 +56,8 @@ class Live:
         self._targets = Snapshots(targets, MAX_TARGETS_BYTES)
         self._ended: deque[RequestRecord] = deque(maxlen=PLACES)
         self._events: deque[bytes] = deque(maxlen=PLACES)
+        self._open: set[str] = set()
+        self._was_busy = True
         self._listening = 0
         self._shown: dict[Snapshots, bytes] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -67,11 +69,33 @@ class Live:
 
     # This worker's part
 
-    def beat(self, traffic: Traffic, waiting: int, lag_s: float, recent: RecentCounts) -> None:
-        """To be called once a second: show what is in flight.
+    def note_circuits(self, now_open: Mapping[str, Json | None]) -> None:
+        """Make events of the circuits that have opened or closed since the last call.
+
+        `now_open` are those that are open, by target, with the last error of each.
+        """
+        for target in now_open.keys() - self._open:
+            self.target_changed(target, "open", now_open[target])
+        for target in self._open - now_open.keys():
+            self.target_changed(target, "closed")
+        self._open = set(now_open)
+
+    def beat(
+        self,
+        traffic: Traffic,
+        waiting: int,
+        lag_s: float,
+        recent: RecentCounts,
+        targets: Callable[[], list[Json]],
+    ) -> None:
+        """To be called once a second: show what is in flight, and the `targets` if they may have changed.
 
         `waiting` requests wait for limits. The timer was late by `lag_s`.
         """
+        is_busy = bool(self._ended or self._open or len(traffic.requests) > self._listening)
+        if is_busy or self._was_busy:
+            self.show_targets(targets(), recent)
+        self._was_busy = is_busy
         self.flush()
         numbers = {
             "pid": os.getpid(),
@@ -93,6 +117,16 @@ class Live:
             self._events.extend(_request_event(one, now, wall) for one in records if self._is_shown(one))
             if self.ring.append(self._events):
                 self._events.clear()
+
+    def show_targets(self, targets: Sequence[Json], recent: RecentCounts) -> None:
+        """Show the targets, those that were used last first; as many as there is room for."""
+        now = time.monotonic()
+        times = recent.times.sums(now)
+        text = codec.dumps({"at": now, "targets": targets, "times": times})
+        while len(text) > MAX_TARGETS_BYTES:
+            targets = targets[: len(targets) // 2]
+            text = codec.dumps({"at": now, "targets": targets, "times": {}})
+        self._targets.publish(text)
 
     def target_changed(self, target: str, state: str, error: Json | None = None) -> None:
         """A circuit has opened or closed, or a target was switched."""
@@ -144,6 +178,18 @@ class Live:
             "errors": dict(errors.most_common()),
             "window_s": WINDOW_S,
         }
+
+    def targets(self) -> tuple[list[tuple[float, list[Json]]], Json]:
+        """What all workers show of targets: how many seconds ago, and these.
+
+        Beside it the percentiles of the times to the first content by target, of the last minutes.
+        """
+        now = time.monotonic()
+        shown = [codec.loads_exact(text) for text in self._targets.texts()]
+        labels = {label for one in shown for label in one["times"]}
+        counts = {label: added(one["times"].get(label, ()) for one in shown) for label in labels}
+        percentiles = {label: percentiles_ms(counts[label]) for label in labels}
+        return [(max(0.0, now - one["at"]), one["targets"]) for one in shown], percentiles
 
     def latest_requests(self, limit: int, before: int | None = None) -> Iterator[bytes]:
         """The ended requests as JSON objects, the latest first, `limit` of them at most."""

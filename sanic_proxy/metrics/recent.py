@@ -13,6 +13,10 @@ from sanic_proxy.metrics import families as f
 from sanic_proxy.metrics.series import LocalHistogram
 
 WINDOW_S = 60
+# The times of targets are kept longer, a minute at once.
+TIMES_S = 300
+_SPAN_S = 60
+MAX_TARGETS = 250
 # Ends of requests that are no failure.
 _NO_ERROR = frozenset({"ok", "client_left", "cancelled"})
 _BUCKETS = len(f.SECONDS) + 1
@@ -31,9 +35,10 @@ class _Second:
 
 
 class RecentCounts:
-    """The counts of the last `WINDOW_S` seconds. Times are monotonic."""
+    """The counts of the last `WINDOW_S` seconds, and the `times` of targets. Times are monotonic."""
 
     def __init__(self) -> None:
+        self.times = RecentTimes()
         self._seconds: deque[_Second] = deque(maxlen=WINDOW_S)
 
     def add(
@@ -65,9 +70,37 @@ class RecentCounts:
         }
 
 
+class RecentTimes:
+    """Times to the first content of streams by target, of the last `TIMES_S` seconds. Times are monotonic."""
+
+    def __init__(self) -> None:
+        self._spans: deque[tuple[int, dict[str, list[int]]]] = deque(maxlen=TIMES_S // _SPAN_S)
+
+    def add(self, now: float, target: str, first_content: LocalHistogram) -> None:
+        """Count streams of one target."""
+        if not target or not any(first_content.counts):
+            return
+        at = int(now) // _SPAN_S
+        if not self._spans or self._spans[-1][0] != at:
+            self._spans.append((at, {}))
+        counts = self._spans[-1][1]
+        if target in counts or len(counts) < MAX_TARGETS:
+            counts[target] = added([counts.get(target, ()), first_content.counts])
+
+    def sums(self, now: float) -> dict[str, list[int]]:
+        """The histograms of the last `TIMES_S` seconds."""
+        while self._spans and self._spans[0][0] * _SPAN_S <= now - TIMES_S:
+            self._spans.popleft()
+        found: dict[str, list[int]] = {}
+        for _, counts in self._spans:
+            for target, histogram in counts.items():
+                found[target] = added([found.get(target, ()), histogram])
+        return found
+
+
 def added(histograms: Iterable[Sequence[int]]) -> list[int]:
     """The sum of histograms with the bounds `SECONDS`."""
-    return [sum(counts) for counts in zip([0] * _BUCKETS, *histograms, strict=True)]
+    return [sum(counts) for counts in zip([0] * _BUCKETS, *filter(None, histograms), strict=True)]
 
 
 def percentiles_ms(counts: Sequence[int]) -> Json:

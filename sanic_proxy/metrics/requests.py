@@ -202,9 +202,9 @@ class RequestMetrics:
             (dialect, model, target, ended, client), counts = self._counts.popitem()
             outcome = "ok" if ended == "complete" else _outcome(ended)
             if dialect or target:
-                self._recent.add(
-                    time.monotonic(), outcome, counts.requests, counts.output, counts.first_content
-                )
+                now = time.monotonic()
+                self._recent.add(now, outcome, counts.requests, counts.output, counts.first_content)
+                self._recent.times.add(now, target, counts.first_content)
             labels = self._labels(model, target, is_answered=outcome == "ok")
             _add_request(add, dialect or OTHER, labels, outcome, counts)
             _add_client(add, self._client(client), outcome, counts)

@@ -16,6 +16,7 @@ from sanic_proxy import __version__
 from sanic_proxy.errors import InvalidRequest, NotFound, StoreFailed
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.routing import overview
 from sanic_proxy.routing.explain import explain
 from sanic_proxy.server import admission
 from sanic_proxy.server.lifecycle import WorkerState
@@ -67,16 +68,22 @@ async def route(request: ProxyRequest) -> HTTPResponse:
 
 
 async def targets(request: ProxyRequest) -> HTTPResponse:
-    """What this worker knows of the targets: requests, circuits, limits, and which are switched off."""
+    """What the workers know of the targets: requests, circuits, limits, and which are switched off."""
     state = state_of(request.app)
     now = time.monotonic()
     for model in state.settings.models:
         if "*" not in model.name:
             state.router.route(model.name)  # which makes its targets known
+    live = state.live
+    live.show_targets(overview.shown_targets(state.statistics, state.registry, now), state.metrics.recent)
+    shown, percentiles = live.targets()
+    found = overview.merged(shown, time.time())
     body = {
         "worker": {"pid": os.getpid()},
         "off": {} if state.switches is None else state.switches.off,
-        "targets": state.statistics.as_json(now, lambda name: state.registry.described(name, now)),
+        "targets": [
+            {**target, "first_content_percentiles_ms": percentiles.get(target["target"])} for target in found
+        ],
     }
     return HTTPResponse(codec.dumps(body), content_type="application/json")
 
@@ -96,6 +103,8 @@ async def switch(request: ProxyRequest, rest: str) -> HTTPResponse:
     if state.switches is not None:
         try:
             await state.switches.switch(name, is_on=to == "on")
+            state.live.target_changed(name, to)
+            state.live.flush()
         except StoreError as exc:
             raise StoreFailed(f"The switch could not be stored: {exc}") from exc
     return HTTPResponse(codec.dumps({"target": name, "state": to}), content_type="application/json")

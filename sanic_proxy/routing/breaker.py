@@ -39,7 +39,7 @@ import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sanic_proxy import errors
 from sanic_proxy.json_types import Json
@@ -71,6 +71,23 @@ PROVIDER_RETRIES = 10
 MAX_TARGETS = 4096
 MAX_CLIENTS = 16  # that a circuit remembers as failing
 MAX_CAUSE_CHARS = 300
+
+
+class LastError(NamedTuple):
+    """The last failure as the operator reads it: status and code, the message, and its monotonic time."""
+
+    code: str
+    message: str
+    at: float
+
+    @property
+    def text(self) -> str:
+        """All in one text."""
+        return self.code if self.message in self.code else f"{self.code}: {self.message}"
+
+    def as_json(self, now: float) -> Json:
+        """As an event has it."""
+        return {"code": self.code, "message": self.message, "s_ago": round(now - self.at, 1)}
 
 
 class Window:
@@ -352,8 +369,7 @@ class CircuitBreaker:
         self._busy_until = 0.0  # when another worker's probe, or its pause, ends
         self._lone_client: str | None = None
         self.opened_at = 0.0
-        # The last failure as the operator reads it, and its time.
-        self.last_error: tuple[str, float] | None = None
+        self.last_error: LastError | None = None
         self._opened_by: Blame = "none"
         self._refused_as: type[errors.ProxyError] = errors.CircuitOpen
         self._reason = ""
@@ -376,13 +392,15 @@ class CircuitBreaker:
 
     def described(self, now: float) -> Json:
         """As an operator reads it: whether it is open and until when, and the last failure."""
-        text, at = self.last_error or (None, now)
+        last = self.last_error
         return {
             "state": "closed" if self.until is None else "open" if now < self.until else "half_open",
             "reason": self._reason if self.until is not None else None,
             "retry_in_s": None if self.until is None else round(max(0.0, self.until - now), 1),
-            "last_error": text,
-            "last_error_s_ago": None if text is None else round(now - at, 1),
+            "last_error": None if last is None else last.text,
+            "last_code": None if last is None else last.code,
+            "last_message": None if last is None else last.message,
+            "last_error_s_ago": None if last is None else round(now - last.at, 1),
         }
 
     def admit(self, now: float, client: str = "") -> errors.ProxyError | None:
@@ -436,7 +454,8 @@ class CircuitBreaker:
         """The target has failed a request of `client`, or has denied it access."""
         if generation < self._valid_from or not self._is_enabled:
             return
-        self.last_error = self._redact(_cause(error)), now
+        message = self._redact(error.log_text or error.message)[:MAX_CAUSE_CHARS]
+        self.last_error = LastError(self._redact(_cause(error)), message, now)
         self._window.failures[self._window.slot(now)] += 1
         self._count_in_a_row(blame, client)
         failures_of_client = self._failing_clients.note(client, now)
@@ -651,10 +670,10 @@ class BreakerRegistry:
         """The retry budget of all of one provider's targets together."""
         return self._budgets.setdefault(provider, RetryBudget(PROVIDER_RETRIES))
 
-    def open_circuits(self) -> set[str]:
-        """The labels of the targets and keys whose circuit is open."""
+    def open_circuits(self) -> dict[str, LastError | None]:
+        """The labels of the targets and keys whose circuit is open, with the last error of each."""
         breakers = (*self._targets.values(), *self._keys.values())
-        return {breaker.label for breaker in breakers if breaker.is_open}
+        return {breaker.label: breaker.last_error for breaker in breakers if breaker.is_open}
 
     def _breaker(
         self, provider: str, key_number: int, label: str, endpoint: str = "", model: str = ""

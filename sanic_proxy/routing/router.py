@@ -21,7 +21,7 @@ from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing import sessions
 from sanic_proxy.routing.affinity import Affinity, Candidate
-from sanic_proxy.routing.breaker import BreakerRegistry
+from sanic_proxy.routing.breaker import BreakerRegistry, LastError
 from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import Later, TargetLoad
@@ -277,8 +277,8 @@ class Router(Generic[P]):
         """Whether the operator has a table for exactly this name."""
         return model in self._models
 
-    def open_circuits(self) -> set[str]:
-        """The labels of the targets and keys whose circuit is open in this worker."""
+    def open_circuits(self) -> dict[str, LastError | None]:
+        """The labels of the targets and keys whose circuit is open in this worker, with their last errors."""
         return self._registry.open_circuits()
 
     def _own(self, model: str) -> tuple[ModelSettings | None, tuple[str, ...]]:

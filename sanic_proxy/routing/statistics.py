@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import TypeAlias
 
 from sanic_proxy.json_types import Json
@@ -138,6 +139,9 @@ class StatisticsRegistry:
         name = (provider, key_number, model, endpoint)
         return recent(self._known, name, lambda: TargetStatistics(label, endpoint))
 
-    def as_json(self, now: float, more: Callable[[TargetName], Json] = lambda _: {}) -> list[Json]:
-        """Those of all targets, and `more` that is known of each."""
-        return [{**statistics.as_json(now), **more(name)} for name, statistics in self._known.items()]
+    def as_json(
+        self, now: float, more: Callable[[TargetName], Json] = lambda _: {}, limit: int | None = None
+    ) -> list[Json]:
+        """Those of the `limit` targets that were used last, and `more` that is known of each."""
+        latest = islice(reversed(self._known.items()), limit)
+        return [{**statistics.as_json(now), **more(name)} for name, statistics in latest]

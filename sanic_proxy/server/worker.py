@@ -20,7 +20,9 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from sanic_proxy.metrics.metrics import Metrics
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.routing.overview import shown_targets
 from sanic_proxy.server import compat
 from sanic_proxy.server.admin_port import AdminProtocol, MetricsProtocol, SidePort
 from sanic_proxy.server.admission import OPEN_PATHS, is_admin_path
@@ -290,9 +293,16 @@ class Worker:
         if state.settings.has_metrics:
             dropped = 0 if state.tracer is None else state.tracer.take_dropped()
             lag_s = self._loop.time() - due_at
-            self._metrics.beat(state.traffic, state.router.open_circuits(), lag_s, dropped)
+            is_open = state.router.open_circuits()
+            self._metrics.beat(state.traffic, is_open, lag_s, dropped)
             if state.settings.admin_key is not None:
-                self._live.beat(state.traffic, _waiting(state.traffic), lag_s, self._metrics.recent)
+                now = time.monotonic()
+                self._live.note_circuits(
+                    {name: error and error.as_json(now) for name, error in is_open.items()}
+                )
+                targets = partial(shown_targets, state.statistics, state.registry, now)
+                waiting = _waiting(state.traffic)
+                self._live.beat(state.traffic, waiting, lag_s, self._metrics.recent, targets)
         due_at = self._loop.time() + BEAT_S
         self._loop.call_at(due_at, self._beat, due_at)
 
