@@ -42,6 +42,9 @@ def announced_settings(app: Sanic[Any, Any]) -> Settings:
     """The settings, with the lines that say what is on. Exits with all problems at once."""
     # SIGHUP is handled later: unhandled it would end the process, and settings are being read just now.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # There is nothing to stop in order yet. Python's own handler raises KeyboardInterrupt wherever it is just
+    # then. In a finalizer or a callback of the garbage collector that is lost, and the proxy would start.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         settings = load_for(app.state.host)
     except SettingsError as exc:

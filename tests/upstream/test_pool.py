@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 import threading
@@ -20,6 +21,7 @@ from sanic_proxy.config.model import PoolLimits
 from sanic_proxy.upstream.connection import Connection
 from sanic_proxy.upstream.pool import Pool, open_socket
 from sanic_proxy.upstream.request import Origin
+from tests.support.proxy import GENEROUS_S
 from tests.support.transport import ANSWER, Recorder
 
 LIMITS = PoolLimits(idle_per_host=2, idle_timeout_s=15, tcp_keepalive_s=90)
@@ -132,7 +134,7 @@ class Peer:
     """A blocking server that answers each request with the number of its connection.
 
     After `send_late` the bytes are in the client's socket: over loopback, and without Nagle's algorithm,
-    `sendall` delivers them.
+    `sendall` delivers them. Each connection belongs to one thread, as OpenSSL's objects are not thread-safe.
     """
 
     def __init__(self, *, is_tls: bool) -> None:
@@ -144,6 +146,9 @@ class Peer:
             self.context.num_tickets = 0
         self.origin = Origin(is_tls, "localhost" if is_tls else "127.0.0.1", self.listener.getsockname()[1])
         self.connections: list[socket.socket] = []
+        self.late: bytes | None = None
+        self.is_late, self.signal = socket.socketpair()
+        self.was_sent = threading.Event()
         self.thread = threading.Thread(target=self._accept, daemon=True)
         self.thread.start()
 
@@ -161,19 +166,32 @@ class Peer:
             accepted = self.context.wrap_socket(accepted, server_side=True)
         number = len(self.connections) + 1
         self.connections.append(accepted)
+        watched = [accepted, self.is_late] if number == 1 else [accepted]
         try:
-            while accepted.recv(65536):
-                accepted.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % number)
-        except OSError:
+            while True:
+                readable, _, _ = select.select(watched, [], [])
+                if self.is_late in readable:
+                    self._send_late(accepted)
+                    watched.remove(self.is_late)
+                elif accepted.recv(65536):
+                    accepted.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % number)
+                else:
+                    return
+        except (OSError, ValueError):  # closed by the test, also before `select`
             return
+
+    def _send_late(self, first: socket.socket) -> None:
+        if self.late is not None:
+            first.sendall(self.late)
+        else:
+            first.shutdown(socket.SHUT_WR)
+        self.was_sent.set()
 
     def send_late(self, late: bytes | None) -> None:
         """Another answer on the first connection, or its end."""
-        first = self.connections[0]
-        if late is not None:
-            first.sendall(late)
-        else:
-            first.shutdown(socket.SHUT_WR)
+        self.late = late
+        self.signal.send(b"!")
+        assert self.was_sent.wait(GENEROUS_S)
 
 
 @contextmanager
@@ -185,7 +203,7 @@ def serving(*, is_tls: bool) -> Iterator[Peer]:
         # shutdown, as close alone does not wake a thread in accept
         peer.listener.shutdown(socket.SHUT_RDWR)
         peer.listener.close()
-        for connection in peer.connections:
+        for connection in (*peer.connections, peer.is_late, peer.signal):
             connection.close()
 
 
