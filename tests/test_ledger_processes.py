@@ -22,7 +22,7 @@ from sanic_proxy.governance import ledger_tables
 from sanic_proxy.governance.budgets import Charge, Counter
 from sanic_proxy.governance.leases import ESTIMATED, ORPHANED, Entry, Settlement
 from sanic_proxy.governance.ledger import BudgetSpent, Ledger
-from sanic_proxy.state_store.base import Connection
+from sanic_proxy.state_store.base import Statements
 from sanic_proxy.state_store.sqlite import FILE_NAME
 from tests.support.ledger_worker import charges
 from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
@@ -65,7 +65,7 @@ class Machines:
         asyncio.run(work())
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self) -> Iterator[Statements]:
         if self._url:
             import psycopg  # noqa: PLC0415 - an extra
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.money.provider import PRICES, Provider
-from sanic_proxy.state_store.base import Connection
+from sanic_proxy.state_store.base import Statements
 
 WORKERS = 4
 START_S, END_S, LOST_PAUSE_S = 120.0, 60.0, 0.5
@@ -107,7 +107,7 @@ async def checked(plan: Plan, directory: Path) -> Figures:
 
 
 @contextmanager
-def _connection(store: str, directory: Path) -> Iterator[Connection]:
+def _connection(store: str, directory: Path) -> Iterator[Statements]:
     if store:
         import psycopg  # noqa: PLC0415 - an extra
 
@@ -282,7 +282,7 @@ async def _request(number: int, port: int, chance: random.Random) -> str:
     return answer[9:12].decode() if answer else "lost"
 
 
-def compare(connection: Connection, provider: Provider, figures: Figures) -> None:
+def compare(connection: Statements, provider: Provider, figures: Figures) -> None:
     """Compare the rows with the bill, request by request."""
     rows = connection.execute("SELECT request_id, nano, flags FROM ledger_row").fetchall()
     sums = dict(connection.execute("SELECT name, used FROM budget_counter").fetchall())

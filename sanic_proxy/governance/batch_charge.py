@@ -21,13 +21,12 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-from sanic_proxy import errors
 from sanic_proxy.governance import batch_tables
 from sanic_proxy.governance.batch_tables import OpenBatch
 from sanic_proxy.governance.batches import RETENTION_S, Seen
 from sanic_proxy.governance.charge import Charge, Tariff, Terms
+from sanic_proxy.governance.estimate import Asked, Tokens
 from sanic_proxy.governance.leases import KEPT, KEPT_STRICT, OVERDRAFT, Hold, Settlement
-from sanic_proxy.governance.ledger import LedgerError
 from sanic_proxy.governance.rates import Admission
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.state_store.base import StateStore, StoreError
@@ -50,12 +49,14 @@ class BatchCharge(Charge):
     def __init__(
         self,
         terms: Terms,
+        asked: Asked,
+        request: tuple[str, str, str, str],
         admission: Admission | None,
-        refusal: Callable[[LedgerError], errors.ProxyError],
+        first: tuple[int | None, Tokens] | None,
         *,
         cost: BatchCost,
     ) -> None:
-        super().__init__(terms._replace(model=cost.model), admission, refusal)
+        super().__init__(terms.for_model(cost.model), asked, request, admission, first)
         self._reserves = cost.nano
         self._batch: Seen | None = None
 
@@ -70,17 +71,16 @@ class BatchCharge(Charge):
             super().finish(record)
             return
         running, self._running = self._running, []
-        is_strict = any(lease.charge.is_strict for lease in terms.leases)
         until_ms = terms.now_ms() + int(1000 * (batch.window_s + RETENTION_S))
-        for one in running:
-            reserved = one.reservation.reserved
-            flags = KEPT | (KEPT_STRICT if is_strict else 0)
-            terms.ledger.settle(one.reservation, Settlement(reserved, batch.id, until_ms, flags))
+        for _, reservation, _ in running:
+            reserved = reservation.reserved
+            flags = KEPT | (KEPT_STRICT if terms.is_strict else 0)
+            terms.ledger.settle(reservation, Settlement(reserved, batch.id, until_ms, flags))
         if self.admission is not None:
             self.admission.settle(None)
 
     @override
-    def _amounts(self, tariff: Tariff) -> tuple[int, list[Hold]]:
+    def _amounts(self, tariff: Tariff) -> tuple[int, Sequence[Hold]]:
         nano = self._reserves
         return nano, [(lease, nano if lease.charge.is_money else 1) for lease in self._terms.leases]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import orjson
 
 from sanic_proxy.governance.batches import Seen
-from sanic_proxy.governance.leases import ESTIMATED, OVERDRAFT, Booking, Entry, Settlement
+from sanic_proxy.governance.leases import ESTIMATED, OVERDRAFT, Entry, Settlement
 from sanic_proxy.governance.ledger_tables import add_rows
 from sanic_proxy.state_store.base import Connection
 
@@ -65,7 +65,7 @@ def settle(connection: Connection, batch: OpenBatch, settlement: Settlement) -> 
     more = settlement.nano - batch.reserved
     if batch.is_strict and more > 0:
         settlement = settlement._replace(flags=settlement.flags | OVERDRAFT)
-    add_rows(connection, [Booking(0, batch.entry, settlement, batch.reserved, ())])
+    add_rows(connection, [(*batch.entry, *settlement, batch.reserved)])
     for counter in batch.counters:
         connection.execute(_CORRECT, (more, more, settlement.ended_ms, counter))
     return settlement.flags

@@ -202,7 +202,7 @@ class BatchInput:
         if self._is_strict:
             limit = strict_tokens(asked, prices.max_output, self._image_tokens, prices.max_input)
             return strict_cost(limit, asked, prices) or 0
-        tokens = self._estimator.tokens(self._client, model, asked, prices.max_output)
+        tokens = self._estimator.memory(self._client, model).tokens(asked, prices.max_output)
         return estimated_cost(tokens, asked, prices) or 0
 
     def _priced(self, model: str) -> Prices:

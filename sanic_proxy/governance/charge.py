@@ -13,27 +13,30 @@ those that are left. How an attempt is settled depends on what is known:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
+from itertools import repeat
 from typing import NamedTuple
 
 from sanic_proxy import errors
-from sanic_proxy.governance.cost import cost
+from sanic_proxy.governance.cost import PlainRates, cost
 from sanic_proxy.governance.estimate import (
     Asked,
-    Estimator,
+    Memory,
     Tokens,
     estimated_cost,
     strict_cost,
     strict_tokens,
 )
 from sanic_proxy.governance.leases import CUT, ESTIMATED, HEDGE, UNPRICED, Entry, Hold, Lease, Settlement
-from sanic_proxy.governance.ledger import Ledger, LedgerError, Reservation
+from sanic_proxy.governance.ledger import Ledger, LedgerError, Reservation, names_for
 from sanic_proxy.governance.prices import FREE, Prices
 from sanic_proxy.governance.rates import Admission
-from sanic_proxy.governance.usage import Usage
+from sanic_proxy.governance.usage import PlainUsage, Usage
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 
 MAX_OUTCOME = 64
+MAX_PLACES = 64
 _UNSENT = (errors.UpstreamConnectFailed, errors.UpstreamConnectTimeout, errors.ClientError)
 
 
@@ -44,8 +47,6 @@ class Tariff:
     that an image counts as, for strict budgets.
     """
 
-    __slots__ = ("_find", "_is_found", "_prices", "label", "max_image_tokens", "provider")
-
     def __init__(
         self, provider: str, label: str, find: Callable[[], Prices | None], max_image_tokens: int = 0
     ) -> None:
@@ -53,77 +54,149 @@ class Tariff:
         self.label = label
         self._find = find
         self.max_image_tokens = max_image_tokens
-        self._prices: Prices | None = None
-        self._is_found = False
 
-    @property
+    @cached_property
     def prices(self) -> Prices | None:
         """None: not known."""
-        if not self._is_found:
-            self._is_found = True
-            self._prices = self._find()
-        return self._prices
+        return self._find()
+
+    @cached_property
+    def plain_rates(self) -> PlainRates | None:
+        """What plain text costs, where nothing but its tokens decides."""
+        return PlainRates.of(self.prices)
+
+    @cached_property
+    def max_output(self) -> int | None:
+        """The model's maximum of output, in tokens."""
+        return None if self.prices is None else self.prices.max_output
+
+    @cached_property
+    def source(self) -> str:
+        """Where the prices come from, as the ledger has it."""
+        return "" if self.prices is None else self.prices.source[:MAX_OUTCOME]
 
 
-class Terms(NamedTuple):
-    """What is the same for all attempts of a request.
+# The names in the rows of attempts, from `Entry.client` to `Entry.session`.
+_Names = tuple[str, str, str, str, str, str, str, str]
 
-    `leases` are those of the budgets that it counts against. `is_free`: nothing that it does costs money.
-    `needs_price`: with a budget, it may not be sent where its cost cannot be computed. `now_ms` is the time
-    of day. `first` is an estimate that has been made, and the model's maximum of output that it is for.
+
+class _Place(NamedTuple):
+    """What an attempt has in common with others at the same target: names of its row, and in the journal."""
+
+    names: _Names
+    text: bytes
+
+
+class Terms:
+    """What is the same for all requests of a client for a model, for as long as its periods last.
+
+    `leases` are those of the budgets that they count against. `refusal` makes the error for a client of what
+    the ledger raises. `now_ms` is the time of day.
     """
 
-    ledger: Ledger
-    estimator: Estimator
-    leases: Sequence[Lease]
-    asked: Asked
-    request_id: str
-    client: str
-    team: str
-    model: str
-    dialect: str
-    endpoint: str
-    session: str
-    is_free: bool
-    needs_price: bool
-    now_ms: Callable[[], int]
-    first: tuple[int | None, Tokens] | None = None
+    __slots__ = (
+        "_places",
+        "client",
+        "has_money",
+        "is_plain",
+        "is_strict",
+        "leases",
+        "ledger",
+        "memory",
+        "model",
+        "now_ms",
+        "refusal",
+        "team",
+    )
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        memory: Memory,
+        leases: Sequence[Lease],
+        names: tuple[str, str, str],
+        refusal: Callable[[LedgerError], errors.ProxyError],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`names` are the client, its team and the model."""
+        self.ledger = ledger
+        self.memory = memory
+        self.leases = leases
+        self.client, self.team, self.model = names
+        self.refusal = refusal
+        self.now_ms = now_ms
+        self.has_money = any(lease.charge.is_money for lease in leases)
+        self.is_strict = any(lease.charge.is_strict for lease in leases)
+        # Whether all leases reserve the same, what an attempt will probably cost.
+        self.is_plain = not self.is_strict and all(lease.charge.is_money for lease in leases)
+        self._places: dict[tuple[Tariff, str, str, str], _Place] = {}
+
+    def for_model(self, model: str) -> Terms:
+        """The same with another model in the rows of the attempts."""
+        names = self.client, self.team, model
+        return Terms(self.ledger, self.memory, self.leases, names, self.refusal, self.now_ms)
+
+    def place(self, tariff: Tariff, dialect: str, endpoint: str, session: str) -> _Place:
+        """What attempts of this kind have in common."""
+        key = tariff, dialect, endpoint, session
+        found = self._places.get(key)
+        if found is None:
+            if len(self._places) >= MAX_PLACES:
+                self._places.clear()
+            names = (
+                *(self.client, self.team, tariff.provider, tariff.label),
+                *(self.model, dialect, endpoint, session),
+            )
+            text = names_for(Entry("", 0, *names, 0), self.leases)
+            found = self._places[key] = _Place(names, text)
+        return found
 
 
-class _Running(NamedTuple):
-    tariff: Tariff
-    reservation: Reservation
-    is_hedge: bool
+_Running = tuple[Tariff, Reservation, bool]  # whether it is a hedge
+# A tuple's own constructor: that of a NamedTuple is a function in Python, which costs twice as much again.
+_new = tuple.__new__
 
 
 class Charge:
     """See the module. One per request.
 
-    `admission` is what its rates have admitted. `refusal` makes the error for a client of what the ledger
-    raises. `reports_partly` says whether a usage that has been seen may not be all of it, where the answer
-    has no end.
+    `request` are its id, dialect, endpoint and session. `admission` is what its rates have admitted, `first`
+    an estimate that has been made, and the model's maximum of output that it is for. `is_free`: nothing that
+    it does costs money. `needs_price`: with a budget, it may not be sent where its cost cannot be computed.
+    `reports_partly` says whether a usage that has been seen may not be all of it, where the answer has no
+    end.
     """
 
     __slots__ = (
+        "_asked",
         "_attempts",
         "_cost_nano",
+        "_first",
         "_ready",
-        "_refusal",
+        "_request",
         "_running",
         "_terms",
         "admission",
+        "is_free",
+        "needs_price",
         "reports_partly",
     )
 
     def __init__(
         self,
         terms: Terms,
-        admission: Admission | None,
-        refusal: Callable[[LedgerError], errors.ProxyError],
+        asked: Asked,
+        request: tuple[str, str, str, str],
+        admission: Admission | None = None,
+        first: tuple[int | None, Tokens] | None = None,
     ) -> None:
         self._terms = terms
+        self._asked = asked
+        self._request = request
         self.admission = admission
-        self._refusal = refusal
+        self._first = first
+        self.is_free = False
+        self.needs_price = True
         self._ready: _Running | None = None  # reserved, and not begun
         self._running: list[_Running] = []
         self._attempts = 0
@@ -137,23 +210,40 @@ class Charge:
 
     # Before an attempt
 
-    async def reserve(self, tariff: Tariff) -> None:
-        """Reserve for the first attempt. Raises ProxyError if there is not enough."""
-        if not self._terms.is_free:
-            self._ready = await self._reserved(tariff)
+    def reserve(self, tariff: Tariff) -> Awaitable[None] | None:
+        """Reserve for the first attempt. Returns what has to be awaited first, if anything has.
+
+        Either raises ProxyError if there is not enough.
+        """
+        if self.is_free:
+            return None
+        entry, holds, reserved, names = self._wanted(tariff)
+        try:
+            reservation = self._terms.ledger.reserve(entry, holds, reserved, names)
+        except LedgerError as exc:
+            raise self._terms.refusal(exc) from exc
+        if reservation is None:
+            return self._reserve(tariff, entry, holds, reserved, names)
+        self._ready = tariff, reservation, False
+        return None
+
+    async def _reserve(
+        self, tariff: Tariff, entry: Entry, holds: Sequence[Hold], reserved: int, names: bytes
+    ) -> None:
+        self._ready = tariff, await self._acquired(entry, holds, reserved, names), False
 
     def begin(self, tariff: Tariff | None) -> Awaitable[None] | None:
         """An attempt is to be sent. Returns what has to be awaited first, if anything has.
 
         Either raises ProxyError for a target that cannot be paid.
         """
-        if tariff is None or self._terms.is_free or self._begins_at_once(tariff):
+        if tariff is None or self.is_free or self._begins_at_once(tariff):
             return None
         return self._begin(tariff)
 
     def begins(self, tariff: Tariff | None) -> bool:
         """A further attempt is to be sent at once. False if there is not enough for it."""
-        if tariff is None or self._terms.is_free:
+        if tariff is None or self.is_free:
             return True
         try:
             return self._begins_at_once(tariff, is_hedge=bool(self._running))
@@ -163,29 +253,27 @@ class Charge:
     def _begins_at_once(self, tariff: Tariff, *, is_hedge: bool = False) -> bool:
         ready, self._ready = self._ready, None
         if ready is not None:
-            if ready.tariff is tariff:
+            if ready[0] is tariff:
                 self._running.append(ready)
                 return True
-            self._terms.ledger.cancel(ready.reservation)
-        reserved, holds = self._amounts(tariff)
-        reservation = self._terms.ledger.reserve(self._entry(tariff), holds, reserved)
+            self._terms.ledger.cancel(ready[1])
+        reservation = self._terms.ledger.reserve(*self._wanted(tariff))
         if reservation is not None:
-            self._running.append(_Running(tariff, reservation, is_hedge))
+            self._running.append((tariff, reservation, is_hedge))
         return reservation is not None
 
     async def _begin(self, tariff: Tariff) -> None:
-        self._running.append(await self._reserved(tariff))
+        self._running.append((tariff, await self._acquired(*self._wanted(tariff)), False))
 
-    async def _reserved(self, tariff: Tariff) -> _Running:
+    async def _acquired(
+        self, entry: Entry, holds: Sequence[Hold], reserved: int, names: bytes
+    ) -> Reservation:
         ledger = self._terms.ledger
-        reserved, holds = self._amounts(tariff)
-        entry = self._entry(tariff)
         try:
-            reservation = ledger.reserve(entry, holds, reserved)
-            reservation = reservation or await ledger.acquire(entry, holds, reserved)
+            reservation = ledger.reserve(entry, holds, reserved, names)
+            return reservation or await ledger.acquire(entry, holds, reserved, names)
         except LedgerError as exc:
-            raise self._refusal(exc) from exc
-        return _Running(tariff, reservation, is_hedge=False)
+            raise self._terms.refusal(exc) from exc
 
     # After it
 
@@ -198,7 +286,7 @@ class Charge:
     ) -> None:
         """An attempt has ended without being the answer; `usage` is what it has reported nevertheless."""
         for running in self._running:
-            if running.tariff is tariff:
+            if running[0] is tariff:
                 self._running.remove(running)
                 is_sent = error is None or _may_be_billed(error)
                 used = Usage.of(usage) if usage and not self.reports_partly() else None
@@ -207,24 +295,33 @@ class Charge:
 
     def finish(self, record: RequestRecord) -> None:
         """The request has ended (an observer of its record). Settles what is left."""
-        ready, self._ready = self._ready, None
-        if ready is not None:
-            self._terms.ledger.cancel(ready.reservation)
+        if self._ready is not None:
+            self._terms.ledger.cancel(self._ready[1])
+            self._ready = None
         usage = record.last_usage if record.is_usage_summed else record.usage
         is_complete = record.ended == "complete"
         if not is_complete and self.reports_partly():
             usage = None
         running, self._running = self._running, []
-        if is_complete and self._terms.asked.units is not None:
-            usage = {**self._terms.asked.units.as_usage(), **(usage or {})}
+        if is_complete and self._asked.units is not None:
+            usage = {**self._asked.units.as_usage(), **(usage or {})}
         used = Usage.of(usage) if usage else None
         for one in running:
             self._settle(one, record.ended, used, 0 if is_complete else CUT)
         record.cost_nano = self._cost_nano
-        if self.admission is not None:
-            self.admission.settle(None if used is None else used.tokens)
-        if used is not None and is_complete:
-            self._terms.estimator.observe(self._terms.client, self._terms.model, self._terms.asked, used)
+        admission = self.admission
+        if used is None:
+            if admission is not None:
+                admission.settle(None)
+            return
+        if type(used) is PlainUsage:
+            given, made = used[0], used[6]
+        else:
+            given, made = used.input_tokens, used.output_tokens
+        if admission is not None:
+            admission.settle(given + made)
+        if is_complete:
+            self._terms.memory.observe(self._asked, given, made)
 
     def _settle(
         self,
@@ -236,71 +333,71 @@ class Charge:
         is_billed: bool = True,
     ) -> None:
         tariff, reservation, is_hedge = running
-        prices = tariff.prices
         if is_hedge or outcome == "hedge_lost":
             flags |= HEDGE
-        nano = 0
-        if used is not None:
-            nano, is_known = cost(used, prices)
+        given = cached = written = made = reasoning = nano = 0
+        if used is None:
+            if is_billed:
+                nano = reservation.reserved
+                flags |= ESTIMATED | (0 if tariff.prices is not None else UNPRICED)
+        elif type(used) is PlainUsage and tariff.plain_rates is not None:
+            given, made = used[0], used[6]
+            nano = tariff.plain_rates.cost(given, made)
+        else:
+            nano, is_known = cost(used, tariff.prices)
             flags |= 0 if is_known else UNPRICED
-        elif is_billed:
-            nano = reservation.reserved
-            flags |= ESTIMATED | (0 if prices is not None else UNPRICED)
+            given, made, cached, reasoning = used.input_tokens, used.output_tokens, used[1], used[7]
+            written = used.cache_write + used.cache_write_1h
         if self._cost_nano is not None:
             self._cost_nano = None if flags & (ESTIMATED | UNPRICED) else self._cost_nano + nano
-        settlement = Settlement(
-            nano,
-            outcome[:MAX_OUTCOME],
-            self._terms.now_ms(),
-            flags,
-            *((0,) * 5 if used is None else _tokens(used)),
-            "" if prices is None else prices.source[:MAX_OUTCOME],
+        terms = self._terms
+        fields = (
+            *(nano, outcome[:MAX_OUTCOME], terms.now_ms(), flags),
+            *(given, cached, written, made, reasoning, tariff.source),
         )
-        self._terms.ledger.settle(reservation, settlement)
+        terms.ledger.settle(reservation, _new(Settlement, fields))
 
     # Amounts
 
-    def _amounts(self, tariff: Tariff) -> tuple[int, list[Hold]]:
-        """What an attempt reserves, in all and of each budget. Raises ProxyError where nobody knows."""
-        terms, prices, asked = self._terms, tariff.prices, self._terms.asked
-        most = None if prices is None else prices.max_output
-        if terms.first is not None and terms.first[0] == most:
-            tokens = terms.first[1]
+    def _wanted(self, tariff: Tariff) -> tuple[Entry, Sequence[Hold], int, bytes]:
+        """An attempt, what it reserves of each budget and in all, and its names in the journal.
+
+        Raises ProxyError where nobody knows what it may cost.
+        """
+        reserved, holds = self._amounts(tariff)
+        self._attempts += 1
+        id_, dialect, endpoint, session = self._request
+        terms = self._terms
+        names, text = terms.place(tariff, dialect, endpoint, session)
+        entry = _new(Entry, (id_, self._attempts, *names, terms.now_ms()))
+        return entry, holds, reserved, text
+
+    def _amounts(self, tariff: Tariff) -> tuple[int, Sequence[Hold]]:
+        """What an attempt reserves, in all and of each budget."""
+        terms, asked = self._terms, self._asked
+        most = tariff.max_output
+        if self._first is not None and self._first[0] == most:
+            tokens = self._first[1]
         else:
-            tokens = terms.estimator.tokens(terms.client, terms.model, asked, most)
-        estimate = estimated_cost(tokens, asked, prices)
-        leases = terms.leases
-        if estimate is None:
-            if terms.needs_price and any(lease.charge.is_money for lease in leases):
-                raise errors.Forbidden(
-                    f"The price of {tariff.label} is not known, and this key has a budget: the operator can "
-                    "set `prices` for the model or target",
-                    code="price_unknown",
-                )
-            estimate = 0
-        worst = estimate
-        if prices is not FREE and any(lease.charge.is_strict for lease in leases):
+            tokens = terms.memory.tokens(asked, most)
+        rates = tariff.plain_rates
+        if rates is not None and terms.is_plain and not asked.service_tier and asked.units is None:
+            estimate = rates.cost(*tokens)
+            return estimate, tuple(zip(terms.leases, repeat(estimate)))
+        prices, leases = tariff.prices, terms.leases
+        known = estimated_cost(tokens, asked, prices)
+        if known is None and self.needs_price and terms.has_money:
+            raise errors.Forbidden(
+                f"The price of {tariff.label} is not known, and this key has a budget: the operator can "
+                "set `prices` for the model or target",
+                code="price_unknown",
+            )
+        estimate = worst = known or 0
+        if prices is not FREE and terms.is_strict:
             window = None if prices is None else prices.max_input
             limit = strict_tokens(asked, most, tariff.max_image_tokens, window)
             worst = strict_cost(limit, asked, prices) or 0
         return worst, [(lease, _amount(lease, estimate, worst)) for lease in leases]
-
-    def _entry(self, tariff: Tariff) -> Entry:
-        self._attempts += 1
-        terms = self._terms
-        return Entry(
-            terms.request_id,
-            self._attempts,
-            terms.client,
-            terms.team,
-            tariff.provider,
-            tariff.label,
-            terms.model,
-            terms.dialect,
-            terms.endpoint,
-            terms.session,
-            terms.now_ms(),
-        )
 
 
 def _amount(lease: Lease, estimate: int, worst: int) -> int:
@@ -318,13 +415,3 @@ def _may_be_billed(error: errors.ProxyError) -> bool:
     if error.upstream_status is not None or isinstance(error, _UNSENT):
         return False
     return not (isinstance(error, errors.UpstreamDisconnected) and error.is_stale_connection)
-
-
-def _tokens(used: Usage) -> tuple[int, int, int, int, int]:
-    return (
-        used.input_tokens,
-        used.cached_input,
-        used.cache_write + used.cache_write_1h,
-        used.output_tokens,
-        used.reasoning,
-    )

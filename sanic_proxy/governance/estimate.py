@@ -20,7 +20,6 @@ from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.cost import MAX_COST_NANO
 from sanic_proxy.governance.prices import MILLION, Prices
 from sanic_proxy.governance.units import Units
-from sanic_proxy.governance.usage import Usage
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai.usage import whole
 
@@ -35,8 +34,6 @@ TOOLS_TOKENS = 1024
 RECENT = 100
 MAX_PAIRS = 4096
 _LONG_CHARS = 512
-# Without any of these in its body, a request has neither files nor images.
-_MEDIA_MARKS = (b"base64", b'"image', b'"input_image', b'"input_audio', b'"inline', b'"file', b'"document"')
 
 
 class Tokens(NamedTuple):
@@ -46,7 +43,7 @@ class Tokens(NamedTuple):
     output: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class Asked:
     """What of a request decides its cost.
 
@@ -75,37 +72,61 @@ class Asked:
 
 
 def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> Asked:
-    """Read a request, whose parsed JSON is `fields`. Values of wrong types count as not set."""
+    """Read a request, whose parsed JSON is `fields`. Values of wrong types count as not set.
+
+    This is done for each request: a plain one costs some searches in its body and looks at its names.
+    """
+    asked = Asked(len(body))
+    asked.has_output = has_output
+    asked.caches_for_hour = b'"ttl"' in body
+    if not _TOKEN_LIMITS.isdisjoint(fields):
+        asked.max_tokens = (
+            whole(fields.get("max_completion_tokens"))
+            or whole(fields.get("max_tokens"))
+            or whole(fields.get("max_output_tokens"))
+            or None
+        )
+    if not _RARE.isdisjoint(fields):
+        _read_rare(asked, fields)
+    if (
+        b"base64" in body
+        or b'"image' in body
+        or b'"input_image' in body
+        or b'"input_audio' in body
+        or b'"inline' in body
+        or b'"file' in body
+        or b'"document"' in body
+    ):
+        media = _Media()
+        media.count(fields)
+        asked.text_bytes = max(0, len(body) - media.bytes)
+        asked.media_bytes, asked.images, asked.has_audio = media.bytes, media.images, media.has_audio
+        asked.refers = asked.refers or media.refers
+    return asked
+
+
+_TOKEN_LIMITS = frozenset({"max_completion_tokens", "max_tokens", "max_output_tokens"})
+_RARE = frozenset(
+    {
+        *("service_tier", "serviceTier", "tools", "best_of", "n", "modalities", "generationConfig"),
+        *("prompt", "previous_response_id", "conversation", "cachedContent", "cached_content"),
+    }
+)
+
+
+def _read_rare(asked: Asked, fields: JsonMapping) -> None:
     config = fields.get("generationConfig")
     gemini = config if isinstance(config, dict) else {}
-    tier = fields.get("service_tier", fields.get("serviceTier"))
-    tools = fields.get("tools")
-    media = _Media()
-    if any(mark in body for mark in _MEDIA_MARKS):
-        media.count(fields)
-    return Asked(
-        text_bytes=max(0, len(body) - media.bytes),
-        media_bytes=media.bytes,
-        images=media.images,
-        max_tokens=whole(fields.get("max_completion_tokens"))
-        or whole(fields.get("max_tokens"))
-        or whole(fields.get("max_output_tokens"))
-        or whole(gemini.get("maxOutputTokens"))
-        or None,
-        choices=whole(fields.get("best_of"))
-        or whole(fields.get("n"))
-        or whole(gemini.get("candidateCount"))
-        or 1,
-        service_tier=tier.lower() if isinstance(tier, str) else "",
-        has_tools=bool(tools),
-        has_audio=media.has_audio,
-        writes_media="modalities" in fields or "responseModalities" in gemini or _makes_images(tools),
-        caches_for_hour=b'"ttl"' in body,
-        refers=media.refers
-        or any(fields.get(name) for name in _REFERENCES)
-        or isinstance(fields.get("prompt"), dict),
-        has_output=has_output,
+    asked.max_tokens = asked.max_tokens or whole(gemini.get("maxOutputTokens")) or None
+    asked.choices = (
+        whole(fields.get("best_of")) or whole(fields.get("n")) or whole(gemini.get("candidateCount")) or 1
     )
+    tier = fields.get("service_tier", fields.get("serviceTier"))
+    asked.service_tier = tier.lower() if isinstance(tier, str) else ""
+    tools = fields.get("tools")
+    asked.has_tools = bool(tools)
+    asked.writes_media = "modalities" in fields or "responseModalities" in gemini or _makes_images(tools)
+    asked.refers = any(fields.get(name) for name in _REFERENCES) or isinstance(fields.get("prompt"), dict)
 
 
 # Responses' histories and Gemini's caches. A `prompt` with an id is a template that OpenAI stores.
@@ -177,48 +198,75 @@ def _is_encoded(text: str) -> bool:
 _NO_BASE64_MARKS = str.maketrans("", "", "+/=-_")
 
 
-class _Memory:
-    """What one client's answers of one model were like."""
+class Memory:
+    """What one client's answers of one model were like. `usual_output` is the 99th percentile of the recent
+    outputs (nearest rank), FIRST_OUTPUT_TOKENS before the first.
+    """
 
-    __slots__ = ("outputs", "ratio")
+    __slots__ = ("_estimator", "_key", "_outputs", "_ratio", "usual_output")
 
-    def __init__(self) -> None:
-        self.ratio = 1 / BYTES_PER_TOKEN
-        self.outputs: deque[int] = deque(maxlen=RECENT)
+    def __init__(self, estimator: Estimator, key: tuple[str, str]) -> None:
+        self._estimator = estimator
+        self._key = key
+        self._ratio = 1 / BYTES_PER_TOKEN
+        self._outputs: deque[int] = deque(maxlen=RECENT)
+        self.usual_output = FIRST_OUTPUT_TOKENS
 
-    def usual_output(self) -> int:
-        """The 99th percentile of the recent outputs (nearest rank)."""
-        return sorted(self.outputs)[ceil(0.99 * len(self.outputs)) - 1]
+    def tokens(self, asked: Asked, max_output: int | None = None) -> Tokens:
+        """What a request will probably use. `max_output` is the model's maximum."""
+        given = ceil(asked.text_bytes * self._ratio)
+        if asked.images or asked.media_bytes:
+            given += asked.images * IMAGE_TOKENS + _file_tokens(asked)
+        if not asked.has_output:
+            return Tokens(given, 0)
+        made = self.usual_output
+        for limit in (asked.max_tokens, max_output):
+            if limit and (limit < made or not made):
+                made = limit
+        return Tokens(given, made * asked.choices)
+
+    def observe(self, asked: Asked, given: int, made: int) -> None:
+        """Remember that a request has used `given` tokens of input and `made` of output."""
+        if not given or not asked.text_bytes:
+            return
+        outputs = self._outputs
+        if not outputs:
+            self._estimator.keep(self._key, self)
+        if asked.images or asked.media_bytes:
+            given -= asked.images * IMAGE_TOKENS + _file_tokens(asked)
+        if given > 0:
+            ratio = given / asked.text_bytes
+            self._ratio = ratio if ratio < 1.0 else 1.0
+        made //= asked.choices
+        oldest = outputs[0] if len(outputs) == RECENT else None
+        outputs.append(made)
+        usual = self.usual_output
+        # Most outputs are below the usual one and replace one that is: they do not change it.
+        if oldest != made and (oldest is None or made >= usual or oldest >= usual):
+            self.usual_output = sorted(outputs)[ceil(0.99 * len(outputs)) - 1]
 
 
 class Estimator:
-    """Estimates by what the answers to each client and model were like, for the latest `MAX_PAIRS`."""
+    """What the answers to each client and model were like, for the latest `MAX_PAIRS`."""
 
     def __init__(self) -> None:
-        self._memories: OrderedDict[tuple[str, str], _Memory] = OrderedDict()
+        self._memories: OrderedDict[tuple[str, str], Memory] = OrderedDict()
 
-    def tokens(self, client: str, model: str, asked: Asked, max_output: int | None = None) -> Tokens:
-        """What a request will probably use. `max_output` is the model's maximum."""
-        memory = self._memories.get((client, model))
-        ratio = 1 / BYTES_PER_TOKEN if memory is None else memory.ratio
-        given = ceil(asked.text_bytes * ratio) + asked.images * IMAGE_TOKENS + _file_tokens(asked)
-        usual = FIRST_OUTPUT_TOKENS if memory is None else memory.usual_output()
-        made = min(filter(None, (asked.max_tokens, max_output, usual)), default=0)
-        return Tokens(given, made * asked.choices if asked.has_output else 0)
-
-    def observe(self, client: str, model: str, asked: Asked, usage: Usage) -> None:
-        """Remember what a request has used."""
-        if not usage.input_tokens or not asked.text_bytes:
-            return
+    def memory(self, client: str, model: str) -> Memory:
+        """The memory of a client and model; a new one is kept when it has observed something."""
         key = client, model
-        memory = self._memories.setdefault(key, _Memory())
+        memory = self._memories.get(key)
+        if memory is None:
+            return Memory(self, key)
+        self._memories.move_to_end(key)
+        return memory
+
+    def keep(self, key: tuple[str, str], memory: Memory) -> None:
+        """Find `memory` by `key` from now on."""
+        self._memories[key] = memory
         self._memories.move_to_end(key)
         if len(self._memories) > MAX_PAIRS:
             self._memories.popitem(last=False)
-        text_tokens = usage.input_tokens - asked.images * IMAGE_TOKENS - _file_tokens(asked)
-        if text_tokens > 0:
-            memory.ratio = min(1.0, text_tokens / asked.text_bytes)
-        memory.outputs.append(usage.output_tokens // asked.choices)
 
 
 def _file_tokens(asked: Asked) -> int:

@@ -10,12 +10,11 @@ for as long as its periods last, and kept in a table.
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sanic_proxy import errors
@@ -26,7 +25,7 @@ from sanic_proxy.governance.batch_charge import BatchBook
 from sanic_proxy.governance.batches import BatchInput, PricesOf
 from sanic_proxy.governance.budgets import Periods
 from sanic_proxy.governance.charge import Charge, Tariff, Terms
-from sanic_proxy.governance.estimate import Asked, Estimator
+from sanic_proxy.governance.estimate import Asked, Estimator, Tokens
 from sanic_proxy.governance.leases import IDLE_S, Lease, Notice
 from sanic_proxy.governance.ledger import (
     BudgetReserved,
@@ -34,14 +33,13 @@ from sanic_proxy.governance.ledger import (
     Ledger,
     LedgerError,
 )
-from sanic_proxy.governance.rates import Admission, RateRefusal, Rates
+from sanic_proxy.governance.rates import Admission, Limited, RateRefusal, Rates
 from sanic_proxy.governance.rules import (
     Rulebook,
-    ScopedLimits,
     lists_endpoint,
 )
 from sanic_proxy.json_types import JsonMapping
-from sanic_proxy.observability.record import RequestRecord
+from sanic_proxy.observability.record import Client, RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.state_store.base import StateStore
 from sanic_proxy.state_store.shared import SharedMemory
@@ -50,12 +48,15 @@ from sanic_proxy.upstream.client import Endpoint, UpstreamClient
 logger = logging.getLogger(__name__)
 
 # Charge, or a partial of a subclass.
-MakeCharge = Callable[[Terms, Admission | None, Callable[[LedgerError], errors.ProxyError]], Charge]
+MakeCharge = Callable[
+    [Terms, Asked, tuple[str, str, str, str], Admission | None, tuple[int | None, Tokens] | None], Charge
+]
 
 BUDGET_HEADER = "x-sanic-proxy-budget"
 # How long a webhook may take.
 WEBHOOK_S = 10.0
 MAX_PLANS = 4096
+_NO_BREAKS = dict.fromkeys(map(ord, "\r\n\0"))
 # Endpoints that pass through, whose cost is known once their answer is there: it reports its tokens, or the
 # request tells what is billed (`units`).
 _COUNTED = frozenset(
@@ -64,7 +65,10 @@ _COUNTED = frozenset(
         *("/images/generations", "/audio/speech", "/rerank"),
     }
 )
-_NOTHING_ASKED = Asked(text_bytes=0, has_output=False)
+
+
+def _nothing_asked() -> Asked:
+    return Asked(text_bytes=0, has_output=False)
 
 
 def governs(settings: Settings) -> bool:
@@ -102,7 +106,7 @@ class Request:
     record: RequestRecord
     headers: Mapping[str, str]
     endpoint: str
-    asked: Asked = _NOTHING_ASKED
+    asked: Asked = field(default_factory=_nothing_asked)
     is_free: bool = False
     needs_listing: bool = False
 
@@ -112,8 +116,9 @@ class _Plan:
     """What holds for one client and model until `until` (time of day)."""
 
     rules: ClientRules
-    scopes: tuple[ScopedLimits, ...]
-    leases: tuple[Lease, ...]
+    limits: tuple[Limited, ...]
+    terms: Terms
+    has_caps: bool
     until: float
 
 
@@ -133,7 +138,8 @@ class Governor:
         self._wall = wall
         self._client = client
         self._book = rulebook_of(settings)
-        self._rates = Rates(memory, workers=settings.worker_count)
+        later = asyncio.get_running_loop().call_later
+        self._rates = Rates(memory, workers=settings.worker_count, later=later)
         self._estimator = Estimator()
         self._periods = Periods()
         self._plans: dict[tuple[str, str], _Plan] = {}
@@ -149,51 +155,37 @@ class Governor:
         self.ledger.start()
         self.batches = BatchBook(store, self._now_ms)
 
-    async def admit(self, request: Request, tariff: Tariff | None, make: MakeCharge = Charge) -> Charge:
-        """Admit a request that goes to the target with `tariff` first. Raises the ProxyError for the client.
+    def admit(
+        self, request: Request, tariff: Tariff | None, make: MakeCharge = Charge
+    ) -> tuple[Charge, Awaitable[None] | None]:
+        """Admit a request that goes to the target with `tariff` first.
 
-        The charge, which `make` makes, is settled when the request's record is finished.
+        Returns its charge, which `make` makes, and what has to be awaited before the request may be sent, if
+        anything has. Either raises the ProxyError for the client. The charge is settled when the request's
+        record is finished.
         """
         record = request.record
         rules, model = record.client.rules, record.model or ""
-        plan = self._plan(rules, model)
-        leases = self._with_session(plan.leases, rules, request.headers)
+        plan = self._plan(record.client, model)
+        terms = plan.terms if not plan.has_caps else self._with_session(plan, request.headers)
         if request.needs_listing and not request.is_free:
-            self._check_listing(rules, request.endpoint, leases)
-        asked, prices = request.asked, None if tariff is None else tariff.prices
-        most = None if prices is None else prices.max_output
-        tokens = self._estimator.tokens(rules.id, model, asked, most)
-        admission = self._rates.admit(plan.scopes, tokens.input + tokens.output) if plan.scopes else None
+            self._check_listing(rules, request.endpoint, terms)
+        asked = request.asked
+        most = None if tariff is None else tariff.max_output
+        tokens = terms.memory.tokens(asked, most)
+        admission = self._rates.admit(plan.limits, tokens[0] + tokens[1]) if plan.limits else None
         if isinstance(admission, RateRefusal):
-            raise refusals.rate_limited(
-                admission,
-                refusals.limit_headers(
-                    admission.requests, admission.tokens, dialect=record.dialect, now=self._now()
-                ),
+            headers = refusals.limit_headers(
+                admission.requests, admission.tokens, dialect=record.dialect, now=self._wall()
             )
-        terms = Terms(
-            self.ledger,
-            self._estimator,
-            leases,
-            asked,
-            record.request_id,
-            rules.id or record.client.id,
-            rules.team,
-            model,
-            record.dialect,
-            request.endpoint,
-            budgets.session_of(request.headers),
-            request.is_free,
-            not request.needs_listing
-            and not (asked.units is not None and lists_endpoint(rules, request.endpoint)),
-            self._now_ms,
-            (most, tokens),
-        )
-        charge = make(terms, admission, self._refusal)
+            raise refusals.rate_limited(admission, headers)
+        names = record.request_id, record.dialect, request.endpoint, budgets.session_of(request.headers)
+        charge = make(terms, asked, names, admission, (most, tokens))
+        charge.is_free = request.is_free
+        is_listed = asked.units is not None and lists_endpoint(rules, request.endpoint)
+        charge.needs_price = not request.needs_listing and not is_listed
         record.settle = charge.finish
-        if tariff is not None:
-            await charge.reserve(tariff)
-        return charge
+        return charge, None if tariff is None else charge.reserve(tariff)
 
     def batch_input(
         self, request: Request, prices_of: PricesOf, *, max_image_tokens: int, has_output: bool
@@ -203,72 +195,94 @@ class Governor:
         Raises Forbidden if the client's rules do not name the endpoint, as `admit` does.
         """
         rules = request.record.client.rules
-        leases = self._with_session(self._plan(rules, "").leases, rules, request.headers)
-        self._check_listing(rules, request.endpoint, leases)
-        charges = [lease.charge for lease in leases if lease.charge.is_money]
-        if not charges:
+        plan = self._plan(request.record.client, "")
+        terms = self._with_session(plan, request.headers)
+        self._check_listing(rules, request.endpoint, terms)
+        if not terms.has_money:
             return None
         return BatchInput(
             rules.id,
             self._estimator,
             prices_of,
             max_image_tokens=max_image_tokens,
-            is_strict=any(charge.is_strict for charge in charges),
+            is_strict=terms.is_strict,
             has_output=has_output,
         )
 
-    def headers(self, charge: Charge, dialect: str) -> list[tuple[str, str]]:
-        """What the client gets beside its answer: how it stands with its limits and budgets."""
-        found: list[tuple[str, str]] = []
+    def header_lines(self, charge: Charge, dialect: str) -> str:
+        """What the client gets beside its answer, as lines of a head: how its limits and budgets stand."""
+        lines = ""
         admission = charge.admission
-        if admission is not None and (admission.requests or admission.tokens):
-            found = refusals.limit_headers(
-                admission.requests, admission.tokens, dialect=dialect, now=self._now()
+        if admission is not None:
+            lines = refusals.limit_lines(
+                admission.requests, admission.tokens, dialect=dialect, now=self._wall()
             )
-        warned = max(charge.leases, key=lambda lease: lease.percent, default=None)
-        if warned is not None and warned.percent:
-            found.append((BUDGET_HEADER, f"{warned.percent}% of the {warned.charge.describe()} is used"))
-        return found
+        warned = None
+        for lease in charge.leases:
+            if lease.percent and (warned is None or lease.percent > warned.percent):
+                warned = lease
+        if warned is not None:
+            name = warned.charge.describe().translate(_NO_BREAKS)
+            lines += f"{BUDGET_HEADER}: {warned.percent}% of the {name} is used\r\n"
+        return lines
 
     async def aclose(self) -> None:
         """Book everything, and send what has been announced."""
         await self.batches.aclose()
+        self._rates.give_back()
         await self.ledger.aclose()
         if self._webhooks:
             await asyncio.wait(self._webhooks, timeout=WEBHOOK_S)
 
     # Rules
 
-    def _check_listing(self, rules: ClientRules, endpoint: str, leases: Sequence[Lease]) -> None:
-        if not lists_endpoint(rules, endpoint) and any(lease.charge.is_money for lease in leases):
+    def _check_listing(self, rules: ClientRules, endpoint: str, terms: Terms) -> None:
+        if terms.has_money and not lists_endpoint(rules, endpoint):
             raise errors.Forbidden(
                 f"The cost of {endpoint} cannot be computed, and this key has a budget: the operator can "
                 "allow the endpoint by naming it in the key's `endpoints`",
                 code="endpoint_not_allowed",
             )
 
-    def _plan(self, rules: ClientRules, model: str) -> _Plan:
-        now = self._wall()
-        key = rules.id, model
+    def _plan(self, client: Client, model: str) -> _Plan:
+        now, rules = self._wall(), client.rules
+        key = client.id, model
         plan = self._plans.get(key)
         if plan is None or plan.rules is not rules or not plan.until - IDLE_S / 2 <= now < plan.until:
             scopes = self._book.limits_for(rules, model)
             counted = budgets.charges(scopes, self._periods, now)
             leases = tuple(self.ledger.lease(charge) for charge in counted)
             until = min((charge.end for charge in counted), default=math.inf)
-            plan = _Plan(rules, scopes, leases, min(until, now + IDLE_S / 2))
+            plan = _Plan(
+                rules,
+                self._rates.limits_of(scopes),
+                self._terms(rules, client.id, model, leases),
+                not rules.max_requests is rules.max_cost_nano is None,
+                min(until, now + IDLE_S / 2),
+            )
             if len(self._plans) >= MAX_PLANS:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
 
-    def _with_session(
-        self, leases: tuple[Lease, ...], rules: ClientRules, headers: Mapping[str, str]
-    ) -> tuple[Lease, ...]:
-        if rules.max_requests is rules.max_cost_nano is None:
-            return leases
+    def _terms(self, rules: ClientRules, client_id: str, model: str, leases: tuple[Lease, ...]) -> Terms:
+        return Terms(
+            self.ledger,
+            self._estimator.memory(rules.id, model),
+            leases,
+            (rules.id or client_id, rules.team, model),
+            self._refusal,
+            self._now_ms,
+        )
+
+    def _with_session(self, plan: _Plan, headers: Mapping[str, str]) -> Terms:
+        """The terms of a request with the caps of its session."""
+        rules, terms = plan.rules, plan.terms
         own = budgets.session_charges(rules.id, headers, rules.max_requests, rules.max_cost_nano)
-        return (*leases, *(self.ledger.lease(charge) for charge in own))
+        if not own:
+            return terms
+        leases = (*terms.leases, *(self.ledger.lease(charge) for charge in own))
+        return self._terms(rules, terms.client, terms.model, leases)
 
     # Refusals
 
@@ -287,9 +301,6 @@ class Governor:
         return errors.StoreFailed(
             "The proxy cannot account for requests at the moment; retry in 1 s", retry_after_s=1
         )
-
-    def _now(self) -> dt.datetime:
-        return dt.datetime.fromtimestamp(self._wall(), dt.UTC)
 
     def _now_ms(self) -> int:
         return int(1000 * self._wall())

@@ -6,11 +6,12 @@ written to a mapped file first: the kernel keeps its pages whatever happens to t
 is no system call that a slow disk could delay. (A power failure may lose the last ones, as it may lose the
 last commits of SQLite with `synchronous=NORMAL`.)
 
-The file consists of slots of SLOT_BYTES, one for each open reservation. A slot goes through three states:
+The file consists of slots of SLOT_BYTES, one for each open reservation. A slot has a byte for its state, a
+place for a settlement and one for a reservation. It goes through three states:
 
     FREE      nothing
     OPEN      holds the reservation: what it is for, and what it is counted against
-    SETTLED   holds the settlement behind it, with a number that grows from settlement to settlement
+    SETTLED   holds the settlement as well, with a number that grows from settlement to settlement
 
 The state is the slot's first byte and is written last, so a process that dies half-way through leaves the
 slot as it was before. A slot is FREE again when the store has booked its settlement.
@@ -37,11 +38,13 @@ FIRST_SLOTS = 512
 MAX_SLOTS = 32_768
 SUFFIX = ".journal"
 
-_HEAD = struct.Struct("<BxHHxx")  # state, length of the reservation, length of the settlement
-_TEXT_BYTES = SLOT_BYTES - _HEAD.size
-# Kept for the settlement.
-SETTLEMENT_BYTES = 384
-MAX_RESERVATION_BYTES = _TEXT_BYTES - SETTLEMENT_BYTES
+# Each text has its length in front of it.
+_LENGTH = struct.Struct("<H")
+SETTLEMENT_BYTES = 608
+# Where in a slot the texts begin, behind the state.
+_SETTLEMENT = 2
+_RESERVATION = _SETTLEMENT + _LENGTH.size + SETTLEMENT_BYTES
+MAX_RESERVATION_BYTES = SLOT_BYTES - _RESERVATION - _LENGTH.size
 
 
 class JournalFull(Exception):
@@ -111,27 +114,24 @@ class Journal:
 
     def open(self, reservation: bytes) -> int:
         """Write a reservation. Returns its slot. Raises JournalFull."""
-        if len(reservation) > MAX_RESERVATION_BYTES:
-            raise JournalFull(f"A reservation of {len(reservation)} bytes does not fit into the ledger")
+        size = len(reservation)
+        if size > MAX_RESERVATION_BYTES:
+            raise JournalFull(f"A reservation of {size} bytes does not fit into the ledger")
         if not self._free:
             self._grow()
         slot = self._free.pop()
         at = slot * SLOT_BYTES
-        begin = at + _HEAD.size
         mapped = self._map
-        mapped[begin : begin + len(reservation)] = reservation
-        _HEAD.pack_into(mapped, at, FREE, len(reservation), 0)
+        mapped[at + _RESERVATION : at + _RESERVATION + 2 + size] = _LENGTH.pack(size) + reservation
         mapped[at] = OPEN
         return slot
 
     def settle(self, slot: int, settlement: bytes) -> None:
-        """Write the settlement of an open slot."""
+        """Write the settlement of an open slot, of SETTLEMENT_BYTES at most."""
         at = slot * SLOT_BYTES
         mapped = self._map
-        _, length, _ = _HEAD.unpack_from(mapped, at)
-        begin = at + _HEAD.size + length
-        mapped[begin : begin + len(settlement)] = settlement
-        _HEAD.pack_into(mapped, at, OPEN, length, len(settlement))
+        size = len(settlement)
+        mapped[at + _SETTLEMENT : at + _SETTLEMENT + 2 + size] = _LENGTH.pack(size) + settlement
         mapped[at] = SETTLED
 
     def release(self, slot: int) -> None:
@@ -141,14 +141,15 @@ class Journal:
 
     def left(self) -> Iterator[Left]:
         """What is in the slots, for the one who has adopted the journal."""
-        mapped = self._map
-        for at in range(0, len(mapped), SLOT_BYTES):
-            state, length, more = _HEAD.unpack_from(mapped, at)
-            if state not in {OPEN, SETTLED}:
-                continue
-            begin = at + _HEAD.size
-            end = begin + length
-            yield Left(mapped[begin:end], mapped[end : end + more] if state == SETTLED else b"")
+        for at in range(0, len(self._map), SLOT_BYTES):
+            state = self._map[at]
+            if state in {OPEN, SETTLED}:
+                settlement = self._text(at + _SETTLEMENT) if state == SETTLED else b""
+                yield Left(self._text(at + _RESERVATION), settlement)
+
+    def _text(self, at: int) -> bytes:
+        (size,) = _LENGTH.unpack_from(self._map, at)
+        return self._map[at + _LENGTH.size : at + _LENGTH.size + size]
 
     def set_aside(self) -> Path:
         """Rename a journal that cannot be read, so that nobody adopts it again. Returns its path."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sanic_proxy.governance.budgets import Charge, Counter
 
@@ -98,14 +98,23 @@ def flag_names(flags: int) -> list[str]:
     return [name for flag, name in FLAG_NAMES.items() if flags & flag]
 
 
+# A row of the ledger: the fields of an Entry, those of a Settlement, and what was reserved.
+Row = tuple[Any, ...]
+
+
 class Booking(NamedTuple):
-    """An attempt that has ended, as the store books it: on each counter its cost."""
+    """An attempt that has ended, by itself: what it has cost on each counter."""
 
     number: int
     entry: Entry
     settlement: Settlement
     reserved: int
     costs: tuple[tuple[Counter, int], ...]
+
+    @property
+    def row(self) -> Row:
+        """Its row in the ledger."""
+        return *self.entry, *self.settlement, self.reserved
 
 
 class Want(NamedTuple):
@@ -134,7 +143,9 @@ class Notice(NamedTuple):
 
 @dataclass(slots=True)
 class Message:
-    """What a worker tells the store in one transaction. `releases` are parts of leases that it gives back.
+    """What a worker tells the store in one transaction: attempts that have ended as rows, and what they have
+    cost in all on each counter. `kept` are those whose reservations go on, which have costs of their own.
+    `releases` are parts of leases that it gives back.
 
     `is_tick`: all its leases are to be reported. `here` are the workers of this machine, whose leases never
     end by time; None: no lease ends.
@@ -143,7 +154,9 @@ class Message:
     worker: str
     number: int
     now_ms: int
-    bookings: Sequence[Booking] = ()
+    rows: Sequence[Row] = ()
+    costs: Mapping[Counter, int] = field(default_factory=dict)
+    kept: Sequence[Booking] = ()
     releases: Mapping[Counter, int] = field(default_factory=dict)
     wants: Sequence[Want] = ()
     charges: Mapping[Counter, Charge] = field(default_factory=dict)
@@ -167,6 +180,7 @@ class Lease:
         "asked_at",
         "charge",
         "held",
+        "new",
         "open",
         "percent",
         "releasing",
@@ -180,6 +194,7 @@ class Lease:
         self.held = 0  # as the store has said last
         self.open = 0
         self.unbooked = 0
+        self.new = 0  # the part of it that no message has named yet
         self.releasing = 0
         self.waiting = 0  # requests that wait for more
         self.ahead = 0  # an amount like which more is to be taken in advance
@@ -223,6 +238,7 @@ Hold = tuple[Lease, int]
 
 def take(holds: Sequence[Hold]) -> bool:
     """Reserve an amount of each lease: of all, or of none if one has too little."""
+    # `free` is computed here as well, as this is done for each request.
     for lease, amount in holds:
         if lease.held - lease.open - lease.unbooked - lease.releasing < amount:
             return False
@@ -234,7 +250,7 @@ def take_anyway(holds: Sequence[Hold]) -> None:
     """Reserve an amount of each lease, whether it has as much or not."""
     for lease, amount in holds:
         lease.open += amount
-        if lease.free < amount:
+        if lease.held - lease.open - lease.unbooked - lease.releasing < amount:
             lease.ahead = amount
 
 
@@ -268,7 +284,9 @@ class Purse:
         self.worker = worker
         self.number = 0
         self._leases: dict[Counter, Lease] = {}
-        self._pending: list[tuple[int, Booking]] = []
+        self._rows: list[Row] = []
+        self._kept: list[Booking] = []
+        self._slots: list[int] = []
         self._sent: tuple[Message, list[int]] | None = None
         self._waiters: list[Waiter] = []
         self._asked: list[Waiter] = []  # those of them whose wants are in the message under way
@@ -286,7 +304,10 @@ class Purse:
 
     def reserve(self, holds: Sequence[Hold]) -> bool:
         """Take `holds` at once. False if a lease has too little, or others wait for it."""
-        return not any(lease.waiting for lease, _ in holds) and take(holds)
+        for lease, _ in holds:
+            if lease.waiting:
+                return False
+        return take(holds)
 
     def wait(self, waiter: Waiter) -> None:
         """Have the waiter answered with the reply to the next message."""
@@ -304,26 +325,35 @@ class Purse:
     def settle(
         self, entry: Entry, holds: Sequence[Hold], reserved: int, settlement: Settlement, slot: int
     ) -> None:
-        """End what `holds` have been taken for, at the cost of `settlement`; its number is `number`."""
+        """End what `holds` have been taken for, at the cost of `settlement`."""
+        is_kept = settlement[3] & KEPT
         costs = []
         for lease, amount in holds:
-            cost = settlement.nano if lease.charge.is_money else amount
+            cost = settlement[0] if lease.charge.is_money else amount
             lease.open -= amount
+            if cost and not lease.new:
+                lease = self._leases.setdefault(lease.charge.counter, lease)  # noqa: PLW2901 - see `_forget`
             lease.unbooked += cost
-            costs.append((lease.charge.counter, cost))
-        booking = Booking(self.number, entry, settlement, reserved, tuple(costs))
-        self._pending.append((slot, booking))
+            if is_kept:
+                costs.append((lease.charge.counter, cost))
+            else:
+                lease.new += cost
+        self._slots.append(slot)
+        if is_kept:
+            self._kept.append(Booking(self.number, entry, settlement, reserved, tuple(costs)))
+        else:
+            self._rows.append((*entry, *settlement, reserved))
 
     @property
     def unbooked(self) -> int:
         """How many settlements the store has not booked yet."""
-        return len(self._pending) + (0 if self._sent is None else len(self._sent[0].bookings))
+        return len(self._slots) + (0 if self._sent is None else len(self._sent[1]))
 
     @property
     def has_news(self) -> bool:
         """Whether there is something for the store: settlements, or money that is given back."""
         return (
-            bool(self._pending)
+            bool(self._slots)
             or self._sent is not None
             or any(lease.releasing for lease in self._leases.values())
         )
@@ -344,10 +374,10 @@ class Purse:
         """The reply to `message`, the last one. Answers those that waited for it."""
         _, slots = self._sent or (None, [])
         self._sent = None
-        for booking in message.bookings:
-            for counter, cost in booking.costs:
-                if (lease := self._leases.get(counter)) is not None:
-                    lease.unbooked -= cost
+        own = (cost for booking in message.kept for cost in booking.costs)
+        for counter, cost in (*message.costs.items(), *own):
+            if (lease := self._leases.get(counter)) is not None:
+                lease.unbooked -= cost
         for counter, amount in message.releases.items():
             self._leases[counter].releasing -= amount
         known = [(self._leases[c], standing) for c, standing in reply.standings.items() if c in self._leases]
@@ -372,13 +402,20 @@ class Purse:
 
     def _news(self) -> tuple[Message, list[int]]:
         self.number += 1
-        pending, self._pending = self._pending, []
-        bookings = [booking for _, booking in pending]
-        releases = {counter: lease.releasing for counter, lease in self._leases.items() if lease.releasing}
-        touched = {counter for booking in bookings for counter, _ in booking.costs}
-        charges = {counter: self._leases[counter].charge for counter in touched if counter in self._leases}
-        message = Message(self.worker, self.number, 0, bookings, releases, charges=charges)
-        return message, [slot for slot, _ in pending if slot >= 0]
+        rows, self._rows = self._rows, []
+        slots, self._slots = self._slots, []
+        kept, self._kept = self._kept, []
+        releases, costs, charges = {}, {}, {}
+        for counter, lease in self._leases.items():
+            if lease.releasing:
+                releases[counter] = lease.releasing
+            if lease.new:
+                costs[counter], lease.new = lease.new, 0
+                charges[counter] = lease.charge
+        for booking in kept:
+            charges |= {counter: self._leases[counter].charge for counter, _ in booking.costs}
+        message = Message(self.worker, self.number, 0, rows, costs, kept, releases, charges=charges)
+        return message, slots
 
     def _wants(self) -> list[Want]:
         asked: dict[Lease, list[int]] = {}
@@ -394,7 +431,10 @@ class Purse:
         return wants
 
     def _forget(self, reply: Reply, now: float) -> None:
-        """After a tick: leases that the store does not have any more, and those that nobody has asked for."""
+        """After a tick: leases that the store does not have any more, and those that nobody has asked for.
+
+        A request of which nothing was reserved may still be in flight: its cost brings the lease back.
+        """
         for counter, lease in list(self._leases.items()):
             if counter not in reply.standings:
                 lease.held = 0

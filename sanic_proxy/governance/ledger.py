@@ -18,7 +18,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -140,11 +140,18 @@ class Ledger:
         """What this worker has of a budget. To be kept for half of IDLE_S at most."""
         return self._purse.lease(charge, self._wall())
 
-    def reserve(self, entry: Entry, holds: Sequence[Hold], reserved: int) -> Reservation | None:
-        """Reserve, if the leases suffice; None where the store has to be asked. Raises LedgerDown."""
-        return self._written(entry, holds, reserved) if self._purse.reserve(holds) else None
+    def reserve(
+        self, entry: Entry, holds: Sequence[Hold], reserved: int, names: bytes = b""
+    ) -> Reservation | None:
+        """Reserve, if the leases suffice; None where the store has to be asked. Raises LedgerDown.
 
-    async def acquire(self, entry: Entry, holds: Sequence[Hold], reserved: int) -> Reservation:
+        `names` is what `names_for` returns, where the caller has kept it from an earlier request.
+        """
+        return self._written(entry, holds, reserved, names) if self._purse.reserve(holds) else None
+
+    async def acquire(
+        self, entry: Entry, holds: Sequence[Hold], reserved: int, names: bytes = b""
+    ) -> Reservation:
         """Reserve, and ask the store where the leases do not suffice.
 
         Raises BudgetSpent, BudgetReserved or LedgerDown.
@@ -154,13 +161,13 @@ class Ledger:
                 if pause_s:
                     await asyncio.sleep(pause_s)
                 if self._purse.reserve(holds) or await self._granted(holds):
-                    return self._written(entry, holds, reserved)
+                    return self._written(entry, holds, reserved, names)
                 _raise_if_spent(holds)
         except LedgerDown:
             if not self._passes:
                 raise
             take_anyway(holds)
-            return self._written(entry, holds, reserved, UNRESERVED)
+            return self._written(entry, holds, reserved, names, UNRESERVED)
         lease = next((held for held, amount in holds if held.free < amount), holds[0][0])
         standing = lease.standing or Standing(0, 0, 0)
         raise BudgetReserved(lease.charge, standing.used, standing.leased)
@@ -172,7 +179,7 @@ class Ledger:
         reservation.is_settled = True
         purse, holds, slot = self._purse, reservation.holds, reservation.slot
         flags = reservation.flags
-        if settlement.nano > reservation.reserved and any(lease.charge.is_strict for lease, _ in holds):
+        if settlement[0] > reservation.reserved and any(lease.charge.is_strict for lease, _ in holds):
             flags |= OVERDRAFT
             logger.error(
                 "request %s cost %d nano-dollars and had reserved %d: a strict budget may be exceeded",
@@ -250,12 +257,14 @@ class Ledger:
             raise LedgerDown("The state store cannot be used")
         return answer
 
-    def _written(self, entry: Entry, holds: Sequence[Hold], reserved: int, flags: int = 0) -> Reservation:
+    def _written(
+        self, entry: Entry, holds: Sequence[Hold], reserved: int, names: bytes, flags: int = 0
+    ) -> Reservation:
         """A reservation whose money has been taken. Puts it back where the journal cannot be written."""
         try:
             journal = self._journal or self._opened()
-            kept = [(lease.charge.counter, amount, lease.charge.is_money) for lease, amount in holds]
-            slot = journal.open(ledger_tables.write_reservation(entry, reserved, kept))
+            names = names or names_for(entry, [lease for lease, _ in holds])
+            slot = journal.open(ledger_tables.write_reservation(entry, reserved, names))
         except (OSError, JournalFull) as exc:
             if not self._passes:
                 put_back(holds)
@@ -313,7 +322,8 @@ class Ledger:
         slots = self._purse.apply(message, reply, self._wall())
         if self._journal is not None:
             for slot in slots:
-                self._journal.release(slot)
+                if slot >= 0:
+                    self._journal.release(slot)
         for notice in reply.notices:
             self._announce(notice)
         if self._purse.has_news and self._timer is None and not self._is_closing:
@@ -344,6 +354,13 @@ class Ledger:
                     found.open,
                     found.settled,
                 )
+
+
+def names_for(entry: Entry, leases: Iterable[Lease]) -> bytes:
+    """What the journal keeps of a reservation that is the same for all that have its names and leases."""
+    return ledger_tables.kept_names(
+        entry, [(lease.charge.counter, lease.charge.is_money) for lease in leases]
+    )
 
 
 def _raise_if_spent(holds: Sequence[Hold]) -> None:

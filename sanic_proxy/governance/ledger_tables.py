@@ -7,9 +7,10 @@ milliseconds since the epoch, the beginnings of periods in seconds.
 from __future__ import annotations
 
 import datetime as dt
+import struct
 from collections import Counter as Tally
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -25,11 +26,12 @@ from sanic_proxy.governance.leases import (
     Message,
     Notice,
     Reply,
+    Row,
     Settlement,
     Standing,
     granted,
 )
-from sanic_proxy.state_store.base import Connection, Migration
+from sanic_proxy.state_store.base import Connection, Migration, Statements
 
 # So long after its last message a worker is believed dead whose journal is not on this machine. One whose
 # journal is here shows by its lock whether it lives.
@@ -100,10 +102,12 @@ _BATCHES = Migration(
 MIGRATIONS = (_TABLES, _TARGETS_OF_DAYS, _BATCHES)
 
 ROW_COLUMNS = (*Entry._fields, *Settlement._fields, "reserved")
-_INSERT_ROWS = f"INSERT INTO ledger_row ({', '.join(ROW_COLUMNS)}) VALUES "  # noqa: S608 - names of ours
-_ROW = f"({', '.join('?' for _ in ROW_COLUMNS)})"
-# So many rows in one statement.
-_CHUNK = 64
+_CLIENT, _TEAM, _PROVIDER, _MODEL, _TARGET, _STARTED, _NANO, _FLAGS, _UNITS = map(
+    ROW_COLUMNS.index,
+    ("client", "team", "provider", "model", "target", "started_ms", "nano", "flags", "input"),
+)
+_MARKS = ", ".join("?" for _ in ROW_COLUMNS)
+_INSERT_ROW = f"INSERT INTO ledger_row ({', '.join(ROW_COLUMNS)}) VALUES ({_MARKS})"  # noqa: S608 - of ours
 _ADD_TO_DAY = """INSERT INTO ledger_day (day, client, team, provider, model, target,
     attempts, estimated, input, cached, cache_write, output, reasoning, nano)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -144,7 +148,8 @@ def exchange(connection: Connection, message: Message) -> Reply:
         )
     if message.here is not None:
         _expire(connection, message.now_ms, message.here)
-    touched = {*message.releases, *(counter for booking in message.bookings for counter, _ in booking.costs)}
+    booked = (counter for booking in message.kept for counter, _ in booking.costs)
+    touched = {*message.releases, *message.costs, *booked}
     for want in message.wants:
         counter = want.charge.counter
         used = _used(connection, counter, message.now_ms, want.charge.end)
@@ -173,17 +178,15 @@ def _number_of(connection: Connection, worker: str) -> int | None:
 
 def _book(connection: Connection, message: Message, reply: Reply) -> None:
     """Book what has ended: its rows, the sums of its days, its costs on counters and from leases."""
-    bookings = [each for each in message.bookings if not each.settlement.flags & KEPT]
-    kept = [] if len(bookings) == len(message.bookings) else _kept(connection, message.bookings)
-    costs: Tally[Counter] = Tally()
-    for booking in (*bookings, *kept):
+    costs = Tally(message.costs)
+    for booking in _kept(connection, message.kept):
         for counter, cost in booking.costs:
             costs[counter] += cost
     # Before the rows are there: a counter that begins now begins with the sum of the rows before.
     for counter in costs:
         charge = message.charges.get(counter)
         _used(connection, counter, message.now_ms, FOREVER if charge is None else charge.end)
-    add_rows(connection, bookings)
+    add_rows(connection, message.rows)
     for counter, cost in costs.items():
         connection.execute(_TAKE_FROM_LEASE, (cost, cost, counter.key, message.worker))
         added = (cost, message.now_ms, counter.key)
@@ -203,8 +206,6 @@ def _kept(connection: Connection, bookings: Iterable[Booking]) -> list[Booking]:
     new = []
     for booking in bookings:
         entry, settlement = booking.entry, booking.settlement
-        if not settlement.flags & KEPT:
-            continue
         money = [counter.key for counter, _ in booking.costs if counter.kind != SESSION_REQUESTS]
         values = (
             entry.provider,
@@ -220,22 +221,30 @@ def _kept(connection: Connection, bookings: Iterable[Booking]) -> list[Booking]:
     return new
 
 
-def add_rows(connection: Connection, bookings: Sequence[Booking]) -> None:
+def add_rows(connection: Connection, rows: Sequence[Row]) -> None:
     """Insert the rows of ended attempts, and add them to the sums of their days (in UTC)."""
-    for first in range(0, len(bookings), _CHUNK):
-        chunk = bookings[first : first + _CHUNK]
-        values = [value for each in chunk for value in (*each.entry, *each.settlement, each.reserved)]
-        connection.execute(_INSERT_ROWS + ", ".join([_ROW] * len(chunk)), values)
-    days: dict[tuple[str, ...], list[int]] = {}
-    for booking in bookings:
-        entry, settlement = booking.entry, booking.settlement
-        key = (day_of(entry.started_ms), entry.client, entry.team, entry.provider, entry.model, entry.target)
-        sums = days.setdefault(key, [0] * 8)
-        is_estimated = settlement.flags & ESTIMATED
-        amounts = (1, is_estimated, *settlement[4:9], settlement.nano)
-        days[key] = [total + amount for total, amount in zip(sums, amounts, strict=True)]
-    for key_of_day, sums in days.items():
-        connection.execute(_ADD_TO_DAY, (*key_of_day, *sums))
+    if not rows:
+        return
+    connection.executemany(_INSERT_ROW, rows)
+    # First by the number of the day, as rows are many and days are few.
+    days: dict[tuple[Any, ...], list[int]] = {}
+    for row in rows:
+        names = row[_CLIENT], row[_TEAM], row[_PROVIDER], row[_MODEL], row[_TARGET]
+        key = (row[_STARTED] // _DAY_MS, *names)
+        sums = days.get(key)
+        if sums is None:
+            sums = days[key] = [0] * 8
+        sums[0] += 1
+        if row[_FLAGS] & ESTIMATED:
+            sums[1] += 1
+        sums[2] += row[_UNITS]
+        sums[3] += row[_UNITS + 1]
+        sums[4] += row[_UNITS + 2]
+        sums[5] += row[_UNITS + 3]
+        sums[6] += row[_UNITS + 4]
+        sums[7] += row[_NANO]
+    for key, sums in days.items():
+        connection.execute(_ADD_TO_DAY, (day_of(key[0] * _DAY_MS), *key[1:], *sums))
 
 
 def day_of(time_ms: int) -> str:
@@ -307,35 +316,75 @@ def adopt(connection: Connection, worker: str, left: Iterable[Left], now_ms: int
     found = [read_left(each, now_ms) for each in left]
     was_settled = [booking for booking in found if booking.number > number]
     was_open = [booking for booking in found if not booking.number]
-    message = Message(worker, ENDED, now_ms, (*was_settled, *was_open))
-    _book(connection, message, Reply())
+    costs: Tally[Counter] = Tally()
+    rows, kept = [], []
+    for booking in (*was_settled, *was_open):
+        if booking.settlement.flags & KEPT:
+            kept.append(booking)
+            continue
+        rows.append(booking.row)
+        for counter, cost in booking.costs:
+            costs[counter] += cost
+    _book(connection, Message(worker, ENDED, now_ms, rows, costs, kept), Reply())
     end(connection, worker)
     return Orphans(len(was_settled), len(was_open))
 
 
-def write_reservation(entry: Entry, reserved: int, holds: Iterable[tuple[Counter, int, bool]]) -> bytes:
-    """A reservation as the journal keeps it; `holds`: counters, amounts, and whether these are money."""
-    kept = [(tuple(counter), amount, is_money) for counter, amount, is_money in holds]
-    return orjson.dumps((tuple(entry), reserved, kept))
+# Numbers of a reservation: started_ms, reserved, attempt, the length of the request's id, which follows with
+# the text of `kept_names`. Of a settlement: its number, nano, ended_ms, flags, the five units, the length of
+# its outcome, which follows with the price.
+_RESERVATION = struct.Struct("<qqIH")
+_SETTLEMENT = struct.Struct("<9qH")
+
+
+def kept_names(entry: Entry, counters: Iterable[tuple[Counter, bool]]) -> bytes:
+    """What the journal keeps of a reservation besides its own numbers; the same for many of them.
+
+    `counters` are what it is counted on, and whether that counts money. Other counters count requests.
+    """
+    return orjson.dumps((entry[2:-1], [(tuple(counter), is_money) for counter, is_money in counters]))
+
+
+def write_reservation(entry: Entry, reserved: int, names: bytes) -> bytes:
+    """A reservation as the journal keeps it, with what `kept_names` returned for it."""
+    id_ = entry[0].encode()
+    return _RESERVATION.pack(entry[-1], reserved, entry[1], len(id_)) + id_ + names
 
 
 def write_settlement(number: int, settlement: Settlement) -> bytes:
     """A settlement as the journal keeps it."""
-    return orjson.dumps((number, tuple(settlement)))
+    nano, outcome, ended_ms, flags, given, cached, written, made, reasoning, price = settlement
+    text = outcome.encode()
+    numbers = _SETTLEMENT.pack(
+        number, nano, ended_ms, flags, given, cached, written, made, reasoning, len(text)
+    )
+    return numbers + text + price.encode()
 
 
 def read_left(left: Left, now_ms: int) -> Booking:
-    """The booking of what was left in a slot; its number is 0 where the attempt had not ended."""
-    entry, reserved, holds = orjson.loads(left.reservation)
-    if left.settlement:
-        number, fields = orjson.loads(left.settlement)
-        settlement = Settlement(*fields)
-    else:
+    """The booking of what was left in a slot; its number is 0 where the attempt had not ended.
+
+    Raises ValueError if it cannot be read.
+    """
+    try:
+        started_ms, reserved, attempt, size = _RESERVATION.unpack_from(left.reservation)
+        begin = _RESERVATION.size + size
+        names, counters = orjson.loads(left.reservation[begin:])
+        entry = Entry._make(
+            (left.reservation[_RESERVATION.size : begin].decode(), attempt, *names, started_ms)
+        )
         number, settlement = 0, Settlement(reserved, "worker_died", now_ms, ESTIMATED | ORPHANED)
-    costs = tuple(
-        (Counter(*counter), settlement.nano if is_money else amount) for counter, amount, is_money in holds
-    )
-    return Booking(number, Entry(*entry), settlement, reserved, costs)
+        if left.settlement:
+            number, nano, ended_ms, flags, *units, size = _SETTLEMENT.unpack_from(left.settlement)
+            text = left.settlement[_SETTLEMENT.size :]
+            outcome, price = text[:size].decode(), text[size:].decode()
+            settlement = Settlement._make((nano, outcome, ended_ms, flags, *units, price))
+        costs = tuple(
+            (Counter(*counter), settlement.nano if is_money else 1) for counter, is_money in counters
+        )
+    except (struct.error, TypeError) as exc:
+        raise ValueError(f"not a reservation: {exc}") from exc
+    return Booking(number, entry, settlement, reserved, costs)
 
 
 def _expire(connection: Connection, now_ms: int, here: Sequence[str]) -> None:
@@ -375,7 +424,7 @@ def clean(connection: Connection, now_ms: int, days: int) -> int:
     return deleted
 
 
-def sums(connection: Connection) -> Mapping[str, tuple[int, int]]:
+def sums(connection: Statements) -> Mapping[str, tuple[int, int]]:
     """For each counter by its key: what is booked, and what is leased."""
     rows = connection.execute(
         "SELECT id, used, (SELECT COALESCE(SUM(nano), 0) FROM budget_lease WHERE counter = id) "

@@ -7,6 +7,13 @@ shared memory, one per scope, and a decision is one critical section. Tokens are
 the request; the difference is settled when its usage is known. Requests in flight are gauges of that memory,
 a number per scope and worker: those of a killed worker vanish with it.
 
+A critical section costs two system calls, which a limit that is far away need not cost each request. So a
+decision takes units for some further requests, too: a slice, which the worker uses without the lock. A slice
+is at most 1/PART of what is left, so it shrinks as the limit comes near, and limits below PART are exact to
+the unit. What is in a slice counts as used for all workers; what is left of it after SLICE_S is given back.
+So no more is admitted than without slices, a request may be refused while other workers hold 1/PART of the
+limit each, and a slice that is used late adds as much to a burst.
+
 While the memory is locked by a stopped process, or where it is full, each worker keeps to its share of a
 limit by itself. A settlement that finds it locked is dropped: what it gives back returns within minutes.
 """
@@ -16,7 +23,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from sanic_proxy.config.rules import ScopeLimits
@@ -30,6 +37,11 @@ MINUTE_S = 60.0
 # When one of the requests in flight may have ended; nobody knows.
 RETRY_CONCURRENT_S = 1.0
 MAX_SCOPES = 4096
+# The part of what is left of a limit that one worker takes ahead, at most for so many requests like the
+# present one, and how long it keeps that.
+PART = 64
+AHEAD = 64
+SLICE_S = 1.0
 # Where in a cell the state of a rate begins: `due`, `seen`, and the limit in whose intervals they count.
 _REQUESTS, _TOKENS = 1, 4
 
@@ -46,47 +58,62 @@ class Standing(NamedTuple):
     reset_s: float
 
 
-class _Check(NamedTuple):
-    """What one rate of one scope has decided. `workers` share the limit."""
+class _Slice:
+    """One rate of a scope in this worker.
 
-    scope: Scope
-    rate: Rate
-    wait_s: float
-    used_s: float
-    workers: int
+    `ahead` are units that it has taken and not used, `most` is how many it may keep; `due` is when all of the
+    limit is free again, as it was last seen. `workers` share `rate`.
+    """
+
+    __slots__ = ("ahead", "at", "due", "most", "own_rate", "rate", "shared_rate", "workers")
+
+    def __init__(self, at: int, shared_rate: Rate, own_rate: Rate) -> None:
+        self.at = at
+        self.rate = self.shared_rate = shared_rate
+        self.own_rate = own_rate
+        self.workers = 1
+        self.due = 0.0
+        self.ahead = self.most = 0
 
     @property
     def limit(self) -> int:
         return round(self.rate.limit * self.workers)
 
-    @property
-    def standing(self) -> Standing:
-        remaining = self.rate.remaining(self.used_s) * self.workers
-        return Standing(self.scope, self.limit, remaining, self.used_s)
-
-
-def _tightest(checks: Iterable[_Check]) -> Standing | None:
-    """The limit with the smallest part left."""
-    standings = [check.standing for check in checks]
-    return min(standings, key=lambda one: one.remaining / one.limit, default=None)
+    def standing(self, scope: Scope, now: float) -> Standing:
+        rate, ahead = self.rate, self.ahead
+        used_s = self.due - now
+        used_s = max(used_s, 0.0)
+        remaining = rate.remaining(used_s) * self.workers + ahead
+        reset_s = used_s - ahead * rate.interval_s
+        return Standing(scope, self.limit, remaining, reset_s if reset_s > 0.0 else 0.0)
 
 
 class _Standings:
     """How the limits of a request stand: the tightest of each kind, computed when it is read."""
 
-    __slots__ = ("_requests", "_tokens")
+    __slots__ = ("_clock", "_limits")
 
-    def __init__(self, requests: Sequence[_Check], tokens: Sequence[_Check]) -> None:
-        self._requests = requests
-        self._tokens = tokens
+    def __init__(self, limits: Sequence[Limited], clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
 
     @property
     def requests(self) -> Standing | None:
-        return _tightest(self._requests)
+        return self._tightest([(one.scope, one.requests) for one in self._limits])
 
     @property
     def tokens(self) -> Standing | None:
-        return _tightest(self._tokens)
+        return self._tightest([(one.scope, one.tokens) for one in self._limits])
+
+    def _tightest(self, slices: Iterable[tuple[Scope, _Slice | None]]) -> Standing | None:
+        """The limit with the smallest part left."""
+        found = None
+        for scope, one in slices:
+            if one is not None:
+                standing = one.standing(scope, self._clock())
+                if found is None or standing[2] * found[1] < found[2] * standing[1]:
+                    found = standing
+        return found
 
 
 class RateRefusal(_Standings):
@@ -100,9 +127,10 @@ class RateRefusal(_Standings):
         kind: RateKind,
         limit: int,
         wait_s: float,
-        checks: tuple[Sequence[_Check], Sequence[_Check]] = ((), ()),
+        limits: Sequence[Limited] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(*checks)
+        super().__init__(limits, clock)
         self.scope = scope
         self.kind = kind
         self.limit = limit
@@ -112,19 +140,19 @@ class RateRefusal(_Standings):
 class Admission(_Standings):
     """An admitted request. `settle` is to be called when it ends; further calls do nothing."""
 
-    __slots__ = ("_places", "_rates", "_reserved", "_used")
+    __slots__ = ("_places", "_rates", "_reserved")
 
     def __init__(
         self,
         rates: Rates,
-        used: Sequence[_Limited],
+        limits: Sequence[Limited],
+        clock: Callable[[], float],
         places: Sequence[_Place],
         reserved: int,
-        checks: tuple[Sequence[_Check], Sequence[_Check]],
     ) -> None:
-        super().__init__(*checks)
+        self._limits = limits
+        self._clock = clock
         self._rates: Rates | None = rates
-        self._used = used
         self._places = places
         self._reserved = reserved
 
@@ -133,32 +161,34 @@ class Admission(_Standings):
         rates, self._rates = self._rates, None
         if rates is not None:
             if self._places:
-                rates.leave(self._places)
-            if self._used and tokens is not None and tokens != self._reserved:
-                rates.settle(self._used, tokens - self._reserved)
+                rates.count(self._places, -1)
+            if tokens is not None and tokens != self._reserved:
+                rates.settle(self._limits, tokens - self._reserved)
 
 
-class _Place(NamedTuple):
-    """Where a request in flight is counted: the key of its scope, and the gauge, if there was one."""
-
-    key: int
-    column: int | None
+# Where a request in flight is counted: the key of its scope, and the gauge, if there was one.
+_Place = tuple[int, int | None]
 
 
-class _Limited:
+class Limited:
     """The limits of one scope, as they are needed for each request. `own` is its cell in this worker."""
 
-    __slots__ = ("column", "concurrent", "key", "limits", "own", "own_rates", "rates", "scope")
+    __slots__ = ("column", "concurrent", "key", "limits", "own", "requests", "scope", "tokens")
 
     def __init__(self, one: ScopedLimits, workers: int, own: list[float]) -> None:
         self.scope = one.scope
         self.limits = one.limits
         self.key = key_of("rates", one.scope.kind, one.scope.name)
         self.concurrent = one.limits.concurrent
-        self.rates = _rates_of(one.limits, 1)
-        self.own = own
-        self.own_rates = _rates_of(one.limits, workers)
         self.column: int | None = None
+        self.own = own
+        requests, tokens = _rates_of(one.limits, 1)
+        own_requests, own_tokens = _rates_of(one.limits, workers)
+        self.requests = self.tokens = None
+        if requests is not None and own_requests is not None:
+            self.requests = _Slice(_REQUESTS, requests, own_requests)
+        if tokens is not None and own_tokens is not None:
+            self.tokens = _Slice(_TOKENS, tokens, own_tokens)
 
 
 def _rates_of(limits: ScopeLimits, workers: int) -> tuple[Rate | None, Rate | None]:
@@ -170,15 +200,6 @@ def _rates_of(limits: ScopeLimits, workers: int) -> tuple[Rate | None, Rate | No
     if limits.tpm is not None:
         tokens = Rate(limits.tpm / workers, max(1.0, limits.tpm / workers), MINUTE_S)
     return requests, tokens
-
-
-class _Cell(NamedTuple):
-    """The numbers of a scope, and its rates there."""
-
-    values: list[float] | memoryview[float]
-    requests: Rate | None
-    tokens: Rate | None
-    workers: int
 
 
 def _state(values: list[float] | memoryview[float], at: int, rate: Rate) -> State:
@@ -195,109 +216,117 @@ def _write(values: list[float] | memoryview[float], at: int, rate: Rate, state: 
     values[KEPT_UNTIL] = max(values[KEPT_UNTIL], due + MINUTE_S)
 
 
+class _Check(NamedTuple):
+    """What one rate of one scope has decided; `before` is its state without the request."""
+
+    one: Limited
+    slice: _Slice
+    values: list[float] | memoryview[float]
+    units: int
+    before: State
+    decision: gcra.Decision
+
+
 class Rates:
-    """See the module. `workers` share the limits where memory cannot be shared. `clock` is monotonic."""
+    """See the module. `workers` share the limits where memory cannot be shared. `clock` is monotonic.
+
+    `later` calls a function after so many seconds; without it slices are given back by `give_back` alone.
+    """
 
     def __init__(
-        self, memory: SharedMemory, *, workers: int = 1, clock: Callable[[], float] = time.monotonic
+        self,
+        memory: SharedMemory,
+        *,
+        workers: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        later: Callable[[float, Callable[[], None]], object] | None = None,
     ) -> None:
         self._memory = memory
         self._workers = workers
         self._clock = clock
-        self._known: OrderedDict[Scope, _Limited] = OrderedDict()
+        self._later = later
+        self._known: OrderedDict[Scope, Limited] = OrderedDict()
         self._own_in_flight: Counter[int] = Counter()
+        self._ahead: set[Limited] = set()  # those with something in their slices
+        self._is_waiting = False  # for the time to give it back
 
-    def admit(self, scoped: Iterable[ScopedLimits], tokens: int) -> Admission | RateRefusal:
+    def limits_of(self, scoped: Iterable[ScopedLimits]) -> tuple[Limited, ...]:
+        """The limits of a request in these scopes, which `admit` takes. They may be kept."""
+        return tuple(self._limited(one) for one in scoped)
+
+    def admit(self, limits: Sequence[Limited], tokens: int) -> Admission | RateRefusal:
         """Decide about a request that uses `tokens` by its estimate."""
-        limited = [self._limited(one) for one in scoped]
-        counted = [one for one in limited if one.concurrent is not None]
+        for one in limits:
+            requests, of_tokens = one.requests, one.tokens
+            if (
+                (requests is not None and not requests.ahead)
+                or (of_tokens is not None and of_tokens.ahead < (tokens or 1))
+                or (one.concurrent is not None and (one.column is None or self._is_full(one)))
+            ):
+                return self._decide(limits, tokens)
+        places = []
+        for one in limits:
+            requests, of_tokens = one.requests, one.tokens
+            if requests is not None:
+                requests.ahead -= 1
+            if of_tokens is not None:
+                of_tokens.ahead -= tokens
+            if one.concurrent is not None:
+                places.append((one.key, one.column))
+        if places:
+            self.count(places, 1)
+        return Admission(self, limits, self._clock, places, tokens)
+
+    def _decide(self, limits: Sequence[Limited], tokens: int) -> Admission | RateRefusal:
+        """The same in a critical section."""
+        counted = [one for one in limits if one.concurrent is not None]
         for one in counted:
             if one.column is None:
                 one.column = self._memory.gauges.column(one.key)
-        rated = [one for one in limited if one.rates != (None, None)]
         with self._memory.lock as is_locked:
             now = self._clock()
-            requests: list[_Check] = []
-            tokens_left: list[_Check] = []
-            writes = []
-            for one in rated:
-                cell = self._cell(one, now, is_locked=is_locked)
-                for at, rate, units, checks in (
-                    (_REQUESTS, cell.requests, 1, requests),
-                    (_TOKENS, cell.tokens, tokens, tokens_left),
-                ):
-                    if rate is not None:
-                        state, wait_s, used_s = gcra.admit(_state(cell.values, at, rate), rate, now, units)
-                        checks.append(_Check(one.scope, rate, wait_s, used_s, cell.workers))
-                        writes.append((cell.values, at, rate, state))
-            refusal = self._refusal(counted, requests, tokens_left)
+            checks = [
+                check for one in limits for check in self._checks(one, tokens, now, is_locked=is_locked)
+            ]
+            refusal = self._refusal(counted, checks, limits)
+            for one, slice_, values, units, before, decision in checks:
+                rate = slice_.rate
+                state = before if refusal is not None else decision.state
+                slice_.ahead = slice_.most = 0
+                if refusal is None and values is not one.own:
+                    left = rate.remaining(decision.used_s)
+                    slice_.ahead = slice_.most = min(left // PART, AHEAD * (units or 1))
+                    state = State(state.due + slice_.ahead * rate.interval_s, state.seen)
+                    self._ahead.add(one)
+                slice_.due = state.due
+                _write(values, slice_.at, rate, state)
             if refusal is not None:
                 return refusal
-            for write in writes:
-                _write(*write)
-            places = [_Place(one.key, one.column) for one in counted]
+            places: list[_Place] = [(one.key, one.column) for one in counted]
             if places:
-                self._count(places, 1)
-        used = [one for one in rated if one.limits.tpm is not None]
-        return Admission(self, used, places, tokens, (requests, tokens_left))
+                self.count(places, 1)
+        self._give_back_later()
+        return Admission(self, limits, self._clock, places, tokens)
 
-    def settle(self, used: Iterable[_Limited], more: int) -> None:
+    def settle(self, limits: Iterable[Limited], more: int) -> None:
         """Use `more` tokens than were reserved, or give back the rest (below 0)."""
-        with self._memory.lock as is_locked:
-            now = self._clock()
-            for one in used:
-                values, _, rate, _ = self._cell(one, now, is_locked=is_locked)
-                if rate is not None:
-                    state = gcra.adjust(_state(values, _TOKENS, rate), rate, now, more)
-                    _write(values, _TOKENS, rate, state)
+        left = []
+        for one in limits:
+            if (of_tokens := one.tokens) is not None:
+                ahead = of_tokens.ahead - more
+                if 0 <= ahead <= of_tokens.most:
+                    of_tokens.ahead = ahead
+                else:
+                    left.append(one)
+        if left:
+            with self._memory.lock as is_locked:
+                now = self._clock()
+                for one in left:
+                    if one.tokens is not None:
+                        self._adjust(one, one.tokens, now, more, is_locked=is_locked)
 
-    def leave(self, places: Iterable[_Place]) -> None:
-        """A request in flight has ended."""
-        self._count(places, -1)
-
-    def _limited(self, one: ScopedLimits) -> _Limited:
-        """What is known of a scope; its limits may have changed."""
-        found = self._known.get(one.scope)
-        if found is None or found.limits is not one.limits:
-            own = [0.0] * CELL_VALUES if found is None else found.own
-            found = self._known[one.scope] = _Limited(one, self._workers, own)
-            if len(self._known) > MAX_SCOPES:
-                self._known.popitem(last=False)
-        return found
-
-    def _cell(self, one: _Limited, now: float, *, is_locked: bool) -> _Cell:
-        values = self._memory.cells.find(one.key, now) if is_locked else None
-        if values is None:
-            return _Cell(one.own, *one.own_rates, self._workers)
-        if values[KEPT_UNTIL] <= now:
-            # Taken at once: the next scope of this request must not get the same place.
-            values[KEPT_UNTIL] = now + MINUTE_S
-        return _Cell(values, *one.rates, 1)
-
-    def _refusal(
-        self, counted: Iterable[_Limited], requests: Sequence[_Check], tokens: Sequence[_Check]
-    ) -> RateRefusal | None:
-        """The refusal with the longest wait; None if all limits admit the request."""
-        longest_s = 0.0
-        found: tuple[Scope, RateKind, int] | None = None
-        checked: tuple[tuple[RateKind, Sequence[_Check]], ...] = (("requests", requests), ("tokens", tokens))
-        for kind, checks in checked:
-            for check in checks:
-                if check.wait_s > longest_s:
-                    longest_s, found = check.wait_s, (check.scope, kind, check.limit)
-        for one in counted:
-            if longest_s < RETRY_CONCURRENT_S and self._is_full(one):
-                longest_s, found = RETRY_CONCURRENT_S, (one.scope, "concurrent", one.concurrent or 0)
-        return None if found is None else RateRefusal(*found, longest_s, (requests, tokens))
-
-    def _is_full(self, one: _Limited) -> bool:
-        """Whether the scope has as many requests in flight as it may."""
-        limit = one.concurrent or 0
-        if one.column is None:
-            return self._own_in_flight[one.key] >= math.ceil(limit / self._workers)
-        return self._memory.gauges.total(one.column) >= limit
-
-    def _count(self, places: Iterable[_Place], change: int) -> None:
+    def count(self, places: Iterable[_Place], change: int) -> None:
+        """Requests in flight have begun (1) or ended (-1)."""
         own = self._memory.gauges.own()
         for key, column in places:
             if column is None:
@@ -306,3 +335,90 @@ class Rates:
                     del self._own_in_flight[key]
             elif own is not None:
                 own[column] += change
+
+    def give_back(self) -> None:
+        """Give back what is left of all slices."""
+        limits, self._ahead = self._ahead, set()
+        if limits:
+            self._give_back(limits)
+
+    def _give_back(self, limits: Iterable[Limited]) -> None:
+        with self._memory.lock as is_locked:
+            now = self._clock()
+            for one in limits:
+                for slice_ in (one.requests, one.tokens):
+                    if slice_ is not None and slice_.ahead:
+                        self._adjust(one, slice_, now, 0, is_locked=is_locked)
+
+    def _give_back_later(self) -> None:
+        if self._later is not None and self._ahead and not self._is_waiting:
+            self._is_waiting = True
+            self._later(SLICE_S, self._strike)
+
+    def _strike(self) -> None:
+        self._is_waiting = False
+        self.give_back()
+
+    def _limited(self, one: ScopedLimits) -> Limited:
+        """What is known of a scope; its limits may have changed."""
+        found = self._known.get(one.scope)
+        if found is None or found.limits != one.limits:
+            own = [0.0] * CELL_VALUES if found is None else found.own
+            if found is not None:
+                self._give_back((found,))
+            found = self._known[one.scope] = Limited(one, self._workers, own)
+            if len(self._known) > MAX_SCOPES:
+                self._known.popitem(last=False)
+        return found
+
+    def _checks(self, one: Limited, tokens: int, now: float, *, is_locked: bool) -> Iterator[_Check]:
+        for slice_, units in ((one.requests, 1), (one.tokens, tokens)):
+            if slice_ is not None:
+                values, before = self._state(one, slice_, now, is_locked=is_locked)
+                yield _Check(one, slice_, values, units, before, gcra.admit(before, slice_.rate, now, units))
+
+    def _adjust(self, one: Limited, slice_: _Slice, now: float, more: float, *, is_locked: bool) -> None:
+        """Use `more` tokens, and give back the slice."""
+        values, state = self._state(one, slice_, now, is_locked=is_locked)
+        state = gcra.adjust(state, slice_.rate, now, more)
+        slice_.ahead = slice_.most = 0
+        slice_.due = state.due
+        _write(values, slice_.at, slice_.rate, state)
+
+    def _state(
+        self, one: Limited, slice_: _Slice, now: float, *, is_locked: bool
+    ) -> tuple[list[float] | memoryview[float], State]:
+        """The numbers of a scope, and the state of one of its rates if its slice were given back."""
+        values = self._memory.cells.find(one.key, now) if is_locked else None
+        if values is None:
+            slice_.rate, slice_.workers = slice_.own_rate, self._workers
+            return one.own, _state(one.own, slice_.at, slice_.rate)
+        slice_.rate, slice_.workers = slice_.shared_rate, 1
+        if values[KEPT_UNTIL] <= now:
+            # Taken at once: the next scope of this request must not get the same place.
+            values[KEPT_UNTIL] = now + MINUTE_S
+        state = _state(values, slice_.at, slice_.rate)
+        return values, gcra.adjust(state, slice_.rate, now, -slice_.ahead) if slice_.ahead else state
+
+    def _refusal(
+        self, counted: Iterable[Limited], checks: Iterable[_Check], limits: Sequence[Limited]
+    ) -> RateRefusal | None:
+        """The refusal with the longest wait; None if all limits admit the request."""
+        longest_s = 0.0
+        found: tuple[Scope, RateKind, int] | None = None
+        for one, slice_, *_, decision in checks:
+            if decision.wait_s > longest_s:
+                longest_s = decision.wait_s
+                kind: RateKind = "requests" if slice_.at == _REQUESTS else "tokens"
+                found = one.scope, kind, slice_.limit
+        for one in counted:
+            if longest_s < RETRY_CONCURRENT_S and self._is_full(one):
+                longest_s, found = RETRY_CONCURRENT_S, (one.scope, "concurrent", one.concurrent or 0)
+        return None if found is None else RateRefusal(*found, longest_s, limits, self._clock)
+
+    def _is_full(self, one: Limited) -> bool:
+        """Whether the scope has as many requests in flight as it may."""
+        limit = one.concurrent or 0
+        if one.column is None:
+            return self._own_in_flight[one.key] >= math.ceil(limit / self._workers)
+        return self._memory.gauges.total(one.column) >= limit

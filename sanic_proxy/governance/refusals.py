@@ -14,9 +14,9 @@ the time to wait from the text of a rate limit, the SDKs from `retry-after-ms`.
 
 from __future__ import annotations
 
-import datetime
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 
 from sanic_proxy.config.rules import format_usd, iso_time
 from sanic_proxy.errors import EMPTY_ACCOUNT_S, BudgetReserved, BudgetUsedUp, LimitReached
@@ -83,36 +83,37 @@ def _used(charge: Charge, used: int) -> str:
     return f"{used} of {charge.limit} requests made"
 
 
-def limit_headers(
-    requests: Standing | None, tokens: Standing | None, *, dialect: str, now: datetime.datetime
-) -> Headers:
+def limit_headers(requests: Standing | None, tokens: Standing | None, *, dialect: str, now: float) -> Headers:
+    """The same as `limit_lines`, as names and values."""
+    lines = limit_lines(requests, tokens, dialect=dialect, now=now).splitlines()
+    return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+
+
+def limit_lines(requests: Standing | None, tokens: Standing | None, *, dialect: str, now: float) -> str:
     """The client's own limits in the form of its API: OpenAI's, or Anthropic's for Messages.
 
+    Lines of a head, each with its end. `now` is the time of day, in seconds.
     https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers,
     https://platform.claude.com/docs/en/api/rate-limits#response-headers
     """
-    headers: Headers = []
-    for kind, standing in (("requests", requests), ("tokens", tokens)):
-        if standing is None:
-            continue
-        limit, remaining = str(standing.limit), str(standing.remaining)
-        if dialect == "messages":
-            reset = (now + datetime.timedelta(seconds=math.ceil(standing.reset_s))).strftime(
-                "%Y-%m-%dT%H:%M:%SZ"
-            )
-            start = f"anthropic-ratelimit-{kind}"
-            headers += [
-                (f"{start}-limit", limit),
-                (f"{start}-remaining", remaining),
-                (f"{start}-reset", reset),
-            ]
-        else:
-            headers += [
-                (f"x-ratelimit-limit-{kind}", limit),
-                (f"x-ratelimit-remaining-{kind}", remaining),
-                (f"x-ratelimit-reset-{kind}", duration(standing.reset_s)),
-            ]
-    return headers
+    lines = "" if requests is None else _limit_lines("requests", requests, dialect, now)
+    return lines if tokens is None else lines + _limit_lines("tokens", tokens, dialect, now)
+
+
+def _limit_lines(kind: str, standing: Standing, dialect: str, now: float) -> str:
+    _, limit, remaining, reset_s = standing
+    if dialect == "messages":
+        reset = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + math.ceil(reset_s)))
+        return (
+            f"anthropic-ratelimit-{kind}-limit: {limit}\r\n"
+            f"anthropic-ratelimit-{kind}-remaining: {remaining}\r\n"
+            f"anthropic-ratelimit-{kind}-reset: {reset}\r\n"
+        )
+    return (
+        f"x-ratelimit-limit-{kind}: {limit}\r\n"
+        f"x-ratelimit-remaining-{kind}: {remaining}\r\n"
+        f"x-ratelimit-reset-{kind}: {duration(reset_s)}\r\n"
+    )
 
 
 def duration(seconds: float) -> str:
@@ -130,8 +131,13 @@ UPSTREAM_PREFIX = "x-upstream-ratelimit-"
 _PREFIX = "x-ratelimit-"
 
 
-def renamed(headers: Iterable[tuple[str, str]]) -> Headers:
+def renamed(headers: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
     """A provider's headers, with its rate limits under a name that clients do not take for their own."""
+    for name, _ in headers:
+        if name.startswith(_PREFIX):
+            break
+    else:
+        return headers
     return [
         (UPSTREAM_PREFIX + name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else name, value)
         for name, value in headers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from typing_extensions import override
@@ -108,6 +109,7 @@ _DEPLOYMENTS = "/deployments/"
 _OF_DEPLOYMENTS = ("/chat/completions", *(row.path for row in ROWS if row.body == "json"))
 
 
+@lru_cache(maxsize=256)  # of nearly all requests it is one of a few
 def endpoint_of(path: str) -> str:
     """The endpoint of a path, without the base URL: `/v1/chat/completions` -> `/chat/completions`.
 

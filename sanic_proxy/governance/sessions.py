@@ -84,7 +84,7 @@ class Sessions:
         """Count a login from `address`, or refuse it. `settle(0)` of one that succeeds takes it back."""
         each = ScopedLimits(Scope("login", _network(address)), ScopeLimits(tpm=LOGINS))
         in_all = ScopedLimits(Scope("login"), ScopeLimits(tpm=ALL_LOGINS))
-        return self._rates.admit((each, in_all), tokens=1)
+        return self._rates.admit(self._rates.limits_of((each, in_all)), tokens=1)
 
     def is_admin_key(self, key: str) -> bool:
         """Whether this is the admin key. Takes the same time for every key."""

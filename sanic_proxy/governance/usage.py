@@ -29,7 +29,12 @@ NANO = 10**9
 # Larger counts are no counts. Keeps sums within 64 bits.
 MAX_TOKENS = 10**10
 _MAX_CALLS = 10**6
-_PLAIN = {"prompt_tokens", "completion_tokens", "total_tokens"}
+_PLAIN = frozenset(
+    {
+        *("prompt_tokens", "completion_tokens", "total_tokens"),
+        *("prompt_tokens_details", "completion_tokens_details"),
+    }
+)
 _MAX_COST = 10**9  # of the provider's units
 _XAI_TICKS_PER_DOLLAR = 10**10
 
@@ -95,10 +100,8 @@ class Usage(NamedTuple):
     @classmethod
     def of(cls, recorded: JsonMapping) -> Usage:
         """Of a record's `usage`. Values of other types than expected count as nothing; never raises."""
-        if recorded.keys() <= _PLAIN:  # most servers report no more
-            given, made = recorded.get("prompt_tokens"), recorded.get("completion_tokens")
-            if type(given) is type(made) is int and 0 <= given <= MAX_TOKENS and 0 <= made <= MAX_TOKENS:
-                return cls(input=given, output=made)
+        if (plain := _plain(recorded)) is not None:
+            return plain
         tokens = _tokens(recorded)
         # A part that is larger than its sum cannot be in it: the server counts it apart.
         cached, written = _bounded(tokens.cached), _bounded(tokens.cache_write)
@@ -139,6 +142,34 @@ class Usage(NamedTuple):
 
 
 NOTHING = Usage()
+# A tuple's own constructor: that of a NamedTuple is a function in Python, which costs as much again.
+_new = tuple.__new__
+
+
+_OUTPUT = Usage._fields.index("output")
+_BEFORE_OUTPUT, _BEHIND_OUTPUT = NOTHING[1:_OUTPUT], NOTHING[_OUTPUT + 1 :]
+
+
+class PlainUsage(Usage):
+    """A usage with nothing but uncached text as input and text as output, as most answers have it."""
+
+    __slots__ = ()
+
+
+def _plain(recorded: JsonMapping) -> PlainUsage | None:
+    """The usage of a chat that reports nothing else than its sums, or nothing but zeros beside them."""
+    given, made = recorded.get("prompt_tokens"), recorded.get("completion_tokens")
+    if not (
+        type(given) is type(made) is int
+        and 0 <= given <= MAX_TOKENS
+        and 0 <= made <= MAX_TOKENS
+        and _PLAIN.issuperset(recorded)
+    ):
+        return None
+    for details in (recorded.get("prompt_tokens_details"), recorded.get("completion_tokens_details")):
+        if details and (not isinstance(details, dict) or any(details.values())):
+            return None
+    return _new(PlainUsage, (given, *_BEFORE_OUTPUT, made, *_BEHIND_OUTPUT))
 
 
 class _Parts:

@@ -25,8 +25,6 @@ from sanic_proxy.state import AppState
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.upstream.client import Response
 
-Headers = list[tuple[str, str]]
-
 OK = 200
 _CONTENT = "/files/<id>/content"
 
@@ -38,8 +36,8 @@ def creates_batch(row: Row) -> bool:
 
 async def charge_batch(
     state: AppState, governor: Governor, call: Call, targets: attempts.Targets, row: Row, fields: JsonMapping
-) -> Headers:
-    """Admit the creation of a batch, and have it reserve its cost. Returns headers for its answer.
+) -> str:
+    """Admit the creation of a batch, and have it reserve its cost. Returns header lines for its answer.
 
     Raises ProxyError, also those of reading the input file.
     """
@@ -56,8 +54,11 @@ async def charge_batch(
     if meter is not None and content is not None:  # without a file the provider refuses the batch
         await _read(state, call, targets, content, meter)
         cost = BatchCost(meter.nano, meter.model)
-    call.charge = await governor.admit(request, targets[0].tariff, partial(BatchCharge, cost=cost))
-    return governor.headers(call.charge, call.record.dialect)
+    charge, pending = governor.admit(request, targets[0].tariff, partial(BatchCharge, cost=cost))
+    if pending is not None:
+        await pending
+    call.charge = charge
+    return governor.header_lines(charge, call.record.dialect)
 
 
 async def _read(

@@ -49,7 +49,7 @@ async def answer_to(
     targets, chat = conversation(request, request.record, state, dialect, asked, keeper)
     limits, governor = state.limits, state.governor
     if governor is not None:
-        request.answer_lines += header_lines(await charge_chat(governor, chat, targets, request.path))
+        request.answer_lines += await charge_chat(governor, chat, targets, request.path)
     capture = None
     if state.captures is not None:
         capture = state.captures.begin(request.fields, request.record, asked.body)

@@ -150,8 +150,7 @@ async def answered(
     opened = _Opened(row, request, targets[0].provider)
     state = state_of(request.app)
     if state.governor is not None:
-        headers = await charge_call(state, state.governor, call, targets, row, fields)
-        request.answer_lines += header_lines(headers)
+        request.answer_lines += await charge_call(state, state.governor, call, targets, row, fields)
 
     async def ask() -> Response:
         if row.is_stateful:

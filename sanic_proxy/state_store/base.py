@@ -13,7 +13,7 @@ transaction excludes all others, on whatever machine, so a function may read, de
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -38,11 +38,18 @@ class Rows(Protocol):
     def __iter__(self) -> Iterator[Any]: ...
 
 
-class Connection(Protocol):
-    """What a feature's function gets: a connection with a transaction under way."""
+class Statements(Protocol):
+    """What executes statements, such as the connection of a program that only looks at a store."""
 
     def execute(self, sql: str, parameters: Parameters = (), /) -> Rows:
         """Execute one statement; see the module for its SQL."""
+
+
+class Connection(Statements, Protocol):
+    """What a feature's function gets: a connection with a transaction under way."""
+
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> object:
+        """Execute one statement with each of `rows` as its parameters."""
 
 
 Work = Callable[[Connection], T]

@@ -19,7 +19,7 @@ psycopg is the extra `postgresql`, imported when the first connection is opened.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -171,6 +171,12 @@ class _Statements(Connection):
         if not _READS.match(sql):
             self.has_written = True
         return self._database.execute(_translated(sql, is_named=isinstance(parameters, Mapping)), parameters)
+
+    @override
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> None:
+        self.has_written = True
+        with self._database.cursor() as cursor:
+            cursor.executemany(_translated(sql, is_named=False), rows)
 
 
 @lru_cache(maxsize=512)

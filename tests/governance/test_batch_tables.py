@@ -121,9 +121,9 @@ def test_a_batch_that_nobody_fetches_costs_its_reservation(make: MakeStore, tmp_
 
 def test_the_batch_of_a_worker_that_was_killed_is_kept(make: MakeStore, tmp_path: Path) -> None:
     left = Journal.create(tmp_path / FOLDER, "dead")
-    holds = [(TOTAL, 100, True), (SESSION, 1, False)]
+    names = ledger_tables.kept_names(ENTRY, [(TOTAL, True), (SESSION, False)])
     for _ in range(2):  # a provider that gives one batch twice
-        slot = left.open(ledger_tables.write_reservation(ENTRY, 100, holds))
+        slot = left.open(ledger_tables.write_reservation(ENTRY, 100, names))
         left.settle(slot, ledger_tables.write_settlement(1, Settlement(100, "b2", UNTIL_MS, KEPT)))
     left.close()
 

@@ -6,7 +6,6 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,7 +36,7 @@ def charged(
     *,
     budget: Counted | None = None,
     record: RequestRecord | None = None,
-    **terms: Any,
+    is_free: bool = False,
 ) -> list[tuple[str, str, int, int]]:
     """The rows of what `use` does: target, outcome, cost and flags. The record ends behind it."""
 
@@ -46,10 +45,10 @@ def charged(
         ledger = Ledger(store, directory)
         leases = [] if budget is None else [ledger.lease(budget)]
         asked = Asked(text_bytes=400, max_tokens=50)
-        names = ("r", "c", "t", "m", "chat", "/chat/completions", "")
-        flags = {"is_free": False, "needs_price": True, **terms}
-        made = Terms(ledger, Estimator(), leases, asked, *names, **flags, now_ms=_now_ms)
-        charge = Charge(made, None, _refusal)
+        memory = Estimator().memory("c", "m")
+        made = Terms(ledger, memory, leases, ("c", "t", "m"), _refusal, _now_ms)
+        charge = Charge(made, asked, ("r", "chat", "/chat/completions", ""))
+        charge.is_free = is_free
         ended = record or RequestRecord("r", "POST", "/")
         ended.settle = charge.finish
         await use(charge)
@@ -72,6 +71,11 @@ def _refusal(error: LedgerError) -> errors.ProxyError:
     return errors.BudgetUsedUp(str(error))
 
 
+async def reserved(charge: Charge, tariff: Tariff) -> None:
+    if (pending := charge.reserve(tariff)) is not None:
+        await pending
+
+
 async def begun(charge: Charge, tariff: Tariff) -> None:
     if (pending := charge.begin(tariff)) is not None:
         await pending
@@ -79,7 +83,7 @@ async def begun(charge: Charge, tariff: Tariff) -> None:
 
 def test_an_answer_costs_what_its_usage_says(tmp_path: Path) -> None:
     async def use(charge: Charge) -> None:
-        await charge.reserve(CHEAP)
+        await reserved(charge, CHEAP)
         await begun(charge, CHEAP)
 
     record = RequestRecord("r", "POST", "/", usage=USAGE)
@@ -139,7 +143,7 @@ def test_a_failed_attempt_costs_nothing_if_it_cannot_be_billed(
 
 def test_each_attempt_is_a_row(tmp_path: Path) -> None:
     async def use(charge: Charge) -> None:
-        await charge.reserve(CHEAP)
+        await reserved(charge, CHEAP)
         await begun(charge, DEAR)  # the first one could not be asked
         charge.end(DEAR, "upstream_timeout", errors.UpstreamTimeout("no"))
         await begun(charge, CHEAP)
@@ -170,7 +174,7 @@ def test_an_attempt_that_failed_costs_what_it_reported_if_that_is_all(
 
 def test_a_request_that_was_never_sent_is_no_row(tmp_path: Path) -> None:
     async def use(charge: Charge) -> None:
-        await charge.reserve(CHEAP)
+        await reserved(charge, CHEAP)
 
     async def make_file(charge: Charge) -> None:
         await begun(charge, CHEAP)
@@ -181,7 +185,7 @@ def test_a_request_that_was_never_sent_is_no_row(tmp_path: Path) -> None:
 
 def test_a_dearer_target_needs_more_and_is_refused_without_it(tmp_path: Path) -> None:
     async def use(charge: Charge) -> None:
-        await charge.reserve(CHEAP)
+        await reserved(charge, CHEAP)
         await begun(charge, CHEAP)
         assert not charge.begins(DEAR)
         with pytest.raises(errors.BudgetUsedUp):
@@ -197,7 +201,7 @@ def test_a_target_without_a_price_is_refused_to_a_budget_and_flagged_without(tmp
 
     async def refused(charge: Charge) -> None:
         with pytest.raises(errors.Forbidden) as caught:
-            await charge.reserve(UNKNOWN)
+            await reserved(charge, UNKNOWN)
         assert caught.value.code == "price_unknown"
         assert not charge.begins(UNKNOWN)
 
@@ -207,7 +211,7 @@ def test_a_target_without_a_price_is_refused_to_a_budget_and_flagged_without(tmp
 
 def test_what_is_free_is_not_booked(tmp_path: Path) -> None:
     async def use(charge: Charge) -> None:
-        await charge.reserve(CHEAP)
+        await reserved(charge, CHEAP)
         await begun(charge, CHEAP)
         assert charge.begins(CHEAP)
         charge.end(CHEAP, "failed")

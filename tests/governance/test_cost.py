@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.config.prices import Prices as Declared
-from sanic_proxy.config.prices import ServicePrices
-from sanic_proxy.governance.cost import Cost, cost
+from sanic_proxy.config.prices import ServicePrices, Tier
+from sanic_proxy.governance.cost import Cost, PlainRates, cost
 from sanic_proxy.governance.prices import FREE, RATES, Prices, of_settings
 from sanic_proxy.governance.usage import Usage
 from tests.support.prices import text_prices, usage_of
@@ -111,3 +111,35 @@ def test_a_cost_is_the_exact_sum_rounded_up_once(rates: list[int], counts: list[
 def test_more_usage_never_costs_less(counts: list[int], more: str) -> None:
     larger = [count + (name == more) for name, count in zip(RATES, counts, strict=True)]
     assert cost(usage_of(counts), SONNET).nano <= cost(usage_of(larger), SONNET).nano
+
+
+PRICE = st.none() | st.floats(0, 100)
+
+
+@given(
+    st.builds(
+        Declared,
+        input=PRICE,
+        output=PRICE,
+        request=st.none() | st.floats(0, 1),
+        tiers=st.sampled_from([(), (Tier(above=1000, input=2.0, output=3.0),)]),
+        services=st.sampled_from([{}, {"flex": ServicePrices(input=0.5, output=0.5)}]),
+        regions=st.sampled_from([{}, {"us": 1.1}]),
+    ),
+    st.integers(0, 10**10),
+    st.integers(0, 10**10),
+)
+def test_plain_text_costs_the_same_by_its_rates_alone(declared: Declared, given_: int, made: int) -> None:
+    prices = of_settings(declared)
+    rates = PlainRates.of(prices)
+    if rates is not None:
+        assert cost(Usage(input=given_, output=made), prices) == Cost(rates.cost(given_, made), is_known=True)
+
+
+def test_plain_rates_are_those_of_models_without_tiers() -> None:
+    assert PlainRates.of(of_settings(Declared(input=1.0, output=2.0))) is not None
+    assert PlainRates.of(FREE) is not None
+    assert PlainRates.of(SONNET) is None
+    assert PlainRates.of(of_settings(Declared(input=1.0))) is None
+    assert PlainRates.of(Prices(unit=1)) is None
+    assert PlainRates.of(None) is None

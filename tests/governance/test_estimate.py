@@ -104,22 +104,22 @@ def test_long_texts_are_text() -> None:
 def test_a_new_client_is_estimated_by_bytes() -> None:
     estimator = Estimator()
     found = asked({"messages": [{"content": "a" * 1000}], "max_tokens": 128_000})
-    assert estimator.tokens("c", "m", found) == Tokens(-(-found.text_bytes // 4), FIRST_OUTPUT_TOKENS)
-    assert estimator.tokens("c", "m", found, 100).output == 100
-    assert estimator.tokens("c", "m", asked({"max_tokens": 10, "n": 3})).output == 30
-    assert estimator.tokens("c", "m", asked({"input": "a"}, has_output=False)).output == 0
+    assert estimator.memory("c", "m").tokens(found) == Tokens(-(-found.text_bytes // 4), FIRST_OUTPUT_TOKENS)
+    assert estimator.memory("c", "m").tokens(found, 100).output == 100
+    assert estimator.memory("c", "m").tokens(asked({"max_tokens": 10, "n": 3})).output == 30
+    assert estimator.memory("c", "m").tokens(asked({"input": "a"}, has_output=False)).output == 0
 
 
 def test_later_ones_by_what_the_answers_were_like() -> None:
     estimator = Estimator()
     found = asked({"messages": [{"content": "a" * 1000}], "max_tokens": 128_000})
     for output in range(1, 201):
-        estimator.observe("c", "m", found, Usage(input=found.text_bytes // 2, output=output))
-    tokens = estimator.tokens("c", "m", found)
+        estimator.memory("c", "m").observe(found, found.text_bytes // 2, output)
+    tokens = estimator.memory("c", "m").tokens(found)
     assert tokens.input in {found.text_bytes // 2, found.text_bytes // 2 + 1}
     assert tokens.output == 199  # of the last 100, 99 % are not larger
-    assert estimator.tokens("other", "m", found).output == FIRST_OUTPUT_TOKENS
-    assert estimator.tokens("c", "other", found).output == FIRST_OUTPUT_TOKENS
+    assert estimator.memory("other", "m").tokens(found).output == FIRST_OUTPUT_TOKENS
+    assert estimator.memory("c", "other").tokens(found).output == FIRST_OUTPUT_TOKENS
 
 
 def test_images_do_not_change_the_ratio_of_text() -> None:
@@ -127,19 +127,19 @@ def test_images_do_not_change_the_ratio_of_text() -> None:
     part = {"type": "image_url", "image_url": {"url": PNG}}
     found = asked({"messages": [{"content": ["a" * 1000, part]}]})
     usage = Usage(input=found.text_bytes // 4 + IMAGE_TOKENS, output=9)
-    estimator.observe("c", "m", found, usage)
-    assert estimator.tokens("c", "m", found).input in range(usage.input, usage.input + 3)
-    estimator.observe("c", "m", found, Usage(input=5, output=9))  # fewer than one image: says nothing
-    assert estimator.tokens("c", "m", found).input in range(usage.input, usage.input + 3)
+    estimator.memory("c", "m").observe(found, usage.input, usage.output)
+    assert estimator.memory("c", "m").tokens(found).input in range(usage.input, usage.input + 3)
+    estimator.memory("c", "m").observe(found, 5, 9)  # fewer than one image: says nothing
+    assert estimator.memory("c", "m").tokens(found).input in range(usage.input, usage.input + 3)
 
 
 def test_memory_is_bounded() -> None:
     estimator = Estimator()
     found = Asked(text_bytes=100)
     for number in range(MAX_PAIRS + 10):
-        estimator.observe(f"client {number}", "m", found, Usage(input=25, output=7))
-    assert estimator.tokens("client 0", "m", found).output == FIRST_OUTPUT_TOKENS
-    assert estimator.tokens(f"client {MAX_PAIRS}", "m", found).output == 7
+        estimator.memory(f"client {number}", "m").observe(found, 25, 7)
+    assert estimator.memory("client 0", "m").tokens(found).output == FIRST_OUTPUT_TOKENS
+    assert estimator.memory(f"client {MAX_PAIRS}", "m").tokens(found).output == 7
 
 
 PRICES = of_settings(
@@ -167,7 +167,7 @@ def test_estimated_costs() -> None:
 
 def test_no_request_is_estimated_at_more_than_the_ledger_can_add_up() -> None:
     asked_for = asked_of(b"{}", {"n": 10**15, "max_tokens": 10**6})
-    tokens = Estimator().tokens("c", "m", asked_for)
+    tokens = Estimator().memory("c", "m").tokens(asked_for)
     assert estimated_cost(tokens, asked_for, PRICES) == MAX_COST_NANO
     assert strict_cost(strict_tokens(asked_for, None, 0), asked_for, PRICES) == MAX_COST_NANO
 

@@ -16,7 +16,7 @@ from sanic_proxy.config.model import ModelSettings, Settings
 from sanic_proxy.config.rules import Budget, ClientRules, ScopeLimits, TeamRules
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.governance import ledger_tables
-from sanic_proxy.governance.charge import Tariff
+from sanic_proxy.governance.charge import Charge, Tariff
 from sanic_proxy.governance.governor import Governor, Request, governs, is_counted
 from sanic_proxy.governance.prices import FREE
 from sanic_proxy.observability.record import Client, RequestRecord
@@ -71,12 +71,19 @@ FREE_TARIFF = Tariff("p", "p/m", lambda: FREE)
 DEAR_TARIFF = Tariff("p", "p/m", lambda: replace(FREE, pieces={"request": 600 * 10**6 * 10**6}))
 
 
+async def admitted(governor: Governor, asked: Request, tariff: Tariff) -> Charge:
+    charge, pending = governor.admit(asked, tariff)
+    if pending is not None:
+        await pending
+    return charge
+
+
 async def sent(
     governor: Governor, rules: ClientRules, tariff: Tariff = FREE_TARIFF, session: str = ""
 ) -> None:
     """One request from its admission to its end."""
     asked = request(rules, session)
-    charge = await governor.admit(asked, tariff)
+    charge = await admitted(governor, asked, tariff)
     if (pending := charge.begin(tariff)) is not None:
         await pending
     asked.record.usage = {"prompt_tokens": 1, "completion_tokens": 1}
@@ -114,7 +121,7 @@ def test_requests_in_flight_are_no_reason_to_stop_for_good(tmp_path: Path) -> No
 
     async def use(governor: Governor) -> None:
         asked = request(rules)
-        await governor.admit(asked, DEAR_TARIFF)
+        await admitted(governor, asked, DEAR_TARIFF)
         with pytest.raises(errors.BudgetReserved):
             await sent(governor, rules, DEAR_TARIFF)
         asked.record.finish(())  # was never sent

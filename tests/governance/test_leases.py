@@ -38,6 +38,7 @@ from sanic_proxy.governance.leases import (
     take,
     take_anyway,
 )
+from sanic_proxy.governance.ledger import names_for
 
 DAY_S = 86_400
 CLIENT_LIMIT, ALL_LIMIT, REQUESTS_LIMIT = 1_000, 2_500, 40
@@ -263,8 +264,8 @@ class Model:
         return found
 
     def open(self, worker: Worker, one: OpenOne) -> None:
-        kept = [(lease.charge.counter, amount, lease.charge.is_money) for lease, amount in one.holds]
-        one.slot = worker.journal.open(ledger_tables.write_reservation(one.entry, one.amount, kept))
+        names = names_for(one.entry, [lease for lease, _ in one.holds])
+        one.slot = worker.journal.open(ledger_tables.write_reservation(one.entry, one.amount, names))
         worker.open.append(one)
 
     def answered(self, worker: Worker, one: OpenOne, answer: bool | None) -> None:

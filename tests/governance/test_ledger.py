@@ -176,9 +176,10 @@ def test_what_a_dead_worker_has_left_is_booked_by_the_next(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     left = Journal.create(tmp_path / FOLDER, "dead")
-    holds = [(TOTAL, 50, True), (Counter("session requests", "c/s", "total", 0), 1, False)]
-    left.open(ledger_tables.write_reservation(entry("open"), 50, holds))
-    slot = left.open(ledger_tables.write_reservation(entry("settled"), 50, holds))
+    counters = [(TOTAL, True), (Counter("session requests", "c/s", "total", 0), False)]
+    names = ledger_tables.kept_names(entry("open"), counters)
+    left.open(ledger_tables.write_reservation(entry("open"), 50, names))
+    slot = left.open(ledger_tables.write_reservation(entry("settled"), 50, names))
     left.settle(slot, ledger_tables.write_settlement(1, cost(20)))
     left.close()
 

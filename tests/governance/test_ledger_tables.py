@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sanic_proxy.governance import ledger_tables
 from sanic_proxy.governance.accounts import Sum, sums
 from sanic_proxy.governance.budgets import Charge, Counter
-from sanic_proxy.governance.leases import Booking, Entry, Message, Settlement, Standing, Want
+from sanic_proxy.governance.leases import Entry, Message, Row, Settlement, Standing, Want
 from sanic_proxy.state_store.base import Connection
 from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
 from tests.support.stores import sqlite_in, using
@@ -30,19 +31,17 @@ def connection() -> sqlite3.Connection:
     return made
 
 
-def booking(
-    number: int, nano: int, *counters: Counter, started_ms: int = NOW_MS, client: str = "c", model: str = "m"
-) -> Booking:
+def row(number: int, nano: int, *, started_ms: int = NOW_MS, client: str = "c", model: str = "m") -> Row:
     entry = Entry(
         f"r{number}", 1, client, "t", "p", "p/m", model, "chat", "/chat/completions", "", started_ms
     )
-    return Booking(
-        number,
-        entry,
-        Settlement(nano, "ok", started_ms, input=3, output=4),
-        nano,
-        tuple((counter, nano) for counter in counters),
-    )
+    return *entry, *Settlement(nano, "ok", started_ms, input=3, output=4), nano
+
+
+def booked(worker: str, number: int, nano: int, *counters: Counter, **more: Any) -> Message:
+    """The message with the attempt `number`."""
+    costs = dict.fromkeys(counters, nano)
+    return Message(worker, number, NOW_MS, [row(number, nano)], costs, **more)
 
 
 def said(connection: sqlite3.Connection, counter: Counter, limit: int = 10**6) -> Standing:
@@ -56,10 +55,10 @@ def test_a_new_counter_begins_with_what_its_scope_has_cost_in_its_period(
     connection: sqlite3.Connection,
 ) -> None:
     rows = [
-        booking(1, 100, started_ms=NOW_MS),
-        booking(2, 10, started_ms=NOW_MS - DAY_MS),
-        booking(3, 1000, client="other", model="gpt-5"),
-        booking(4, 10_000, client="other", model="gpt%5"),
+        row(1, 100, started_ms=NOW_MS),
+        row(2, 10, started_ms=NOW_MS - DAY_MS),
+        row(3, 1000, client="other", model="gpt-5"),
+        row(4, 10_000, client="other", model="gpt%5"),
     ]
     ledger_tables.add_rows(connection, rows)
     assert said(connection, TODAY).used == 100
@@ -75,21 +74,21 @@ def test_a_threshold_is_announced_once_whoever_passes_it(connection: sqlite3.Con
     charge = Charge(TOTAL, 1000, soft=(50, 80, 100))
     found = []
     for number, (worker, nano) in enumerate([("a", 499), ("b", 1), ("a", 100), ("b", 300), ("a", 300)], 1):
-        message = Message(worker, number, NOW_MS, [booking(number, nano, TOTAL)], charges={TOTAL: charge})
+        message = booked(worker, number, nano, TOTAL, charges={TOTAL: charge})
         reply = ledger_tables.exchange(connection, message)
         found += [(notice.percent, notice.used) for notice in reply.notices]
     assert found == [(50, 500), (80, 900), (100, 1200)]
 
 
 def test_a_message_is_applied_once(connection: sqlite3.Connection) -> None:
-    message = Message("a", 2, NOW_MS, [booking(1, 5, TOTAL)])
+    message = booked("a", 2, 5, TOTAL)
     replies = [ledger_tables.exchange(connection, message) for _ in range(3)]
     assert [reply.standings[TOTAL] for reply in replies] == [Standing(used=5, leased=0, held=0)] * 3
     assert ledger_tables.sums(connection) == {TOTAL.key: (5, 0)}
 
 
 def test_old_rows_are_deleted_and_the_sums_of_days_stay(connection: sqlite3.Connection) -> None:
-    rows = [booking(1, 7, started_ms=NOW_MS - 91 * DAY_MS), booking(2, 5), booking(3, 6)]
+    rows = [row(1, 7, started_ms=NOW_MS - 91 * DAY_MS), row(2, 5), row(3, 6)]
     ledger_tables.add_rows(connection, rows)
     said(connection, TOTAL)
     assert ledger_tables.clean(connection, NOW_MS, 90) == 1
@@ -101,7 +100,7 @@ def test_old_rows_are_deleted_and_the_sums_of_days_stay(connection: sqlite3.Conn
 
 def test_counters_and_workers_of_the_past_are_deleted(connection: sqlite3.Connection) -> None:
     session = Counter("session", "c/s", "total", 0)
-    ledger_tables.exchange(connection, Message("a", 1, NOW_MS, [booking(1, 5, TOTAL, TODAY, session)]))
+    ledger_tables.exchange(connection, booked("a", 1, 5, TOTAL, TODAY, session))
     ledger_tables.end(connection, "a")
     ledger_tables.clean(connection, NOW_MS + 100 * DAY_MS, 90)
     assert ledger_tables.sums(connection) == {TOTAL.key: (5, 0)}
@@ -119,18 +118,20 @@ def test_a_silent_worker_of_another_machine_loses_its_leases_and_asks_again(
     assert near.standings[TOTAL] == Standing(used=0, leased=1000, held=0)
     near = ledger_tables.exchange(connection, Message("near", 2, late_ms, wants=want, here=["near"]))
     assert near.standings[TOTAL] == Standing(used=0, leased=1000, held=1000)
-    far = ledger_tables.exchange(connection, Message("far", 2, late_ms, [booking(1, 5, TOTAL)], is_tick=True))
+    far = ledger_tables.exchange(
+        connection, Message("far", 2, late_ms, [row(1, 5)], {TOTAL: 5}, is_tick=True)
+    )
     assert far.standings[TOTAL] == Standing(used=5, leased=1000, held=0)
 
 
 def test_a_worker_that_was_declared_dead_is_not_listened_to(connection: sqlite3.Connection) -> None:
     assert ledger_tables.adopt(connection, "a", [], NOW_MS) == (0, 0)
-    ledger_tables.exchange(connection, Message("a", 9, NOW_MS, [booking(1, 5, TOTAL)]))
+    ledger_tables.exchange(connection, booked("a", 9, 5, TOTAL))
     assert ledger_tables.sums(connection) == {TOTAL.key: (0, 0)}
 
 
 def test_many_rows_are_booked_at_once(connection: sqlite3.Connection) -> None:
-    ledger_tables.add_rows(connection, [booking(number, 1) for number in range(1000)])
+    ledger_tables.add_rows(connection, [row(number, 1) for number in range(1000)])
     assert connection.execute("SELECT COUNT(*), SUM(nano) FROM ledger_row").fetchone() == (1000, 1000)
     assert connection.execute("SELECT attempts, nano FROM ledger_day").fetchall() == [(1000, 1000)]
 
@@ -145,11 +146,11 @@ def test_sums_from_before_they_had_a_target_are_kept(
         make = postgresql_at(server.new_database())
 
     def write(connection: Connection) -> None:
-        row = ("2026-11-28", "c", "t", "p", "m", 2, 1, 30, 0, 0, 40, 0, 500)
-        connection.execute(f"INSERT INTO ledger_day VALUES ({', '.join('?' * len(row))})", row)
+        day = ("2026-11-28", "c", "t", "p", "m", 2, 1, 30, 0, 0, 40, 0, 500)
+        connection.execute(f"INSERT INTO ledger_day VALUES ({', '.join('?' * len(day))})", day)
 
     def read(connection: Connection) -> list[Sum]:
-        ledger_tables.add_rows(connection, [booking(1, 100)])
+        ledger_tables.add_rows(connection, [row(1, 100)])
         return sums(connection, ["target", "key"])
 
     using(make, lambda store: store.run(write), ledger_tables.MIGRATIONS[:1])

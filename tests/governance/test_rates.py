@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.config.rules import ScopeLimits
-from sanic_proxy.governance.rates import Admission, RateRefusal, Rates
+from sanic_proxy.governance.rates import PART, SLICE_S, Admission, RateRefusal, Rates
 from sanic_proxy.governance.rules import ALL, Scope, ScopedLimits
 from sanic_proxy.state_store.shared import Layout, SharedMemory
 from tests.support.load import wait_until
@@ -50,6 +50,10 @@ def admitted(result: Admission | RateRefusal) -> Admission:
     return result
 
 
+def admit(rates: Rates, scopes: list[ScopedLimits], tokens: int) -> Admission | RateRefusal:
+    return rates.admit(rates.limits_of(scopes), tokens)
+
+
 def refused(result: Admission | RateRefusal) -> RateRefusal:
     assert isinstance(result, RateRefusal)
     return result
@@ -59,33 +63,33 @@ def test_requests_per_minute_with_the_exact_time_to_wait(memory: SharedMemory) -
     clock = Clock()
     rates = Rates(memory, clock=clock)
     minute = [limits(rpm=60, burst=3)]
-    left = [admitted(rates.admit(minute, 0)).requests for _ in range(3)]
+    left = [admitted(admit(rates, minute, 0)).requests for _ in range(3)]
     assert [standing.remaining for standing in left if standing] == [2, 1, 0]
-    refusal = refused(rates.admit(minute, 0))
+    refusal = refused(admit(rates, minute, 0))
     assert (refusal.scope, refusal.kind, refusal.limit) == (ONE, "requests", 60)
     assert refusal.wait_s == pytest.approx(1.0)
     clock.now += refusal.wait_s
-    admitted(rates.admit(minute, 0))
+    admitted(admit(rates, minute, 0))
     clock.now -= 500  # a clock that is set back refills nothing
-    assert refused(rates.admit(minute, 0)).wait_s == pytest.approx(1.0)
+    assert refused(admit(rates, minute, 0)).wait_s == pytest.approx(1.0)
 
 
 def test_tokens_are_reserved_and_settled(memory: SharedMemory) -> None:
     rates = Rates(memory, clock=Clock())
     minute = [limits(tpm=1000)]
-    first = admitted(rates.admit(minute, 900))
+    first = admitted(admit(rates, minute, 900))
     assert first.tokens is not None
     assert (first.tokens.limit, first.tokens.remaining) == (1000, 100)
     assert first.tokens.reset_s == pytest.approx(54)
-    assert refused(rates.admit(minute, 200)).kind == "tokens"
+    assert refused(admit(rates, minute, 200)).kind == "tokens"
     first.settle(100)
     first.settle(0)  # settling twice does nothing
-    second = admitted(rates.admit(minute, 900))
+    second = admitted(admit(rates, minute, 900))
     second.settle(None)
-    assert refused(rates.admit(minute, 1)).wait_s == pytest.approx(0.06)
-    third = admitted(Rates(memory, clock=Clock(2000.0)).admit(minute, 10))
+    assert refused(admit(rates, minute, 1)).wait_s == pytest.approx(0.06)
+    third = admitted(admit(Rates(memory, clock=Clock(2000.0)), minute, 10))
     third.settle(500)
-    left = admitted(Rates(memory, clock=Clock(2000.0)).admit(minute, 0)).tokens
+    left = admitted(admit(Rates(memory, clock=Clock(2000.0)), minute, 0)).tokens
     assert left is not None
     assert left.remaining == 500
 
@@ -93,24 +97,24 @@ def test_tokens_are_reserved_and_settled(memory: SharedMemory) -> None:
 def test_all_scopes_admit_or_none_is_used(memory: SharedMemory) -> None:
     rates = Rates(memory, clock=Clock())
     scopes = [limits(ONE, rpm=10), limits(TEAM, rpm=100, tpm=50), limits(ALL, concurrent=1)]
-    first = admitted(rates.admit(scopes, 40))
+    first = admitted(admit(rates, scopes, 40))
     assert first.requests is not None
     assert first.requests.scope == ONE
-    refusal = refused(rates.admit(scopes, 40))
+    refusal = refused(admit(rates, scopes, 40))
     # The longest wait decides: of the team's tokens.
     assert (refusal.scope, refusal.kind, refusal.limit) == (TEAM, "tokens", 50)
     assert refusal.requests is not None
     first.settle(40)
-    second = admitted(rates.admit(scopes[::2], 40))
+    second = admitted(admit(rates, scopes[::2], 40))
     assert second.requests is not None
     assert second.requests.remaining == 8
-    assert refused(rates.admit(scopes[2:], 0)).kind == "concurrent"
+    assert refused(admit(rates, scopes[2:], 0)).kind == "concurrent"
     second.settle(None)
-    admitted(rates.admit(scopes[2:], 0)).settle(0)
+    admitted(admit(rates, scopes[2:], 0)).settle(0)
 
 
 def test_nothing_is_limited_without_limits(memory: SharedMemory) -> None:
-    found = admitted(Rates(memory).admit([limits()], 10**9))
+    found = admitted(admit(Rates(memory), [limits()], 10**9))
     assert (found.requests, found.tokens) == (None, None)
     found.settle(1)
 
@@ -118,8 +122,8 @@ def test_nothing_is_limited_without_limits(memory: SharedMemory) -> None:
 def test_what_was_used_stays_used_when_a_limit_changes(memory: SharedMemory) -> None:
     rates = Rates(memory, clock=Clock())
     for _ in range(30):
-        admitted(rates.admit([limits(rpm=60)], 0))
-    changed = admitted(rates.admit([limits(rpm=120)], 0))
+        admitted(admit(rates, [limits(rpm=60)], 0))
+    changed = admitted(admit(rates, [limits(rpm=120)], 0))
     assert changed.requests is not None
     assert changed.requests.remaining == 120 - 31
 
@@ -127,22 +131,68 @@ def test_what_was_used_stays_used_when_a_limit_changes(memory: SharedMemory) -> 
 def test_a_full_memory_leaves_each_worker_its_share(caplog: pytest.LogCaptureFixture) -> None:
     carrier = SharedMemory(layout=Layout(cells=1, gauges=1, counters=1, slots=1))
     rates = Rates(carrier, workers=4, clock=Clock())
-    admitted(rates.admit([limits(ALL, rpm=1, concurrent=1)], 0))
+    admitted(admit(rates, [limits(ALL, rpm=1, concurrent=1)], 0))
     own = [limits(ONE, rpm=40, concurrent=8)]
-    taken = [admitted(rates.admit(own, 0)) for _ in range(2)]
-    assert refused(rates.admit(own, 0)).kind == "concurrent"
+    taken = [admitted(admit(rates, own, 0)) for _ in range(2)]
+    assert refused(admit(rates, own, 0)).kind == "concurrent"
     for one in taken:
         one.settle(0)
     for _ in range(8):
-        admitted(rates.admit(own, 0)).settle(0)
-    refusal = refused(rates.admit(own, 0))
+        admitted(admit(rates, own, 0)).settle(0)
+    refusal = refused(admit(rates, own, 0))
     assert (refusal.kind, refusal.limit) == ("requests", 40)
     assert caplog.text.count("the shared memory") == 2
     carrier.close()
 
 
+def test_a_limit_that_is_far_away_is_taken_in_slices_that_shrink(memory: SharedMemory) -> None:
+    clock = Clock()
+    first, second = Rates(memory, clock=clock), Rates(memory, clock=clock)
+    minute = [limits(rpm=1000, tpm=100_000)]
+    found = [admitted(admit(rates, minute, 90)) for rates in (first, first, second, second) for _ in range(5)]
+    left = [one.requests.remaining for one in found[:10] if one.requests]
+    assert left == [990] * 10  # all were read now
+    for one in found:
+        one.settle(80)
+    rest = 0
+    while isinstance(admit(first, minute, 0), Admission):
+        rest += 1
+    assert 1000 - 20 - 1000 / PART <= rest <= 1000 - 20
+    while isinstance(admit(second, minute, 0), Admission):
+        rest += 1
+    assert rest == 1000 - 20
+
+
+def test_what_is_left_of_slices_is_given_back(memory: SharedMemory) -> None:
+    clock = Clock()
+    waiting: list[tuple[float, Any]] = []
+    first = Rates(memory, clock=clock, later=lambda after_s, call: waiting.append((after_s, call)))
+    second = Rates(memory, clock=clock)
+    minute = [limits(rpm=1000, tpm=100_000)]
+    for _ in range(3):
+        admitted(admit(first, minute, 100)).settle(50)
+    ((after_s, give_back),) = waiting
+    assert after_s == SLICE_S
+    give_back()
+    seen = admitted(admit(second, minute, 100))
+    assert seen.requests is not None
+    assert seen.tokens is not None
+    assert (seen.requests.remaining, seen.tokens.remaining) == (996, 100_000 - 3 * 50 - 100)
+    admitted(admit(first, minute, 100))
+    assert len(waiting) == 2
+
+
+def test_slices_outlive_a_change_of_the_limit(memory: SharedMemory) -> None:
+    rates = Rates(memory, clock=Clock())
+    admitted(admit(rates, [limits(rpm=1000)], 0))
+    changed = admitted(admit(rates, [limits(rpm=2000)], 0))
+    assert changed.requests is not None
+    assert changed.requests.remaining == 1998
+
+
 def peer_admits(peer: Peer, limit: str) -> bool:
-    peer.run(f"result = rates.admit([ScopedLimits(Scope('client', 'one'), ScopeLimits({limit}))], 0)")
+    scope = f"ScopedLimits(Scope('client', 'one'), ScopeLimits({limit}))"
+    peer.run(f"result = rates.admit(rates.limits_of([{scope}]), 0)")
     return peer.run("isinstance(result, Admission) and (kept.append(result) or True)") == "True"
 
 
@@ -188,24 +238,26 @@ def test_a_stopped_worker_in_its_critical_section_stops_no_other(tmp_path: Path)
             st.integers(0, 20_000),  # milliseconds between requests
             st.integers(0, 300),  # tokens that it reserves
             st.none() | st.integers(0, 600),  # tokens that it uses
+            st.booleans(),  # of which worker
         ),
         max_size=30,
-    )
+    ),
+    st.sampled_from([300, 3000]),
 )
 def test_reserved_and_settled_tokens_stay_within_the_limit(
-    requests: list[tuple[int, int, int | None]],
+    requests: list[tuple[int, int, int | None, bool]], limit: int
 ) -> None:
     """In total at most the burst and what came since, and what settlements used above their reservation."""
     memory = SharedMemory()
     clock = Clock(0.0)
-    rates = Rates(memory, clock=clock)
+    workers = Rates(memory, clock=clock), Rates(memory, clock=clock)
     used = excess = 0
-    for step_ms, reserved, actual in requests:
+    for step_ms, reserved, actual, is_second in requests:
         clock.now += step_ms / 1000
-        result = rates.admit([limits(tpm=300)], reserved)
+        result = admit(workers[is_second], [limits(tpm=limit)], reserved)
         if isinstance(result, Admission):
             result.settle(actual)
             used += reserved if actual is None else actual
             excess += 0 if actual is None else max(0, actual - reserved)
-        assert used <= 300 + clock.now * 5 + excess + 1e-6
+        assert used <= limit + clock.now * limit / 60 + excess + 1e-6
     memory.close()

@@ -163,7 +163,7 @@ def test_a_stream_of_responses_that_has_begun_fails_with_a_code_that_agents_know
 
 def test_headers_of_limits() -> None:
     requests, tokens = Standing(ALL, 60, 12, 48.0), Standing(TEAM, 1000, 0, 90.2)
-    assert limit_headers(requests, tokens, dialect="chat", now=NOW) == [
+    assert limit_headers(requests, tokens, dialect="chat", now=NOW.timestamp()) == [
         ("x-ratelimit-limit-requests", "60"),
         ("x-ratelimit-remaining-requests", "12"),
         ("x-ratelimit-reset-requests", "48s"),
@@ -171,12 +171,12 @@ def test_headers_of_limits() -> None:
         ("x-ratelimit-remaining-tokens", "0"),
         ("x-ratelimit-reset-tokens", "1m31s"),
     ]
-    assert limit_headers(requests, None, dialect="messages", now=NOW) == [
+    assert limit_headers(requests, None, dialect="messages", now=NOW.timestamp()) == [
         ("anthropic-ratelimit-requests-limit", "60"),
         ("anthropic-ratelimit-requests-remaining", "12"),
         ("anthropic-ratelimit-requests-reset", "2026-11-28T12:00:48Z"),
     ]
-    assert limit_headers(None, None, dialect="chat", now=NOW) == []
+    assert limit_headers(None, None, dialect="chat", now=NOW.timestamp()) == []
 
 
 def test_a_providers_own_limits_get_another_name() -> None:

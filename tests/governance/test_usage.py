@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanic_proxy.governance.usage import NOTHING, Usage
+from sanic_proxy.governance.usage import NOTHING, PlainUsage, Usage
 from sanic_proxy.openai import usage as counted
 from sanic_proxy.openai.responses import recorded_usage as of_response
 from sanic_proxy.openai.usage import recorded_chat, recorded_passthrough
@@ -327,3 +327,27 @@ def test_units_of_other_kinds_are_read() -> None:
     assert (found.image_quality, found.image_size) == ("hd", "9x9")
     plain = Usage.of({"prompt_tokens": 1, "completion_tokens": 1})
     assert (plain.characters, plain.search_units, plain.image_quality, plain.image_size) == (0, 0, "", "")
+
+
+DETAIL = st.dictionaries(
+    st.sampled_from(["cached_tokens", "audio_tokens", "reasoning_tokens"]),
+    st.sampled_from([0, None, 5]),
+    max_size=2,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"prompt_tokens": st.integers(-1, 10**11), "completion_tokens": st.integers(-1, 10**11)},
+        optional={
+            "total_tokens": st.integers(0, 10**6),
+            "prompt_tokens_details": st.none() | DETAIL,
+            "completion_tokens_details": st.none() | DETAIL,
+        },
+    )
+)
+def test_plain_usages_are_read_like_all_others(recorded: dict[str, Any]) -> None:
+    found = Usage.of(recorded)
+    assert found == Usage.of({**recorded, "of another vendor": 0})  # which is not plain
+    if type(found) is PlainUsage:
+        assert (found.input_tokens, found.output_tokens) == (found.input, found.output)
