@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
@@ -21,6 +22,7 @@ from sanic_proxy.config.rules import ClientRules, format_usd
 from sanic_proxy.config.secret import Secret
 from sanic_proxy.config.variables import PREFIX
 from sanic_proxy.errors import ProxyError
+from sanic_proxy.governance.prices import PriceBook
 from sanic_proxy.observability import banner
 from sanic_proxy.routing.explain import CAUSES, DEFAULT_CAUSE, offline_router
 from sanic_proxy.routing.explain import explain as explain_route
@@ -328,6 +330,8 @@ def print_table(settings: Settings, options: argparse.Namespace) -> int:
         print(_client_line(client.rules))
     if settings.api_keys:
         print(f"client keys: {_keys_text(settings.api_keys)}")
+    age = PriceBook().age(datetime.now(UTC).date())
+    print(f"price table: of {age['date']}, {age['age_days']} days old")
     problem = binding_problem(settings, settings.host)
     if problem is not None:
         sys.stderr.write(f"sanic-proxy: {problem}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -128,6 +129,7 @@ def test_check_lists_keys_models_and_what_is_off(tmp_path: Path) -> None:
     assert f"2: ...{KEY[-4:]}, ...cond" in done.stdout
     assert "model fast: groq/m" in done.stdout
     assert "straico (STRAICO_API_KEY)" in done.stdout
+    assert re.search(r"^price table: of 20\d\d-\d\d-\d\d, \d+ days old$", done.stdout, re.M)
     assert KEY not in done.stdout
 
 

@@ -27,6 +27,7 @@ SHOWN_BY = {
     "governance/batch_charge.py": "routes/test_batch_charging.py",
     "governance/key_admin.py": "commands/test_keys.py",
     "governance/litellm_keys.py": "routes/test_key_management.py",
+    "governance/litellm_models.py": "routes/test_model_info.py",
     "json_types.py": "openai/test_codec.py",  # two names of types
     "dialects/gemini.py": "routes/test_gemini.py",
     "dialects/messages.py": "routes/test_messages.py",

@@ -10,6 +10,7 @@ provider's row ("its models cost nothing"), and the table that was made when thi
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +21,7 @@ from sanic_proxy.config.model import ProviderSettings
 from sanic_proxy.config.prices import PIECE_KEYS, Rates, Tier
 from sanic_proxy.config.prices import Prices as Declared
 from sanic_proxy.config.prices import PriceTable as PriceTableKind
+from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 
 NANO = 10**9
@@ -223,6 +225,11 @@ class PriceBook:
         found = re.search(rb'"date": *"([0-9-]+)"', self._table[:1000])
         return "" if found is None else found[1].decode()
 
+    def age(self, today: datetime.date) -> Json:
+        """When the table was made, as routes and the command show it; `age_days` at `today`."""
+        made = datetime.date.fromisoformat(self.date)
+        return {"date": self.date, "age_days": max(0, (today - made).days)}
+
     def find(
         self,
         provider: ProviderSettings,
@@ -245,6 +252,8 @@ class PriceBook:
                 prices,
                 max_output=max_output or known.max_output,
                 max_input=max_input or known.max_input,
+                mode=known.mode,
+                supports=known.supports,
             )
         key = provider.name, model
         if key not in self._known:

@@ -6,6 +6,7 @@ takes these routes off the short path of the proxy's other routes.
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 import urllib.parse
@@ -51,6 +52,7 @@ async def info(request: ProxyRequest) -> HTTPResponse:
         "workers": serving or 1,
         "worker": {"pid": os.getpid()},
         "providers": sorted({provider.name for provider in state_of(request.app).providers.values()}),
+        "prices": state_of(request.app).prices.age(datetime.datetime.now(datetime.UTC).date()),
         "uptime_seconds": None if started is None else round(time.monotonic() - started.value, 1),
     }
     return HTTPResponse(codec.dumps(body), content_type="application/json")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from sanic import Blueprint, HTTPResponse
 
+from sanic_proxy.json_types import Json
+from sanic_proxy.observability.record import ANONYMOUS
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.server.admission import is_admin_key, presented_key
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 
@@ -13,8 +18,13 @@ blueprint = Blueprint("health")
 
 
 async def liveness(request: ProxyRequest) -> HTTPResponse:
-    """Say that this worker is alive."""
-    return HTTPResponse(codec.dumps({"status": "ok"}), content_type="application/json")
+    """Say that this worker is alive; to clients with a key and administrators also how old the prices are."""
+    state = state_of(request.app)
+    body: Json = {"status": "ok"}
+    key = presented_key(request.fields)
+    if request.record.client is not ANONYMOUS or (key is not None and is_admin_key(state.settings, key)):
+        body["prices"] = state.prices.age(datetime.now(UTC).date())
+    return HTTPResponse(codec.dumps(body), content_type="application/json")
 
 
 async def readiness(request: ProxyRequest) -> HTTPResponse:

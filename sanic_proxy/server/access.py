@@ -20,7 +20,7 @@ from sanic_proxy.routing.targets import Target
 
 MAX_SHOWN = 20
 # These show what the client may use, and nothing else.
-_ALWAYS = ("/models", "/usage")
+_ALWAYS = ("/models", "/model/info", "/usage")
 
 
 def check_endpoint(book: Rulebook, client: Client, path: str) -> None:

@@ -15,7 +15,13 @@ from sanic.server.protocols.base_protocol import SanicProtocol
 from typing_extensions import override
 
 from sanic_proxy.errors import NotFound
-from sanic_proxy.server.admission import METRICS_PATH, OPEN_PATHS, PAGE_FILES, is_admin_path
+from sanic_proxy.server.admission import (
+    METRICS_PATH,
+    MODEL_INFO_PATHS,
+    OPEN_PATHS,
+    PAGE_FILES,
+    is_admin_path,
+)
 from sanic_proxy.server.connection import ProxyProtocol
 from sanic_proxy.server.request import ProxyRequest
 
@@ -44,7 +50,7 @@ class AdminProtocol(ProxyProtocol):
             raise NotFound(f"No such route on the {self.port} port")
 
     def _serves(self, path: str) -> bool:
-        return is_admin_path(path) or path in PAGE_FILES
+        return is_admin_path(path) or path in PAGE_FILES or path in MODEL_INFO_PATHS
 
 
 class MetricsProtocol(AdminProtocol):

@@ -45,6 +45,8 @@ OPEN_PATHS = frozenset(("/", "/docs", *PAGE_FILES, *DOCS_FILES, *_HEALTH))
 _ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/", "/ui/")
 METRICS_PATH = "/metrics"
 UI_PATH = "/ui"
+# The admin key opens these as well as a client's.
+MODEL_INFO_PATHS = frozenset(("/model/info", "/v1/model/info"))
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
 _LINKED_PATHS = (OPEN_PATHS - {"/"}) | {UI_PATH}
 
@@ -125,9 +127,21 @@ def admit(
         return authenticate(keys, headers, _key_in_query(path, url))
     except Unauthorized:
         is_open = path in OPEN_PATHS or (path.endswith("/") and path[:-1] in OPEN_PATHS)
-        if is_open or is_admin:
+        if is_open or is_admin or (path in MODEL_INFO_PATHS and _may_be_admin(settings, headers)):
             return ANONYMOUS
         raise
+
+
+def _may_be_admin(settings: Settings, headers: HeaderFields) -> bool:
+    """Whether a request with no client's key may be an administrator's, which its route checks."""
+    key = presented_key(headers)
+    return settings.admin_key is not None and (key is None or is_admin_key(settings, key))
+
+
+def is_admin_key(settings: Settings, key: str) -> bool:
+    """Whether that is the admin key."""
+    wanted = "" if settings.admin_key is None else settings.admin_key.reveal()
+    return bool(wanted) and hmac.compare_digest(key.encode("utf-8", "surrogateescape"), wanted.encode())
 
 
 def authenticate(keys: KeyRing, headers: HeaderFields, in_query: str | None = None) -> Client:
@@ -163,8 +177,7 @@ def check_admin(settings: Settings, headers: HeaderFields) -> None:
     key = presented_key(headers)
     if key is None:
         raise Unauthorized("No admin key: send `Authorization: Bearer <SANIC_PROXY_ADMIN_KEY>`")
-    wanted = "" if settings.admin_key is None else settings.admin_key.reveal()
-    if not hmac.compare_digest(key.encode("utf-8", "surrogateescape"), wanted.encode()):
+    if not is_admin_key(settings, key):
         raise Unauthorized("Incorrect admin key: it is not the one in SANIC_PROXY_ADMIN_KEY")
 
 
