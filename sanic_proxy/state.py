@@ -19,6 +19,7 @@ from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.governance.prices import PriceBook, Prices
 from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.governance.sessions import Sessions
+from sanic_proxy.governance.standings import BudgetStandings
 from sanic_proxy.governance.todays_spend import TodaysSpend
 from sanic_proxy.metrics.live import Live
 from sanic_proxy.metrics.metrics import Metrics
@@ -159,6 +160,7 @@ class AppState:
         self.tracer = Tracer(settings) if settings.tracing.endpoint else None
         self.captures = _captures(settings)
         self.observers = tuple(self._observers())
+        self.budgets = BudgetStandings(settings, self.rulebook, self.store)
         # None while nothing is limited: see `govern`.
         self.governor: Governor | None = None
         self.keys = KeyRing(settings, self.store, self.govern)
@@ -259,6 +261,7 @@ class AppState:
             self.switches.close()
         if self.sessions is not None:
             self.sessions.close()
+        await self.budgets.aclose()
         await self.store.aclose()
         if self.responses is not None:
             await self.responses.aclose()

@@ -214,7 +214,7 @@ def count_instructions(options: Options) -> int:
                     fixture, name, amounts, dialects=options.counts_dialects
                 )
             except FAILURES as exc:
-                if name not in {"nginx", counts.ROUTED, counts.GOVERNED}:
+                if name not in {"nginx", counts.METERED, counts.ROUTED, counts.GOVERNED}:
                     raise
                 note(f"  {name}: {exc}")  # not needed for the comparison
                 continue
@@ -225,6 +225,11 @@ def count_instructions(options: Options) -> int:
     )
     print_machine(described)
     print("", counts.count_table(counted, committed), "", sep="\n")
+    if more := counts.extra(counted, counts.METERED):
+        print(
+            f"Metrics: {more['whole']:,.0f} instructions more per whole answer,"
+            f" {more['back_to_back']:,.0f} per back-to-back frame, {more['paced']:,.0f} per paced frame."
+        )
     if (ratio := counts.extra_ratio(counted, counts.ROUTED)) is not None:
         print(f"A whole answer of a model with limits, to a session: {ratio:.3f} x one without.")
     if (ratio := counts.extra_ratio(counted, counts.GOVERNED)) is not None:

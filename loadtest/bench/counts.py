@@ -12,6 +12,7 @@ REFERENCE = "constant"  # the stock Sanic app that answers a constant
 JUDGED = "proxy"
 ROUTED = "proxy-routed"  # with everything that decides about a request's target
 GOVERNED = "proxy-governed"  # with a key, rates, budgets and the ledger
+METERED = "proxy-metrics"  # with metrics
 TOLERANCE = 0.03
 # What is counted of a chat, and of the stock Sanic app.
 TITLES: Mapping[str, str] = {
@@ -55,6 +56,12 @@ def extra_ratio(counts: Figures, name: str) -> float | None:
     """What a whole answer costs in another set-up of the proxy, over the plain one; None if not counted."""
     other = counts.get(name, {}).get("whole")
     return None if other is None else other / counts[JUDGED]["whole"]
+
+
+def extra(counts: Figures, name: str) -> dict[str, float]:
+    """The instructions by kind that another set-up of the proxy takes more than the plain one."""
+    plain = counts[JUDGED]
+    return {kind: count - plain[kind] for kind, count in counts.get(name, {}).items() if kind in plain}
 
 
 def excesses(measured: Figures, committed: Figures) -> list[str]:

@@ -315,14 +315,25 @@ def single_governed(paths: Paths, port: int) -> Launch:
     state = str(paths.scratch / "governed-state")
     env = {"SANIC_PROXY_CONFIG": str(config), "BENCH_CLIENT_KEY": CLIENT_KEY, "SANIC_PROXY_STATE_DIR": state}
     endpoint = replace(launch.endpoint, model="governed", headers=headers)
-    argv = tuple("loadtest.bench.governed:app" if word == "sanic_proxy.app" else word for word in launch.argv)
-    return replace(launch, argv=argv, endpoint=endpoint, env={**launch.env, **env})
+    return replace(launch, argv=_slowed(launch.argv), endpoint=endpoint, env={**launch.env, **env})
+
+
+def single_metered(paths: Paths, port: int) -> Launch:
+    """The same with metrics."""
+    launch = single_proxy(paths, port)
+    env = {**launch.env, "SANIC_PROXY_METRICS_ADDRESS": f"127.0.0.1:{free_port()}"}
+    return replace(launch, argv=_slowed(launch.argv), env=env)
+
+
+def _slowed(argv: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple("loadtest.bench.slowed:app" if word == "sanic_proxy.app" else word for word in argv)
 
 
 SINGLE_PROCESS: Mapping[str, Launcher] = {
     "constant": single_constant,
     "nginx": single_nginx,
     "proxy": single_proxy,
+    "proxy-metrics": single_metered,
     "proxy-routed": single_routed,
     "proxy-governed": single_governed,
 }

@@ -172,6 +172,7 @@ class Charge:
         "_attempts",
         "_cost_nano",
         "_first",
+        "_is_unpriced",
         "_ready",
         "_request",
         "_running",
@@ -201,6 +202,7 @@ class Charge:
         self._running: list[_Running] = []
         self._attempts = 0
         self._cost_nano: int | None = 0  # None: a part is not known
+        self._is_unpriced = False
         self.reports_partly: Callable[[], bool] = bool
 
     @property
@@ -283,15 +285,18 @@ class Charge:
         outcome: str,
         error: errors.ProxyError | None = None,
         usage: JsonMapping | None = None,
-    ) -> None:
-        """An attempt has ended without being the answer; `usage` is what it has reported nevertheless."""
+    ) -> int:
+        """An attempt has ended without being the answer; `usage` is what it has reported nevertheless.
+
+        Returns what it is booked at, in nano-dollars.
+        """
         for running in self._running:
             if running[0] is tariff:
                 self._running.remove(running)
                 is_sent = error is None or _may_be_billed(error)
                 used = Usage.of(usage) if usage and not self.reports_partly() else None
-                self._settle(running, outcome, used, CUT if is_sent else 0, is_billed=is_sent)
-                return
+                return self._settle(running, outcome, used, CUT if is_sent else 0, is_billed=is_sent)
+        return 0
 
     def finish(self, record: RequestRecord) -> None:
         """The request has ended (an observer of its record). Settles what is left."""
@@ -307,8 +312,8 @@ class Charge:
             usage = {**self._asked.units.as_usage(), **(usage or {})}
         used = Usage.of(usage) if usage else None
         for one in running:
-            self._settle(one, record.ended, used, 0 if is_complete else CUT)
-        record.cost_nano = self._cost_nano
+            record.spent_nano += self._settle(one, record.ended, used, 0 if is_complete else CUT)
+        record.cost_nano, record.is_unpriced = self._cost_nano, self._is_unpriced
         admission = self.admission
         if used is None:
             if admission is not None:
@@ -331,7 +336,7 @@ class Charge:
         flags: int = 0,
         *,
         is_billed: bool = True,
-    ) -> None:
+    ) -> int:
         tariff, reservation, is_hedge = running
         if is_hedge or outcome == "hedge_lost":
             flags |= HEDGE
@@ -348,6 +353,8 @@ class Charge:
             flags |= 0 if is_known else UNPRICED
             given, made, cached, reasoning = used.input_tokens, used.output_tokens, used[1], used[7]
             written = used.cache_write + used.cache_write_1h
+        if flags & UNPRICED:
+            self._is_unpriced = True
         if self._cost_nano is not None:
             self._cost_nano = None if flags & (ESTIMATED | UNPRICED) else self._cost_nano + nano
         terms = self._terms
@@ -356,6 +363,7 @@ class Charge:
             *(given, cached, written, made, reasoning, tariff.source),
         )
         terms.ledger.settle(reservation, _new(Settlement, fields))
+        return nano
 
     # Amounts
 

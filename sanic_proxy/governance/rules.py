@@ -62,6 +62,13 @@ class Rulebook:
             self._models or self._all or any(not team.limits.is_empty for team in self._teams.values())
         )
 
+    @property
+    def scopes(self) -> tuple[ScopedLimits, ...]:
+        """All scopes with limits but clients."""
+        teams = (ScopedLimits(Scope("team", name), team.limits) for name, team in self._teams.items())
+        models = (ScopedLimits(Scope("model", name), limits) for name, limits in self._models.items())
+        return (*(team for team in teams if not team.limits.is_empty), *models, *self._all)
+
     def team_of(self, rules: ClientRules) -> TeamRules | None:
         """The client's team, where it has a table."""
         return self._teams.get(rules.team)

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from sanic_proxy.metrics import families as f
-from sanic_proxy.metrics.exposition import exposition
+from sanic_proxy.metrics.exposition import Computed, exposition, in_turns
 from sanic_proxy.metrics.recent import RecentCounts
 from sanic_proxy.metrics.requests import RequestMetrics
 from sanic_proxy.metrics.series import LAYOUT, LocalHistogram, NameLog, SeriesRegistry
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Observer
 from sanic_proxy.state_store.shared import SharedMemory, unnamed_memory
+
+# How many kinds of requests a scrape adds up in one step.
+STEP = 4
+
+
+class Dropped(NamedTuple):
+    """What could not be written or sent since the last beat."""
+
+    traces: int = 0
+    captures: int = 0
+    log_lines: int = 0
+
+
+_NOTHING = Dropped()
 
 
 class Metrics:
@@ -44,39 +59,47 @@ class Metrics:
         return self._requests.observe
 
     def beat(
-        self, traffic: Traffic, open_circuits: Iterable[str], lag_s: float, dropped_traces: int = 0
+        self,
+        traffic: Traffic,
+        open_circuits: Iterable[str],
+        lag_s: float,
+        dropped: Dropped = _NOTHING,
+        *,
+        waiting: int = 0,
     ) -> None:
         """To be called once a second: show what is in flight, and that the timer was late by `lag_s`.
 
-        `dropped_traces` are those since the last call.
+        `waiting` requests wait for a limit.
         """
-        self._flush()
+        self._flush_on()
         add = self._series.adder()
         if add is None:
             return
         self._series.gauge(f.WORKERS, 1)
         self._series.gauge(f.IN_FLIGHT, len(traffic.requests))
+        self._series.gauge(f.WAITING, waiting)
         self._series.gauge(f.CONNECTIONS, len(traffic.connections))
         self._series.gauge(f.BODY_BYTES, traffic.body_bytes)
         lag = LocalHistogram(f.SHORT_SECONDS)
         lag.observe(lag_s)
         add.histogram(f.LOOP_LAG, lag, _worker_name())
-        add.count(f.DROPPED_TRACES, dropped_traces)
-        now_open = set(open_circuits)
+        add.count(f.DROPPED_TRACES, dropped.traces)
+        add.count(f.DROPPED_CAPTURES, dropped.captures)
+        add.count(f.DROPPED_LOG_LINES, dropped.log_lines)
+        now_open = set(map(self._target, open_circuits))
+        for label in now_open - self._open_circuits:
+            add.count(f.CIRCUIT_OPENINGS, 1, label)
         for label in self._open_circuits | now_open:
             self._series.gauge(f.OPEN_CIRCUITS, int(label in now_open), label)
         self._open_circuits = now_open
 
-    async def text(self, aliases: Iterable[str], *, is_openmetrics: bool) -> bytes:
+    async def text(self, aliases: Iterable[str], computed: Computed, *, is_openmetrics: bool) -> bytes:
         """The metrics of all workers, with the names of the sets `aliases` as well.
 
-        Those of others are up to a second old.
+        Those of others are up to a second old. `computed` are gauges that are no worker's own.
         """
-        while True:
-            if self._flush():
-                break
-            await asyncio.sleep(0)
-        return await exposition(self._series, f.aliases_of(aliases), is_openmetrics=is_openmetrics)
+        await in_turns(self._flushes())
+        return await exposition(self._series, f.aliases_of(aliases), computed, is_openmetrics=is_openmetrics)
 
     def close(self) -> None:
         """Give the worker's place in the memory back."""
@@ -85,11 +108,20 @@ class Metrics:
         for connection in self._own:
             connection.close()
 
-    def _flush(self) -> bool:
-        return self._requests is None or self._requests.flush()
+    def _target(self, label: str) -> str:
+        return label if self._requests is None else self._requests.target_label(label)
+
+    def _flush_on(self) -> None:
+        """Add up what has been counted, with turns of the event loop in between."""
+        if self._requests is not None and not self._requests.flush():
+            asyncio.get_running_loop().call_soon(self._flush_on)
+
+    def _flushes(self) -> Iterator[None]:
+        while self._requests is not None and not self._requests.flush(STEP):
+            yield
 
     def _flush_all(self) -> None:
-        while not self._flush():
+        for _ in self._flushes():
             pass
 
 

@@ -1,7 +1,8 @@
 """Counts requests when they have ended. An observer of their records.
 
 A request costs one look-up, by what is the same in many requests (dialect, model, target, client and end),
-and additions to plain numbers. Once a second `flush` adds them to the series, of which there are many more,
+and one row of what is not (times, tokens, money). Rows are added up together, as columns: that costs a third
+of adding up each by itself. Once a second `flush` adds the sums to the series, of which there are many more,
 in the memory that the workers share. So a worker that is killed loses the counts of a second at most. Nothing
 is done per frame: a stream's own clocks give the longest gap.
 
@@ -12,20 +13,26 @@ errors are named by the codes that the proxy itself gives them.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter, sub
+from typing import Any, NamedTuple
 
 from sanic_proxy import errors
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.metrics import families as f
 from sanic_proxy.metrics.recent import RecentCounts
 from sanic_proxy.metrics.series import OTHER, Adder, LocalHistogram, SeriesRegistry
 from sanic_proxy.observability.record import Attempt, RequestRecord
 
 MAX_SETS = 4096
-# Kinds of requests that one turn of the event loop adds up; each has some 10 series.
-FLUSHED = 50
+# Kinds of requests that one turn of the event loop adds up; each has some 15 series.
+FLUSHED = 20
+# Rows of one kind that are kept: a millisecond's work.
+MAX_ROWS = 500
 MAX_MODELS = 200
 MAX_CLIENTS = 200
 MAX_LABEL_CHARS = 128
+MAX_TOKENS = 10**10
 # Ends and outcomes that are no error's code.
 _ENDS = frozenset(
     {
@@ -40,6 +47,21 @@ _ENDS = frozenset(
         "server_error",
     }
 )
+# Why a request is refused before it is sent to a target: the kind by the error's code.
+REFUSALS: Mapping[str, str] = {
+    "rate_limit_exceeded": "rate",
+    "insufficient_quota": "budget",
+    "budget_reserved": "budget",
+    "price_unknown": "budget",
+    "invalid_api_key": "key",
+    "key_expired": "key",
+    "key_blocked": "key",
+    "model_not_allowed": "access",
+    "endpoint_not_allowed": "access",
+    "origin_denied": "access",
+    "host_denied": "access",
+    "server_overloaded": "capacity",
+}
 
 
 def _codes(kind: type[errors.ProxyError]) -> Iterable[str]:
@@ -50,54 +72,136 @@ def _codes(kind: type[errors.ProxyError]) -> Iterable[str]:
         yield from _codes(below)
 
 
-KNOWN_OUTCOMES = _ENDS | frozenset(_codes(errors.ProxyError))
+KNOWN_OUTCOMES = _ENDS | frozenset(REFUSALS) | frozenset(_codes(errors.ProxyError))
+
+
+class _Kind(NamedTuple):
+    """What is the same in many requests. `outcome` is that of the attempt, if there was one alone."""
+
+    dialect: str
+    model: str | None
+    ended: str
+    client: str
+    is_streaming: bool
+    target: str
+    outcome: str
+
+
+# What is not, of the request and of its last attempt. `attrgetter` reads them in one call.
+_kind_of = attrgetter("dialect", "model", "ended", "client.name", "is_streaming")
+_row_of = attrgetter(
+    "started", "finished", "waited_s", "longest_gap_s", "dropped_frames", "spent_nano", "is_unpriced", "usage"
+)
+_ROW = 8
+_began, _answered = attrgetter("started"), attrgetter("ended")
+_NO_ATTEMPT = Attempt("", "")
 
 
 class _Counts:
-    """What has been counted of one kind of request since the last `flush`.
-
-    An attempt counts here if it was the only one of its request, and has ended as the others of this kind.
-    """
+    """What has been counted of one kind of request since the last `flush`."""
 
     __slots__ = (
         "attempt",
-        "attempt_outcome",
+        "attempts",
         "cached",
         "dropped_frames",
         "duration",
         "first_content",
         "input",
+        "input_tokens",
         "longest_gap",
+        "nano",
         "output",
+        "output_tokens",
         "overhead",
         "reasoning",
         "requests",
         "token_rate",
         "token_time",
-        "waited_s",
+        "unpriced",
+        "values",
+        "wait",
     )
 
     def __init__(self) -> None:
-        self.requests = self.input = self.output = self.cached = self.reasoning = self.dropped_frames = 0
-        self.waited_s = 0.0
-        self.attempt_outcome = ""
+        # A row is `_ROW` values, one behind the other: tuples would keep the garbage collector busy.
+        self.values: list[Any] = []
+        self.attempts: list[Attempt] = []
+        self.requests = self.input = self.output = self.cached = self.reasoning = 0
+        self.dropped_frames = self.nano = self.unpriced = 0
         self.duration, self.attempt = LocalHistogram(f.SECONDS), LocalHistogram(f.SECONDS)
-        self.overhead = LocalHistogram(f.SHORT_SECONDS)
+        self.overhead, self.wait = LocalHistogram(f.SHORT_SECONDS), LocalHistogram(f.SECONDS)
         self.first_content, self.longest_gap = LocalHistogram(f.SECONDS), LocalHistogram(f.SECONDS)
         self.token_time, self.token_rate = LocalHistogram(f.TOKEN_SECONDS), LocalHistogram(f.PER_SECOND)
+        self.input_tokens = LocalHistogram(f.TOKEN_COUNTS)
+        self.output_tokens = LocalHistogram(f.TOKEN_COUNTS)
+
+    def add_up(self, kind: _Kind) -> None:
+        """Add the rows to the sums."""
+        attempts, values = self.attempts, self.values
+        if not attempts:
+            return
+        self.attempts, self.values = [], []
+        started, finished, waited, gaps, dropped, nano, unpriced, usages = (
+            values[place::_ROW] for place in range(_ROW)
+        )
+        durations = list(map(sub, finished, started))
+        self.requests += len(attempts)
+        self.duration.observe_all(durations)
+        self.dropped_frames += sum(dropped)
+        self.nano += sum(nano)
+        self.unpriced += sum(unpriced)
+        if any(waited):
+            self.wait.observe_all([seconds for seconds in waited if seconds])
+        self._add_usages([usage for usage in usages if usage])
+        if not kind.target:
+            return
+        begun, content = list(map(_began, attempts)), list(map(_answered, attempts))
+        if None in begun or None in content:
+            places = [at for at, one in enumerate(attempts) if None not in (one.started, one.ended)]
+            chosen = (begun, content, started, durations, waited, gaps, usages)
+            begun, content, started, durations, waited, gaps, usages = (
+                [column[at] for at in places] for column in chosen
+            )
+        asked = list(map(sub, content, begun))
+        until = list(map(sub, content, started)) if kind.is_streaming else durations
+        self.overhead.observe_all(list(map(sub, map(sub, until, asked), waited)))
+        if kind.outcome:
+            self.attempt.observe_all(asked)
+        if kind.is_streaming and kind.ended == "complete":
+            self.first_content.observe_all(until)
+            self.longest_gap.observe_all(gaps)
+            self._add_rates(list(map(sub, durations, until)), usages)
+
+    def _add_usages(self, usages: Sequence[JsonMapping]) -> None:
+        asked = _counted(usages, "prompt_tokens")
+        told = _counted(usages, "completion_tokens")
+        self.input_tokens.observe_all(asked)
+        self.output_tokens.observe_all(told)
+        self.input += sum(asked)
+        self.output += sum(told)
+        self.cached += _detail(usages, "prompt_tokens_details", "cached_tokens")
+        self.reasoning += _detail(usages, "completion_tokens_details", "reasoning_tokens")
+
+    def _add_rates(self, elapsed: Iterable[float], usages: Iterable[JsonMapping | None]) -> None:
+        """The speed of streams that took `elapsed` seconds from their first content to their end."""
+        found = []
+        for seconds, usage in zip(elapsed, usages, strict=True):
+            tokens = usage.get("completion_tokens") if usage else None
+            if type(tokens) is int and 1 < tokens < MAX_TOKENS and seconds > 0:
+                found.append((tokens - 1) / seconds)
+        self.token_rate.observe_all(found)
+        self.token_time.observe_all([1 / rate for rate in found])
 
 
 class _Attempts:
     """The same of the attempts of requests with several of them."""
 
-    __slots__ = ("count", "duration", "saved")
+    __slots__ = ("count", "duration", "hedges", "saved")
 
     def __init__(self) -> None:
-        self.count = self.saved = 0
+        self.count = self.hedges = self.saved = 0
         self.duration = LocalHistogram(f.SECONDS)
-
-
-_Key = tuple[str, str | None, str, str, str]  # dialect, model, target, end, client
 
 
 class RequestMetrics:
@@ -117,61 +221,31 @@ class RequestMetrics:
         self.is_configured = is_configured
         self._models: set[str] = set()
         self._clients: set[str] = set()
-        self._counts: dict[_Key, _Counts] = {}
+        self._counts: dict[tuple[object, ...], _Counts] = {}  # by `_Kind`, or the same as a plain tuple
         self._attempts: dict[tuple[str, str], _Attempts] = {}
+        self._spent: dict[tuple[str, str | None, str], int] = {}
 
     def observe(self, record: RequestRecord) -> None:
         """Count one request."""
-        finished = record.finished or 0.0
         attempts = record.attempts
-        last = attempts[-1] if attempts else None
-        key = record.dialect, record.model, last.target if last else "", record.ended, record.client.name
-        counts = self._counts.get(key) or self._new(key)
-        counts.requests += 1
-        counts.duration.observe(finished - record.started)
-        if last is not None:
-            self._observe_attempts(counts, record, last, finished)
-        usage = record.usage
-        if usage is not None:
-            counts.input += _whole(usage.get("prompt_tokens"))
-            counts.output += _whole(usage.get("completion_tokens"))
-            details = usage.get("prompt_tokens_details")
-            if isinstance(details, dict):
-                counts.cached += _whole(details.get("cached_tokens"))
-            details = usage.get("completion_tokens_details")
-            if isinstance(details, dict):
-                counts.reasoning += _whole(details.get("reasoning_tokens"))
-        counts.waited_s += record.waited_s
-        counts.dropped_frames += record.dropped_frames
-
-    def _observe_attempts(
-        self, counts: _Counts, record: RequestRecord, last: Attempt, finished: float
-    ) -> None:
-        started, content_at = last.started, last.ended
-        is_plain = len(record.attempts) == 1 and last.outcome == (counts.attempt_outcome or last.outcome)
-        if is_plain and started is not None and content_at is not None and last.resumed_at is None:
-            provider_s = content_at - started
-            counts.attempt.observe(provider_s)
-            counts.attempt_outcome = last.outcome
+        if len(attempts) == 1 and attempts[0].ended is not None and attempts[0].resumed_at is None:
+            attempt = attempts[0]
+            key = (*_kind_of(record), attempt.target, attempt.outcome)
         else:
-            provider_s = self._observe_all(record.attempts)
-        if content_at is None:
-            return
-        until = content_at if record.is_streaming else finished
-        counts.overhead.observe(until - record.started - provider_s - record.waited_s)
-        if record.is_streaming and record.ended == "complete":
-            counts.first_content.observe(content_at - record.started)
-            counts.longest_gap.observe(record.longest_gap_s)
-            tokens = _whole((record.usage or {}).get("completion_tokens"))
-            elapsed_s = finished - content_at
-            if tokens > 1 and elapsed_s > 0:
-                counts.token_time.observe(elapsed_s / (tokens - 1))
-                counts.token_rate.observe((tokens - 1) / elapsed_s)
+            attempt = self._observe_all(record) if attempts else _NO_ATTEMPT
+            key = (*_kind_of(record), attempt.target, "")
+        counts = self._counts.get(key)
+        if counts is None:
+            counts = self._new(_Kind(*key))
+        counts.values += _row_of(record)
+        counts.attempts.append(attempt)
+        if len(counts.attempts) >= MAX_ROWS:
+            counts.add_up(_Kind(*key))
 
-    def _observe_all(self, attempts: Iterable[Attempt]) -> float:
-        """Count several attempts. Returns the seconds that they took together."""
+    def _observe_all(self, record: RequestRecord) -> Attempt:
+        """Count several attempts. Returns the last one, beginning as if all had been one behind the other."""
         total_s = 0.0
-        for attempt in attempts:
+        for attempt in record.attempts:
             key = attempt.target, attempt.outcome
             counts = self._attempts.get(key)
             if counts is None:
@@ -180,17 +254,28 @@ class RequestMetrics:
                 counts = self._attempts[key] = _Attempts()
             counts.count += 1
             counts.saved += attempt.resumed_at is not None
+            if attempt.spent_nano:
+                self._spend(record, attempt)
             if attempt.started is not None and attempt.ended is not None:
+                counts.hedges += attempt.started == record.hedged_at
                 counts.duration.observe(attempt.ended - attempt.started)
                 total_s += attempt.ended - attempt.started
-        return total_s
+        last = record.attempts[-1]
+        begun = None if last.started is None or last.ended is None else last.ended - total_s
+        return Attempt(last.target, "", None, begun, last.ended)
 
-    def _new(self, key: _Key) -> _Counts:
+    def _spend(self, record: RequestRecord, attempt: Attempt) -> None:
+        if len(self._spent) >= MAX_SETS:
+            self._spent.clear()
+        spender = record.client.name, record.model, attempt.target
+        self._spent[spender] = self._spent.get(spender, 0) + attempt.spent_nano
+
+    def _new(self, kind: _Kind) -> _Counts:
         if len(self._counts) >= MAX_SETS:
             self._counts.clear()  # clients that invent thousands of models a second
-        if key[3] == "complete":  # before any failure of this second is added up
-            self._labels(key[1], key[2], is_answered=True)
-        counts = self._counts[key] = _Counts()
+        if kind.ended == "complete":  # before any failure of this second is added up
+            self._labels(kind.model, kind.target, is_answered=True)
+        counts = self._counts[kind] = _Counts()
         return counts
 
     def flush(self, at_most: int = FLUSHED) -> bool:
@@ -199,26 +284,39 @@ class RequestMetrics:
         if add is None:
             return True
         for _ in range(min(at_most, len(self._counts))):
-            (dialect, model, target, ended, client), counts = self._counts.popitem()
-            outcome = "ok" if ended == "complete" else _outcome(ended)
-            if dialect or target:
+            key, counts = self._counts.popitem()
+            kind = _Kind._make(key)
+            counts.add_up(kind)
+            outcome = "ok" if kind.ended == "complete" else _outcome(kind.ended)
+            if kind.dialect or kind.target:
                 now = time.monotonic()
                 self._recent.add(now, outcome, counts.requests, counts.output, counts.first_content)
-                self._recent.times.add(now, target, counts.first_content)
-            labels = self._labels(model, target, is_answered=outcome == "ok")
-            _add_request(add, dialect or OTHER, labels, outcome, counts)
-            _add_client(add, self._client(client), outcome, counts)
-            if counts.attempt_outcome:
-                tried = _outcome(counts.attempt_outcome)
-                _add_attempts(add, labels[1], tried, counts.attempt.count, counts.attempt)
+                self._recent.times.add(now, kind.target, counts.first_content)
+            labels = self._labels(kind.model, kind.target, is_answered=outcome == "ok")
+            client = self._client(kind.client)
+            _add_request(add, kind.dialect or OTHER, labels, outcome, counts)
+            _add_client(add, client, outcome, counts)
+            add.count(f.SPEND, counts.nano, client, *labels)
+            if kind.outcome:
+                _add_attempts(add, labels[1], _outcome(kind.outcome), counts.requests, counts.attempt)
+            elif not kind.target and (refusal := REFUSALS.get(kind.ended)):
+                add.count(f.REFUSED, counts.requests, client, refusal)
         for _ in range(min(at_most, len(self._attempts))):
             (target, outcome), attempts = self._attempts.popitem()
             label = self._labels(None, target, is_answered=outcome == "ok")[1]
-            _add_attempts(add, label, _outcome(outcome), attempts.count, attempts.duration)
-            add.count(f.SAVED_STREAMS, attempts.saved, label)
-            if outcome == "hedge_lost":
-                add.count(f.HEDGES, attempts.count, label)
-        return not (self._counts or self._attempts)
+            shown = _outcome(outcome)
+            _add_attempts(add, label, shown, attempts.count, attempts.duration)
+            add.count(f.SAVED_STREAMS, attempts.saved, label, shown)
+            add.count(f.HEDGES, attempts.hedges, label, _HEDGE_ENDS.get(outcome, "failed"))
+        for _ in range(min(at_most, len(self._spent))):
+            (name, model, target), nano = self._spent.popitem()
+            labels = self._labels(model, target, is_answered=False)
+            add.count(f.SPEND, nano, self._client(name), *labels)
+        return not (self._counts or self._attempts or self._spent)
+
+    def target_label(self, target: str) -> str:
+        """The label of a target, whose model a client may have invented."""
+        return self._labels(None, target, is_answered=False)[1]
 
     def _labels(self, model: str | None, target: str, *, is_answered: bool) -> tuple[str, str]:
         """The labels of a model and a target, whose second part is the name of a model as well."""
@@ -242,6 +340,9 @@ class RequestMetrics:
         return name if name in self._clients else OTHER
 
 
+_HEDGE_ENDS = {"ok": "won", "hedge_lost": "lost"}
+
+
 def _add_request(add: Adder, dialect: str, labels: tuple[str, str], outcome: str, counts: _Counts) -> None:
     add.count(f.REQUESTS, counts.requests, dialect, *labels, outcome)
     add.histogram(f.DURATION, counts.duration, *labels)
@@ -254,7 +355,10 @@ def _add_request(add: Adder, dialect: str, labels: tuple[str, str], outcome: str
     add.count(f.TOKENS, counts.output, *labels, "output")
     add.count(f.TOKENS, counts.cached, *labels, "cached")
     add.count(f.TOKENS, counts.reasoning, *labels, "reasoning")
-    add.count(f.WAITED, int(counts.waited_s * f.WAITED.scale), *labels)
+    add.histogram(f.REQUEST_TOKENS, counts.input_tokens, *labels, "input")
+    add.histogram(f.REQUEST_TOKENS, counts.output_tokens, *labels, "output")
+    add.count(f.UNKNOWN_PRICE, counts.unpriced, *labels)
+    add.histogram(f.WAIT, counts.wait, *labels)
     add.count(f.DROPPED_FRAMES, counts.dropped_frames, labels[1])
 
 
@@ -278,6 +382,13 @@ def _label(text: str) -> str:
     return text[:MAX_LABEL_CHARS].encode("utf-8", "replace").decode()
 
 
-def _whole(value: object) -> int:
-    """A count of tokens; 0 for anything else, and for numbers that cannot be one."""
-    return value if type(value) is int and 0 < value < 10**10 else 0
+def _detail(usages: Sequence[JsonMapping], part: str, name: str) -> int:
+    """The sum of a count that usages have in one of their parts."""
+    parts = [usage.get(part) for usage in usages]
+    return sum(_counted([found for found in parts if isinstance(found, dict)], name)) if any(parts) else 0
+
+
+def _counted(usages: Sequence[JsonMapping], name: str) -> Sequence[int]:
+    """The counts of tokens of that name above 0; no other values, nor numbers that cannot be one."""
+    values = [usage.get(name) for usage in usages]
+    return [value for value in values if type(value) is int and 0 < value < MAX_TOKENS]

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from sanic_proxy.metrics.families import FAMILIES, LOST_SERIES, Family
@@ -30,7 +32,6 @@ MAX_NAMES_BYTES = 4 * 2**20
 OTHER = "other"
 
 _BY_NAME = {family.name: family for family in FAMILIES}
-_PLACES = {family.name: place for place, family in enumerate(FAMILIES)}
 
 
 class Series(NamedTuple):
@@ -38,6 +39,9 @@ class Series(NamedTuple):
 
     family: Family
     values: tuple[str, ...]
+
+
+_values = attrgetter("values")
 
 
 class LocalHistogram:
@@ -59,6 +63,21 @@ class LocalHistogram:
         self.counts[bisect_left(self._bounds, value)] += 1
         if value > 0:
             self.total += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count many values, for a third of the cost: sorted ones need one search for each bound."""
+        if not values:
+            return
+        ordered = sorted(values)
+        below = 0
+        for bucket, bound in enumerate(self._bounds):
+            if below == len(ordered):
+                break
+            upto = bisect_right(ordered, bound, below)
+            self.counts[bucket] += upto - below
+            below = upto
+        self.counts[-1] += len(ordered) - below
+        self.total += sum(ordered) if ordered[0] >= 0 else sum(value for value in ordered if value > 0)
 
 
 class NameLog:
@@ -88,10 +107,14 @@ class SeriesRegistry:
     def __init__(self, memory: SharedMemory, names: NameLog) -> None:
         self._memory = memory
         self._names = names
-        self._made: dict[Series, None] = {}
-        self._known: dict[Series, None] = {}
+        self._made: set[Series] = set()
+        self._made_of: Counter[Family] = Counter()
+        self._known: set[Series] = set()
+        self._sorted: dict[Family, list[Series]] = {family: [] for family in FAMILIES}
         self._columns: dict[Series, Sequence[int]] = {}
+        self._shown: dict[Series, Sequence[int | None]] = {}
         self._lost = 0
+        self._read_names()  # those of the workers before this one, while it does not serve yet
 
     def adder(self) -> Adder | None:
         """What adds to this worker's own numbers; None while there are none."""
@@ -125,25 +148,37 @@ class SeriesRegistry:
         if column is not None and numbers is not None:
             numbers[column] = number
 
-    def all_series(self) -> Iterable[Series]:
-        """The series of all workers, by family."""
+    def series_of(self, family: Family) -> Sequence[Series]:
+        """The series of a family in all workers, in the order of their values."""
         self._read_names()
-        return sorted(self._known, key=lambda series: (_PLACES[series.family.name], series.values))
+        return tuple(self._sorted[family])
 
     def _read_names(self) -> None:
         for line in self._names.new_lines():
             name, *values = codec.loads_tolerant(line)
             if name in _BY_NAME:
-                self._known[Series(_BY_NAME[name], tuple(values))] = None
+                series = Series(_BY_NAME[name], tuple(values))
+                if series not in self._known:
+                    self._known.add(series)
+                    insort(self._sorted[series.family], series, key=_values)
 
-    def totals(self) -> list[int]:
-        """The sums of all counters by column."""
-        return self._memory.counters.totals()
+    def totals(self) -> Iterator[list[int]]:
+        """The sums of all counters by column, in parts."""
+        return self._memory.counters.parts()
 
-    def value(self, series: Series) -> int:
+    def value(self, family: Family, *values: str) -> int:
         """The value of a gauge."""
-        column = self._memory.gauges.column(key_of(series.family.name, *series.values))
+        column = self._memory.gauges.column(key_of(family.name, *values))
         return 0 if column is None else self._memory.gauges.total(column)
+
+    def numbers(self, series: Series, totals: Sequence[int]) -> list[int]:
+        """A counter, or a histogram's buckets and its sum, by what `totals` has yielded."""
+        columns = self._shown.get(series)
+        if columns is None:
+            columns = self.columns(series)
+            if None not in columns:
+                self._shown[series] = columns
+        return [0 if column is None or column >= len(totals) else totals[column] for column in columns]
 
     def columns(self, series: Series) -> Sequence[int | None]:
         """The columns of a counter, or of a histogram's buckets and its sum."""
@@ -155,10 +190,12 @@ class SeriesRegistry:
     def _name(self, family: Family, values: tuple[str, ...]) -> Series:
         """The series, or the one whose values are all `other` if there is no room for it."""
         series = Series(family, values)
-        if series not in self._made and len(self._made) >= MAX_SERIES and values:
+        is_full = len(self._made) >= MAX_SERIES or self._made_of[family] >= family.max_series
+        if series not in self._made and is_full and values:
             series = Series(family, (OTHER,) * len(values))
         if series not in self._made:
-            self._made[series] = None
+            self._made.add(series)
+            self._made_of[family] += 1
             self._read_names()
             if series not in self._known:  # else another worker, or the one before this, has written it
                 self._names.append(codec.dumps([family.name, *series.values]))

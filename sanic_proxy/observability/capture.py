@@ -84,6 +84,7 @@ class Captures:
         self._patterns = patterns.most_specific_first(name for name in self._models if patterns.STAR in name)
         file = CaptureFile(settings.path, ttl_s=settings.days * DAY_S, max_bytes=settings.max_file_bytes)
         self._writer = CaptureWriter(file)
+        self._taken = 0
 
     def begin(self, headers: Mapping[str, str], record: RequestRecord, body: bytes) -> Capture | None:
         """The capture of a request with that JSON body, if it is to be captured; also put into `record`."""
@@ -117,6 +118,12 @@ class Captures:
             }
             line = partial(line_of, head, capture, self._clean, self._settings.max_field_chars)
             self._writer.submit(capture.size_bytes, line)
+
+    def take_dropped(self) -> int:
+        """How many captures could not be written since the last call."""
+        dropped = self._writer.dropped
+        new, self._taken = dropped - self._taken, dropped
+        return new
 
     def close(self) -> None:
         """Write what is left. Blocks while it does."""

@@ -93,6 +93,11 @@ class LogWriter:
             self._put_bytes += len(line)
             self._queue.put(line)
 
+    @property
+    def dropped(self) -> int:
+        """How many lines have been dropped."""
+        return self._refused + self._failed
+
     def drop(self) -> None:
         """Count a line that could not even be formatted."""
         with self._lock:
@@ -163,7 +168,7 @@ class LogWriter:
         return extra
 
     def _report_dropped(self) -> None:
-        dropped = self._refused + self._failed
+        dropped = self.dropped
         line = self.report(dropped - self._reported)
         if self._write_all(line) == len(line):
             self._reported = dropped

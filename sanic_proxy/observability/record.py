@@ -45,7 +45,8 @@ class Attempt:
     the same time was faster), or why the target was passed over ("circuit_open", "rate_limited"). `status` is
     the provider's status where it answered with an error. `usage` is what a lost attempt reported, if it did.
     `started` and `ended` are monotonic seconds, both None where nothing was sent. `resumed_at` is how many
-    characters of the answer its client already had: the attempt was one for the rest.
+    characters of the answer its client already had: the attempt was one for the rest. `spent_nano` is what it
+    has been booked at in nano-dollars, if it is not the answer and costs are counted.
     """
 
     target: str
@@ -55,6 +56,7 @@ class Attempt:
     ended: float | None = None
     resumed_at: int | None = None
     usage: JsonMapping | None = None
+    spent_nano: int = 0
 
     def text(self) -> str:
         """As in the route header: `groq/llama 429 35ms`, with ` from 239` behind the attempt for a rest."""
@@ -100,7 +102,9 @@ class RequestRecord:
     request has cost. `usage` is the sum of several attempts where `is_usage_summed`, and `last_usage` that of
     the last one. `trace` is its place in a trace; None where traces are off.
     `capture` collects the content of a request that is captured, which only its observer reads. `cost_nano`
-    is the cost in nano-dollars of all its attempts, where costs are counted and known, after `settle`.
+    is the cost in nano-dollars of all its attempts, where costs are counted and known, after `settle`;
+    `spent_nano` what the last attempt has been booked at, estimates included, and `is_unpriced` whether the
+    price of an attempt is not known. `hedged_at` is when a second attempt began beside the first.
     """
 
     request_id: str
@@ -134,6 +138,9 @@ class RequestRecord:
     trace: TraceContext | None = None
     capture: Capture | None = None
     cost_nano: int | None = None
+    spent_nano: int = 0
+    is_unpriced: bool = False
+    hedged_at: float | None = None
 
     @property
     def route(self) -> str:

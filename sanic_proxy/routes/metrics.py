@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sanic import Blueprint, HTTPResponse
 
+from sanic_proxy.governance.accounts import BudgetUse
 from sanic_proxy.metrics.exposition import OPENMETRICS, PROMETHEUS
+from sanic_proxy.metrics.families import BUDGET_LEFT, BUDGET_LIMIT
 from sanic_proxy.routes.admin import authorise as authorise_operator
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import admission
@@ -28,8 +30,18 @@ async def metrics(request: ProxyRequest) -> HTTPResponse:
     """Prometheus' text format, or OpenMetrics for those who accept it."""
     state = state_of(request.app)
     is_openmetrics = "application/openmetrics-text" in request.fields.get("accept", "")
-    text = await state.metrics.text(state.settings.metrics_names, is_openmetrics=is_openmetrics)
+    budgets = await state.budgets.latest()
+    computed = {
+        BUDGET_LIMIT: [(_labels(name, use), use.limit) for name, use in budgets],
+        BUDGET_LEFT: [(_labels(name, use), max(0, use.limit - use.used)) for name, use in budgets],
+    }
+    names = state.settings.metrics_names
+    text = await state.metrics.text(names, computed, is_openmetrics=is_openmetrics)
     return HTTPResponse(text, content_type=OPENMETRICS if is_openmetrics else PROMETHEUS)
+
+
+def _labels(name: str, use: BudgetUse) -> tuple[str, ...]:
+    return use.scope.kind, name, use.per
 
 
 blueprint.add_route(metrics, admission.METRICS_PATH, methods=READ, name="metrics")

@@ -457,6 +457,7 @@ class RetryState(Generic[P]):
             if is_suited and self._refusal(target, now) is None and self._is_paid(target):
                 self._beside = current
                 self._index, self._attempts_on_target = index, 0
+                self._record.hedged_at = now
                 return self._begin(target, now, is_counted=True)
         return None
 
@@ -737,10 +738,9 @@ class RetryState(Generic[P]):
         if error is not None:
             # What it has reported is not the usage of the attempt that comes next.
             usage, self._record.usage = usage or self._record.usage, None
-        if self.charge is not None:
-            self.charge.end(target.tariff, outcome, error, usage)
+        spent = 0 if self.charge is None else self.charge.end(target.tariff, outcome, error, usage)
         self._record.attempts.append(
-            Attempt(target.label, outcome, status, self._began, ended, self._resumed_at, usage)
+            Attempt(target.label, outcome, status, self._began, ended, self._resumed_at, usage, spent)
         )
 
 

@@ -30,15 +30,15 @@ from sanic_proxy.config.loader import load
 from sanic_proxy.config.model import Settings, SettingsError, binding_problem
 from sanic_proxy.errors import ShuttingDown
 from sanic_proxy.metrics.live import Live
-from sanic_proxy.metrics.metrics import Metrics
-from sanic_proxy.observability import logs
+from sanic_proxy.metrics.metrics import Dropped, Metrics
+from sanic_proxy.observability import log_writer, logs
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing.overview import shown_targets
-from sanic_proxy.server import compat
+from sanic_proxy.server import compat, lifecycle
 from sanic_proxy.server.admin_port import AdminProtocol, MetricsProtocol, SidePort
 from sanic_proxy.server.admission import OPEN_PATHS, is_admin_path
-from sanic_proxy.server.lifecycle import BEAT_S, SharedSlot, WorkerState, slot_of
+from sanic_proxy.server.lifecycle import SharedSlot, WorkerState, slot_of
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.runtime_directory import RuntimeDirectory, new_name
@@ -163,6 +163,7 @@ class Worker:
         self._closing: asyncio.TimerHandle | None = None
         self._may_stop = False
         self._has_to_close = False
+        self._dropped_lines = 0
         self._is_forced = False
         self._ports = SidePort(AdminProtocol), SidePort(MetricsProtocol)
         self._retiring: set[asyncio.Task[None]] = set()
@@ -291,20 +292,29 @@ class Worker:
             self._slot.beat()
         state = state_of(self._app)
         if state.settings.has_metrics:
-            dropped = 0 if state.tracer is None else state.tracer.take_dropped()
             lag_s = self._loop.time() - due_at
             is_open = state.router.open_circuits()
-            self._metrics.beat(state.traffic, is_open, lag_s, dropped)
+            waiting = _waiting(state.traffic)
+            self._metrics.beat(state.traffic, is_open, lag_s, self._dropped(state), waiting=waiting)
             if state.settings.admin_key is not None:
                 now = time.monotonic()
                 self._live.note_circuits(
                     {name: error and error.as_json(now) for name, error in is_open.items()}
                 )
                 targets = partial(shown_targets, state.statistics, state.registry, now)
-                waiting = _waiting(state.traffic)
                 self._live.beat(state.traffic, waiting, lag_s, self._metrics.recent, targets)
-        due_at = self._loop.time() + BEAT_S
+        due_at = self._loop.time() + lifecycle.BEAT_S
         self._loop.call_at(due_at, self._beat, due_at)
+
+    def _dropped(self, state: AppState) -> Dropped:
+        """What has been dropped since the last call."""
+        lines = log_writer.STDERR.dropped
+        new, self._dropped_lines = lines - self._dropped_lines, lines
+        return Dropped(
+            0 if state.tracer is None else state.tracer.take_dropped(),
+            0 if state.captures is None else state.captures.take_dropped(),
+            new,
+        )
 
     def _on_loop_runs(self) -> None:
         self._may_stop = True

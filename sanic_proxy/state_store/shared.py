@@ -47,6 +47,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -416,9 +417,13 @@ class Counters(_Columns):
 
     def totals(self) -> list[int]:
         """The sums by column, dead workers included."""
+        return list(chain.from_iterable(self.parts()))
+
+    def parts(self) -> Iterator[list[int]]:
+        """The same in parts, so that others have their turn in between."""
         with self._memory.lock:  # which folds dead workers; without it their slots are read as they are
             mapped = self._memory.mapped()
-            return [] if mapped is None else mapped.counts()
+        return iter(()) if mapped is None else mapped.counts()
 
     @override
     def _allotted(self, mapped: SharedMap, key: int) -> int | None:

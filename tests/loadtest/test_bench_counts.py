@@ -66,6 +66,15 @@ def test_the_cost_of_routing_is_that_of_a_whole_answer_over_a_plain_one() -> Non
     assert counts.extra_ratio(counted, counts.GOVERNED) is None
 
 
+def test_what_metrics_cost_is_counted_of_frames_as_well() -> None:
+    counted = {
+        counts.JUDGED: {"whole": 200.0, "paced": 40.0, "messages/whole": 300.0},
+        counts.METERED: {"whole": 207.0, "paced": 40.0},
+    }
+    assert counts.extra(counted, counts.METERED) == {"whole": 7.0, "paced": 0.0}
+    assert counts.extra(counted, counts.ROUTED) == {}
+
+
 def test_a_kind_that_was_not_counted_is_not_judged() -> None:
     ratios = counts.ratios(COUNTS)
     limits = {"proxy": {"whole": 1.5, "messages/whole": 0.1}}

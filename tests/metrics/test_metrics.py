@@ -5,17 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from sanic_proxy.metrics.metrics import Metrics
-from sanic_proxy.metrics.requests import MAX_SETS, RequestMetrics
+from sanic_proxy.metrics import families as f
+from sanic_proxy.metrics.exposition import Computed
+from sanic_proxy.metrics.metrics import Dropped, Metrics
+from sanic_proxy.metrics.requests import MAX_ROWS, MAX_SETS, RequestMetrics
 from sanic_proxy.metrics.series import LAYOUT, NameLog, SeriesRegistry
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Attempt, Client, RequestRecord
 from sanic_proxy.state_store.shared import SharedMemory
 from tests.support.metrics import Samples, samples, total
+
+NOTHING = Dropped()
+COMPUTED: Computed = {
+    f.BUDGET_LEFT: [(("client", "alice", "day"), 2 * f.NANO), (("client", "alice", "month"), f.NANO)]
+}
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def metrics() -> Iterator[Metrics]:
 
 
 def shown(metrics: Metrics, *aliases: str, is_openmetrics: bool = False) -> Samples:
-    text = asyncio.run(metrics.text(aliases, is_openmetrics=is_openmetrics)).decode()
+    text = asyncio.run(metrics.text(aliases, COMPUTED, is_openmetrics=is_openmetrics)).decode()
     return samples(text, is_openmetrics=is_openmetrics)
 
 
@@ -45,6 +52,11 @@ def observe(metrics: Metrics, *records: RequestRecord) -> None:
     observer = metrics.observer(lambda model: model == "configured")
     for each in records:
         observer(each)
+
+
+async def beat(metrics: Metrics, open_circuits: Sequence[str], dropped: Dropped = NOTHING) -> None:
+    metrics.beat(Traffic(), open_circuits, 0.002, dropped)
+    await asyncio.sleep(0)
 
 
 def test_a_whole_answer(metrics: Metrics) -> None:
@@ -91,10 +103,109 @@ def test_attempts_waits_and_saved_streams(metrics: Metrics) -> None:
     assert total(found, "sanic_proxy_attempts_total", outcome="circuit_open") == 1
     assert total(found, "sanic_proxy_attempts_total") == 3
     assert total(found, "sanic_proxy_attempt_duration_seconds_count") == 2
-    assert total(found, "sanic_proxy_saved_streams_total", target="azure/gpt") == 1
-    assert total(found, "sanic_proxy_waited_seconds_total") == pytest.approx(0.5)
+    assert total(found, "sanic_proxy_saved_streams_total", target="azure/gpt", outcome="ok") == 1
+    assert total(found, "sanic_proxy_wait_seconds_sum") == pytest.approx(0.5)
+    assert total(found, "sanic_proxy_wait_seconds_count") == 1
     assert total(found, "sanic_proxy_dropped_frames_total", target="azure/gpt") == 3
     assert total(found, "sanic_proxy_overhead_seconds_sum") == pytest.approx(0.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [
+        ("hedge_lost", "ok", "won"),
+        ("ok", "hedge_lost", "lost"),
+        ("ok", "upstream_error", "failed"),
+    ],
+)
+def test_second_attempts_by_what_came_of_them(
+    metrics: Metrics, first: str, second: str, outcome: str
+) -> None:
+    attempts = [
+        Attempt("groq/llama", first, started=100.0, ended=100.5),
+        Attempt("azure/gpt", second, started=100.2, ended=100.4),
+    ]
+    observe(metrics, record(attempts=attempts, hedged_at=100.2))
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_hedges_total") == 1
+    assert total(found, "sanic_proxy_hedges_total", target="azure/gpt", outcome=outcome) == 1
+
+
+def test_what_clients_spend_at_each_target(metrics: Metrics) -> None:
+    attempts = [
+        Attempt("groq/llama", "upstream_disconnected", None, 100.0, 100.1, spent_nano=3 * f.NANO),
+        Attempt("azure/gpt", "ok", started=100.2, ended=100.3),
+    ]
+    observe(metrics, record(spent_nano=f.NANO // 2), record(attempts=attempts, spent_nano=f.NANO))
+    observe(metrics, record(is_unpriced=True))
+    found = shown(metrics, "litellm")
+    spend = "sanic_proxy_spend_dollars_total"
+    assert total(found, spend, client="alice", model="small", target="groq/llama") == 3.5
+    assert total(found, spend, client="alice", model="small", target="azure/gpt") == 1
+    assert total(found, "litellm_spend_metric_total", api_key_alias="alice", api_provider="groq") == 3.5
+    assert total(found, "sanic_proxy_requests_without_price_total") == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [("rate_limit_exceeded", "rate"), ("insufficient_quota", "budget"), ("invalid_api_key", "key")],
+)
+def test_refusals_are_those_without_an_attempt(metrics: Metrics, code: str, kind: str) -> None:
+    observe(metrics, record(attempts=[], ended=code), record(ended=code))
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_refused_requests_total", client="alice", kind=kind) == 1
+    assert total(found, "sanic_proxy_refused_requests_total") == 1
+
+
+def test_tokens_are_histograms_in_both_generations_of_genai(metrics: Metrics) -> None:
+    observe(metrics, record(usage={"prompt_tokens": 100, "completion_tokens": 3}))
+    found = shown(metrics, "genai-old", "genai-new")
+    model = {"gen_ai_provider_name": "groq", "gen_ai_response_model": "llama"}
+    old = "gen_ai_client_token_usage"
+    assert total(found, f"{old}_sum", gen_ai_token_type="input", **model) == 100
+    assert total(found, f"{old}_bucket", gen_ai_token_type="output", le="4.0", **model) == 1
+    assert total(found, f"{old}_bucket", gen_ai_token_type="output", le="1.0", **model) == 0
+    new = "gen_ai_client_inference_operation"
+    assert total(found, f"{new}_input_tokens_bucket", le="64.0", **model) == 0
+    assert total(found, f"{new}_input_tokens_bucket", le="256.0", **model) == 1
+    assert total(found, f"{new}_output_tokens_count", **model) == 1
+
+
+def test_the_circuit_of_each_target_over_all_workers() -> None:
+    with tempfile.TemporaryFile() as numbers, tempfile.TemporaryFile() as names:
+        ours = Metrics((numbers.fileno(), names.fileno()))
+        observe(ours, record(), record(target="azure/gpt"))
+        asyncio.run(beat(ours, ["groq/llama"]))
+        found = shown(ours, "litellm")
+        assert total(found, "sanic_proxy_circuit_state", target="groq/llama") == 2
+        assert found["sanic_proxy_circuit_state", frozenset({("target", "azure/gpt")})] == 0
+        assert total(found, "litellm_deployment_state", litellm_model_name="llama") == 2
+        assert total(found, "sanic_proxy_circuit_openings_total", target="groq/llama") == 1
+        assert total(found, "litellm_deployment_cooled_down_total", api_provider="groq") == 1
+        ours.close()
+
+
+def test_the_smallest_budget_of_a_client_is_what_it_has_left(metrics: Metrics) -> None:
+    found = shown(metrics, "litellm")
+    assert total(found, "sanic_proxy_budget_left_dollars", per="day") == 2
+    assert total(found, "litellm_remaining_api_key_budget_metric", api_key_alias="alice") == 1
+
+
+def test_what_was_dropped(metrics: Metrics) -> None:
+    asyncio.run(beat(metrics, [], Dropped(traces=1, captures=2, log_lines=3)))
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_dropped_traces_total") == 1
+    assert total(found, "sanic_proxy_dropped_captures_total") == 2
+    assert total(found, "sanic_proxy_dropped_log_lines_total") == 3
+
+
+def test_many_rows_of_one_kind_are_added_up_in_between(metrics: Metrics) -> None:
+    rows = 2 * MAX_ROWS + 7
+    observe(metrics, *(record(usage={"prompt_tokens": 1}) for _ in range(rows)))
+    found = shown(metrics)
+    assert total(found, "sanic_proxy_requests_total") == rows
+    assert total(found, "sanic_proxy_request_duration_seconds_count") == rows
+    assert total(found, "sanic_proxy_tokens_total", type="input") == rows
 
 
 def test_text_of_clients_and_providers_becomes_no_label(metrics: Metrics) -> None:
@@ -140,12 +251,12 @@ def test_both_formats_and_all_aliases_are_accepted_by_prometheus(
     metrics: Metrics, is_openmetrics: bool
 ) -> None:
     observe(metrics, record(usage={"prompt_tokens": 3, "completion_tokens": 4}), record(ended="client_left"))
-    metrics.beat(Traffic(), ["groq/llama"], 0.002)
+    asyncio.run(beat(metrics, ["groq/llama"]))
     found = shown(metrics, "genai-old", "genai-new", "litellm", is_openmetrics=is_openmetrics)
     assert total(found, "sanic_proxy_open_circuits", target="groq/llama") == 1
     assert total(found, "sanic_proxy_event_loop_lag_seconds_count") == 1
     gen_ai = {"gen_ai_provider_name": "groq", "gen_ai_response_model": "llama"}
-    assert total(found, "gen_ai_client_token_usage_total", gen_ai_token_type="output", **gen_ai) == 4
+    assert total(found, "gen_ai_client_token_usage_sum", gen_ai_token_type="output", **gen_ai) == 4
     assert total(found, "gen_ai_client_inference_usage_input_tokens_total", **gen_ai) == 3
     assert total(found, "gen_ai_server_request_duration_seconds_count", **gen_ai) == 2
     assert total(found, "litellm_proxy_total_requests_metric_total", api_key_alias="alice") == 2
@@ -154,8 +265,8 @@ def test_both_formats_and_all_aliases_are_accepted_by_prometheus(
 
 
 def test_a_circuit_that_closes_shows_none(metrics: Metrics) -> None:
-    metrics.beat(Traffic(), ["groq/llama"], 0.0)
-    metrics.beat(Traffic(), [], 0.0)
+    asyncio.run(beat(metrics, ["groq/llama"]))
+    asyncio.run(beat(metrics, []))
     assert total(shown(metrics), "sanic_proxy_open_circuits", target="groq/llama") == 0
 
 

@@ -6,11 +6,13 @@ import http.client
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 from tests.support.admin import ADMIN_KEY, CLIENT_KEY, SETTINGS, bearer
 from tests.support.load import wait_until
@@ -50,9 +52,9 @@ def test_every_worker_shows_the_requests_of_all(measured: Proxy) -> None:
     assert total(scrape(measured), "litellm_proxy_total_requests_metric_total") >= 20
 
 
-def is_replaced(proxy: Proxy, pid: int) -> bool:
+def is_replaced(proxy: Proxy, pid: int, workers: int = 2) -> bool:
     pids = proxy.worker_pids()
-    return len(pids) == 2 and pid not in pids
+    return len(pids) == workers and pid not in pids
 
 
 def test_counters_survive_killed_workers_and_requests_in_flight_do_not(
@@ -82,6 +84,101 @@ def test_counters_survive_killed_workers_and_requests_in_flight_do_not(
     assert echoed(measured) == counted
     chat(measured)
     wait_until(lambda: echoed(measured) == counted + 1)
+
+
+class Scraper(threading.Thread):
+    """Scrapes again and again until it is stopped, and notes each counter that falls."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__(daemon=True)
+        self._proxy = proxy
+        self._stop_now = threading.Event()
+        self._last: Samples = {}
+        self.scrapes = 0
+        self.fallen: list[str] = []
+
+    def stop(self) -> None:
+        self._stop_now.set()
+        self.join()
+
+    @override
+    def run(self) -> None:
+        while not self._stop_now.is_set():
+            with suppress(OSError, http.client.HTTPException):  # its worker was killed
+                self._compare(scrape(self._proxy))
+
+    def _compare(self, found: Samples) -> None:
+        for key, before in self._last.items():
+            if key[0].endswith(("_total", "_count", "_bucket")) and found.get(key, 0.0) < before:
+                self.fallen.append(f"{key}: {found.get(key)} after {before}")
+        self._last = found
+        self.scrapes += 1
+
+
+def have_scraped(scrapers: Sequence[Scraper], before: Sequence[int]) -> bool:
+    return all(scraper.scrapes > count for scraper, count in zip(scrapers, before, strict=True))
+
+
+def test_no_counter_falls_while_workers_are_killed_during_scrapes(shared_upstream: Upstream) -> None:
+    with running_proxy({**provider_settings(shared_upstream), **SETTINGS}, "--workers", "4") as four:
+        scrapers = [Scraper(four) for _ in range(2)]
+        for scraper in scrapers:
+            scraper.start()
+        for _ in range(3):
+            for _ in range(8):
+                with suppress(OSError, http.client.HTTPException):
+                    chat(four)
+            before = [scraper.scrapes for scraper in scrapers]
+            killed = four.worker_pids()[0]
+            os.kill(killed, signal.SIGKILL)
+            wait_until(partial(is_replaced, four, killed, 4))
+            wait_until(partial(have_scraped, scrapers, before))
+        for scraper in scrapers:
+            scraper.stop()
+        assert [scraper.fallen for scraper in scrapers] == [[], []]
+        wait_until(lambda: total(scrape(four), "sanic_proxy_workers") == 4)
+        wait_until(lambda: total(scrape(four), "sanic_proxy_requests_in_flight") == 0)
+
+
+def test_what_a_client_has_spent_and_has_left(shared_upstream: Upstream, tmp_path: Path) -> None:
+    config = tmp_path / "proxy.toml"
+    config.write_text(SPENDING)
+    settings = {
+        "SANIC_PROXY_ADMIN_KEY": ADMIN_KEY,
+        "SANIC_PROXY_CONFIG": str(config),
+        "SANIC_PROXY_STATE_DIR": str(tmp_path / "state"),
+        "SPENDER_KEY": CLIENT_KEY,
+    }
+    with running_proxy(settings, "--single-process") as proxy:
+        chat(proxy, "priced")
+        reply = proxy.chat("priced", headers=bearer("unknown-canary-0123456789"))
+        assert reply.status == 401
+        wait_until(lambda: total(scrape(proxy), "sanic_proxy_spend_dollars_total") > 0)
+        found = scrape(proxy)
+        spent = total(found, "sanic_proxy_spend_dollars_total", client="spender", model="priced")
+        wait_until(
+            lambda: (
+                total(scrape(proxy), "sanic_proxy_budget_left_dollars", scope="client", per="day")
+                == pytest.approx(1 - spent, abs=1e-9)
+            )
+        )
+        assert total(found, "sanic_proxy_budget_limit_dollars", scope="client") == 1
+        assert total(found, "sanic_proxy_refused_requests_total", kind="key") == 1
+        assert proxy.chat("priced", headers=bearer(CLIENT_KEY)).status == 429
+        wait_until(lambda: total(scrape(proxy), "sanic_proxy_refused_requests_total", kind="rate") == 1)
+
+
+SPENDING = """
+[models.priced]
+targets = ["echo/echo"]
+prices = { input = 10, output = 10 }
+
+[clients.spender]
+key_env = "SPENDER_KEY"
+rpm = 1
+burst = 1
+budget = [{ usd = 1, per = "day" }]
+"""
 
 
 def test_openmetrics_for_those_who_accept_it(measured: Proxy) -> None:
