@@ -19,6 +19,7 @@ from sanic_proxy.config import layers, tracing
 from sanic_proxy.config.clients import ClientReader
 from sanic_proxy.config.layers import Layers
 from sanic_proxy.config.model import MIN_HANG_TIMEOUT_S, Settings, SettingsError
+from sanic_proxy.config.outbound import outbound_proxy
 from sanic_proxy.config.providers import ProviderReader
 from sanic_proxy.config.variables import PREFIX, Kind, Variable, declared, value_problem
 
@@ -48,6 +49,7 @@ def load(
     settings = replace(
         settings,
         ssl_cert_file=_ssl_cert_file(found),
+        tracing=replace(settings.tracing, proxy=outbound_proxy(settings.tracing.endpoint, found.values)),
         providers=on,
         providers_off=off,
         models=providers.models(on),

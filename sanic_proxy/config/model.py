@@ -525,6 +525,8 @@ class Settings:
         keys = [key for provider in self.providers for key in provider.keys]
         headers = [value for provider in self.providers for _, value in provider.headers]
         headers += [value.reveal() for _, value in self.tracing.headers]
+        if self.tracing.proxy is not None:
+            headers += passwords_in(self.tracing.proxy.reveal())
         admin = () if self.admin_key is None else (self.admin_key,)
         clients = [key for client in self.clients for key in client.keys]
         known = {*headers, *(key.reveal() for key in (*keys, *self.api_keys, *clients, *admin))}

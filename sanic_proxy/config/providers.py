@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -28,6 +27,7 @@ from sanic_proxy.config.model import (
     Settings,
     Timeouts,
 )
+from sanic_proxy.config.outbound import outbound_proxy
 from sanic_proxy.config.prices import PIECE_KEYS, RATE_KEYS, SERVICES, PriceTable
 from sanic_proxy.config.saving import (
     ON_CUT,
@@ -391,7 +391,7 @@ class ProviderReader:
             models=table.get("models") or row.models,
             models_path=row.models_path,
             model_prefix=row.model_prefix,
-            proxy=self._outbound_proxy(base_url),
+            proxy=outbound_proxy(base_url, self._found.values),
             serves_any_name=row.serves_any_name,
             unify_reasoning=table.get("unify_reasoning", False),
             dialects=table.get("dialects") or (("chat",) if version else row.dialects),
@@ -466,19 +466,6 @@ class ProviderReader:
             self._problems.append(f"{where}: {fault}, got {without_password(url)!r}")
             return ""
         return url
-
-    def _outbound_proxy(self, base_url: str) -> Secret | None:
-        """The HTTPS_PROXY or HTTP_PROXY this provider is reached through, NO_PROXY respected."""
-        parts = urllib.parse.urlsplit(base_url)
-        proxy = self._proxy_variable(f"{parts.scheme}_proxy")
-        if not proxy or urllib.request.proxy_bypass_environment(  # type: ignore[attr-defined]
-            parts.netloc, {"no": self._proxy_variable("no_proxy")}
-        ):
-            return None
-        return Secret(proxy if "://" in proxy else f"http://{proxy}")
-
-    def _proxy_variable(self, name: str) -> str:
-        return self._found.values.get(name) or self._found.values.get(name.upper()) or ""
 
 
 def _options(values: Mapping[str, Any]) -> RequestOptions:

@@ -20,13 +20,12 @@ from sanic_proxy.config.variables import PREFIX, Choices, Kind, Schema, Text, se
 TRACES_PATH = "/v1/traces"
 _HEADER = re.compile(r"([A-Za-z0-9-]+)\s*=\s*([\x20-\x7e]+)")
 # Our variables in the place of which others may be set, the more specific one first.
-_SERVICE, _HEADERS = (
-    ("OTEL_SERVICE_NAME",),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
-        "OTEL_EXPORTER_OTLP_HEADERS",
-    ),
-)
+_SERVICE = "OTEL_SERVICE_NAME"
+_HEADERS = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS")
+_TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
+_RESOURCE = "OTEL_RESOURCE_ATTRIBUTES"
+_SERVICE_KEY = "service.name"
+MAX_TIMEOUT_S = 600.0
 _TRACES_ENDPOINT, _ENDPOINT = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
@@ -79,9 +78,39 @@ class HeaderPairs(Kind[tuple[tuple[str, Secret], ...]]):
         return {"type": "string"}
 
 
+@dataclass(frozen=True)
+class Attributes(Kind[tuple[tuple[str, str], ...]]):
+    """Attributes as `name=value`, separated by commas; names and values may be percent-encoded.
+
+    opentelemetry.io/docs/specs/otel/resource/sdk/#specifying-resource-information-via-an-environment-variable
+    """
+
+    @property
+    @override
+    def expects(self) -> str:
+        return "attributes such as deployment.environment.name=prod,team=a"
+
+    @override
+    def parse(self, text: str) -> tuple[tuple[str, str], ...]:
+        found: dict[str, str] = {}
+        for pair in split_list(text):
+            name, equals, value = pair.partition("=")
+            if not equals or not name.strip():
+                raise ValueError
+            found[unquote(name.strip())] = unquote(value.strip())
+        return tuple(found.items())
+
+    @override
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSettings:
-    """Where traces are sent, and which. An empty `endpoint`: nowhere."""
+    """Where traces are sent, and which. An empty `endpoint`: nowhere.
+
+    `proxy` is the URL of the outbound proxy through which the receiver is reached.
+    """
 
     endpoint: str = setting(
         "OTLP_ENDPOINT",
@@ -100,7 +129,20 @@ class TraceSettings:
         "OTLP_SERVICE",
         Text("a name"),
         "sanic-proxy",
-        f"`service.name` of the traces; default: `${_SERVICE[0]}`, else this",
+        f"`service.name` of the traces; default: `${_SERVICE}`, else this",
+    )
+    resource: tuple[tuple[str, str], ...] = setting(
+        "OTLP_ATTRIBUTES",
+        Attributes(),
+        (),
+        f"further attributes of the traces' resource, `name=value`, comma-separated; default: `${_RESOURCE}`",
+    )
+    timeout_s: float = setting(
+        "OTLP_TIMEOUT",
+        Number(0.001, MAX_TIMEOUT_S),
+        10.0,
+        f"seconds for the connection to the receiver, and for its answer; default: `${_TIMEOUTS[1]}` (in "
+        "milliseconds), else this",
     )
     sample: float = setting(
         "TRACE_SAMPLE",
@@ -115,6 +157,7 @@ class TraceSettings:
         "comma-separated generations of OpenTelemetry's GenAI conventions whose attributes spans have; "
         "default: `genai-old`",
     )
+    proxy: Secret | None = None
 
 
 def stand_ins(values: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], list[str]]:
@@ -138,8 +181,36 @@ def stand_ins(values: Mapping[str, str]) -> tuple[dict[str, tuple[str, str]], li
         else:
             url = values[endpoint].rstrip("/")
             found["OTLP_ENDPOINT"] = (url + TRACES_PATH if endpoint == _ENDPOINT else url), endpoint
-    for name, others in {"OTLP_HEADERS": _HEADERS, "OTLP_SERVICE": _SERVICE}.items():
-        other = next((other for other in others if other in values), None)
-        if other is not None and PREFIX + name not in values:
+    resource = _attributes(values, warnings)
+    if resource:
+        found["OTLP_ATTRIBUTES"] = values[_RESOURCE], _RESOURCE
+    if _SERVICE_KEY in resource:
+        found["OTLP_SERVICE"] = resource[_SERVICE_KEY], _RESOURCE
+    if values.get(_SERVICE):
+        found["OTLP_SERVICE"] = values[_SERVICE], _SERVICE
+    for name, others in {"OTLP_HEADERS": _HEADERS, "OTLP_TIMEOUT": _TIMEOUTS}.items():
+        other = next((other for other in others if values.get(other)), None)
+        if other is not None:
             found[name] = values[other], other
+    if "OTLP_TIMEOUT" in found and (seconds := _seconds(*found.pop("OTLP_TIMEOUT"), warnings)) is not None:
+        found["OTLP_TIMEOUT"] = seconds
+    found = {name: value for name, value in found.items() if PREFIX + name not in values}
     return {PREFIX + name: value for name, value in found.items()}, warnings
+
+
+def _attributes(values: Mapping[str, str], warnings: list[str]) -> dict[str, str]:
+    """OpenTelemetry's attributes of the resource; the specification has a faulty value ignored as a whole."""
+    try:
+        return dict(Attributes().parse(values.get(_RESOURCE, "")))
+    except ValueError:
+        warnings.append(f"{_RESOURCE} is ignored: expected {Attributes().expects}")
+        return {}
+
+
+def _seconds(text: str, origin: str, warnings: list[str]) -> tuple[str, str] | None:
+    """OpenTelemetry's milliseconds as our seconds, with their origin; what is no number is ignored."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else 0
+    if not 0 < number <= 1000 * MAX_TIMEOUT_S:
+        warnings.append(f"{origin} is ignored: expected milliseconds from 1 to {1000 * MAX_TIMEOUT_S:.0f}")
+        return None
+    return f"{number / 1000:.3f}", origin

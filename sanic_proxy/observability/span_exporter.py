@@ -13,6 +13,7 @@ opentelemetry.io/docs/specs/otlp/#failures-1), or if there is none; then it is d
 
 from __future__ import annotations
 
+import base64
 import http.client
 import logging
 import ssl
@@ -24,7 +25,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
@@ -45,6 +46,8 @@ REPORT_S = 60.0
 STEP = 8
 STEP_PAUSE_S = 0.0005
 MAX_ANSWER_BYTES = 65536
+HTTPS_PORT = 443
+PROXY_PORT = 80
 _RETRYABLE = frozenset({429, 502, 503, 504})
 
 
@@ -53,7 +56,8 @@ class Receiver:
     """An OTLP/HTTP receiver at `url`. `headers` may hold a key. `ca_file` replaces the system's CAs.
 
     `timeout_s` is for the connection, and for each read of the answer; `wait_s` is between two attempts to
-    send a batch, doubled each time, unless the receiver says longer.
+    send a batch, doubled each time, unless the receiver says longer. `proxy` is the URL of the outbound proxy
+    through which it is reached (http; with user and password if it needs them); empty: directly.
     """
 
     url: str
@@ -61,6 +65,7 @@ class Receiver:
     ca_file: str | None = None
     timeout_s: float = 10.0
     wait_s: float = 1.0
+    proxy: str = field(default="", repr=False)
 
     @property
     def host(self) -> str:
@@ -69,9 +74,12 @@ class Receiver:
     def post(self, body: bytes) -> tuple[int, float]:
         """The status of the answer, 0 without one, and the seconds after which to send again, or 0."""
         headers = {**self.headers, "content-type": "application/json", "connection": "close"}
+        target = urlsplit(self.url).path or "/"
+        if self.proxy and not self.url.startswith("https:"):
+            target, headers = self.url, {**headers, **self._proxy_headers}
         try:
             with closing(self._connection()) as connection:
-                connection.request("POST", urlsplit(self.url).path or "/", body, headers)
+                connection.request("POST", target, body, headers)
                 answer = connection.getresponse()
                 _drain(answer, time.monotonic() + self.timeout_s)
                 return answer.status, _seconds(answer.getheader("retry-after"))
@@ -80,10 +88,23 @@ class Receiver:
             return 0, 0.0
 
     def _connection(self) -> http.client.HTTPConnection:
-        port = urlsplit(self.url).port
-        if not self.url.startswith("https:"):
-            return http.client.HTTPConnection(self.host, port, timeout=self.timeout_s)
-        return http.client.HTTPSConnection(self.host, port, timeout=self.timeout_s, context=self._context)
+        own = urlsplit(self.url)
+        asked = urlsplit(self.proxy or self.url)
+        host, port = asked.hostname or "", asked.port or (PROXY_PORT if self.proxy else None)
+        if own.scheme != "https":
+            return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
+        connection = http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=self._context)
+        if self.proxy:
+            connection.set_tunnel(self.host, own.port or HTTPS_PORT, self._proxy_headers)
+        return connection
+
+    @cached_property
+    def _proxy_headers(self) -> dict[str, str]:
+        parts = urlsplit(self.proxy)
+        if parts.username is None:
+            return {}
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        return {"proxy-authorization": f"Basic {base64.b64encode(user).decode()}"}
 
     @cached_property
     def _context(self) -> ssl.SSLContext:

@@ -1,8 +1,9 @@
 """The spans of one finished request, as OTLP's JSON encoding has them. Pure.
 
 A request is a SERVER span, each of its attempts that was sent a CLIENT span below it; targets that were
-passed over are named in `sanic_proxy.route`. Names of attributes are OpenTelemetry's: those of HTTP, and on
-CLIENT spans those of GenAI, which are still in development. `Names` says where its generations differ.
+passed over are named in `sanic_proxy.route`. An attempt that another one has caused is linked to it. Names of
+attributes are OpenTelemetry's: those of HTTP, and on CLIENT spans those of GenAI, which are still in
+development. `Names` says where its generations differ.
 The response's model is the target's, as answers are not parsed for theirs.
 
 Encoding: opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding. Ids are hexadecimal, 64-bit numbers are
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.observability.record import Attempt, RequestRecord
@@ -65,13 +67,47 @@ def spans_of(
     finished = record.finished or record.started
     answered = next((attempt for attempt in reversed(record.attempts) if attempt.outcome == "ok"), None)
     spans = [_server(record, trace, epoch_s, finished)]
+    links = _links(record)
     for attempt in record.attempts:
         if attempt.started is not None:
             until = finished if attempt is answered else (attempt.ended or finished)
             span = _span(trace, trace.attempt_id(attempt.started), _CLIENT, attempt.started, until, epoch_s)
+            if attempt.started in links:
+                span["links"] = [_link(trace, *links[attempt.started])]
             _fill_client(span, record, attempt, attempt is answered, peers, names)
             spans.append(span)
     return spans
+
+
+def _links(record: RequestRecord) -> dict[float, tuple[float, str]]:
+    """By the beginning of an attempt: that of the one which caused it, and how.
+
+    A second attempt is caused by the first, which is still under way; any other by the failure before it.
+    """
+    sent = sorted(
+        (attempt for attempt in record.attempts if attempt.started is not None),
+        key=lambda attempt: attempt.started or 0.0,
+    )
+    found: dict[float, tuple[float, str]] = {}
+    for before, attempt in pairwise(sent):
+        started, began_before = attempt.started or 0.0, before.started or 0.0
+        if started == record.hedged_at:
+            kind = "hedge"
+        elif attempt.resumed_at is not None:
+            kind = "resume"
+        else:
+            kind = "retry" if attempt.target == before.target else "fallback"
+        found[started] = began_before, kind
+    return found
+
+
+def _link(trace: TraceContext, started: float, kind: str) -> Json:
+    return {
+        "traceId": trace.trace_id,
+        "spanId": trace.attempt_id(started),
+        "flags": int(trace.is_sampled) | _HAS_IS_REMOTE,
+        "attributes": attributes({"sanic_proxy.link": kind}),
+    }
 
 
 def _server(record: RequestRecord, trace: TraceContext, epoch_s: float, finished: float) -> Json:

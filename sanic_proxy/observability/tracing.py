@@ -47,6 +47,7 @@ class Tracer:
             is_old="genai-old" in tracing.names or not tracing.names, is_new="genai-new" in tracing.names
         )
         self._resource: Mapping[str, Value] = {
+            **dict(tracing.resource),
             "service.name": tracing.service,
             "service.version": __version__,
             "process.pid": os.getpid(),
@@ -58,6 +59,8 @@ class Tracer:
                 tracing.endpoint,
                 {name: value.reveal() for name, value in tracing.headers},
                 settings.ssl_cert_file,
+                tracing.timeout_s,
+                proxy="" if tracing.proxy is None else tracing.proxy.reveal(),
             ),
             self._spans,
             lambda spans: export_request(self._resource, _SCOPE, spans),

@@ -65,6 +65,69 @@ def test_headers_service_and_the_rest(tmp_path: Path) -> None:
     assert (headers(own), own.tracing.service) == ({"x-key": "b"}, "mine")
 
 
+RESOURCE = "deployment.environment.name=prod,service.name=from-resource, team=a%2Cb"
+
+
+def test_attributes_of_the_resource(tmp_path: Path) -> None:
+    tracing = loaded(tmp_path, OTEL_RESOURCE_ATTRIBUTES=RESOURCE).tracing
+    assert dict(tracing.resource) == {
+        "deployment.environment.name": "prod",
+        "service.name": "from-resource",
+        "team": "a,b",
+    }
+    assert tracing.service == "from-resource"
+    named = loaded(tmp_path, OTEL_RESOURCE_ATTRIBUTES=RESOURCE, OTEL_SERVICE_NAME="named").tracing
+    assert named.service == "named"
+    own = loaded(tmp_path, OTEL_RESOURCE_ATTRIBUTES=RESOURCE, SANIC_PROXY_OTLP_ATTRIBUTES="a=b").tracing
+    assert own.resource == (("a", "b"),)
+
+
+def test_faulty_attributes_and_times_of_opentelemetry_are_ignored_with_a_warning(tmp_path: Path) -> None:
+    settings = loaded(tmp_path, OTEL_RESOURCE_ATTRIBUTES="a=b,c", **{f"{OTEL}TIMEOUT": "10s"})
+    assert (settings.tracing.resource, settings.tracing.timeout_s) == ((), 10.0)
+    assert [warning.split()[0] for warning in settings.warnings] == [
+        "OTEL_RESOURCE_ATTRIBUTES",
+        f"{OTEL}TIMEOUT",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        ({}, 10.0),
+        ({f"{OTEL}TIMEOUT": "2500"}, 2.5),
+        ({f"{OTEL}TIMEOUT": "2500", f"{OTEL}TRACES_TIMEOUT": "500"}, 0.5),
+        ({f"{OTEL}TIMEOUT": "2500", "SANIC_PROXY_OTLP_TIMEOUT": "3"}, 3.0),
+        ({f"{OTEL}TIMEOUT": "0"}, 10.0),
+    ],
+)
+def test_the_time_for_the_receiver(tmp_path: Path, given: dict[str, str], seconds: float) -> None:
+    assert loaded(tmp_path, **given).tracing.timeout_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("given", "proxy"),
+    [
+        ({"HTTPS_PROXY": "http://proxy:3128"}, "http://proxy:3128"),
+        ({"https_proxy": "proxy:3128"}, "http://proxy:3128"),
+        ({"HTTP_PROXY": "http://proxy:3128"}, None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "otlp.example"}, None),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "other.example"}, "http://proxy:3128"),
+    ],
+)
+def test_the_outbound_proxy_to_the_receiver(tmp_path: Path, given: dict[str, str], proxy: str | None) -> None:
+    settings = loaded(tmp_path, SANIC_PROXY_OTLP_ENDPOINT="https://otlp.example", **given)
+    found = settings.tracing.proxy
+    assert (None if found is None else found.reveal()) == proxy
+
+
+def test_the_password_of_the_outbound_proxy_is_a_secret(tmp_path: Path) -> None:
+    given = {"HTTPS_PROXY": "http://user:canary-0123456789@proxy"}
+    settings = loaded(tmp_path, SANIC_PROXY_OTLP_ENDPOINT="https://otlp.example", **given)
+    assert "canary-0123456789" in settings.secrets
+    assert "canary" not in repr(settings)
+
+
 def test_a_key_of_the_receiver_is_a_secret(tmp_path: Path) -> None:
     settings = loaded(tmp_path, SANIC_PROXY_OTLP_HEADERS="x-key=canary-0123456789")
     assert "canary-0123456789" in settings.secrets

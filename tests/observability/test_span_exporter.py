@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -183,3 +184,46 @@ def test_large_answers_are_not_read_to_their_end(receiver: Upstream) -> None:
     wait_until(lambda: numbers(receiver) == [7])
     sending.close(60.0)
     assert sending.dropped == 0
+
+
+class Proxy:
+    """An outbound proxy that gives `answer` to one request, of which it keeps the head."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+        self._head = b""
+
+    @property
+    def url(self) -> str:
+        return f"http://user:pa%3Ass@127.0.0.1:{self._server.getsockname()[1]}"
+
+    @property
+    def head(self) -> bytes:
+        self._thread.join()
+        return self._head
+
+    def _serve(self) -> None:
+        with self._server, self._server.accept()[0] as connection:
+            while b"\r\n\r\n" not in self._head:
+                self._head += connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 " + self._answer + b"\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_receiver_behind_an_outbound_proxy() -> None:
+    proxy = Proxy(b"200 OK")
+    assert Receiver("http://otlp.invalid/v1/traces", proxy=proxy.url).post(b"{}") == (200, 0.0)
+    assert proxy.head.startswith(b"POST http://otlp.invalid/v1/traces HTTP/1.1\r\nHost: otlp.invalid\r\n")
+    assert b"proxy-authorization: Basic dXNlcjpwYTpzcw==\r\n" in proxy.head
+
+
+def test_a_proxy_learns_only_where_an_encrypted_receiver_is() -> None:
+    proxy = Proxy(b"407 No")
+    asked = Receiver("https://otlp.invalid/v1/traces", {"x-key": "receiver-canary"}, proxy=proxy.url)
+    assert asked.post(b"{}") == (0, 0.0)
+    assert proxy.head.startswith(b"CONNECT otlp.invalid:443 HTTP/1.")
+    assert b"proxy-authorization: Basic dXNlcjpwYTpzcw==\r\n" in proxy.head
+    assert b"canary" not in proxy.head
+    assert "pa%3Ass" not in repr(asked)

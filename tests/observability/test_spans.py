@@ -221,3 +221,46 @@ def test_the_resource_and_the_scope() -> None:
     (resource,) = message.resource_spans
     assert values(resource.resource.attributes) == {"service.name": "s", "process.pid": 1}
     assert (resource.scope_spans[0].scope.name, resource.scope_spans[0].scope.version) == ("t", "1")
+
+
+def links(of: RequestRecord) -> list[list[tuple[bytes, str]]]:
+    """For each attempt, those that it is linked to, and how."""
+    _, *clients = spans(of)
+    for span in clients:
+        assert all(link.trace_id == span.trace_id for link in span.links)
+    return [
+        [(link.span_id, values(link.attributes)["sanic_proxy.link"]) for link in span.links]
+        for span in clients
+    ]
+
+
+def test_an_attempt_is_linked_to_the_one_that_caused_it() -> None:
+    attempts = [
+        Attempt("a/x", "upstream_error", 500, started=10.0, ended=10.1),
+        Attempt("a/x", "upstream_error", 500, started=10.2, ended=10.3),
+        Attempt("b/y", "upstream_disconnected", started=10.4, ended=10.5),
+        Attempt("b/y", "ok", started=10.6, ended=10.7, resumed_at=12),
+    ]
+    asked = record(*attempts)
+    first, second, third, _ = spans(asked)[1:]
+    found = links(asked)
+    assert [[kind for _, kind in each] for each in found] == [[], ["retry"], ["fallback"], ["resume"]]
+    assert len({first.span_id, second.span_id, third.span_id}) == 3
+
+
+def test_a_second_attempt_is_linked_to_the_first_whichever_has_won() -> None:
+    first = Attempt("a/x", "hedge_lost", started=10.0, ended=10.6)
+    second = Attempt("b/y", "ok", started=10.4, ended=10.6)
+    for attempts in ((first, second), (second, first)):
+        found = links(record(*attempts, hedged_at=10.4))
+        assert [kind for each in found for _, kind in each] == ["hedge"]
+        assert found[attempts.index(first)] == []
+
+
+def test_the_link_has_the_id_of_the_span() -> None:
+    asked = record(
+        Attempt("a/x", "upstream_error", 500, started=10.0, ended=10.1),
+        Attempt("a/x", "ok", started=10.2, ended=10.3),
+    )
+    _, first, second = spans(asked)
+    assert [link.span_id for link in second.links] == [first.span_id]

@@ -53,6 +53,7 @@ def settings(upstream: Upstream, receiver: Upstream, directory: Path) -> dict[st
         "SANIC_PROXY_ATTEMPTS_PER_TARGET": "1",
         "SANIC_PROXY_OTLP_ENDPOINT": receiver.url,
         "SANIC_PROXY_OTLP_HEADERS": f"x-receiver-key={RECEIVER_KEY}",
+        "OTEL_RESOURCE_ATTRIBUTES": "team=blue",
         "SANIC_PROXY_ECHO": "on",
     }
 
@@ -110,6 +111,8 @@ def test_an_attempt_that_fails_and_one_that_answers(
         "private/broken",
         "joins/good",
     ]
+    assert [link.span_id for link in second.links] == [first.span_id]
+    assert values(second.links[0].attributes) == {"sanic_proxy.link": "fallback"}
     assert values(second.attributes)["gen_ai.usage.input_tokens"] == 9
     assert values(second.attributes)["server.address"] == "127.0.0.1"
     assert before <= server.start_time_unix_nano + 10**9
@@ -122,7 +125,7 @@ def test_an_attempt_that_fails_and_one_that_answers(
     assert joined.header("tracestate") == "vendor=1"
     assert f"trace_id={TRACE}" in traced.log_line("fails-over")
     resource = values(judged(receiver.requests[-1].json).resource_spans[0].resource.attributes)
-    assert resource["service.name"] == "sanic-proxy"
+    assert (resource["service.name"], resource["team"]) == ("sanic-proxy", "blue")
     assert receiver.requests[-1].header("x-receiver-key") == RECEIVER_KEY
 
 

@@ -27,9 +27,10 @@ def judged(document: Any) -> ExportTraceServiceRequest:
     for resource in copy["resourceSpans"]:
         for scope in resource["scopeSpans"]:
             for span in scope["spans"]:
-                for name in _IDS:
-                    if name in span:
-                        span[name] = base64.b64encode(bytes.fromhex(span[name])).decode()
+                for holder in (span, *span.get("links", [])):
+                    for name in _IDS:
+                        if name in holder:
+                            holder[name] = base64.b64encode(bytes.fromhex(holder[name])).decode()
     message = ExportTraceServiceRequest()
     json_format.ParseDict(copy, message)
     return message
