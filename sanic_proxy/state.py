@@ -177,8 +177,6 @@ class AppState:
         settings = self.settings
         if self.captures is not None:
             yield self.captures.observe
-        if any(model.has_affinity for model in settings.models):
-            yield self.router.affinity.observe
         if self.tracer is not None:
             yield self.tracer.observe
         if settings.admin_key is not None:

@@ -167,7 +167,9 @@ class _Request:
         self._arrived_at = run.now
         session = run.chance.randrange(SESSIONS)
         self._session, client = f"session {session}", f"client {session % CLIENTS}"
-        self._record = RequestRecord("", "POST", "", client=Client(client, client), is_streaming=True)
+        self._record = RequestRecord(
+            "", "POST", "", client=Client(client, client), started=run.now, is_streaming=True
+        )
         prompt = {"messages": [{"role": "user", "content": PROMPT.format(session) * PROMPT_REPEATS}]}
         asked = ParsedRequest(b"", prompt, MODEL, is_streaming=True)
         targets = router.resolve_conversation(asked, {"x-session-affinity": self._session}, self._record)
@@ -219,9 +221,9 @@ class _Request:
     def _end(self, server: _Server) -> None:
         server.in_flight -= 1
         self._state.release()
-        self._record.finish((self._router.affinity.observe,))
+        self._record.finish(())
 
     def _lose(self) -> None:
         self._run.figures.lost += 1
         self._state.release()
-        self._record.finish((self._router.affinity.observe,))
+        self._record.finish(())

@@ -83,13 +83,28 @@ class Attempt:
         return {name: value for name, value in fields.items() if value is not None}
 
 
+class Session:
+    """The session that a request belongs to. `digest` names it in logs; no name of a client's is kept.
+
+    `is_proven`: it has got an answer at the target where it is served.
+    """
+
+    __slots__ = ("digest", "is_proven")
+
+    def __init__(self, digest: bytes) -> None:
+        self.digest = digest
+        self.is_proven = False
+
+    def record_answer(self, record: RequestRecord) -> None:
+        """A request of the session is answered, by the last target in the attempts of `record`."""
+
+
 @dataclass(slots=True)
 class RequestRecord:
     """Holds no content and no key.
 
     `dialect` is the API of a conversation ("chat"); empty for other requests. `input_bytes` is the size of a
-    JSON body. `session` is a digest of the session that the request belongs to, where that decides on its
-    target; empty elsewhere.
+    JSON body. `session` is the session that the request belongs to, where that decides on its target.
     `longest_gap_s` is the longest time between two reads of the provider's stream after its first content.
     `waited_s` is what the proxy itself waited between its attempts and for limits, `waiting_since` the
     beginning of a wait of unknown length, which is added at its end. `upstream_headers` are those of the last
@@ -115,7 +130,7 @@ class RequestRecord:
     provider: str | None = None
     model: str | None = None
     dialect: str = ""
-    session: bytes = b""
+    session: Session | None = None
     is_streaming: bool = False
     status: int = 0
     first_byte: float | None = None
@@ -200,7 +215,7 @@ class RequestRecord:
             "bytes": self.sent_bytes,
             "ended": self.ended,
             "route": self.route or None,
-            "session": self.session.hex() or None,
+            "session": None if self.session is None else self.session.digest.hex(),
             "prompt_tokens": usage.get("prompt_tokens"),
             "cached_tokens": _cached(usage),
             "completion_tokens": usage.get("completion_tokens"),

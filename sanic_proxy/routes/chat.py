@@ -139,7 +139,7 @@ def conversation(
     named = named_provider(request)
     targets: attempts.Targets
     if named is None:
-        targets = router.resolve_conversation(asked, request.fields, record)
+        targets = router.resolve_conversation(asked, request.fields, record, request.header_name)
     else:
         targets = router.named(named, model)
     rules = record.client.rules

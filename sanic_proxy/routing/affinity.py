@@ -23,13 +23,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
-from sanic_proxy.observability.record import RequestRecord
-from sanic_proxy.routing.shared_pins import SharedPins
+from typing_extensions import override
+
+from sanic_proxy.observability.record import Client, RequestRecord, Session
+from sanic_proxy.routing import sessions
+from sanic_proxy.routing.load import TargetLoad
+from sanic_proxy.routing.shared_pins import PROVEN, SharedPins, session_key, word_of
 from sanic_proxy.routing.targets import Target
 
 if TYPE_CHECKING:
@@ -44,6 +47,12 @@ MAX_PINS = 16_384
 TRUST_S = 1.0
 # As many as a float holds exactly, with a half added.
 _BITS = 52
+_ROUNDING = 1e-9
+
+# The client's id, the model, and the client's name for the session.
+SessionName: TypeAlias = tuple[str, str, str]
+# The targets among which a session has one of its own, each with its choice.
+Peers: TypeAlias = "Sequence[tuple[Choice[P], Target[P]]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +62,14 @@ class Candidate(Generic[P]):
     target: Target[P]
     weight: float
     in_flight: int
+
+
+def candidates_of(peers: Peers[P]) -> list[Candidate[P]]:
+    """The peers of a route as candidates, each key with its share of its choice's weight."""
+    return [
+        Candidate(target, choice.weight / len(choice.targets), choice.load_of(target))
+        for choice, target in peers
+    ]
 
 
 def ranked(candidates: Iterable[Candidate[P]], session: bytes) -> list[Candidate[P]]:
@@ -88,148 +105,234 @@ def bounded(
     return free, full
 
 
-@dataclass(slots=True)
-class Pin:
-    """Where a session is served. `is_proven`: it has got an answer there.
+def always_free(share: float, max_load: float = MAX_LOAD) -> float:
+    """The number of requests in flight below which a target with that share of the weights is below its
+    bound, whatever the others have in flight.
 
-    `places` are those of the candidates in the session's order, its own target first; empty until a request
-    has found that target usable. Until `trusted_until` no other worker needs to be asked.
+    The bound is `ceil(max_load * share * (1 + all))`, and `all` is at least the target's own number n. So n
+    is below it as long as `n < a * (1 + n)` with `a = max_load * share`: up to `a / (1 - a)`.
+    """
+    allowed = max_load * share
+    return math.inf if allowed >= 1 else math.ceil(allowed / (1 - allowed) - _ROUNDING)
+
+
+class Pin(Session, Generic[P]):
+    """Where a session is served: at the target `label`, until the monotonic time `until`; "": nowhere yet.
+
+    `client` is its client, as the last request had it. Until `trusted_until` no other worker needs to be
+    asked. `_targets` are those of `_peers` in the session's order, its own target first, which is `_own`;
+    empty until a request has found all of them usable. While fewer requests than `_bound` are in flight at
+    `_own`, which are counted by `_load`, its load is below the bound whatever the others have. `_load` is
+    None where other numbers count. `_key` and `_word` are those of the shared pin.
     """
 
-    label: str
-    ttl_s: float
-    until: float
-    is_proven: bool = False
-    places: tuple[int, ...] = ()
-    trusted_until: float = 0.0
+    __slots__ = (
+        "_affinity",
+        "_bound",
+        "_key",
+        "_load",
+        "_own",
+        "_peers",
+        "_targets",
+        "_word",
+        "client",
+        "label",
+        "trusted_until",
+        "ttl_s",
+        "until",
+    )
 
+    def __init__(self, digest: bytes, client: Client, affinity: Affinity[P]) -> None:
+        super().__init__(digest)
+        self._affinity = affinity
+        self.client = client
+        self.label = ""
+        self._key, self._word = session_key(digest), 0
+        self.ttl_s = 0.0
+        self.until = self.trusted_until = -math.inf
+        self._peers: Peers[P] = ()
+        self._targets: tuple[Target[P], ...] = ()
+        self._own: Target[P] | None = None
+        self._load: TargetLoad | None = None
+        self._bound = 0.0
 
-class Affinity(Generic[P]):
-    """The pins of one worker, the least recently used of which are forgotten, and those of all (`shared`)."""
+    def kept(self, peers: Peers[P], client: Client, now: float) -> tuple[Target[P], ...] | None:
+        """The targets of one request as `arranged` gives them, where the session's own one is usable and
+        below its bound: a fraction of the work. None where `arranged` has to find out, and for other clients.
+        `now` may be as old as the request.
 
-    __slots__ = ("_pins", "_shared")
-
-    def __init__(self, shared: SharedPins | None = None) -> None:
-        self._pins: OrderedDict[bytes, Pin] = OrderedDict()
-        self._shared = shared
-
-    def kept(
-        self, peers: Sequence[tuple[Choice[P], Target[P]]], session: bytes, now: float
-    ) -> list[Target[P]] | None:
-        """The targets of one request as `arranged` gives them, where all are usable and the session's own one
-        is below its bound: a fraction of the work. None where `arranged` has to find out.
-
-        `peers` are the candidates, each with its choice. Targets behind the first are in the session's order,
-        whatever they have in flight.
+        Targets behind the first are in the session's order, whatever they have in flight.
         """
-        pin = self._pins.get(session)
-        if pin is None or not pin.places:
+        own = self._own
+        if own is None or peers is not self._peers or client is not self.client:
             return None
-        if now >= pin.trusted_until:
-            pin = self._looked_up(session, [target.label for _, target in peers], now, pin.ttl_s)
-            if pin is None or not pin.places:
-                return None
-        in_flight = weights = 0.0
-        for choice, target in peers:
-            if not target.is_usable(now):
-                return None
-            in_flight += choice.in_flight_of(target)
-            weights += choice.weight / len(choice.targets)
-        choice, own = peers[pin.places[0]]
-        if own.label != pin.label or not weights:
+        if now >= self.trusted_until and not self._is_valid(now):
             return None
-        share = choice.weight / len(choice.targets) / weights
-        if choice.in_flight_of(own) >= math.ceil(MAX_LOAD * (1 + in_flight) * share):
+        if now < own.rate_limit.until or not (own.health.until is own.key_health.until is None):
             return None
-        pin.until = now + pin.ttl_s
-        self._pins.move_to_end(session)
-        return [peers[place][1] for place in pin.places]
+        if own.switches is not None and own.is_off:
+            return None
+        if (load := self._load) is not None:
+            gauge = load.gauge
+            if (gauge.count if gauge.cell is None else gauge.total()) < self._bound:
+                return self._targets
+        return self._targets if self._is_below_bound() else None
 
     def arranged(
-        self, candidates: Sequence[Candidate[P]], session: bytes, now: float, *, ttl_s: float, is_hard: bool
+        self, peers: Peers[P], now: float, *, ttl_s: float, is_hard: bool = False
     ) -> list[Target[P]]:
-        """The targets of one request of `session`, in the order in which they are tried; the first is pinned.
+        """The targets of one request, in the order in which they are tried; the first is pinned.
 
         The bound of the load does not count for a request that `is_hard`: it can probably be served only
         where the session was served before. Targets with an open circuit or a rate limit are last; a hard
         request waits for its own.
         """
-        order = ranked(candidates, session)
-        pin = self._pins.get(session)
-        if pin is None or now >= pin.trusted_until:
-            labels = [candidate.target.label for candidate in candidates]
-            pin = self._looked_up(session, labels, now, ttl_s)
-        if pin is not None:
-            order.sort(key=lambda candidate: candidate.target.label != pin.label)
+        candidates = candidates_of(peers)
+        order = ranked(candidates, self.digest)
+        self.ttl_s = ttl_s
+        if now >= self.trusted_until:
+            self._look_up([candidate.target.label for candidate in candidates], now)
+        if self.label:
+            order.sort(key=lambda candidate: candidate.target.label != self.label)
         usable = [candidate for candidate in order if candidate.target.is_usable(now)]
-        is_pinned = pin is not None and order[0].target.label == pin.label
-        if is_hard and is_pinned and pin is not None and pin.is_proven and order[0] not in usable:
+        is_pinned = order[0].target.label == self.label
+        if is_hard and is_pinned and self.is_proven and order[0] not in usable:
             return [order[0].target]
         free, full = (usable, []) if is_hard and is_pinned else bounded(usable)
         unusable = [candidate for candidate in order if candidate not in usable]
         targets = [candidate.target for candidate in (*free, *full, *unusable)]
-        if pin is None or not is_pinned or order[0] in unusable:
-            self._keep(session, Pin(targets[0].label, ttl_s, now + ttl_s, trusted_until=now + TRUST_S))
-            self._share(session)
-        else:
-            pin.until = now + pin.ttl_s
-            self._pins.move_to_end(session)
-            if not unusable:
-                pin.places = tuple(candidates.index(candidate) for candidate in order)
+        self.until = now + ttl_s
+        if not is_pinned or order[0] in unusable:
+            self._move(targets[0].label)
+            self._trust(now, self.until)
+            self._share()
+        elif not unusable:
+            self._settle(peers, order)
         return targets
 
-    def observe(self, record: RequestRecord) -> None:
-        """A request has ended (an observer of its record): the pin goes to the target that answered.
-
-        Unless it was another one only because the session's own had too much to do.
+    @override
+    def record_answer(self, record: RequestRecord) -> None:
+        """The pin goes to the target that has answered, unless it was another one only because the session's
+        own had too much to do.
         """
-        session = record.session
-        if not session or (pin := self._pins.get(session)) is None:
-            return
         # An attempt that lost to a faster one says nothing of its target, where the cache may still be.
         tried = [attempt.target for attempt in record.attempts if attempt.outcome != "hedge_lost"]
         if not tried or record.attempts[-1].outcome != "ok":
             return
-        if tried[-1] == pin.label:
-            if pin.is_proven:
+        if tried[-1] == self.label:
+            if self.is_proven:
                 return
-            pin.is_proven = True
-        elif pin.label in tried:
-            pin.label, pin.is_proven, pin.places = tried[-1], True, ()
+        elif self.label in tried:
+            self._move(tried[-1])
         else:
             return
-        self._share(session)
+        self.is_proven = True
+        self._share()
 
-    def _looked_up(self, session: bytes, labels: Sequence[str], now: float, ttl_s: float) -> Pin | None:
-        """The pin of a session by what all workers know, to be trusted again; None if there is none.
+    def _settle(self, peers: Peers[P], order: Sequence[Candidate[P]]) -> None:
+        """Remember the session's order of its targets."""
+        own = order[0]
+        choice = next(choice for choice, target in peers if target is own.target)
+        share = own.weight / sum(candidate.weight for candidate in order) if own.weight else 0.0
+        self._peers, self._own = peers, own.target
+        self._targets = tuple(candidate.target for candidate in order)
+        self._load = own.target.load if len(choice.targets) == 1 else None
+        self._bound = always_free(share)
 
-        Where the shared one cannot be read, or names a target that is not among `labels` (as while workers
+    def _is_below_bound(self) -> bool:
+        """Whether the session's own target may get one more request."""
+        in_flight = weights = own_in_flight = own_weight = 0.0
+        for choice, target in self._peers:
+            number, weight = choice.in_flight_of(target), choice.weight / len(choice.targets)
+            in_flight += number
+            weights += weight
+            if target is self._own:
+                own_in_flight, own_weight = number, weight
+        if not weights:
+            return False
+        return own_in_flight < math.ceil(MAX_LOAD * (1 + in_flight) * own_weight / weights)
+
+    def _is_valid(self, now: float) -> bool:
+        """Whether the session is still served at its own target, by what all workers know."""
+        shared_pins, until = self._affinity.shared, now + self.ttl_s
+        if shared_pins is not None and now < self.until:
+            word = shared_pins.read(self._key, now, until)
+            if word is not None and word | PROVEN == self._word | PROVEN:
+                self.is_proven = self.is_proven or word & PROVEN != 0
+                self._trust(now, until)
+                return True
+        self._look_up([target.label for _, target in self._peers], now)
+        return self._own is not None
+
+    def _look_up(self, labels: Sequence[str], now: float) -> None:
+        """Where the session is served by what all workers know; that is trusted again.
+
+        Where the shared pin cannot be read, or names a target that is not among `labels` (as while workers
         reload their settings one after the other), the worker's own counts.
         """
-        pin = self._pins.get(session)
-        if pin is not None and now >= pin.until:
-            pin = None
-        shared = None if self._shared is None else self._shared.read(session, now, now + ttl_s)
-        label = None if shared is None else shared.label_among(labels)
-        if shared is not None and label is not None:
-            if pin is None or pin.label != label:
-                pin = Pin(label, ttl_s, now + ttl_s)
-                self._keep(session, pin)
-            pin.is_proven = pin.is_proven or shared.is_proven
-        elif pin is not None:
-            self._share(session)
-        if pin is not None:
-            pin.trusted_until = min(now + TRUST_S, pin.until)
+        if now >= self.until:
+            self._move("")
+        shared_pins, until = self._affinity.shared, now + self.ttl_s
+        word = None if shared_pins is None else shared_pins.read(self._key, now, until)
+        label = None
+        if word is not None:
+            label = next((label for label in labels if word_of(label) == word & ~PROVEN), None)
+        if word is not None and label is not None:
+            if label != self.label:
+                self._move(label)
+            self.is_proven = self.is_proven or word & PROVEN != 0
+        elif self.label:
+            self._share()
+        if self.label:
+            self._trust(now, until)
+
+    def _trust(self, now: float, until: float) -> None:
+        self.until = until
+        trusted_until = now + TRUST_S
+        self.trusted_until = trusted_until if trusted_until < until else until
+
+    def _move(self, label: str) -> None:
+        """Serve the session at another target."""
+        self.label, self.is_proven = label, False
+        self._word = word_of(label)
+        self._targets, self._own = (), None
+
+    def _share(self) -> None:
+        """Make this pin that of all workers."""
+        if self._affinity.shared is not None:
+            word = self._word | PROVEN if self.is_proven else self._word
+            self._affinity.shared.write(self._key, word, self.until)
+
+
+class Affinity(Generic[P]):
+    """The pins of one worker, of which those that were not used lately are forgotten, and those of all
+    workers (`shared`).
+
+    `_recent` has the pins that were used since it was made. When it is full it becomes `_older`, whose
+    entries come back when they are used: that costs a request nothing, unlike an order by last use. `latest`
+    has the pin that was used last under each name, of whichever client and model: nearly always the one that
+    is wanted, and found with less work.
+    """
+
+    __slots__ = ("_older", "_recent", "latest", "shared")
+
+    def __init__(self, shared: SharedPins | None = None) -> None:
+        self._recent: dict[SessionName, Pin[P]] = {}
+        self._older: dict[SessionName, Pin[P]] = {}
+        self.latest: dict[str, Pin[P]] = {}
+        self.shared = shared
+
+    def pin(self, client: Client, model: str, name: str) -> Pin[P]:
+        """The pin of a client's session with a model, made if it is new."""
+        name = sessions.shortened(name)
+        full_name = (client.id, model, name)
+        pin = self._recent.get(full_name)
+        if pin is None:
+            pin = self._older.pop(full_name, None) or Pin(sessions.digest(*full_name), client, self)
+            if len(self._recent) >= MAX_PINS // 2:
+                self._older, self._recent = self._recent, {}
+                self.latest.clear()
+            self._recent[full_name] = pin
+        pin.client = client
+        self.latest[name] = pin
         return pin
-
-    def _share(self, session: bytes) -> None:
-        """Make the worker's pin of a session that of all workers."""
-        if self._shared is not None:
-            pin = self._pins[session]
-            self._shared.write(session, pin.label, pin.until, is_proven=pin.is_proven)
-
-    def _keep(self, session: bytes, pin: Pin) -> None:
-        self._pins[session] = pin
-        self._pins.move_to_end(session)
-        if len(self._pins) > MAX_PINS:
-            self._pins.popitem(last=False)

@@ -20,13 +20,14 @@ from sanic_proxy.errors import ClientError, ModelNotFound, ProviderNotConfigured
 from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing import sessions
-from sanic_proxy.routing.affinity import Affinity, Candidate
+from sanic_proxy.routing.affinity import Affinity, candidates_of
 from sanic_proxy.routing.breaker import BreakerRegistry, LastError
 from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import Later, TargetLoad
 from sanic_proxy.routing.prefixes import MAX_REQUEST_BYTES, block_hashes
 from sanic_proxy.routing.selection import Choice, Random, by_prefix, ordered
+from sanic_proxy.routing.sessions import CACHE_KEY
 from sanic_proxy.routing.shared_pins import SharedPins
 from sanic_proxy.routing.statistics import StatisticsRegistry
 from sanic_proxy.routing.switches import TargetSwitches
@@ -59,7 +60,7 @@ class Route(Generic[P]):
 
     `peers` are the targets among which a session has one of its own, each with its choice; `others` are all
     other choices. `cache_ttl_s` is how long a session is remembered. `is_fixed`: nothing is drawn, all
-    requests have the targets `in_order`.
+    requests have the targets `in_order`. `has_sessions`: `affinity` is not "off".
     """
 
     name: str
@@ -71,6 +72,7 @@ class Route(Generic[P]):
     others: tuple[Choice[P], ...] = ()
     cache_ttl_s: float = 0.0
     is_fixed: bool = True
+    has_sessions: bool = False
 
 
 class Router(Generic[P]):
@@ -155,51 +157,58 @@ class Router(Generic[P]):
         return ordered(route.choices, route.strategy, self._random, self._clock())
 
     def resolve_conversation(
-        self, asked: ParsedRequest, headers: Mapping[str, str], record: RequestRecord
+        self,
+        asked: ParsedRequest,
+        headers: Mapping[str, str],
+        record: RequestRecord,
+        header_name: sessions.HeaderName | None = None,
     ) -> Sequence[Target[P]]:
         """The same for a conversation, whose session may have a target of its own; it is put into `record`.
 
-        `headers` are the client's, keyed by lower-case name.
+        `headers` are the client's, keyed by lower-case name; `header_name` is the session's name in them, if
+        it is known.
         """
         route = self.route(asked.model)
         if route.is_fixed:
             return route.in_order
+        own: Sequence[Target[P]] | None = None
+        if route.has_sessions:
+            if header_name is None:
+                header_name = sessions.header_name(headers)
+            name, is_first = header_name
+            if not is_first and (not name or CACHE_KEY in asked.fields):
+                name = sessions.session_name(header_name, asked.fields)
+            # Nearly always the session has been here before, and its target can take the request.
+            pin = self.affinity.latest.get(name)
+            if pin is not None and (own := pin.kept(route.peers, record.client, record.started)) is not None:
+                record.session = pin
+            else:
+                own = self._in_session(route, asked, name, record)
+            if own is not None and (not route.others or len(own) < len(route.peers)):
+                return own  # of the latter no other one can read the request
         now = self._clock()
-        own = None
         if route.strategy == "prefix":
             own = self._by_prefix(route, asked, now)
-        elif route.affinity != "off":
-            own = self._in_session(route, asked, headers, record, now)
         if own is None:
             return ordered(route.choices, route.strategy, self._random, now)
-        if len(own) < len(route.peers):
-            return own  # no other one can read the request
-        if not route.others:
-            return own
-        return [*own, *ordered(route.others, route.strategy, self._random, now)]
+        return [*own, *ordered(route.others, route.strategy, self._random, now)] if route.others else own
 
     def _in_session(
-        self,
-        route: Route[P],
-        asked: ParsedRequest,
-        headers: Mapping[str, str],
-        record: RequestRecord,
-        now: float,
-    ) -> list[Target[P]] | None:
-        """The peers as the session of the request has them; None if it has no session."""
+        self, route: Route[P], asked: ParsedRequest, name: str, record: RequestRecord
+    ) -> Sequence[Target[P]] | None:
+        """The peers as the session `name` has them; None if the request has no session."""
         encrypted = sessions.encrypted_name(asked.body, asked.fields)
-        name = sessions.session_name(headers, asked.fields) or encrypted
+        name = name or encrypted
         if not name and route.affinity == "prompt":
             name = sessions.conversation_name(asked.fields)
         if not name:
             return None
-        record.session = session = sessions.digest(record.client.id, route.name, name)
+        now = self._clock()
+        record.session = pin = self.affinity.pin(record.client, route.name, name)
+        if (own := pin.kept(route.peers, record.client, now)) is not None:
+            return own
         is_hard = bool(encrypted) or sessions.wants_encrypted(asked.fields)
-        if not is_hard and (kept := self.affinity.kept(route.peers, session, now)) is not None:
-            return kept
-        return self.affinity.arranged(
-            _candidates(route), session, now, ttl_s=route.cache_ttl_s, is_hard=is_hard
-        )
+        return pin.arranged(route.peers, now, ttl_s=route.cache_ttl_s, is_hard=is_hard)
 
     def _by_prefix(self, route: Route[P], asked: ParsedRequest, now: float) -> list[Target[P]]:
         """The peers by what they know of the prompt. The first one will know all of it."""
@@ -210,7 +219,7 @@ class Router(Generic[P]):
             for _, target in route.peers
             if target.statistics is not None
         }
-        candidates = _candidates(route)
+        candidates = candidates_of(route.peers)
         usable = [candidate for candidate in candidates if candidate.target.is_usable(now)]
         unusable = [candidate for candidate in candidates if candidate not in usable]
         order = [*by_prefix(usable, matched, self._random), *unusable]
@@ -218,12 +227,6 @@ class Router(Generic[P]):
         if first is not None and first.statistics is not None:
             first.statistics.prefixes.add(hashes)
         return [candidate.target for candidate in order]
-
-    def _with_others(self, own: list[Target[P]], route: Route[P], now: float) -> list[Target[P]]:
-        """The targets of a session, and after them those among which it has none of its own."""
-        if not route.others:
-            return own
-        return [*own, *ordered(route.others, route.strategy, self._random, now)]
 
     def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:
         """What `model` stands for. Raises ModelNotFound or ProviderNotConfigured."""
@@ -256,16 +259,18 @@ class Router(Generic[P]):
         first = min(choice.order for choice in choices)
         alike = [choice for choice in choices if choice.order == first and not choice.targets[0].only_after]
         peers = tuple((choice, target) for choice in alike for target in choice.targets)
+        has_sessions = own.has_affinity and len(peers) > 1
         return Route(
             own.name,
             own.strategy,
             tuple(choices),
             in_order,
-            own.affinity if own.has_affinity and len(peers) > 1 else "off",
+            own.affinity if has_sessions else "off",
             peers,
             tuple(choice for choice in choices if choice not in alike),
             max((self._cache_ttl_of(target.provider) for _, target in peers), default=0.0),
             own.strategy == "order" and not any(choice.has_key_weights for choice in choices),
+            has_sessions,
         )
 
     def _queue(self, model: ModelSettings) -> RequestQueue | None:
@@ -304,6 +309,10 @@ class Router(Generic[P]):
         first_content_s = self._first_content_s if limit_s is None else limit_s
         tariff_of = self._tariff_of
         targets = []
+        # What compares targets by what is known of each key.
+        has_statistics = own.strategy in {"least_latency", "prefix"} or (
+            own.strategy != "order" and len(providers) > 1
+        )
         weights = self._key_weights_of(providers[0]) or [1.0] * len(providers)
         for number, (provider, weight) in enumerate(zip(providers, weights, strict=True)):
             name = self._name_of(provider)
@@ -322,9 +331,7 @@ class Router(Generic[P]):
                     settings.context_window,
                     settings.only_after,
                     load,
-                    self._statistics.target(
-                        name, number, model, endpoint, label, is_needed=own.strategy != "order"
-                    ),
+                    self._statistics.target(name, number, model, endpoint, label, is_needed=has_statistics),
                     self._queue_of(provider),
                     own.saving,
                     settings.continues,
@@ -435,14 +442,6 @@ class Router(Generic[P]):
 
     def _listed(self) -> str:
         return ", ".join(self._on) or "none"
-
-
-def _candidates(route: Route[P]) -> list[Candidate[P]]:
-    """The peers of a route, each key with its share of its choice's weight."""
-    return [
-        Candidate(target, choice.weight / len(choice.targets), choice.load_of(target))
-        for choice, target in route.peers
-    ]
 
 
 def _loads(

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
@@ -25,8 +25,9 @@ from sanic_proxy.translation.signatures import PREFIX
 
 OWN_HEADER = "x-session-affinity"
 _CLIENTS_HEADERS = ("x-claude-code-session-id", "session-id", "session_id")
-# A longer name is cut: what follows is hardly what tells sessions apart.
-MAX_NAME_CHARS = 1024
+CACHE_KEY = "prompt_cache_key"
+# A longer name is hashed.
+MAX_NAME_CHARS = 256
 DIGEST_BYTES = 8
 # Where a conversation is in the APIs, and what precedes it.
 TURNS = ("messages", "input", "contents")
@@ -35,18 +36,37 @@ _KEY = b'"encrypted_content"'
 _INCLUDED = "reasoning.encrypted_content"
 
 
-def session_name(headers: Mapping[str, str], fields: JsonMapping) -> str:
-    """The client's name for the session of a request; "" if it sends none.
+# The name of a session in the headers of a request ("" if there is none), and whether no name in its body
+# comes before it.
+HeaderName: TypeAlias = tuple[str, bool]
 
-    `headers` are keyed by lower-case name.
-    """
+
+def header_name(headers: Mapping[str, str]) -> HeaderName:
+    """The client's name for the session as far as headers have it; they are keyed by lower-case name."""
     for header in _CLIENTS_HEADERS:
         if name := headers.get(header):
-            return name[:MAX_NAME_CHARS]
-    name = _text(fields.get("prompt_cache_key")) or headers.get(OWN_HEADER, "")
+            return name, True
+    return headers.get(OWN_HEADER, ""), False
+
+
+def session_name(header: HeaderName, fields: JsonMapping) -> str:
+    """The client's name for the session of a request; "" if it sends none."""
+    name, is_first = header
+    if is_first:
+        return name
+    name = _text(fields.get(CACHE_KEY)) or name
     if not name and isinstance(metadata := fields.get("metadata"), dict):
         name = _text(metadata.get("session_id")) or _text(metadata.get("user_id"))
-    return (name or _text(fields.get("user")))[:MAX_NAME_CHARS]
+    return name or _text(fields.get("user"))
+
+
+def shortened(name: str) -> str:
+    """The name of a session as it is kept in memory: a hash of it if it is long."""
+    return name if len(name) <= MAX_NAME_CHARS else _hashed(name)
+
+
+def _hashed(name: str) -> str:
+    return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def conversation_name(fields: JsonMapping) -> str:
@@ -77,7 +97,7 @@ def encrypted_name(body: bytes, fields: JsonMapping) -> str:
     for item in items:
         content = item.get("encrypted_content") if isinstance(item, dict) else None
         if isinstance(content, str) and content and not content.startswith(PREFIX):
-            return content[:MAX_NAME_CHARS]
+            return content
     return ""
 
 
@@ -90,8 +110,8 @@ def wants_encrypted(fields: JsonMapping) -> bool:
 def digest(client_id: str, model: str, name: str) -> bytes:
     """A session as the proxy knows it: the name as one client uses it for one model.
 
-    No client can meet another one's session by sending its name, and no name is kept. Not salted: all
-    workers and all instances come to the same result.
+    No client can meet another one's session by sending its name, and logs and the shared memory have no name.
+    Not salted: all workers and all instances come to the same result.
     """
     text = f"{client_id}\0{model}\0{name}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, digest_size=DIGEST_BYTES).digest()

@@ -8,53 +8,52 @@ full, the lock is held by a stopped process): each worker then goes by the pins 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from sanic_proxy.state_store.shared import SharedMemory, key_of
 
-# In the word of an entry the lowest bit is `is_proven`, the others are those of the target's hash.
-_PROVEN = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SharedPin:
-    """Where a session is served, as one of the workers has found."""
-
-    target: int
-    is_proven: bool
-
-    def label_among(self, labels: Iterable[str]) -> str | None:
-        """The label of the target; None if it is none of those that this worker knows."""
-        return next((label for label in labels if _hash_of(label) == self.target), None)
+# In the word of an entry the lowest bit says whether the session has been answered, the others are those of
+# the target's hash.
+PROVEN = 1
+# So much of its time an entry may lag behind its last use.
+MAX_LAG = 1 / 16
 
 
 class SharedPins:
-    """The pins in the shared memory. Times are monotonic."""
+    """The pins in the shared memory, by the key of their session. Times are monotonic.
+
+    The word of a pin is `word_of` its target's label, with the bit `PROVEN` where it is proven.
+    """
 
     __slots__ = ("_memory",)
 
     def __init__(self, memory: SharedMemory) -> None:
         self._memory = memory
 
-    def read(self, session: bytes, now: float, until: float) -> SharedPin | None:
-        """The pin of a session, which is now kept to the time `until`; None if there is none."""
-        with self._memory.lock as is_locked:
-            word = self._memory.entries.get(_key_of(session), now, until) if is_locked else None
-        return None if word is None else SharedPin(word & ~_PROVEN, bool(word & _PROVEN))
+    def read(self, key: int, now: float, until: float) -> int | None:
+        """The word of a session's pin, which is now kept to the time `until`; None if there is none.
 
-    def write(self, session: bytes, label: str, until: float, *, is_proven: bool) -> None:
-        """A session is served at the target `label`, for all workers."""
+        The lock is taken where there seems to be no pin, and now and then to keep it for longer.
+        """
+        found = self._memory.entries.peek(key, now)
+        if found is not None and until - found[1] <= MAX_LAG * (until - now):
+            return found[0]
+        with self._memory.lock as is_locked:
+            return self._memory.entries.get(key, now, until) if is_locked else None
+
+    def write(self, key: int, word: int, until: float) -> None:
+        """A session is served at the target of `word`, for all workers."""
         with self._memory.lock as is_locked:
             if is_locked:
-                self._memory.entries.put(_key_of(session), _hash_of(label) | is_proven, until)
+                self._memory.entries.put(key, word, until)
 
 
-def _key_of(session: bytes) -> int:
-    return int.from_bytes(session, "little", signed=True) or 1
+def session_key(digest: bytes) -> int:
+    """The key of a session's pin."""
+    return int.from_bytes(digest, "little", signed=True) or 1
 
 
 @lru_cache(maxsize=4096)
-def _hash_of(label: str) -> int:
-    return key_of("target", label) & ~_PROVEN
+def word_of(label: str) -> int:
+    """The word for a target."""
+    return key_of("target", label) & ~PROVEN

@@ -15,7 +15,7 @@ from sanic_proxy.config.saving import NO_SAVING, Continuation, StreamSaving
 from sanic_proxy.config.targets import OnlyAfter
 from sanic_proxy.governance.charge import Charge, Tariff
 from sanic_proxy.json_types import JsonMapping
-from sanic_proxy.observability.record import Attempt, RequestRecord
+from sanic_proxy.observability.record import Attempt, Observer, RequestRecord
 from sanic_proxy.routing.breaker import (
     PROVIDER_RETRIES,
     CircuitBreaker,
@@ -338,13 +338,14 @@ class RetryState(Generic[P]):
         could_take_over = any(self._suits(other) and _is_usable(other, now) for other in others)
         return target.first_content_s if could_take_over else 0.0
 
-    def record_success(self) -> None:
+    def record_success(self) -> None:  # noqa: C901, PLR0912 - each request would pay for a call
         """The target has given an answer, or the first of it."""
         self._last = None
         target = self._target
         if target is not None and not self._is_settled:
             self._is_settled = True
-            now, client = self._clock(), self._record.client.id
+            record = self._record
+            now, client = self._clock(), record.client.id
             target.health.record_success(self._generation, now, client)
             if target.key_health.until is not None:
                 target.key_health.record_success(self._key_generation, now, client)
@@ -353,16 +354,23 @@ class RetryState(Generic[P]):
                 rate_limit.record_success(now)
             if rate_limit.unread:
                 rate_limit.unread -= 1
-            elif (headers := self._record.upstream_headers) is not None:
+            elif (headers := record.upstream_headers) is not None:
                 rate_limit.observe(headers, now)
             if target.statistics is not None:
-                target.statistics.record_answer(now - self._began, self._record, now)
-                self._leave_to_record(target)
-            elif target.load is not None:
-                self._leave_to_record(target)
+                target.statistics.record_answer(now - self._began, record, now)
+                self._leave_to_record(target.observe)
+            elif (load := target.load) is not None:
+                # What a whole answer has used is known now, and its target is done with it.
+                if record.is_streaming or record.usage is None or record.observer is not None:
+                    self._leave_to_record(load.observe)
+                else:
+                    load.record_answer(record.usage)
             # It is charged when the request ends.
-            attempt = Attempt(target.label, "ok", None, self._began, now, self._resumed_at)
-            self._record.attempts.append(attempt)
+            attempts = record.attempts
+            is_first = not attempts
+            attempts.append(Attempt(target.label, "ok", None, self._began, now, self._resumed_at))
+            if (session := record.session) is not None and not (is_first and session.is_proven):
+                session.record_answer(record)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
         """The target has failed before the client has seen anything of its answer.
@@ -573,11 +581,11 @@ class RetryState(Generic[P]):
         if cause == "context_length_exceeded":
             self._exceeded = self._exceeded.and_of(target.upstream_model, target.context_window)
 
-    def _leave_to_record(self, target: Target[P]) -> None:
+    def _leave_to_record(self, observer: Observer) -> None:
         """The answer has begun, and ends with the record. An earlier answer for the same request is over."""
         if self._record.observer is not None:
             self._record.observer(self._record)
-        self._record.observer = target.observe
+        self._record.observer = observer
 
     def _suits(self, target: Target[P]) -> bool:
         """Whether the request may be sent to `target`, by what its failures so far have shown.
@@ -655,7 +663,7 @@ class RetryState(Generic[P]):
             self._record.trace.begin_attempt(now)
         self._attempts += 1
         self._attempts_on_target += 1
-        if target.load is not None or target.statistics is not None:
+        if target.statistics is not None or (target.load is not None and not is_counted):
             target.begin(now, is_counted=is_counted)
         if target.rate_limit.quotas:
             for quota in target.rate_limit.quotas:

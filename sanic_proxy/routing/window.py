@@ -37,14 +37,29 @@ def add(window: Window, now: float, amount: float) -> None:
     window[_SUM] += amount
 
 
-def take_back(window: Window, counted_at: float, amount: float) -> None:
-    """Take back what was counted at an earlier time, if that is still in the window."""
-    number = counted_at // BUCKET_S
-    if window[_NEWEST] - BUCKETS < number <= window[_NEWEST]:
-        place = _FIRST + int(number) % BUCKETS
-        amount = min(amount, window[place])
-        window[place] -= amount
-        window[_SUM] -= amount
+def settled(window: Window, now: float, amount: float, counted_at: float) -> float:
+    """The amount of the last minute after `amount` has been counted.
+
+    If it is below 0, so much is taken back of what was counted at the earlier time `counted_at`, as far as
+    that is still in the window.
+    """
+    newest = window[_NEWEST]
+    if now >= (newest + 1) * BUCKET_S:
+        _advance(window, int(now // BUCKET_S))
+        newest = window[_NEWEST]
+    used = window[_SUM]
+    if not amount:
+        return used
+    number = newest if amount > 0 else counted_at // BUCKET_S
+    if number <= newest - BUCKETS or number > newest:
+        return used
+    place = _FIRST + int(number) % BUCKETS
+    counted = window[place]
+    if counted + amount < 0:
+        amount = -counted
+    window[place] = counted + amount
+    window[_SUM] = used = used + amount
+    return used
 
 
 def free_at(window: Window, now: float, limit: float, ahead: int = 0) -> float:

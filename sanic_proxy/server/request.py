@@ -33,6 +33,7 @@ from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai.codec import Span
 from sanic_proxy.openai.large_bodies import ParsedBody
+from sanic_proxy.routing.sessions import HeaderName
 from sanic_proxy.server import compat
 
 logger = logging.getLogger(__name__)
@@ -256,6 +257,7 @@ class ProxyRequest(compat.BareRequest):
         "cut_by",
         "failure",
         "fields",
+        "header_name",
         "held_bytes",
         "is_form",
         "is_received",
@@ -298,6 +300,8 @@ class ProxyRequest(compat.BareRequest):
         self.path_parameters = {}
         # Ours
         self.fields = headers
+        # The name of the session in the headers, if it is known from an earlier request.
+        self.header_name: HeaderName | None = None
         self.path = path = _path_of(url_bytes) if path is None else path  # type: ignore[misc]
         given = headers.get("x-request-id")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else _bits(128).to_bytes(16).hex()
@@ -329,6 +333,7 @@ class ProxyRequest(compat.BareRequest):
         """Sanic's header map; a change of it is a change of `fields`, which the proxy's own code reads."""
         if not hasattr(self, "_header_map"):
             self._header_map = RequestHeaders.of(self.fields)
+            self.header_name = None  # it may be changed
         return self._header_map
 
     @property

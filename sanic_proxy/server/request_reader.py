@@ -35,6 +35,7 @@ from sanic_proxy.errors import ProxyError
 from sanic_proxy.http1.repeated_head import RepeatedHead
 from sanic_proxy.http1.request_rules import check_host, check_transfer_coding, host_in_target, is_host
 from sanic_proxy.observability.in_flight import Reader
+from sanic_proxy.routing.sessions import HeaderName, header_name
 from sanic_proxy.server.disconnects import DisconnectWatch
 from sanic_proxy.server.request import KNOWN_NAMES, HeaderFields, ProxyRequest, header_lines
 from sanic_proxy.server.response_writer import ResponseWriter
@@ -66,6 +67,7 @@ class _Repeated:
     url: bytes
     path: str
     fields: HeaderFields
+    session: HeaderName
 
 
 class RequestReader(ResponseWriter, Reader):
@@ -139,6 +141,7 @@ class RequestReader(ResponseWriter, Reader):
         request = ProxyRequest(
             first.url, fields, "1.1", first.method, protocol.transport, protocol.app, 0, first.path
         )
+        request.header_name = first.session
         request.is_received = True
         request.size_bytes = size_bytes
         if size_bytes:
@@ -167,7 +170,12 @@ class RequestReader(ResponseWriter, Reader):
         length = fields.get("content-length")
         if is_usual and length is not None and (head := RepeatedHead.of(data, length)) is not None:
             self._repeated = _Repeated(
-                head, request.method, request.raw_url, request.path, HeaderFields(fields)
+                head,
+                request.method,
+                request.raw_url,
+                request.path,
+                HeaderFields(fields),
+                header_name(fields),
             )
 
     def _parse(self, data: bytes) -> None:

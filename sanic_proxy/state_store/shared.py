@@ -24,7 +24,8 @@ accept any combination.
 
 Entries (`Entries`) hold one word until a time, for what may be forgotten at any time: where all places of a
 key are in use, the entry that ends first gives way. They have a table of their own, so that however many
-there are, they leave the cells to limits.
+there are, they leave the cells to limits. They may be read without the lock, as a word that is being replaced
+is recognised by its time.
 
 Columns (`Gauges`, `Counters`) are found by a 64-bit key as well. Each worker has a number of its own in each
 column, which it writes without a lock, as an aligned word that no other worker writes; the value of a column
@@ -83,6 +84,7 @@ WINDOW = 16
 _FIRST_PAUSE_S = 0.000_02
 _MAX_PAUSE_S = 0.001
 _NO_VALUES = memoryview(bytes(8 * CELL_VALUES)).cast("d")
+_NO_PLACE = memoryview(bytes(8)).cast("q")  # no key is 0
 
 
 def unnamed_memory() -> Connection:
@@ -254,18 +256,31 @@ class Cells:
         its `KEPT_UNTIL` is after the monotonic time `now`.
         """
         mapped = self._memory.mapped()
-        if mapped is None:
-            return None
+        at = None if mapped is None else self._place(mapped, key, now)
+        return None if mapped is None or at is None else mapped.doubles[at + 1 : at + CELL_WORDS]
+
+    def cell(self, key: int) -> Cell:
+        """The cell of `key` for many uses."""
+        return Cell(self, key)
+
+    def found(self, cell: Cell, now: float) -> bool:
+        """Find the place of a cell that has none any more; False if all are taken."""
+        mapped = self._memory.mapped()
+        at = None if mapped is None else self._place(mapped, cell.key, now)
+        if mapped is None or at is None:
+            return False
+        cell.place = mapped.words[at : at + 1]
+        cell.doubles = mapped.doubles[at + 1 : at + CELL_WORDS]
+        return True
+
+    def _place(self, mapped: SharedMap, key: int, now: float) -> int | None:
+        """Where the words of a cell begin; it is a new one if there is none."""
         words, doubles, count = mapped.words, mapped.doubles, mapped.layout.cells
-        # Nearly every key is in its first place. This is called for each request with a limit.
-        at = mapped.cells + key % count * CELL_WORDS if count else 0
-        if words[at] == key and count:
-            return doubles[at + 1 : at + CELL_WORDS]
         free = None
         for step in range(min(WINDOW, count)):
             at = mapped.cells + (key + step) % count * CELL_WORDS
             if words[at] == key:
-                return doubles[at + 1 : at + CELL_WORDS]
+                return at
             if free is None and doubles[at + 1 + KEPT_UNTIL] <= now:
                 free = at
         if free is None:
@@ -274,18 +289,56 @@ class Cells:
             )
             return None
         words[free] = key
-        cell = doubles[free + 1 : free + CELL_WORDS]
-        cell[:] = _NO_VALUES
-        return cell
+        doubles[free + 1 : free + CELL_WORDS] = _NO_VALUES
+        return free
+
+
+class Cell:
+    """One named cell, whose place is remembered until another key has taken it."""
+
+    __slots__ = ("_cells", "doubles", "key", "place")
+
+    def __init__(self, cells: Cells, key: int) -> None:
+        self._cells = cells
+        self.key = key
+        self.place = _NO_PLACE
+        self.doubles = _NO_VALUES
+
+    def values(self, now: float) -> memoryview[float] | None:
+        """As `Cells.find`."""
+        if self.place[0] == self.key or self._cells.found(self, now):
+            return self.doubles
+        return None
 
 
 class Entries:
-    """Words by key, each until a time. The methods are to be called with the lock held."""
+    """Words by key, each until a time. All methods but `peek` are to be called with the lock held."""
 
     __slots__ = ("_memory",)
 
     def __init__(self, memory: SharedMemory) -> None:
         self._memory = memory
+
+    def peek(self, key: int, now: float) -> tuple[int, float] | None:
+        """The word of `key` and the end of its time; None if it has none or another process is writing it.
+
+        `put` sets the time to 0 before it writes anything else. So a key and a time that are the same before
+        and after the word has been read belong to it.
+        """
+        mapped = self._memory.mapped()
+        if mapped is None or not mapped.layout.entries:
+            return None
+        words, doubles = mapped.words, mapped.doubles
+        at = mapped.entries + key % mapped.layout.entries * ENTRY_WORDS
+        if words[at] != key:  # nearly every key is in its first place
+            other = _entry(mapped, key)
+            if other is None:
+                return None
+            at = other
+        end, word = doubles[at + 1], words[at + 2]
+        if end <= now or words[at] != key or doubles[at + 1] != end:
+            return None
+        return word, end
 
     def get(self, key: int, now: float, until: float) -> int | None:
         """The word of `key`, which is kept at least to the time `until` from now on; None if it has none."""
@@ -382,10 +435,59 @@ class _Columns:
         raise NotImplementedError
 
 
+class Gauge:
+    """One number of each worker. `count` is this worker's; whoever changes it writes it into `cell`, at 0,
+    for the others to see. `cell` is None where there are none, and valid until the memory is closed.
+    """
+
+    __slots__ = ("_first", "_stride", "_words", "cell", "count")
+
+    def __init__(self, mapped: SharedMap | None = None, slot: int = 0, column: int = 0) -> None:
+        self.count = 0
+        self.cell: memoryview[int] | None = None
+        if mapped is not None and mapped.fd is not None:
+            self._words = mapped.words[:]
+            self._first, self._stride = mapped.blocks + column, mapped.block_words
+            at = mapped.block(slot) + column
+            self.cell = mapped.words[at : at + 1]
+
+    def total(self) -> int:
+        """The sum over all workers. A dead one's number is in it until its slot is folded."""
+        if self.cell is None:
+            return self.count
+        # Without a slice and `sum`, which take longer than the few reads.
+        words, at = self._words, self._first
+        total = words[at]
+        if (used := words[USED_SLOTS]) > 1:
+            stride = self._stride
+            for _ in range(1, used):
+                at += stride
+                total += words[at]
+        return total
+
+
 class Gauges(_Columns):
     """Numbers that end with their worker. The sums are read without the lock."""
 
-    __slots__ = ()
+    __slots__ = ("_made",)
+
+    def __init__(self, memory: SharedMemory) -> None:
+        super().__init__(memory)
+        self._made: dict[int, Gauge] = {}
+
+    def gauge(self, key: int) -> Gauge | None:
+        """The column of `key` for many reads and writes; None if it can be had later or never.
+
+        All users in this process have the same one, and do not write the number in another way.
+        """
+        if (gauge := self._made.get(key)) is not None:
+            return gauge
+        column = self.column(key)
+        mapped = self._memory.mapped()
+        if column is None or mapped is None or mapped.slot is None:
+            return None
+        gauge = self._made[key] = Gauge(mapped, mapped.slot, column)
+        return gauge
 
     def total(self, column: int) -> int:
         """The sum over all workers. A dead one's number is in it until its slot is folded."""

@@ -21,7 +21,7 @@ import pytest
 
 from sanic_proxy.observability import logs
 from sanic_proxy.observability.log_writer import LogWriter
-from sanic_proxy.observability.record import Attempt, Client, RequestRecord
+from sanic_proxy.observability.record import Attempt, Client, RequestRecord, Session
 from tests.support.load import wait_until
 from tests.support.proxy import Proxy, start_proxy, wait_until_ready
 
@@ -77,7 +77,7 @@ def test_a_json_line_is_json(capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_json_line_has_all_of_the_record(capfd: pytest.CaptureFixture[str]) -> None:
     record = RequestRecord("id-1", "POST", "/v1/messages", client=Client("c1", "app"), started=100.0)
     record.dialect, record.is_streaming, record.input_bytes, record.longest_gap_s = "messages", True, 70, 0.25
-    record.session, record.finished, record.waited_s = b"\x01\x02", 103.0, 0.5
+    record.session, record.finished, record.waited_s = Session(b"\x01\x02"), 103.0, 0.5
     record.attempts = [
         Attempt("groq/a", "circuit_open"),
         Attempt("groq/b", "rate_limit_exceeded", 429, 100.25, 100.5),

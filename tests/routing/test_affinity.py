@@ -5,14 +5,27 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.config.targets import TargetSettings
-from sanic_proxy.observability.record import Attempt, RequestRecord
-from sanic_proxy.routing.affinity import MAX_LOAD, MAX_PINS, TRUST_S, Affinity, Candidate, bounded, ranked
+from sanic_proxy.errors import UpstreamError
+from sanic_proxy.observability.record import Attempt, Client, RequestRecord
+from sanic_proxy.routing.affinity import (
+    MAX_LOAD,
+    MAX_PINS,
+    TRUST_S,
+    Affinity,
+    Candidate,
+    Pin,
+    always_free,
+    bounded,
+    ranked,
+)
 from sanic_proxy.routing.load import TargetLoad
 from sanic_proxy.routing.selection import Choice
 from sanic_proxy.routing.sessions import digest
@@ -21,7 +34,10 @@ from sanic_proxy.routing.targets import Target
 from sanic_proxy.state_store.shared import SharedMemory
 
 NOW, TTL_S = 1000.0, 300.0
+CLIENT = Client("client", "client")
 SESSIONS = [digest("client", "model", str(number)) for number in range(2000)]
+
+Peers = list[tuple[Choice[str], Target[str]]]
 
 
 def candidates(count: int, in_flight: int = 0) -> list[Candidate[str]]:
@@ -80,17 +96,47 @@ def test_there_is_always_a_target_below_the_bound(given_loads: list[tuple[float,
         assert (candidate in free) == (candidate.in_flight + 1 <= cap)
 
 
+@given(st.floats(0.01, 1.0), st.integers(0, 200), st.integers(0, 200))
+def test_below_the_number_that_is_always_free_a_target_is_below_its_bound(
+    share: float, own: int, others: int
+) -> None:
+    if own < always_free(share):
+        assert own < math.ceil(MAX_LOAD * (1 + own + others) * share)
+    else:
+        assert own >= math.ceil(MAX_LOAD * (1 + own) * share)
+
+
+def peers_of(count: int, weights: list[float] | None = None) -> Peers:
+    made: Peers = []
+    for number, weight in enumerate(weights or [1.0] * count):
+        target = Target(f"t{number}", "m", f"t{number}/m", load=TargetLoad(TargetSettings(f"t{number}", "m")))
+        made.append((Choice((target,), weight=weight), target))
+    return made
+
+
+def target_of(peers: Peers, provider: str) -> Target[str]:
+    return next(target for _, target in peers if target.provider == provider)
+
+
+@contextmanager
+def busy(peers: Peers, provider: str, requests: int = 9) -> Iterator[None]:
+    """So many requests are in flight at one of the targets."""
+    target = target_of(peers, provider)
+    for _ in range(requests):
+        target.begin(NOW)
+    yield
+    for _ in range(requests):
+        target.end()
+
+
 @given(st.integers(2, 6), st.lists(st.integers(0, 20), max_size=60))
 def test_no_target_has_more_than_its_bound_in_flight(count: int, names: list[int]) -> None:
     """Requests that do not end, of a few sessions: the worst that can come."""
-    affinity: Affinity[str] = Affinity()
+    affinity, peers = Affinity[str](), peers_of(count)
     in_flight = Counter[str]()
     for place, name in enumerate(names):
-        made = [
-            Candidate(candidate.target, 1.0, in_flight[candidate.target.provider])
-            for candidate in candidates(count)
-        ]
-        chosen = affinity.arranged(made, SESSIONS[name], NOW, ttl_s=TTL_S, is_hard=False)[0].provider
+        chosen = ask(affinity, peers, str(name))[0]
+        target_of(peers, chosen).begin(NOW)
         in_flight[chosen] += 1
         assert in_flight[chosen] <= math.ceil(MAX_LOAD * (place + 1) / count)
 
@@ -98,22 +144,31 @@ def test_no_target_has_more_than_its_bound_in_flight(count: int, names: list[int
 # Pins
 
 
+def pin_of(affinity: Affinity[str], name: str = "0", client: Client = CLIENT) -> Pin[str]:
+    return affinity.pin(client, "model", name)
+
+
 def arranged(
-    affinity: Affinity[str],
-    made: list[Candidate[str]],
-    session: bytes = SESSIONS[0],
-    now: float = NOW,
-    *,
-    is_hard: bool = False,
+    affinity: Affinity[str], peers: Peers, name: str = "0", now: float = NOW, *, is_hard: bool = False
 ) -> list[str]:
-    targets = affinity.arranged(made, session, now, ttl_s=TTL_S, is_hard=is_hard)
+    targets = pin_of(affinity, name).arranged(peers, now, ttl_s=TTL_S, is_hard=is_hard)
     return [target.provider for target in targets]
 
 
-def served(affinity: Affinity[str], *attempts: tuple[str, str], session: bytes = SESSIONS[0]) -> None:
-    record = RequestRecord("id", "POST", "/", session=session)
+def kept(affinity: Affinity[str], peers: Peers, name: str = "0", now: float = NOW) -> list[str] | None:
+    targets = pin_of(affinity, name).kept(peers, CLIENT, now)
+    return None if targets is None else [target.provider for target in targets]
+
+
+def ask(affinity: Affinity[str], peers: Peers, name: str = "0", now: float = NOW) -> list[str]:
+    """As a router does it."""
+    return kept(affinity, peers, name, now) or arranged(affinity, peers, name, now)
+
+
+def served(affinity: Affinity[str], *attempts: tuple[str, str], name: str = "0") -> None:
+    record = RequestRecord("id", "POST", "/")
     record.attempts = [Attempt(f"{provider}/m", outcome) for provider, outcome in attempts]
-    record.finish((affinity.observe,))
+    pin_of(affinity, name).record_answer(record)
 
 
 @pytest.fixture
@@ -122,11 +177,11 @@ def affinity() -> Affinity[str]:
 
 
 def test_a_session_keeps_its_target(affinity: Affinity[str]) -> None:
-    made = candidates(4)
-    order = arranged(affinity, made)
-    assert order == [candidate.target.provider for candidate in ranked(made, SESSIONS[0])]
+    peers = peers_of(4)
+    order = arranged(affinity, peers)
+    assert order == [candidate.target.provider for candidate in ranked(candidates(4), SESSIONS[0])]
     served(affinity, (order[0], "ok"))
-    assert arranged(affinity, made, now=NOW + 60) == order
+    assert arranged(affinity, peers, now=NOW + 60) == order
 
 
 @given(
@@ -134,133 +189,163 @@ def test_a_session_keeps_its_target(affinity: Affinity[str]) -> None:
     st.integers(0, 50),
 )
 def test_what_is_kept_is_what_would_be_arranged(loads: list[tuple[float, int]], name: int) -> None:
-    affinity, session = Affinity[str](), SESSIONS[name]
-    peers = []
-    for number, (weight, in_flight) in enumerate(loads):
-        load = TargetLoad(TargetSettings(f"t{number}", "m"))
-        target = Target(f"t{number}", "m", f"t{number}/m", load=load)
-        peers.append((Choice((target,), weight=weight), target))
+    affinity, session = Affinity[str](), str(name)
+    peers = peers_of(len(loads), [weight for weight, _ in loads])
+    for (_, target), (_, in_flight) in zip(peers, loads, strict=True):
         for _ in range(in_flight):
-            load.begin(NOW)
-
-    def again() -> list[str]:
-        made = [Candidate(target, choice.weight, choice.in_flight_of(target)) for choice, target in peers]
-        return arranged(affinity, made, session)
-
-    assert affinity.kept(peers, session, NOW) is None
-    first_time, second_time = again(), again()
-    kept = affinity.kept(peers, session, NOW)
-    if kept is None:  # its own target is at the bound
+            target.begin(NOW)
+    assert kept(affinity, peers, session) is None
+    first_time, second_time = arranged(affinity, peers, session), arranged(affinity, peers, session)
+    found = kept(affinity, peers, session)
+    if found is None:  # its own target is at the bound
         assert second_time == first_time
     else:
-        assert kept[0].provider == second_time[0]
-        assert sorted(target.provider for target in kept) == sorted(second_time)
-    peers[0][1].rate_limit.limit(NOW, 5.0)
-    assert affinity.kept(peers, session, NOW) is None
-    assert affinity.kept(peers, session, NOW + TTL_S) is None
+        assert found[0] == second_time[0]
+        assert sorted(found) == sorted(second_time)
+    target_of(peers, second_time[0]).rate_limit.limit(NOW, 5.0)
+    assert kept(affinity, peers, session) is None
+    assert kept(affinity, peers, session, NOW + 2 * TTL_S) is None
+
+
+def test_nothing_is_kept_for_another_client_or_other_targets(affinity: Affinity[str]) -> None:
+    peers = peers_of(2)
+    pin = pin_of(affinity)
+    for _ in range(2):
+        pin.arranged(peers, NOW, ttl_s=TTL_S)
+    assert pin.kept(peers, CLIENT, NOW) is not None
+    assert pin.kept(peers, Client("other", "other"), NOW) is None
+    assert pin.kept(peers_of(2), CLIENT, NOW) is None
+
+
+@pytest.mark.parametrize("which", ["circuit", "key", "limit"])
+def test_a_target_that_is_not_usable_is_not_kept(affinity: Affinity[str], which: str) -> None:
+    peers = peers_of(2)
+    arranged(affinity, peers)
+    own = target_of(peers, arranged(affinity, peers)[0])
+    assert kept(affinity, peers) is not None
+    if which == "limit":
+        own.rate_limit.limit(NOW, 5.0)
+    else:
+        breaker = own.health if which == "circuit" else own.key_health
+        for _ in range(5):
+            breaker.record_failure(UpstreamError("down", upstream_status=503), "target", NOW, 0)
+    assert kept(affinity, peers) is None
+    assert arranged(affinity, peers)[0] != own.provider
 
 
 def test_a_session_that_moves_is_not_kept_where_it_was(affinity: Affinity[str]) -> None:
-    made = candidates(2)
-    peers = [(Choice((c.target,)), c.target) for c in made]
-    own, second = arranged(affinity, made)
-    arranged(affinity, made)
-    assert affinity.kept(peers, SESSIONS[0], NOW) is not None
+    peers = peers_of(2)
+    own, second = arranged(affinity, peers)
+    arranged(affinity, peers)
+    assert kept(affinity, peers) is not None
     served(affinity, (own, "upstream_error"), (second, "ok"))
-    assert affinity.kept(peers, SESSIONS[0], NOW) is None
-    assert arranged(affinity, made) == [second, own]
-    kept = affinity.kept(peers, SESSIONS[0], NOW)
-    assert kept is not None
-    assert kept[0].provider == second
+    assert kept(affinity, peers) is None
+    assert arranged(affinity, peers) == [second, own]
+    assert kept(affinity, peers) == [second, own]
 
 
 def test_an_overloaded_target_gets_its_sessions_back(affinity: Affinity[str]) -> None:
-    made = candidates(3)
-    own, second, third = arranged(affinity, made)
-    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
-    assert arranged(affinity, busy) == [second, third, own]
-    served(affinity, (second, "ok"))
-    assert arranged(affinity, made)[0] == own
+    peers = peers_of(3)
+    own, second, third = arranged(affinity, peers)
+    with busy(peers, own):
+        assert ask(affinity, peers) == [second, third, own]
+        served(affinity, (second, "ok"))
+    assert ask(affinity, peers)[0] == own
 
 
 def test_a_session_that_began_elsewhere_stays_there(affinity: Affinity[str]) -> None:
-    made = candidates(3)
-    own = first(ranked(made, SESSIONS[0]))
-    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
-    spilled = arranged(affinity, busy)[0]
+    peers = peers_of(3)
+    own = first(ranked(candidates(3), SESSIONS[0]))
+    with busy(peers, own):
+        spilled = arranged(affinity, peers)[0]
     assert spilled != own
-    assert arranged(affinity, made)[0] == spilled
+    assert arranged(affinity, peers)[0] == spilled
 
 
 @pytest.mark.parametrize("outcome", ["upstream_error", "circuit_open", "rate_limited"])
 def test_a_failure_moves_the_session(affinity: Affinity[str], outcome: str) -> None:
-    made = candidates(3)
-    own, second, _ = arranged(affinity, made)
+    peers = peers_of(3)
+    own, second, _ = arranged(affinity, peers)
     served(affinity, (own, outcome), (second, "ok"))
-    assert arranged(affinity, made)[0] == second
+    assert ask(affinity, peers)[0] == second
 
 
 def test_a_faster_second_attempt_moves_nothing(affinity: Affinity[str]) -> None:
-    made = candidates(2)
-    own, second = arranged(affinity, made)
+    peers = peers_of(2)
+    own, second = arranged(affinity, peers)
     served(affinity, (own, "hedge_lost"), (second, "ok"))
-    assert arranged(affinity, made) == [own, second]
+    assert ask(affinity, peers) == [own, second]
 
 
 def test_a_failure_of_all_moves_nothing(affinity: Affinity[str]) -> None:
-    made = candidates(2)
-    own, second = arranged(affinity, made)
+    peers = peers_of(2)
+    own, second = arranged(affinity, peers)
     served(affinity, (own, "upstream_error"), (second, "upstream_error"))
     served(affinity)
-    assert arranged(affinity, made) == [own, second]
+    assert ask(affinity, peers) == [own, second]
 
 
 def test_a_target_that_cannot_be_asked_now_loses_the_session(affinity: Affinity[str]) -> None:
-    made = candidates(3)
-    own, second, third = arranged(affinity, made)
-    limited = next(c.target for c in made if c.target.provider == own)
-    limited.rate_limit.limit(NOW, 5.0)
-    assert arranged(affinity, made) == [second, third, own]
-    assert arranged(affinity, made, now=NOW + 6)[0] == second
+    peers = peers_of(3)
+    own, second, third = arranged(affinity, peers)
+    target_of(peers, own).rate_limit.limit(NOW, 5.0)
+    assert ask(affinity, peers) == [second, third, own]
+    assert ask(affinity, peers, now=NOW + 6)[0] == second
 
 
 def test_a_session_is_forgotten_with_the_providers_cache(affinity: Affinity[str]) -> None:
-    made = candidates(3)
-    own, second, _ = arranged(affinity, made)
+    peers = peers_of(3)
+    own, second, _ = arranged(affinity, peers)
     served(affinity, (own, "upstream_error"), (second, "ok"))
-    assert arranged(affinity, made, now=NOW + TTL_S - 1)[0] == second  # which begins the time anew
-    assert arranged(affinity, made, now=NOW + 2 * TTL_S - 2)[0] == second
-    assert arranged(affinity, made, now=NOW + 3 * TTL_S)[0] == own
+    assert ask(affinity, peers, now=NOW + TTL_S - 1)[0] == second  # which begins the time anew
+    assert ask(affinity, peers, now=NOW + 2 * TTL_S - 2)[0] == second
+    assert ask(affinity, peers, now=NOW + 3 * TTL_S)[0] == own
+
+
+def test_a_session_that_is_in_use_is_not_forgotten(affinity: Affinity[str]) -> None:
+    peers = peers_of(3)
+    own, second, _ = arranged(affinity, peers)
+    served(affinity, (own, "upstream_error"), (second, "ok"))
+    for number in range(1, 1000):
+        assert ask(affinity, peers, now=NOW + number)[0] == second
 
 
 def test_what_only_its_target_can_read_ignores_the_load(affinity: Affinity[str]) -> None:
-    made = candidates(3)
-    own = arranged(affinity, made, is_hard=True)[0]
+    peers = peers_of(3)
+    own = arranged(affinity, peers, is_hard=True)[0]
     served(affinity, (own, "ok"))
-    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
-    assert arranged(affinity, busy, is_hard=True)[0] == own
-    assert arranged(affinity, busy)[0] != own
+    with busy(peers, own):
+        assert kept(affinity, peers) is None
+        assert arranged(affinity, peers, is_hard=True)[0] == own
+        assert arranged(affinity, peers)[0] != own
 
 
 def test_what_only_its_target_can_read_waits_for_it(affinity: Affinity[str]) -> None:
-    made = candidates(3)
-    own = arranged(affinity, made, is_hard=True)[0]
+    peers = peers_of(3)
+    own = arranged(affinity, peers, is_hard=True)[0]
     served(affinity, (own, "ok"))
-    next(c.target for c in made if c.target.provider == own).rate_limit.limit(NOW, 5.0)
-    assert arranged(affinity, made, is_hard=True) == [own]
+    target_of(peers, own).rate_limit.limit(NOW, 5.0)
+    assert kept(affinity, peers) is None
+    assert arranged(affinity, peers, is_hard=True) == [own]
 
 
 def test_the_number_of_pins_is_limited(affinity: Affinity[str]) -> None:
-    made = candidates(2)
-    names = [digest("", "", str(number)) for number in range(MAX_PINS + 1)]
-    own, second = arranged(affinity, made, names[0])
-    served(affinity, (own, "upstream_error"), (second, "ok"), session=names[0])
-    for session in names[1:-1]:
-        arranged(affinity, made, session)
-    assert arranged(affinity, made, names[0]) == [second, own]
-    for session in names[1:]:
-        arranged(affinity, made, session)
-    assert arranged(affinity, made, names[0]) == [own, second]
+    peers = peers_of(2)
+    own, second = arranged(affinity, peers, "used")
+    served(affinity, (own, "upstream_error"), (second, "ok"), name="used")
+    for number in range(3 * MAX_PINS):
+        pin_of(affinity, f"other {number}")
+        if number % 1000 == 0:
+            assert ask(affinity, peers, "used")[0] == second
+    for number in range(MAX_PINS):
+        pin_of(affinity, f"another {number}")
+    assert ask(affinity, peers, "used")[0] == own
+
+
+def test_long_names_are_told_apart(affinity: Affinity[str]) -> None:
+    long = "n" * 5000
+    assert pin_of(affinity, long + "1") is pin_of(affinity, long + "1")
+    assert pin_of(affinity, long + "1") is not pin_of(affinity, long + "2")
 
 
 # Pins of several workers
@@ -273,65 +358,65 @@ def workers() -> list[Affinity[str]]:
 
 
 def test_a_session_stays_where_another_worker_has_begun_it(workers: list[Affinity[str]]) -> None:
-    made, (one, other) = candidates(3), workers
-    own = first(ranked(made, SESSIONS[0]))
-    busy = [Candidate(c.target, 1.0, 9 if c.target.provider == own else 0) for c in made]
-    spilled = arranged(one, busy)[0]
+    peers, (one, other) = peers_of(3), workers
+    own = first(ranked(candidates(3), SESSIONS[0]))
+    with busy(peers, own):
+        spilled = arranged(one, peers)[0]
     assert spilled != own
-    assert arranged(other, made)[0] == spilled
-    assert arranged(other, made, SESSIONS[1])[0] == first(ranked(made, SESSIONS[1]))
+    assert arranged(other, peers)[0] == spilled
+    assert arranged(other, peers, "1")[0] == first(ranked(candidates(3), SESSIONS[1]))
 
 
 def test_all_workers_follow_a_session_that_moves(workers: list[Affinity[str]]) -> None:
-    made, (one, other) = candidates(3), workers
-    peers = [(Choice((c.target,)), c.target) for c in made]
-    own, second, _ = arranged(one, made)
+    peers, (one, other) = peers_of(3), workers
+    own, second, _ = arranged(one, peers)
     for _ in range(2):
-        arranged(other, made)
+        arranged(other, peers)
     served(one, (own, "upstream_error"), (second, "ok"))
-    kept = other.kept(peers, SESSIONS[0], NOW + TRUST_S / 2)
-    assert kept is not None
-    assert kept[0].provider == own  # its own pin is trusted for so long
-    assert other.kept(peers, SESSIONS[0], NOW + TRUST_S) is None
-    assert arranged(other, made, now=NOW + TRUST_S)[0] == second
-    kept = other.kept(peers, SESSIONS[0], NOW + 3 * TRUST_S)
-    assert kept is not None
-    assert kept[0].provider == second
+    found = kept(other, peers, now=NOW + TRUST_S / 2)
+    assert found is not None
+    assert found[0] == own  # its own pin is trusted for so long
+    assert kept(other, peers, now=NOW + TRUST_S) is None
+    assert arranged(other, peers, now=NOW + TRUST_S)[0] == second
+    found = kept(other, peers, now=NOW + 3 * TRUST_S)
+    assert found is not None
+    assert found[0] == second
 
 
 def test_a_pin_that_is_used_anywhere_is_kept_everywhere(workers: list[Affinity[str]]) -> None:
-    made, (one, other) = candidates(3), workers
-    own, second, _ = arranged(one, made)
+    peers, (one, other) = peers_of(3), workers
+    own, second, _ = arranged(one, peers)
     served(one, (own, "upstream_error"), (second, "ok"))
-    assert arranged(other, made, now=NOW + TTL_S - 1)[0] == second
-    assert arranged(one, made, now=NOW + TTL_S + 1)[0] == second
-    assert arranged(one, made, now=NOW + 3 * TTL_S)[0] == own
+    assert ask(other, peers, now=NOW + TTL_S - 1)[0] == second
+    assert ask(one, peers, now=NOW + TTL_S + 1)[0] == second
+    assert ask(one, peers, now=NOW + 3 * TTL_S)[0] == own
 
 
 def test_all_workers_know_that_a_session_has_been_answered(workers: list[Affinity[str]]) -> None:
-    made, (one, other) = candidates(3), workers
-    own = arranged(one, made, is_hard=True)[0]
+    peers, (one, other) = peers_of(3), workers
+    own = arranged(one, peers, is_hard=True)[0]
     served(one, (own, "ok"))
-    next(c.target for c in made if c.target.provider == own).rate_limit.limit(NOW, 5.0)
-    assert arranged(other, made, is_hard=True) == [own]
+    target_of(peers, own).rate_limit.limit(NOW, 5.0)
+    assert arranged(other, peers, is_hard=True) == [own]
 
 
 def test_a_shared_pin_to_a_target_that_a_worker_does_not_have_is_ignored(
     workers: list[Affinity[str]],
 ) -> None:
     one, other = workers
-    made = candidates(3)
-    own = arranged(one, made)[0]
-    rest = [candidate for candidate in made if candidate.target.provider != own]
-    assert arranged(other, rest)[0] == first(ranked(rest, SESSIONS[0]))
+    peers = peers_of(3)
+    own = arranged(one, peers)[0]
+    rest = [peer for peer in peers if peer[1].provider != own]
+    left = [candidate for candidate in candidates(3) if candidate.target.provider != own]
+    assert arranged(other, rest)[0] == first(ranked(left, SESSIONS[0]))
 
 
 def test_without_the_memory_each_worker_goes_by_its_own() -> None:
     memory = SharedMemory()
     alone: Affinity[str] = Affinity(SharedPins(memory))
     memory.close()
-    made = candidates(3)
-    own, second, _ = arranged(alone, made)
+    peers = peers_of(3)
+    own, second, _ = arranged(alone, peers)
     served(alone, (own, "upstream_error"), (second, "ok"))
     for seconds in (0.0, 2 * TRUST_S, TTL_S):
-        assert arranged(alone, made, now=NOW + seconds)[0] == second
+        assert ask(alone, peers, now=NOW + seconds)[0] == second

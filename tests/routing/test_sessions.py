@@ -12,7 +12,9 @@ from sanic_proxy.routing.sessions import (
     conversation_name,
     digest,
     encrypted_name,
+    header_name,
     session_name,
+    shortened,
     wants_encrypted,
 )
 
@@ -31,13 +33,19 @@ from sanic_proxy.routing.sessions import (
         ({}, {"metadata": {"other": "f"}, "user": "u"}, "u"),
         ({}, {"metadata": "x", "user": 5, "prompt_cache_key": ["c"]}, ""),
         ({"session-id": ""}, {"user": "u"}, "u"),
-        ({}, {"user": "u" * 5000}, "u" * MAX_NAME_CHARS),
     ],
 )
 def test_the_first_name_that_a_client_sends_counts(
     headers: dict[str, str], fields: dict[str, Any], expected: str
 ) -> None:
-    assert session_name(headers, fields) == expected
+    assert session_name(header_name(headers), fields) == expected
+
+
+def test_long_names_are_hashed_whole() -> None:
+    short, long = "n" * MAX_NAME_CHARS, "n" * 5000
+    assert shortened(short) == short
+    assert len({shortened(long), shortened(long + "1"), shortened(long + "\ud800")}) == 3
+    assert len(shortened(long)) < MAX_NAME_CHARS
 
 
 def test_a_session_is_one_clients_and_one_models() -> None:

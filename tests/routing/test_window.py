@@ -28,13 +28,20 @@ def test_what_was_counted_can_be_taken_back() -> None:
     made = empty()
     window.add(made, START, 2)
     window.add(made, START + 7, 1)
-    window.take_back(made, START, 1)
+    assert window.settled(made, START + 7, -1, START) == 2
     assert window.used(made, START + 7) == 2
-    window.take_back(made, START + 7, 5)
-    assert window.used(made, START + 7) == 1
+    assert window.settled(made, START + 7, -5, START + 7) == 1
     window.add(made, START + 66, 1)
-    window.take_back(made, START, 1)  # whose place is that of the newest by now
+    assert window.settled(made, START + 66, -1, START) == 1  # its place is that of the newest by now
     assert window.used(made, START + 66) == 1
+
+
+def test_an_amount_is_counted_now() -> None:
+    made = empty()
+    assert window.settled(made, START, 0, START) == 0
+    assert window.settled(made, START, 3, START - 20) == 3
+    assert window.settled(made, START + 30, 2, START) == 5
+    assert window.used(made, START + window.LENGTH_S) == 2
 
 
 def test_a_worker_whose_clock_was_read_earlier_counts_as_well() -> None:
