@@ -49,13 +49,14 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Case:
-    """`has_sessions`: requests name their sessions, which keep their targets."""
+    """`has_sessions`: requests name their sessions, which keep their targets. `seed`: of all chance."""
 
     scenario: Scenario
     strategy: Strategy
     workers: int = 1
     has_sessions: bool = False
     duration_s: float = DURATION_S
+    seed: int = SEED
 
 
 @dataclass
@@ -107,7 +108,7 @@ class _Server:
 class _Run:
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.chance = random.Random(SEED)
+        self.chance = random.Random(case.seed)
         self.now = 0.0
         self.figures = Figures()
         self.servers = {name: _Server() for name in NAMES}

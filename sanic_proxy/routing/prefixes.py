@@ -6,6 +6,11 @@ into blocks of 512 bytes, and each block's hash covers all blocks before it, so 
 the whole prefix is known. No tokenizer is needed, as equal text has equal tokens. Of each target the hashes
 that were used last are remembered.
 
+Each worker remembers all blocks of the prompts that it has sent, and of those of other workers some, by the
+memory that they share (`SharedPrefixes`): every eighth block, and the first, second and fourth, with the
+target that got them last. So a worker that meets a prompt for the first time finds the target that knows at
+least its first half, and of a long one all but 4 KiB.
+
 What follows from that for a request is decided in `selection`.
 """
 
@@ -18,8 +23,13 @@ from typing import Any
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.routing.sessions import PREAMBLE, TURNS
+from sanic_proxy.routing.shared_pins import session_key, word_of
+from sanic_proxy.state_store.shared import SharedMemory
 
 BLOCK_BYTES = 512
+# The blocks that workers tell each other of: so many have been counted up to them.
+_FIRST_SHARED = (1, 2, 4)
+_SHARED_STEP = 8
 DIGEST_BYTES = 8
 # Longer prompts are compared by this much of them: 512 KiB, some 130,000 tokens.
 MAX_BLOCKS = 1024
@@ -80,3 +90,39 @@ class PrefixCache:
             known[block] = None
         while len(known) > self._limit:
             del known[next(iter(known))]
+
+
+class SharedPrefixes:
+    """What all workers know of the blocks: the target that got them last. Times are monotonic."""
+
+    __slots__ = ("_memory",)
+
+    def __init__(self, memory: SharedMemory) -> None:
+        self._memory = memory
+
+    def matched(self, hashes: Sequence[bytes], labels: Sequence[str], now: float) -> tuple[str, int] | None:
+        """The one of `labels` whose target got most of the first blocks, and how many; None if none did."""
+        words = {word_of(label): label for label in labels}
+        for count in reversed(_shared_counts(len(hashes))):
+            found = self._memory.entries.peek(session_key(hashes[count - 1]), now)
+            if found is not None and found[0] in words:
+                return words[found[0]], count
+        return None
+
+    def add(self, hashes: Sequence[bytes], label: str, now: float, ttl_s: float) -> None:
+        """A prompt is sent to the target `label`, which has it in its cache for `ttl_s`."""
+        entries, word = self._memory.entries, word_of(label)
+        keys = [session_key(hashes[count - 1]) for count in _shared_counts(len(hashes))]
+        # Those that are the target's for at least half of the time to come need not be written.
+        known = [entries.peek(key, now + ttl_s / 2) for key in keys]
+        missing = [key for key, found in zip(keys, known, strict=True) if found is None or found[0] != word]
+        if missing:
+            with self._memory.lock as is_locked:
+                for key in missing if is_locked else ():
+                    entries.put(key, word, now + ttl_s)
+
+
+def _shared_counts(blocks: int) -> list[int]:
+    """The numbers of first blocks that are shared, of a prompt with so many."""
+    first = [count for count in _FIRST_SHARED if count <= blocks]
+    return [*first, *range(_SHARED_STEP, blocks + 1, _SHARED_STEP)]

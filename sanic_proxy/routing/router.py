@@ -25,7 +25,7 @@ from sanic_proxy.routing.breaker import BreakerRegistry, LastError
 from sanic_proxy.routing.engines import EngineQueue
 from sanic_proxy.routing.hedging import Hedging
 from sanic_proxy.routing.load import Later, TargetLoad
-from sanic_proxy.routing.prefixes import MAX_REQUEST_BYTES, block_hashes
+from sanic_proxy.routing.prefixes import MAX_REQUEST_BYTES, SharedPrefixes, block_hashes
 from sanic_proxy.routing.selection import Choice, Random, by_prefix, ordered
 from sanic_proxy.routing.sessions import CACHE_KEY
 from sanic_proxy.routing.shared_pins import SharedPins
@@ -144,6 +144,7 @@ class Router(Generic[P]):
         self._cache_ttl_of = cache_ttl_of
         self._queue_of = queue_of
         self.affinity: Affinity[P] = Affinity(SharedPins(memory))
+        self._prefixes = SharedPrefixes(memory)
         self._registry = registry or BreakerRegistry()
         self._statistics = statistics or StatisticsRegistry()
         self.route = lru_cache(maxsize=1024)(self._route)
@@ -219,6 +220,9 @@ class Router(Generic[P]):
             for _, target in route.peers
             if target.statistics is not None
         }
+        if (shared := self._prefixes.matched(hashes, tuple(matched), now)) is not None:
+            label, count = shared
+            matched[label] = max(matched[label], count)
         candidates = candidates_of(route.peers)
         usable = [candidate for candidate in candidates if candidate.target.is_usable(now)]
         unusable = [candidate for candidate in candidates if candidate not in usable]
@@ -226,6 +230,7 @@ class Router(Generic[P]):
         first = order[0].target if order else None
         if first is not None and first.statistics is not None:
             first.statistics.prefixes.add(hashes)
+            self._prefixes.add(hashes, first.label, now, route.cache_ttl_s)
         return [candidate.target for candidate in order]
 
     def _route(self, model: str, endpoint: str = CHAT) -> Route[P]:

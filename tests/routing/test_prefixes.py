@@ -12,8 +12,10 @@ from sanic_proxy.routing.prefixes import (
     MAX_BLOCKS,
     MAX_KNOWN,
     PrefixCache,
+    SharedPrefixes,
     block_hashes,
 )
+from sanic_proxy.state_store.shared import Layout, SharedMemory
 
 
 def turn(text: str, role: str = "user") -> dict[str, Any]:
@@ -86,3 +88,51 @@ def test_a_cache_is_bounded() -> None:
     for number in range(MAX_KNOWN // MAX_BLOCKS + 2):
         cache.add([f"{number} {block}".encode() for block in range(MAX_BLOCKS)])
     assert len(cache) == MAX_KNOWN
+
+
+# What workers know together
+
+LABELS = ("a/m", "b/m")
+NOW, TTL_S = 1000.0, 300.0
+
+
+def workers(memory: SharedMemory | None = None) -> list[SharedPrefixes]:
+    shared = memory or SharedMemory()
+    return [SharedPrefixes(shared) for _ in range(2)]
+
+
+@given(st.integers(1, 40), st.integers(0, 40))
+def test_another_worker_finds_the_target_of_a_beginning(common: int, more: int) -> None:
+    one, other = workers()
+    sent, asked = hashes("x" * 60 * BLOCK_BYTES)[: common + more], hashes("x" * 60 * BLOCK_BYTES)[:common]
+    one.add(sent, "b/m", NOW, TTL_S)
+    label, count = other.matched(asked, LABELS, NOW) or ("", 0)
+    assert label == "b/m"
+    assert count > common // 2 - 1
+    assert common - 8 < count <= common
+
+
+def test_a_beginning_belongs_to_the_target_that_got_it_last() -> None:
+    one, other = workers()
+    prompt = hashes(LONG)
+    one.add(prompt, "a/m", NOW, TTL_S)
+    other.add(prompt, "b/m", NOW, TTL_S)
+    assert one.matched(prompt, LABELS, NOW) == ("b/m", 8)
+    assert one.matched(prompt, ["a/m"], NOW) is None
+    assert one.matched(hashes("y" * 5000), LABELS, NOW) is None
+
+
+def test_a_beginning_that_is_in_use_is_remembered() -> None:
+    one, other = workers()
+    prompt = hashes(LONG)
+    for number in range(20):
+        one.add(prompt, "a/m", NOW + number * TTL_S / 3, TTL_S)
+    assert other.matched(prompt, LABELS, NOW + 19 * TTL_S / 3) == ("a/m", 8)
+    assert other.matched(prompt, LABELS, NOW + 19 * TTL_S / 3 + TTL_S) is None
+
+
+def test_without_room_nothing_is_shared() -> None:
+    one, other = workers(SharedMemory(layout=Layout(entries=0)))
+    one.add(hashes(LONG), "a/m", NOW, TTL_S)
+    assert other.matched(hashes(LONG), LABELS, NOW) is None
+    one.add([], "a/m", NOW, TTL_S)
