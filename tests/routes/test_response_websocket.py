@@ -101,6 +101,56 @@ def test_streams_share_a_connection(front: Proxy, upstream: Upstream) -> None:
     talk(front, use)
 
 
+def test_responses_of_several_streams_are_made_at_the_same_time(front: Proxy, upstream: Upstream) -> None:
+    """The first answer waits for the second request; the third, of the first stream, for the first answer."""
+    asked: list[str] = []
+    second_came = asyncio.Event()
+
+    async def answer(exchange: Exchange) -> None:
+        text = exchange.seen.json["messages"][-1]["content"]
+        asked.append(text)
+        if text == "second":
+            second_came.set()
+        await asyncio.wait_for(second_came.wait(), 60)
+        await exchange.stream(text_stream(text))
+
+    upstream.on("slow", answer)
+
+    async def use(socket: Socket) -> None:
+        for stream, text in (("a", "first"), ("b", "second"), ("a", "third")):
+            await socket.send("groq/slow", input_=text, store=False, stream_id=stream)
+        ends: dict[str, list[str]] = {"a": [], "b": []}
+        while len(ends["a"]) < 2 or not ends["b"]:
+            event = await socket.event()
+            if event["type"] == "response.completed":
+                ends[event["stream_id"]].append(text_of(event))
+            assert event["type"] != "error"
+        assert ends == {"a": ["first", "third"], "b": ["second"]}
+
+    talk(front, use)
+    assert asked.index("first") < asked.index("third")
+    assert sorted(asked) == ["first", "second", "third"]
+
+
+def test_a_client_that_leaves_ends_the_responses_of_all_streams(front: Proxy, upstream: Upstream) -> None:
+    left: list[str] = []
+
+    async def silent(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.client_leaves()
+        left.append(exchange.seen.json["messages"][-1]["content"])
+
+    upstream.on("silent", silent)
+
+    async def use(socket: Socket) -> None:
+        for stream in ("a", "b"):
+            await socket.send("groq/silent", input_=stream, store=False, stream_id=stream)
+        await asyncio.to_thread(wait_until, lambda: len(upstream.seen("silent")) == 2)
+
+    talk(front, use)
+    wait_until(lambda: sorted(left) == ["a", "b"])
+
+
 @pytest.mark.parametrize("model", ["groq/g", "straico/openai/g", "anthropic/m"])
 def test_every_dialect_answers(front: Proxy, upstream: Upstream, model: str) -> None:
     upstream.on("m", lambda exchange: exchange.stream([MESSAGE]))

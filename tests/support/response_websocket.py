@@ -28,12 +28,17 @@ class Socket:
 
     async def events(self) -> list[dict[str, Any]]:
         """The events of the response that is next, up to its last one."""
-        found: list[dict[str, Any]] = []
-        while not found or found[-1]["type"] not in TERMINAL:
-            text = await asyncio.wait_for(self.connection.recv(), GENEROUS_S)
-            assert isinstance(text, str)
-            found.append(json.loads(text))
+        found = [await self.event()]
+        while found[-1]["type"] not in TERMINAL:
+            found.append(await self.event())
         return found
+
+    async def event(self) -> dict[str, Any]:
+        """The next event, of any response."""
+        text = await asyncio.wait_for(self.connection.recv(), GENEROUS_S)
+        assert isinstance(text, str)
+        event: dict[str, Any] = json.loads(text)
+        return event
 
     async def create(self, model: str = "groq/g", input_: object = "Hi", **fields: Any) -> dict[str, Any]:
         """Ask for a response and wait for its end: the last event."""
