@@ -97,6 +97,12 @@ class Dialect(ABC):
         b"" where clients have to see a stream without an end.
         """
 
+    def streams_failure(self, error: ProxyError, headers: Mapping[str, str]) -> bool:
+        """Whether `error`, before a stream has sent anything, is better its only event than a status, as its
+        client then repeats the request less often. `headers` are the client's.
+        """
+        return False
+
     @property
     @abstractmethod
     def ping(self) -> bytes:

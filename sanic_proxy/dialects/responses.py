@@ -6,6 +6,8 @@ provider's answers (`translation.responses.native`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from typing_extensions import override
 
 from sanic_proxy import errors
@@ -25,6 +27,8 @@ from sanic_proxy.translation.responses import ResponsesFormat
 from sanic_proxy.translation.responses.answer_reader import raise_if_failed
 from sanic_proxy.translation.responses.native import may_need_change, with_own_items
 from sanic_proxy.upstream import answers
+
+SERVER_ERROR = 500
 
 
 class ResponsesDialect(Dialect):
@@ -58,6 +62,13 @@ class ResponsesDialect(Dialect):
     def error_event(self, error: ProxyError) -> bytes:
         """For a stream that has sent nothing but pings: its only events."""
         return failed_frames(response_object(new_response_id(), "", chunks.now(), {}), 0, error)
+
+    @override
+    def streams_failure(self, error: ProxyError, headers: Mapping[str, str]) -> bool:
+        """Codex 0.171 sends a request up to 30 times that is answered with a 5xx, and 6 times if its stream
+        fails (measured). Other clients report a status better.
+        """
+        return error.status >= SERVER_ERROR and headers.get("originator", "").startswith("codex")
 
     @override
     def guard(self, *, include_usage: bool, unify_reasoning: bool) -> StreamFilter:

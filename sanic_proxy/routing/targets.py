@@ -366,11 +366,14 @@ class RetryState(Generic[P]):
                 else:
                     load.record_answer(record.usage)
             # It is charged when the request ends.
-            attempts = record.attempts
-            is_first = not attempts
-            attempts.append(Attempt(target.label, "ok", None, self._began, now, self._resumed_at))
-            if (session := record.session) is not None and not (is_first and session.is_proven):
-                session.record_answer(record)
+            attempt = Attempt(target.label, "ok", None, self._began, now, self._resumed_at)
+            if (session := record.session) is None:
+                record.attempts.append(attempt)
+            else:
+                is_usual = session.is_proven and not record.attempts
+                record.attempts.append(attempt)
+                if not is_usual:
+                    session.record_answer(record)
 
     def record_failure(self, error: errors.ProxyError) -> float | None:
         """The target has failed before the client has seen anything of its answer.

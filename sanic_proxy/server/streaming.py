@@ -53,10 +53,11 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
 ) -> None:
     """Send the stream that `open_stream` returns as the answer to `request`, and close it.
 
-    Raises what happens before the commit. `headers` is called once, at the commit: by then the provider may
-    know more of them. After `ping_s` seconds without a frame the client gets a heartbeat: until the stream
-    has begun that of `heartbeat`, then a comment. `keep_failure` is awaited with the frames that end a stream
-    which failed, before they are sent, and returns those to send.
+    Raises what happens before the commit, unless the dialect has that in the stream. `headers` is called
+    once, at the commit: by then the provider may know more of them. After `ping_s` seconds without a frame
+    the client gets a heartbeat: until the stream has begun that of `heartbeat`, then a comment.
+    `keep_failure` is awaited with the frames that end a stream which failed, before they are sent, and
+    returns those to send.
     """
     response = Reply("")
     opening = _Opening(request, response, headers, commit_delay_s, ping_s)
@@ -76,7 +77,9 @@ async def pump(  # noqa: PLR0913 - what the head, the heartbeats and an error de
         raise
     except Exception as exc:
         if not opening.is_over:
-            raise
+            if not isinstance(exc, ProxyError) or not dialect.streams_failure(exc, request.fields):
+                raise
+            opening.commit_empty()
         await _fail(request, response, opening, dialect, exc)
 
 
@@ -157,6 +160,10 @@ class _Opening:
             self._commit(first)
         elif first:
             await _send(self._request, self._response, first)
+
+    def commit_empty(self) -> None:
+        """Send the head alone."""
+        self._commit(b"")
 
     def _commit(self, first: bytes) -> None:
         self.is_over = True

@@ -341,3 +341,45 @@ def test_tokens_are_counted_or_estimated(front: Proxy, upstream: Upstream) -> No
     estimated = front.request("POST", "/v1/responses/input_tokens", {"model": "groq/g", "input": "x" * 40})
     assert estimated.json["input_tokens"] > 9
     assert estimated.headers["x-sanic-proxy-estimated"] == "input_tokens"
+
+
+CODEX = {"originator": "codex_exec"}
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        ("groq/down", {"error": {"message": "down"}}),
+        ("straico/openai/down", {"success": False}),
+        ("openai/down", {"error": {"message": "down"}}),
+    ],
+)
+def test_codex_gets_a_failure_in_its_stream(
+    front: Proxy, upstream: Upstream, model: str, answer: dict[str, Any]
+) -> None:
+    """It repeats a request with a 5xx status up to 30 times, and one whose stream fails 6 times."""
+
+    def asked(name: str, headers: dict[str, str], **fields: Any) -> Reply:
+        """Of a model of its own, as circuits open."""
+        upstream.on(f"{model}-{name}".partition("/")[2], lambda exchange: exchange.answer(answer, 500))
+        body = {"model": f"{model}-{name}", "input": "Hi", "stream": True, **fields}
+        return front.request("POST", "/v1/responses", body, headers)
+
+    assert asked("other", {"originator": "other"}).status >= 500
+    assert asked("whole", CODEX, stream=False).status >= 500
+    reply = asked("codex", CODEX)
+    assert reply.status == 200
+    failed = events_of(reply.body)
+    assert [event["type"] for event in failed] == ["response.created", "response.failed"]
+    error = failed[-1]["response"]["error"]
+    assert error["code"] == "server_error"
+    assert error["message"]
+    line = front.log_line(reply.headers["x-request-id"])
+    assert "ended=complete" not in line
+
+
+def test_codex_gets_other_refusals_by_their_status(front: Proxy, upstream: Upstream) -> None:
+    upstream.on("limited", lambda exchange: exchange.answer({"error": {"message": "slow down"}}, 429))
+    body = {"model": "groq/limited", "input": "Hi", "stream": True}
+    assert front.request("POST", "/v1/responses", body, CODEX).status == 429
+    assert front.request("POST", "/v1/responses", {**body, "input": 5}, CODEX).status == 400

@@ -26,6 +26,7 @@ class Client:
 
     def __init__(self, breaks_at: int | None = None) -> None:
         self.record = RequestRecord("id", "POST", "/")
+        self.fields: dict[str, str] = {}
         self.events: list[Any] = []
         self.breaks_at = breaks_at
         self.cut_by: ProxyError | None = None
