@@ -88,7 +88,7 @@ function operationSection(method, path, operation) {
     element("code", {}, path),
     element("span", { class: "muted" }, operation.summary),
   );
-  const facts = element(
+  const facts = () => element(
     "div", { class: "stack" },
     operation.description && prose(operation.description),
     access(operation),
@@ -97,11 +97,11 @@ function operationSection(method, path, operation) {
     ...bodyTree(operation),
     answers(operation),
   );
-  const made = element(
-    "details", { class: "operation", id: operation.operationId },
-    summary,
-    element("div", { class: "facts" }, facts, sample(method, path, operation)),
-  );
+  const made = element("details", { class: "operation", id: operation.operationId }, summary);
+  // The content is made when it is wanted: that of all routes takes longer than all else on the page.
+  made.addEventListener("toggle", () => {
+    made.append(element("div", { class: "facts" }, facts(), sample(method, path, operation)));
+  }, { once: true });
   summary.addEventListener("click", () => history.replaceState(null, "", `#${made.id}`));
   return made;
 }
