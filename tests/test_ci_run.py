@@ -11,7 +11,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("bash", "dirname", "env", "echo")
-STEPS = ["packages", "check", "test", "trace", "documents", "deploy", "instructions", "clients"]
+STEPS = [
+    "packages",
+    "check",
+    "test",
+    "trace",
+    "documents",
+    "deploy",
+    "screenshots",
+    "instructions",
+    "clients",
+]
 
 
 @pytest.fixture
@@ -20,14 +30,23 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci/run", tmp_path / ".ci/run")
     (tmp_path / "scripts").mkdir()
-    for name in ("check", "test", "trace-request", "docs-site", "check-deploy", "bench", "test-clients"):
+    for name in (
+        "check",
+        "test",
+        "trace-request",
+        "docs-site",
+        "check-deploy",
+        "bench",
+        "screenshots",
+        "test-clients",
+    ):
         program(tmp_path / "scripts" / name, f'echo "ran {name} $*"')
     (tmp_path / "bin").mkdir()
     for name in TOOLS:
         found = shutil.which(name)
         assert found is not None
         (tmp_path / "bin" / name).symlink_to(found)
-    for name in ("nginx", "valgrind", "cc", "node", "npm"):
+    for name in ("nginx", "valgrind", "cc", "chromium", "node", "npm"):
         program(tmp_path / "bin" / name, "exit 0")
     program(tmp_path / "bin/timeout", 'shift; exec "$@"')
     return tmp_path
@@ -56,6 +75,7 @@ def test_each_step_runs_in_order_and_prints_its_time(tree: Path) -> None:
         "ran trace-request --summary",
         "ran docs-site",
         "ran check-deploy --no-helm",
+        "ran screenshots build/screenshots",
         "ran bench --instructions --dialects",
         "ran test-clients --agents --limit 420",
     ]
@@ -107,6 +127,14 @@ def test_packages_that_cannot_be_installed_do_not_end_the_run(tree: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "valgrind could not be installed" in done.stderr
     assert "== instructions: skipped" in done.stdout
+
+
+def test_without_chromium_there_are_no_screenshots(tree: Path) -> None:
+    (tree / "bin/chromium").unlink()
+    done = run(tree)
+    assert done.returncode == 0, done.stderr
+    assert "== screenshots: skipped, needs chromium" in done.stdout
+    assert "ran screenshots" not in done.stdout
 
 
 @pytest.mark.parametrize("tool", ["node", "npm"])

@@ -45,7 +45,8 @@ export const get = (path, signal) => call("GET", path, undefined, signal);
 export function query(path, parameters) {
   const search = new URLSearchParams();
   for (const [name, value] of Object.entries(parameters)) {
-    for (const each of [value].flat()) if (each !== "" && each !== null && each !== undefined) search.append(name, each);
+    for (const each of [value].flat())
+      if (each !== "" && each !== null && each !== undefined) search.append(name, each);
   }
   const text = search.toString();
   return text ? `${path}?${text}` : path;
@@ -57,7 +58,14 @@ async function send(method, path, body, signal) {
   let response;
   try {
     const text = body === undefined ? undefined : JSON.stringify(body);
-    response = await fetch(path, { method, headers, body: text, signal, credentials: "same-origin", cache: "no-store" });
+    response = await fetch(path, {
+      method,
+      headers,
+      body: text,
+      signal,
+      credentials: "same-origin",
+      cache: "no-store",
+    });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError("The proxy cannot be reached");
@@ -90,8 +98,9 @@ export async function stream(path, body, signal) {
 }
 
 /**
- * The data of each event of a stream of text. An event ends with an empty line; its `data:` lines are joined, and lines
- * that begin with a colon are comments. A piece of the stream may end anywhere, also between the two bytes of CR LF.
+ * The data of each event of a stream of text. An event ends with an empty line; its `data:` lines are joined,
+ * and lines that begin with a colon are comments. A piece of the stream may end anywhere, also between the
+ * two bytes of CR LF.
  */
 async function* eventData(text) {
   let rest = "";

@@ -4,18 +4,25 @@ import { el, svg } from "./dom.js";
 
 /** How many series a plot tells apart by colour; further ones are summed. */
 export const MAX_SERIES = 5;
+const MIN_PLACES = 20;
 
 /**
  * A line of the last values, without axes. Its newest value is at the right edge, and its foot is zero.
- * @param {number} places how many values fill the width
+ * @param {number} most how many values are shown; fewer fill the width as well, from MIN_PLACES on
  */
-export function sparkline(places) {
+export function sparkline(most) {
   const area = svg("path", { class: "area" });
   const line = svg("path", { class: "line" });
-  const node = svg("svg", { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", "aria-hidden": "true" }, area, line);
+  const node = svg(
+    "svg",
+    { class: "spark", viewBox: "0 0 100 30", preserveAspectRatio: "none", "aria-hidden": "true" },
+    area,
+    line,
+  );
   /** @param {(number|null)[]} values */
   function update(values) {
-    const shown = values.slice(-places);
+    const shown = values.slice(-most);
+    const places = Math.max(MIN_PLACES, shown.length);
     const top = Math.max(1e-9, ...shown.map((value) => value ?? 0));
     const points = shown.map((value, place) => {
       const x = 100 - ((shown.length - 1 - place) * 100) / (places - 1);
@@ -30,8 +37,8 @@ export function sparkline(places) {
 }
 
 /**
- * Stacked columns, one for each label. The text keeps its size on every screen, as the plot is drawn in pixels and drawn
- * again when its width changes.
+ * Stacked columns, one for each label. The text keeps its size on every screen, as the plot is drawn in
+ * pixels and drawn again when its width changes.
  * @param {string} title
  * @param {string[]} labels
  * @param {{name: string, values: number[]}[]} series
@@ -70,7 +77,10 @@ export function columns(title, labels, series, format, labelled) {
         return svg("rect", rect, svg("title", {}, `${labelled(label)}, ${each.name}: ${format(value)}`));
       });
       const shown = (labels.length - 1 - place) % every === 0;
-      return [parts, shown && svg("text", { x: x + bar / 2, y: height - 6, class: "tick middle" }, labelled(label))];
+      return [
+        parts,
+        shown && svg("text", { x: x + bar / 2, y: height - 6, class: "tick middle" }, labelled(label)),
+      ];
     });
     return svg("svg", { width, height, role: "img", "aria-label": title }, lines, bars);
   }
@@ -122,12 +132,23 @@ export function timeline(total, spans, format) {
         svg(
           "svg",
           { class: "track", "aria-hidden": "true" },
-          svg("rect", { x: percent(from), width: percent(Math.max(to - from, total / 250)), height: "100%", rx: 3, class: tone }),
+          svg("rect", {
+            x: percent(from),
+            width: percent(Math.max(to - from, total / 250)),
+            height: "100%",
+            rx: 3,
+            class: tone,
+          }),
           mark !== undefined && svg("rect", { x: percent(mark), width: 2, height: "100%", class: "mark" }),
         ),
         el("span", { class: "what" }, text),
       ),
     ),
-    el("li", { class: "axis", "aria-hidden": "true" }, el("span", {}), el("span", { class: "ends" }, el("span", {}, format(0)), el("span", {}, format(total)))),
+    el(
+      "li",
+      { class: "axis", "aria-hidden": "true" },
+      el("span", {}),
+      el("span", { class: "ends" }, el("span", {}, format(0)), el("span", {}, format(total))),
+    ),
   );
 }

@@ -1,10 +1,12 @@
-// Elements, and the few patterns that several views share. All text becomes text nodes: nothing here parses markup.
+// Elements, and the few patterns that several views share. All text becomes text nodes: nothing here parses
+// markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Make an element. Attributes that are functions are listeners (`onclick`), booleans are present or absent, and null
- * leaves an attribute out. Children that are null or false are left out; others that are no nodes become text.
+ * Make an element. Attributes that are functions are listeners (`onclick`), booleans are present or absent,
+ * and null leaves an attribute out. Children that are null or false are left out; others that are no nodes
+ * become text.
  * @param {string} name
  * @param {Record<string, unknown>} [attributes]
  * @param {...unknown} children
@@ -25,7 +27,9 @@ function fill(node, attributes, children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== null && value !== undefined && value !== false) node.setAttribute(name, String(value));
   }
-  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(
+    ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false),
+  );
   return node;
 }
 
@@ -56,7 +60,12 @@ export function card(title, aside, ...content) {
 
 /** What a list shows while it is empty. */
 export function empty(title, ...hint) {
-  return el("div", { class: "empty" }, el("strong", {}, title), hint.length > 0 && el("p", { class: "muted" }, hint));
+  return el(
+    "div",
+    { class: "empty" },
+    el("strong", {}, title),
+    hint.length > 0 && el("p", { class: "muted" }, hint),
+  );
 }
 
 /**
@@ -71,7 +80,15 @@ export function table(caption, columns, body, kind = "") {
       "table",
       {},
       el("caption", { class: "hidden" }, caption),
-      el("thead", {}, el("tr", {}, columns.map(([text, kind]) => el("th", { scope: "col", class: kind ?? null }, text)))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          columns.map(([text, kind]) => el("th", { scope: "col", class: kind ?? null }, text)),
+        ),
+      ),
       body,
     ),
   );
@@ -96,7 +113,13 @@ export function segments(legend, name, choices, value, onchange) {
       el(
         "label",
         {},
-        el("input", { type: "radio", name, value: choice, checked: choice === value, onchange: () => onchange(choice) }),
+        el("input", {
+          type: "radio",
+          name,
+          value: choice,
+          checked: choice === value,
+          onchange: () => onchange(choice),
+        }),
         el("span", {}, label),
       ),
     ),
@@ -111,7 +134,11 @@ export function field(label, input, hint) {
 /** Terms and their values; entries without a value are left out. @param {[string, unknown][]} entries */
 export function facts(entries) {
   const known = entries.filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return el("dl", { class: "facts" }, known.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))));
+  return el(
+    "dl",
+    { class: "facts" },
+    known.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))),
+  );
 }
 
 /** A button that copies a text, and says so. */
@@ -136,8 +163,8 @@ export function say(text, tone = "good") {
 }
 
 /**
- * A modal dialog. The browser keeps the focus inside, closes it with Escape, and returns the focus.
- * `build` gets a function that closes the dialog. Resolves with what that was called with; undefined after Escape.
+ * A modal dialog. The browser keeps the focus inside, closes it with Escape, and returns the focus. `build`
+ * gets a function that closes the dialog. Resolves with what that was called with; undefined after Escape.
  */
 export function dialog(title, build) {
   return new Promise((resolve) => {
@@ -176,8 +203,8 @@ export async function confirmed(title, text, action, tone = "danger") {
 }
 
 /**
- * Keep a list of nodes equal to a list of items. Nodes of items that stay are kept and updated, so that neither the
- * focus nor a selection is lost while the list changes beneath them.
+ * Keep a list of nodes equal to a list of items. Nodes of items that stay are kept and updated, so that
+ * neither the focus nor a selection is lost while the list changes beneath them.
  * @param {Element} parent
  * @param {(item: any) => string|number} keyOf
  * @param {(item: any) => {node: Element, update?: (item: any) => void}} make

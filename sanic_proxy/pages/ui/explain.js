@@ -1,19 +1,45 @@
-// Which targets a request for a model would try, without sending it: as things are, and while some of them fail.
+// Which targets a request for a model would try, without sending it: as things are, and while some of them
+// fail.
 
 import { get, query } from "./api.js";
 import { badge, card, el, facts, field, foreign } from "./dom.js";
 import * as format from "./format.js";
 
-const CAUSES = ["error", "rate_limit", "timeout", "unreachable", "key_rejected", "bad_request", "context_length", "content_filter"];
+const CAUSES = [
+  "error",
+  "rate_limit",
+  "timeout",
+  "unreachable",
+  "key_rejected",
+  "bad_request",
+  "context_length",
+  "content_filter",
+];
 
 export function show(root, { parameters, remember }) {
-  const model = el("input", { name: "model", required: true, value: parameters.get("model") ?? "", list: "explain-models", autocomplete: "off" });
+  const model = el("input", {
+    name: "model",
+    required: true,
+    value: parameters.get("model") ?? "",
+    list: "explain-models",
+    autocomplete: "off",
+  });
   const result = el("div", { class: "stack", "aria-live": "polite" });
   const failing = new Map(); // cause by target
   const models = el("datalist", { id: "explain-models" });
   root.append(
-    el("p", { class: "muted" }, "Shows the targets of a model in the order in which a request would try them now. Nothing is sent."),
-    el("form", { class: "row filters", onsubmit: submit }, field("Model", model), models, el("button", { class: "primary" }, "Explain")),
+    el(
+      "p",
+      { class: "muted" },
+      "Shows the targets of a model in the order in which a request would try them now. Nothing is sent.",
+    ),
+    el(
+      "form",
+      { class: "row filters", onsubmit: submit },
+      field("Model", model),
+      models,
+      el("button", { class: "primary" }, "Explain"),
+    ),
     result,
   );
   offerModels(models);
@@ -44,7 +70,11 @@ export function show(root, { parameters, remember }) {
     return [
       card("Route", null, about),
       card("What a request does", null, el("ol", { class: "steps" }, found.steps.map(step))),
-      card("Targets", el("span", { class: "muted small" }, "Choose a failure to see what follows"), el("ol", { class: "plain stack targets" }, found.targets.map(target))),
+      card(
+        "Targets",
+        el("span", { class: "muted small" }, "Choose a failure to see what follows"),
+        el("ol", { class: "plain stack targets" }, found.targets.map(target)),
+      ),
     ];
   }
 
@@ -54,13 +84,21 @@ export function show(root, { parameters, remember }) {
       "select",
       { "aria-label": `Failure of ${name}`, onchange: changed },
       el("option", { value: "" }, "answers"),
-      CAUSES.map((cause) => el("option", { value: cause, selected: failing.get(name) === cause }, `fails: ${format.words(cause)}`)),
+      CAUSES.map((cause) =>
+        el(
+          "option",
+          { value: cause, selected: failing.get(name) === cause },
+          `fails: ${format.words(cause)}`,
+        ),
+      ),
     );
     async function changed() {
       if (select.value) failing.set(name, select.value);
       else failing.delete(name);
       await explain();
-      result.querySelectorAll("select").forEach((node) => node.ariaLabel === select.ariaLabel && node.focus());
+      result
+        .querySelectorAll("select")
+        .forEach((node) => node.ariaLabel === select.ariaLabel && node.focus());
     }
     return el(
       "li",
@@ -69,7 +107,17 @@ export function show(root, { parameters, remember }) {
         "div",
         { class: "stack tight" },
         el("span", {}, foreign(name), " ", state && badge(state, "warn")),
-        el("span", { class: "muted small" }, Object.entries(further).map(([key, value]) => (key === "share" ? `${format.share(value)} of requests first` : `${format.words(key)} ${Array.isArray(value) ? value.join(", ") : value}`)).join(" · ")),
+        el(
+          "span",
+          { class: "muted small" },
+          Object.entries(further)
+            .map(([key, value]) =>
+              key === "share"
+                ? `${format.share(value)} of requests first`
+                : `${format.words(key)} ${Array.isArray(value) ? value.join(", ") : value}`,
+            )
+            .join(" · "),
+        ),
       ),
       select,
     );
@@ -79,7 +127,14 @@ export function show(root, { parameters, remember }) {
 }
 
 function step({ target, outcome, then }) {
-  return el("li", {}, badge(format.words(outcome), outcome === "ok" ? "good" : "bad"), " ", foreign(target), el("span", { class: "muted" }, ` ${then}`));
+  return el(
+    "li",
+    {},
+    badge(format.words(outcome), outcome === "ok" ? "good" : "bad"),
+    " ",
+    foreign(target),
+    el("span", { class: "muted" }, ` ${then}`),
+  );
 }
 
 /** Fill a list of suggestions with the models of the proxy; without them, names can be typed. */

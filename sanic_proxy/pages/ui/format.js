@@ -16,7 +16,8 @@ const relative = new Intl.RelativeTimeFormat(undefined, { numeric: "auto" });
 /** Whole numbers, grouped. */
 export const count = (value) => (known(value) ? plain.format(value) : NONE);
 /** Large numbers in few characters: 1.2M. */
-export const short = (value) => (known(value) ? (Math.abs(value) < 10_000 ? tenths : compact).format(value) : NONE);
+export const short = (value) =>
+  known(value) ? (Math.abs(value) < 10_000 ? tenths : compact).format(value) : NONE;
 /** Rates: one digit after the point below 100. */
 export const rate = (value) => (known(value) ? (value < 100 ? tenths : compact).format(value) : NONE);
 export const share = (value) => (known(value) ? percent.format(value) : NONE);
@@ -38,7 +39,13 @@ const units = Object.fromEntries(
   ["millisecond", "second", "minute", "hour"].map((unit) => [
     unit,
     [0, 1, 2].map(
-      (digits) => new Intl.NumberFormat(undefined, { style: "unit", unit, unitDisplay: "narrow", maximumFractionDigits: digits }),
+      (digits) =>
+        new Intl.NumberFormat(undefined, {
+          style: "unit",
+          unit,
+          unitDisplay: "narrow",
+          maximumFractionDigits: digits,
+        }),
     ),
   ]),
 );
@@ -66,7 +73,11 @@ export const shortDay = dated(dayAndMonth);
 export function ago(iso) {
   const seconds = (new Date(iso ?? NaN).getTime() - Date.now()) / 1000;
   if (Number.isNaN(seconds)) return NONE;
-  for (const [unit, size] of [["day", 86_400], ["hour", 3600], ["minute", 60]]) {
+  for (const [unit, size] of [
+    ["day", 86_400],
+    ["hour", 3600],
+    ["minute", 60],
+  ]) {
     if (Math.abs(seconds) >= size) return relative.format(Math.round(seconds / size), unit);
   }
   return relative.format(Math.round(seconds), "second");

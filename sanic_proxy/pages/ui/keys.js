@@ -1,7 +1,19 @@
 // Keys made at run time: who has one, what it may use, what it has spent.
 
 import { call, get } from "./api.js";
-import { badge, confirmed, copyButton, dialog, el, empty, field, foreign, labelled, say, table } from "./dom.js";
+import {
+  badge,
+  confirmed,
+  copyButton,
+  dialog,
+  el,
+  empty,
+  field,
+  foreign,
+  labelled,
+  say,
+  table,
+} from "./dom.js";
 import * as format from "./format.js";
 
 const LIMIT = 500;
@@ -13,10 +25,22 @@ export function show(root, { parameters, remember }) {
   let filter = parameters.get("name") ?? "";
   let found = { data: [], total: 0 };
   let spent = new Map();
-  const columns = [["Name"], ["State"], ["Models"], ["Limits"], ["Budget"], ["Spent", "number"], ["Expires"], ["Actions"]];
+  const columns = [
+    ["Name"],
+    ["State"],
+    ["Models"],
+    ["Limits"],
+    ["Budget"],
+    ["Spent", "number"],
+    ["Expires"],
+    ["Actions"],
+  ];
   const rows = el("tbody", {});
   const list = table("Keys", columns, rows, "cards");
-  const nothing = empty("No keys", "Create one for each program or person: it can have limits of its own, and be blocked at once.");
+  const nothing = empty(
+    "No keys",
+    "Create one for each program or person: it can have limits of its own, and be blocked at once.",
+  );
   const more = el("p", { class: "muted small" });
   root.append(
     el(
@@ -36,11 +60,16 @@ export function show(root, { parameters, remember }) {
   }
 
   function update() {
-    const shown = found.data.filter((key) => `${key.name} ${key.key}`.toLowerCase().includes(filter.toLowerCase()));
+    const shown = found.data.filter((key) =>
+      `${key.name} ${key.key}`.toLowerCase().includes(filter.toLowerCase()),
+    );
     nothing.hidden = shown.length > 0;
     list.hidden = shown.length === 0;
     rows.replaceChildren(...shown.map(row));
-    more.textContent = found.total > found.data.length ? `The latest ${format.count(found.data.length)} of ${format.count(found.total)} keys.` : "";
+    more.textContent =
+      found.total > found.data.length
+        ? `The latest ${format.count(found.data.length)} of ${format.count(found.total)} keys.`
+        : "";
   }
 
   async function load() {
@@ -57,15 +86,39 @@ export function show(root, { parameters, remember }) {
   function row(key) {
     const name = key.name || key.key;
     const isBlocked = key.status === "revoked";
-    const action = (text, run, tone = "") => el("button", { type: "button", class: `tiny ${tone}`, onclick: run }, text, el("span", { class: "hidden" }, ` ${name}`));
+    const action = (text, run, tone = "") =>
+      el(
+        "button",
+        { type: "button", class: `tiny ${tone}`, onclick: run },
+        text,
+        el("span", { class: "hidden" }, ` ${name}`),
+      );
     const cells = [
       el("td", { class: "model" }, foreign(key.name || "unnamed"), el("code", { class: "served" }, key.key)),
       el("td", {}, badge(STATES[key.status] ?? key.status, TONES[key.status])),
-      el("td", {}, key.models.length > 0 ? key.models.map((model) => el("div", {}, foreign(model))) : el("span", { class: "muted" }, "all")),
+      el(
+        "td",
+        {},
+        key.models.length > 0
+          ? key.models.map((model) => el("div", {}, foreign(model)))
+          : el("span", { class: "muted" }, "all"),
+      ),
       el("td", {}, limitsOf(key)),
-      el("td", {}, key.budget.length > 0 ? key.budget.map((each) => el("div", { class: "nowrap" }, budgetText(each))) : el("span", { class: "muted" }, "none")),
+      el(
+        "td",
+        {},
+        key.budget.length > 0
+          ? key.budget.map((each) => el("div", { class: "nowrap" }, budgetText(each)))
+          : el("span", { class: "muted" }, "none"),
+      ),
       el("td", { class: "number" }, format.usd(spent.get(key.name) ?? spent.get(key.id) ?? 0)),
-      el("td", {}, key.expires ? el("span", { title: format.dateTime(key.expires) }, format.day(key.expires)) : el("span", { class: "muted" }, "never")),
+      el(
+        "td",
+        {},
+        key.expires
+          ? el("span", { title: format.dateTime(key.expires) }, format.day(key.expires))
+          : el("span", { class: "muted" }, "never"),
+      ),
       el(
         "td",
         { class: "wide" },
@@ -75,7 +128,12 @@ export function show(root, { parameters, remember }) {
           action("Edit", () => edit(key)),
           action(isBlocked ? "Unblock" : "Block", () => block(key, name, !isBlocked)),
           action("Delete", () => remove(key, name), "danger"),
-          el("a", { class: "button tiny", href: `#/usage?key=${encodeURIComponent(key.id)}` }, "Usage", el("span", { class: "hidden" }, ` of ${name}`)),
+          el(
+            "a",
+            { class: "button tiny", href: `#/usage?key=${encodeURIComponent(key.id)}` },
+            "Usage",
+            el("span", { class: "hidden" }, ` of ${name}`),
+          ),
         ),
       ),
     ];
@@ -83,21 +141,28 @@ export function show(root, { parameters, remember }) {
   }
 
   async function create() {
-    const made = await keyDialog("Create key", "Create", null, (fields) => call("POST", "admin/keys", fields));
+    const made = await keyDialog("Create key", "Create", null, (fields) =>
+      call("POST", "admin/keys", fields),
+    );
     if (!made) return;
     await load();
     await showSecret(made);
   }
 
   async function edit(key) {
-    const changed = await keyDialog(`Edit ${key.name || key.key}`, "Save", key, (fields) => call("PATCH", `admin/keys/${key.id}`, fields));
+    const changed = await keyDialog(`Edit ${key.name || key.key}`, "Save", key, (fields) =>
+      call("PATCH", `admin/keys/${key.id}`, fields),
+    );
     if (changed) await done(`${changed.name || changed.key} has been changed`);
   }
 
   async function block(key, name, isBlocked) {
     const text = `Requests with the key of ${name} are refused within a second, in all workers, until it is unblocked.`;
     if (isBlocked && !(await confirmed("Block this key?", text, "Block"))) return;
-    await attempt(() => call("PATCH", `admin/keys/${key.id}`, { blocked: isBlocked }), `${name} is ${isBlocked ? "blocked" : "unblocked"}`);
+    await attempt(
+      () => call("PATCH", `admin/keys/${key.id}`, { blocked: isBlocked }),
+      `${name} is ${isBlocked ? "blocked" : "unblocked"}`,
+    );
   }
 
   async function remove(key, name) {
@@ -142,8 +207,22 @@ function showSecret(made) {
       "div",
       { class: "stack" },
       el("p", {}, "Copy it now: it is not stored, and cannot be shown again."),
-      el("figure", { class: "code" }, el("figcaption", {}, el("bdi", {}, made.name || "Key"), copyButton(() => made.secret)), el("pre", {}, el("code", { id: "secret" }, made.secret))),
-      el("div", { class: "row end" }, el("button", { type: "button", class: "primary", onclick: () => close(true) }, "Done")),
+      el(
+        "figure",
+        { class: "code" },
+        el(
+          "figcaption",
+          {},
+          el("bdi", {}, made.name || "Key"),
+          copyButton(() => made.secret),
+        ),
+        el("pre", {}, el("code", { id: "secret" }, made.secret)),
+      ),
+      el(
+        "div",
+        { class: "row end" },
+        el("button", { type: "button", class: "primary", onclick: () => close(true) }, "Done"),
+      ),
     ),
   );
 }
@@ -155,18 +234,45 @@ function showSecret(made) {
 function keyDialog(title, action, key, save) {
   const first = key?.budget[0];
   const value = (name) => key?.[name] ?? "";
-  const number = (name, step = "1") => el("input", { type: "number", name, min: step, step, value: value(name) });
+  const number = (name, step = "1") =>
+    el("input", { type: "number", name, min: step, step, value: value(name) });
   const list = (name) => el("input", { name, value: (key?.[name] ?? []).join(", "), autocomplete: "off" });
   const alert = el("p", { class: "bad-text", role: "alert" });
   return dialog(title, (close) => {
     const form = el(
       "form",
       { class: "stack", onsubmit: submit },
-      field("Name", el("input", { name: "name", value: value("name"), autocomplete: "off", maxlength: 255, autofocus: true })),
+      field(
+        "Name",
+        el("input", {
+          name: "name",
+          value: value("name"),
+          autocomplete: "off",
+          maxlength: 255,
+          autofocus: true,
+        }),
+      ),
       field("Models", list("models"), "Names or patterns such as groq/*, with commas. Empty: all."),
-      el("div", { class: "pair" }, field("Budget in US dollars", el("input", { type: "number", name: "usd", min: 0, step: "any", value: first?.usd ?? "" })), field("Period", periods(first?.per ?? "month"))),
-      el("div", { class: "triple" }, field("Requests per minute", number("rpm")), field("Tokens per minute", number("tpm")), field("Requests at once", number("concurrent"))),
-      field("Expires", el("input", { type: "datetime-local", name: "expires", value: localTime(key?.expires) })),
+      el(
+        "div",
+        { class: "pair" },
+        field(
+          "Budget in US dollars",
+          el("input", { type: "number", name: "usd", min: 0, step: "any", value: first?.usd ?? "" }),
+        ),
+        field("Period", periods(first?.per ?? "month")),
+      ),
+      el(
+        "div",
+        { class: "triple" },
+        field("Requests per minute", number("rpm")),
+        field("Tokens per minute", number("tpm")),
+        field("Requests at once", number("concurrent")),
+      ),
+      field(
+        "Expires",
+        el("input", { type: "datetime-local", name: "expires", value: localTime(key?.expires) }),
+      ),
       el(
         "details",
         {},
@@ -175,14 +281,28 @@ function keyDialog(title, action, key, save) {
           "div",
           { class: "stack more" },
           field("Endpoints", list("endpoints"), "Such as /chat/completions, with commas. Empty: all."),
-          field("Team", el("input", { name: "team", value: value("team"), autocomplete: "off" }), "A [teams.NAME] table of the settings."),
-          el("div", { class: "pair" }, field("Requests of an agent's session", number("max_requests")), field("US dollars of an agent's session", number("max_cost", "any"))),
+          field(
+            "Team",
+            el("input", { name: "team", value: value("team"), autocomplete: "off" }),
+            "A [teams.NAME] table of the settings.",
+          ),
+          el(
+            "div",
+            { class: "pair" },
+            field("Requests of an agent's session", number("max_requests")),
+            field("US dollars of an agent's session", number("max_cost", "any")),
+          ),
         ),
       ),
       check("strict", first?.strict, "Never exceed the budget: requests reserve the most that they can cost"),
       check("ui", key?.ui, "May log in here and see its own usage"),
       alert,
-      el("div", { class: "row end" }, el("button", { type: "button", onclick: () => close() }, "Cancel"), el("button", { class: "primary" }, action)),
+      el(
+        "div",
+        { class: "row end" },
+        el("button", { type: "button", onclick: () => close() }, "Cancel"),
+        el("button", { class: "primary" }, action),
+      ),
     );
 
     async function submit(event) {
@@ -201,15 +321,30 @@ function keyDialog(title, action, key, save) {
   });
 }
 
-const check = (name, checked, text) => el("label", { class: "check" }, el("input", { type: "checkbox", name, checked: Boolean(checked) }), text);
-const periods = (chosen) => el("select", { name: "per" }, PERIODS.map((per) => el("option", { value: per, selected: per === chosen }, per === "total" ? "in all" : `per ${per}`)));
+const check = (name, checked, text) =>
+  el("label", { class: "check" }, el("input", { type: "checkbox", name, checked: Boolean(checked) }), text);
+const periods = (chosen) =>
+  el(
+    "select",
+    { name: "per" },
+    PERIODS.map((per) =>
+      el("option", { value: per, selected: per === chosen }, per === "total" ? "in all" : `per ${per}`),
+    ),
+  );
 
 /** The rules of the form, as far as they differ from those of `key`; null removes one. */
 function changes(form, key) {
   const { elements } = form;
-  const names = (name) => elements[name].value.split(",").map((text) => text.trim()).filter(Boolean);
+  const names = (name) =>
+    elements[name].value
+      .split(",")
+      .map((text) => text.trim())
+      .filter(Boolean);
   const number = (name) => (elements[name].value === "" ? null : Number(elements[name].value));
-  const budget = number("usd") === null ? [] : [{ ...key?.budget[0], usd: number("usd"), per: elements.per.value, strict: elements.strict.checked }];
+  const budget =
+    number("usd") === null
+      ? []
+      : [{ ...key?.budget[0], usd: number("usd"), per: elements.per.value, strict: elements.strict.checked }];
   const rules = {
     name: elements.name.value.trim(),
     models: names("models"),
@@ -223,12 +358,22 @@ function changes(form, key) {
     team: elements.team.value.trim() || null,
     ui: elements.ui.checked || null,
     // A time that was not touched keeps its seconds.
-    expires: elements.expires.value === localTime(key?.expires) ? (key?.expires ?? null) : elements.expires.value ? new Date(elements.expires.value).toISOString() : null,
+    expires:
+      elements.expires.value === localTime(key?.expires)
+        ? (key?.expires ?? null)
+        : elements.expires.value
+          ? new Date(elements.expires.value).toISOString()
+          : null,
   };
   const old = key === null ? {} : { ...key, ui: key.ui || null };
-  const same = (name, value) => JSON.stringify(value) === JSON.stringify(old[name] ?? (Array.isArray(value) ? [] : null));
-  const differ = Object.entries(rules).filter(([name, value]) => !same(name, value) && !(name === "name" && value === "" && key === null));
-  return Object.fromEntries(differ.map(([name, value]) => [name, Array.isArray(value) && value.length === 0 ? null : value]));
+  const same = (name, value) =>
+    JSON.stringify(value) === JSON.stringify(old[name] ?? (Array.isArray(value) ? [] : null));
+  const differ = Object.entries(rules).filter(
+    ([name, value]) => !same(name, value) && !(name === "name" && value === "" && key === null),
+  );
+  return Object.fromEntries(
+    differ.map(([name, value]) => [name, Array.isArray(value) && value.length === 0 ? null : value]),
+  );
 }
 
 /** A time as an input for local times has it. */

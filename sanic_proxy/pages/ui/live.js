@@ -7,12 +7,12 @@ const MAX_REQUESTS = 1000;
 const MAX_RETRY_MS = 15_000;
 
 /**
- * Dispatches "now", "requests", "target" and "state". `state` is "connecting", "open" or "lost", `samples` are the last
- * minutes of "now", `requests` the last ones, the latest first.
+ * Dispatches "now", "requests", "target" and "state". `state` is "connecting", "open" or "lost", `samples`
+ * are the last minutes of "now", `requests` the last ones, the latest first.
  *
- * An EventSource reconnects by itself while the network fails, and repeats the number of the last event it got. It
- * gives up after an answer that is no stream (a proxy that is starting, a session that has ended): then this does it,
- * with growing pauses, and fetches what was missed.
+ * An EventSource reconnects by itself while the network fails, and repeats the number of the last event it
+ * got. It gives up after an answer that is no stream (a proxy that is starting, a session that has ended):
+ * then this does it, with growing pauses, and fetches what was missed.
  */
 export class Live extends EventTarget {
   constructor() {

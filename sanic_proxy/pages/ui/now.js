@@ -12,12 +12,42 @@ const LATEST = 6;
 
 export function show(root, { live }) {
   const tiles = [
-    tile("In flight", (now) => format.count(now.in_flight), (now) => now.in_flight, (now) => now.waiting > 0 && `${format.count(now.waiting)} waiting`),
-    tile("Requests per second", (now) => format.rate(now.requests_per_s), (now) => now.requests_per_s),
-    tile("Tokens per second", (now) => format.rate(now.tokens_per_s), (now) => now.tokens_per_s, () => "in answers"),
-    tile("Time to first content", ({ first_content_ms: ms }) => format.duration(ms.p50), (now) => now.first_content_ms.p50, ({ first_content_ms: ms }) => ms.p95 !== null && `95 % within ${format.duration(ms.p95)}`),
-    tile("Errors", (now) => format.count(errorsOf(now)), errorsOf, (now) => `in the last ${format.count(now.window_s)} s`, (now) => errorsOf(now) > 0),
-    tile("Spent today", (now) => format.usd(now.spend_today_usd), null, (now) => now.prices?.date && `prices of ${format.day(now.prices.date)}`),
+    tile(
+      "In flight",
+      (now) => format.count(now.in_flight),
+      (now) => now.in_flight,
+      (now) => now.waiting > 0 && `${format.count(now.waiting)} waiting`,
+    ),
+    tile(
+      "Requests per second",
+      (now) => format.rate(now.requests_per_s),
+      (now) => now.requests_per_s,
+    ),
+    tile(
+      "Tokens per second",
+      (now) => format.rate(now.tokens_per_s),
+      (now) => now.tokens_per_s,
+      () => "in answers",
+    ),
+    tile(
+      "Time to first content",
+      ({ first_content_ms: ms }) => format.duration(ms.p50),
+      (now) => now.first_content_ms.p50,
+      ({ first_content_ms: ms }) => ms.p95 !== null && `95 % within ${format.duration(ms.p95)}`,
+    ),
+    tile(
+      "Errors",
+      (now) => format.count(errorsOf(now)),
+      errorsOf,
+      (now) => `in the last ${format.count(now.window_s)} s`,
+      (now) => errorsOf(now) > 0,
+    ),
+    tile(
+      "Spent today",
+      (now) => format.usd(now.spend_today_usd),
+      null,
+      (now) => now.prices?.date && `prices of ${format.day(now.prices.date)}`,
+    ),
   ];
   const errors = el("div", {});
   const ill = el("div", {});
@@ -25,25 +55,46 @@ export function show(root, { live }) {
   const latest = el("tbody", {});
   const nothing = empty("No requests yet", "They appear here as soon as they end.");
   root.append(
-    el("div", { class: "tiles" }, tiles.map((each) => each.node)),
+    el(
+      "div",
+      { class: "tiles" },
+      tiles.map((each) => each.node),
+    ),
     el(
       "div",
       { class: "pair" },
-      card("Errors by cause", el("a", { href: "#/requests?outcome=error", class: "small" }, "Failed requests"), errors),
+      card(
+        "Errors by cause",
+        el("a", { href: "#/requests?outcome=error", class: "small" }, "Failed requests"),
+        errors,
+      ),
       card("Targets out of use", el("a", { href: "#/targets", class: "small" }, "All targets"), ill),
     ),
-    card("Latest requests", el("a", { href: "#/requests", class: "small" }, "All requests"), nothing, table("Latest requests", head, latest, "cards dense")),
+    card(
+      "Latest requests",
+      el("a", { href: "#/requests", class: "small" }, "All requests"),
+      nothing,
+      table("Latest requests", head, latest, "cards dense"),
+    ),
     card(
       "Workers",
       null,
-      table("Workers", [["Process"], ["In flight", "number"], ["Connections", "number"], ["Loop lag", "number"], [""]], workers),
+      table(
+        "Workers",
+        [["Process"], ["In flight", "number"], ["Connections", "number"], ["Loop lag", "number"], [""]],
+        workers,
+      ),
     ),
   );
 
   const showErrors = keyedList(errors, ([cause]) => cause, errorRow);
   const noErrors = empty("No errors in the last minute");
   const showWorkers = keyedList(workers, (worker) => worker.pid, workerRow);
-  const showLatest = keyedList(latest, (request) => request.number, (request) => ({ node: el("tr", {}, cells(request)) }));
+  const showLatest = keyedList(
+    latest,
+    (request) => request.number,
+    (request) => ({ node: el("tr", {}, cells(request)) }),
+  );
 
   function update() {
     const now = live.samples.at(-1);
@@ -67,7 +118,11 @@ export function show(root, { live }) {
     try {
       const { targets, off } = await get("admin/targets");
       const open = targets.filter((target) => isIll(target, off));
-      ill.replaceChildren(open.length === 0 ? empty("All targets are in use") : el("ul", { class: "plain stack" }, open.map(illRow)));
+      ill.replaceChildren(
+        open.length === 0
+          ? empty("All targets are in use")
+          : el("ul", { class: "plain stack" }, open.map(illRow)),
+      );
     } catch (error) {
       ill.replaceChildren(el("p", { class: "bad-text" }, error.message));
     }
@@ -119,7 +174,16 @@ function workerRow(worker) {
     if (lags.length > 60) lags.shift();
     spark.update(lags);
   };
-  return { node: el("tr", {}, el("td", { class: "mono" }, worker.pid), texts, el("td", { class: "spark-cell" }, spark.node)), update };
+  return {
+    node: el(
+      "tr",
+      {},
+      el("td", { class: "mono" }, worker.pid),
+      texts,
+      el("td", { class: "spark-cell" }, spark.node),
+    ),
+    update,
+  };
 }
 
 const isIll = (target, off) => target.target in off || (target.circuit?.state ?? "closed") !== "closed";
@@ -131,6 +195,6 @@ function illRow(target) {
     { class: "row" },
     badge(state === "closed" ? "off" : format.words(state), state === "open" ? "bad" : "warn"),
     foreign(target.target),
-    target.circuit?.last_error && el("span", { class: "muted small" }, foreign(target.circuit.last_error)),
+    target.circuit?.last_error && el("span", { class: "part line" }, foreign(target.circuit.last_error)),
   );
 }

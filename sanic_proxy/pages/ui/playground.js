@@ -28,7 +28,11 @@ function playground(live) {
   const models = el("datalist", { id: "playground-models" });
   const settings = settingsForm();
   const lanes = [lane("Model", live, settings), lane("Second model", live, settings)];
-  const board = el("div", { class: "lanes" }, lanes.map((each) => each.node));
+  const board = el(
+    "div",
+    { class: "lanes" },
+    lanes.map((each) => each.node),
+  );
   const text = el("textarea", { rows: 2, "aria-label": "Message", placeholder: "Message", onkeydown: onKey });
   const sendButton = el("button", { class: "primary" }, "Send");
   const stopButton = el("button", { type: "button", disabled: true, onclick: stop }, "Stop");
@@ -40,8 +44,23 @@ function playground(live) {
     el(
       "div",
       { class: "row spread" },
-      el("span", { class: "muted small keys-hint" }, el("kbd", {}, "Enter"), " sends, ", el("kbd", {}, "Shift"), " ", el("kbd", {}, "Enter"), " begins a line"),
-      el("div", { class: "row" }, el("button", { type: "button", class: "quiet", onclick: clear }, "Clear"), stopButton, sendButton),
+      el(
+        "span",
+        { class: "muted small keys-hint" },
+        el("kbd", {}, "Enter"),
+        " sends, ",
+        el("kbd", {}, "Shift"),
+        " ",
+        el("kbd", {}, "Enter"),
+        " begins a line",
+      ),
+      el(
+        "div",
+        { class: "row" },
+        el("button", { type: "button", class: "quiet", onclick: clear }, "Clear"),
+        stopButton,
+        sendButton,
+      ),
     ),
   );
   const node = el(
@@ -70,7 +89,10 @@ function playground(live) {
   async function send() {
     const content = text.value.trim();
     if (content === "" || used().some((each) => each.isBusy())) return;
-    const problem = used().map((each) => each.problem()).find(Boolean) ?? settings.problem();
+    const problem =
+      used()
+        .map((each) => each.problem())
+        .find(Boolean) ?? settings.problem();
     if (problem) {
       say(problem, "bad");
       return;
@@ -95,14 +117,18 @@ function playground(live) {
     sendButton.disabled = isBusy;
   });
   update();
-  offerModels(models).then((names) => lanes.forEach((each, place) => each.suggest(names[place] ?? names[0] ?? "")));
+  offerModels(models).then((names) =>
+    lanes.forEach((each, place) => each.suggest(names[place] ?? names[0] ?? "")),
+  );
   return { node, close: stop, choose: (model) => model && lanes[0].choose(model) };
 }
 
 /** System prompt, parameters and tools, which both models get. */
 function settingsForm() {
-  const number = (name, max, step) => el("input", { type: "number", name, min: 0, max, step, inputmode: "decimal" });
-  const json = (name, rows, placeholder) => el("textarea", { name, rows, class: "mono", spellcheck: "false", autocomplete: "off", placeholder });
+  const number = (name, max, step) =>
+    el("input", { type: "number", name, min: 0, max, step, inputmode: "decimal" });
+  const json = (name, rows, placeholder) =>
+    el("textarea", { name, rows, class: "mono", spellcheck: "false", autocomplete: "off", placeholder });
   const system = el("textarea", { name: "system", rows: 2 });
   const tools = json("tools", 6, "[]");
   const extra = json("extra", 2, '{"reasoning_effort": "low"}');
@@ -117,9 +143,27 @@ function settingsForm() {
       "div",
       { class: "stack more" },
       field("System prompt", system),
-      el("div", { class: "triple" }, field("Temperature", temperature), field("Top p", topP), field("Max tokens", maxTokens)),
+      el(
+        "div",
+        { class: "triple" },
+        field("Temperature", temperature),
+        field("Top p", topP),
+        field("Max tokens", maxTokens),
+      ),
       field("Tools", tools, "A JSON array, as in the field tools of a chat request."),
-      el("div", { class: "row" }, el("button", { type: "button", class: "tiny", onclick: () => (tools.value = JSON.stringify(EXAMPLE_TOOLS, null, 2)) }, "Insert an example")),
+      el(
+        "div",
+        { class: "row" },
+        el(
+          "button",
+          {
+            type: "button",
+            class: "tiny",
+            onclick: () => (tools.value = JSON.stringify(EXAMPLE_TOOLS, null, 2)),
+          },
+          "Insert an example",
+        ),
+      ),
       field("Further fields", extra, "A JSON object whose fields are added to the request."),
     ),
   );
@@ -139,9 +183,21 @@ function settingsForm() {
   /** The fields of a request, apart from the model and its messages. Raises an Error that says what is wrong. */
   function fields() {
     const list = parsed(tools, Array.isArray, "The tools must be a JSON array");
-    const further = parsed(extra, (value) => value !== null && typeof value === "object" && !Array.isArray(value), "Further fields must be a JSON object");
-    const numbers = [["temperature", temperature], ["top_p", topP], ["max_tokens", maxTokens]].filter(([, input]) => input.value !== "");
-    return { ...Object.fromEntries(numbers.map(([name, input]) => [name, Number(input.value)])), ...(list?.length ? { tools: list } : {}), ...further };
+    const further = parsed(
+      extra,
+      (value) => value !== null && typeof value === "object" && !Array.isArray(value),
+      "Further fields must be a JSON object",
+    );
+    const numbers = [
+      ["temperature", temperature],
+      ["top_p", topP],
+      ["max_tokens", maxTokens],
+    ].filter(([, input]) => input.value !== "");
+    return {
+      ...Object.fromEntries(numbers.map(([name, input]) => [name, Number(input.value)])),
+      ...(list?.length ? { tools: list } : {}),
+      ...further,
+    };
   }
 
   function problem() {
@@ -162,9 +218,23 @@ function lane(label, live, settings) {
   let abort = null;
   let answerTools = null; // sends the results of the tool calls that the model waits for
   let isChosen = false; // the model is the user's choice, not the first of the list
-  const model = el("input", { list: "playground-models", autocomplete: "off", placeholder: "provider/model", oninput: () => (isChosen = true) });
-  const log = el("div", { class: "log stack", role: "log", "aria-label": label, tabindex: "0" });
-  const hint = el("p", { class: "muted hint" }, "Choose a model and send a message. Requests from here count as those of the client admin.");
+  const model = el("input", {
+    list: "playground-models",
+    autocomplete: "off",
+    placeholder: "provider/model",
+    oninput: () => (isChosen = true),
+  });
+  const log = el("div", {
+    class: "log stack",
+    role: "log",
+    "aria-label": `${label}: conversation`,
+    tabindex: "0",
+  });
+  const hint = el(
+    "p",
+    { class: "muted hint" },
+    "Choose a model and send a message. Requests from here count as those of the client admin.",
+  );
   log.append(hint);
   const node = el("section", { class: "card lane" }, field(label, model), log);
 
@@ -174,11 +244,16 @@ function lane(label, live, settings) {
     node.dispatchEvent(new CustomEvent("busychange", { bubbles: true }));
   }
 
-  function append(...nodes) {
-    const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-    hint.remove();
-    log.append(...nodes);
+  /** Change the conversation. Its end stays in sight, unless the user has scrolled back. */
+  function change(work) {
+    const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+    work();
     if (isAtEnd) log.scrollTop = log.scrollHeight;
+  }
+
+  function append(node) {
+    hint.remove();
+    change(() => log.append(node));
   }
 
   function add(message) {
@@ -210,28 +285,37 @@ function lane(label, live, settings) {
       for await (const data of events) {
         if (data === "[DONE]") break;
         if (take(answer, JSON.parse(data))) clock.first ??= performance.now();
-        shown.update(answer);
+        change(() => shown.update(answer));
         if (answer.error) break;
-        if (log.scrollHeight - log.scrollTop - log.clientHeight < 120) log.scrollTop = log.scrollHeight;
       }
     } catch (error) {
       if (error.name === "AbortError") isStopped = true;
-      else answer.error = { message: error.message, code: error.code, status: error.status, requestId: error.requestId };
+      else
+        answer.error = {
+          message: error.message,
+          code: error.code,
+          status: error.status,
+          requestId: error.requestId,
+        };
     }
     clock.end = performance.now();
     if (answer.text || answer.calls.length > 0) messages.push(asMessage(answer));
-    finish(shown, answer, clock, { isStopped, requestId });
+    change(() => finish(shown, answer, clock, { isStopped, requestId }));
     setBusy(null);
   }
 
   function finish(shown, answer, clock, { isStopped, requestId }) {
     if (isStopped) shown.node.append(badge("stopped", "warn"));
-    if (answer.error) shown.node.append(errorBox(answer.error, messages.at(-1)?.role === "assistant" ? null : run));
-    if (clock.first !== null) shown.node.append(figures(answer, clock, requestId, live));
+    if (answer.error)
+      shown.node.append(errorBox(answer.error, messages.at(-1)?.role === "assistant" ? null : run));
+    if (clock.first !== null) {
+      const { node: line, settle } = figures(answer, clock);
+      shown.node.append(line);
+      recordOf(requestId, live).then((record) => change(() => settle(record)));
+    }
     answerTools = null;
     if (answer.calls.length > 0 && !answer.error && !isStopped) askResults(shown, answer.calls);
     else if (answer.calls.length > 0) messages.pop(); // half a call cannot be answered, and no model accepts it without
-    append();
   }
 
   function askResults(shown, calls) {
@@ -239,14 +323,22 @@ function lane(label, live, settings) {
     const form = el(
       "form",
       { class: "stack results", onsubmit: submit },
-      calls.map((call, place) => field(el("span", {}, "Result of ", foreign(call.function.name)), inputs[place])),
-      el("div", { class: "row end" }, el("button", { class: "primary" }, calls.length > 1 ? "Send results" : "Send result")),
+      calls.map((call, place) =>
+        field(el("span", {}, "Result of ", foreign(call.function.name)), inputs[place]),
+      ),
+      el(
+        "div",
+        { class: "row end" },
+        el("button", { class: "primary" }, calls.length > 1 ? "Send results" : "Send result"),
+      ),
     );
     function submit(event) {
       event.preventDefault();
       answerTools = null;
       form.remove();
-      calls.forEach((call, place) => add({ role: "tool", tool_call_id: call.id, content: inputs[place].value }));
+      calls.forEach((call, place) =>
+        add({ role: "tool", tool_call_id: call.id, content: inputs[place].value }),
+      );
       run();
     }
     answerTools = () => inputs[0].focus();
@@ -292,7 +384,11 @@ function take(answer, chunk) {
   const reasoning = delta.reasoning_content ?? delta.reasoning ?? "";
   if (typeof reasoning === "string") answer.reasoning += reasoning;
   for (const part of delta.tool_calls ?? []) {
-    const call = (answer.calls[part.index ?? answer.calls.length] ??= { id: "", type: "function", function: { name: "", arguments: "" } });
+    const call = (answer.calls[part.index ?? answer.calls.length] ??= {
+      id: "",
+      type: "function",
+      function: { name: "", arguments: "" },
+    });
     call.id ||= part.id ?? "";
     call.function.name += part.function?.name ?? "";
     call.function.arguments += part.function?.arguments ?? "";
@@ -310,7 +406,12 @@ const ROLES = { user: "You", tool: "Tool result" };
 /** One message of a conversation. `update` shows more of an answer that is arriving. */
 function turn(role, content, name = ROLES[role]) {
   const text = el("div", { class: "text" }, content);
-  const reasoning = el("details", { class: "reasoning", hidden: true }, el("summary", {}, "Reasoning"), el("div", { class: "text" }));
+  const reasoning = el(
+    "details",
+    { class: "reasoning", hidden: true },
+    el("summary", {}, "Reasoning"),
+    el("div", { class: "text" }),
+  );
   const calls = el("div", { class: "stack" });
   const node = el("article", { class: `turn ${role}` }, el("h3", {}, foreign(name)), reasoning, text, calls);
   function update(answer) {
@@ -329,18 +430,41 @@ function callBox(call) {
   } catch {
     // It is shown as it is: the model has not finished it, or it is no JSON.
   }
-  return el("figure", { class: "code" }, el("figcaption", {}, "Tool call", foreign(call.function.name, { class: "foreign mono" })), el("pre", {}, el("code", {}, text)));
+  return el(
+    "figure",
+    { class: "code" },
+    el("figcaption", {}, "Tool call", foreign(call.function.name, { class: "foreign mono" })),
+    el("pre", {}, el("code", {}, text)),
+  );
 }
 
 function errorBox(error, retry) {
-  const about = [error.status, error.code, error.requestId && `request ${error.requestId}`].filter(Boolean).join(" · ");
-  const node = el("div", { class: "notice bad stack tight", role: "alert" }, foreign(error.message ?? "The stream ended with an error"), about && el("small", {}, foreign(about)));
-  if (retry) node.append(el("div", {}, el("button", { type: "button", class: "tiny", onclick: () => (node.closest(".turn").remove(), retry()) }, "Try again")));
+  const about = [error.status, error.code, error.requestId && `request ${error.requestId}`]
+    .filter(Boolean)
+    .join(" · ");
+  const node = el(
+    "div",
+    { class: "notice bad stack tight", role: "alert" },
+    foreign(error.message ?? "The stream ended with an error"),
+    about && el("small", {}, foreign(about)),
+  );
+  if (retry)
+    node.append(
+      el(
+        "div",
+        {},
+        el(
+          "button",
+          { type: "button", class: "tiny", onclick: () => (node.closest(".turn").remove(), retry()) },
+          "Try again",
+        ),
+      ),
+    );
   return node;
 }
 
 /** Time to first content, speed, tokens and cost of an answer. The cost comes with the record of the request. */
-function figures(answer, clock, requestId, live) {
+function figures(answer, clock) {
   const { usage } = answer;
   const seconds = (clock.end - clock.first) / 1000;
   const reasoning = usage?.completion_tokens_details?.reasoning_tokens;
@@ -349,18 +473,30 @@ function figures(answer, clock, requestId, live) {
   const entries = [
     ["First content", format.duration(clock.first - clock.start)],
     ["Total", format.duration(clock.end - clock.start)],
-    usage?.completion_tokens > 1 && seconds > 0.05 && ["Speed", `${format.rate(usage.completion_tokens / seconds)} tokens/s`],
-    usage && ["Input", `${format.count(usage.prompt_tokens)} tokens${cached ? `, ${format.count(cached)} cached` : ""}`],
-    usage && ["Output", `${format.count(usage.completion_tokens)} tokens${reasoning ? `, ${format.count(reasoning)} reasoning` : ""}`],
+    usage?.completion_tokens > 1 &&
+      seconds > 0.05 && ["Speed", `${format.rate(usage.completion_tokens / seconds)} tokens/s`],
+    usage && [
+      "Input",
+      `${format.count(usage.prompt_tokens)} tokens${cached ? `, ${format.count(cached)} cached` : ""}`,
+    ],
+    usage && [
+      "Output",
+      `${format.count(usage.completion_tokens)} tokens${reasoning ? `, ${format.count(reasoning)} reasoning` : ""}`,
+    ],
     ["Cost", cost],
     answer.finish && answer.finish !== "stop" && ["Ended by", format.words(answer.finish)],
   ].filter(Boolean);
-  recordOf(requestId, live).then((record) => {
+  const node = el(
+    "dl",
+    { class: "figures-line" },
+    entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
+  const settle = (record) => {
     cost.textContent = format.usd(record?.cost_usd);
-    if (record?.target && record.target !== record.model) node.append(el("div", {}, el("dt", {}, "Served by"), el("dd", {}, foreign(record.target))));
-  });
-  const node = el("dl", { class: "figures-line" }, entries.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
-  return node;
+    if (record?.target && record.target !== record.model)
+      node.append(el("div", {}, el("dt", {}, "Served by"), el("dd", {}, foreign(record.target))));
+  };
+  return { node, settle };
 }
 
 /** The record of a request, which arrives shortly after its end; null if it does not. */

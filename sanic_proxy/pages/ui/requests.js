@@ -1,7 +1,20 @@
 // The last requests, as they end; a row opens its attempts.
 
 import { timeline } from "./charts.js";
-import { badge, el, empty, facts, field, foreign, icon, keyedList, labelled, say, segments, table } from "./dom.js";
+import {
+  badge,
+  el,
+  empty,
+  facts,
+  field,
+  foreign,
+  icon,
+  keyedList,
+  labelled,
+  say,
+  segments,
+  table,
+} from "./dom.js";
 import * as format from "./format.js";
 import { follow } from "./live.js";
 
@@ -31,8 +44,16 @@ const TONES = { ok: "good", error: "bad", left: "warn" };
 function outcomeBadge(request) {
   const outcome = outcomeOf(request);
   if (outcome === "ok") return badge(String(request.status), "good");
-  const text = outcome === "left" ? "client left" : format.words(request.ended === "complete" ? request.status : request.ended);
-  return badge(request.status && outcome === "error" && text !== String(request.status) ? `${request.status} ${text}` : text, TONES[outcome]);
+  const text =
+    outcome === "left"
+      ? "client left"
+      : format.words(request.ended === "complete" ? request.status : request.ended);
+  return badge(
+    request.status && outcome === "error" && text !== String(request.status)
+      ? `${request.status} ${text}`
+      : text,
+    TONES[outcome],
+  );
 }
 
 /** The model that was asked for, and the target that answered. */
@@ -41,12 +62,14 @@ function route(request) {
   const tries = request.attempts?.length ?? 0;
   return [
     foreign(request.model ?? request.path),
-    served && el("span", { class: "served" }, el("span", { class: "hidden" }, " served by "), foreign(served)),
+    served &&
+      el("span", { class: "served" }, el("span", { class: "hidden" }, " served by "), foreign(served)),
     tries > 1 && el("span", { class: "part" }, `${format.count(tries)} attempts`),
   ];
 }
 
-const part = (value, name) => (value ? el("span", { class: "part" }, `${format.short(value)} ${name}`) : null);
+const part = (value, name) =>
+  value ? el("span", { class: "part" }, `${format.short(value)} ${name}`) : null;
 
 export function cells(request) {
   const { usage } = request;
@@ -54,11 +77,23 @@ export function cells(request) {
     el("td", { class: "nowrap" }, format.time(request.time)),
     el("td", {}, foreign(request.client ?? "–")),
     el("td", { class: "model" }, route(request)),
-    el("td", {}, outcomeBadge(request), request.dropped_frames ? el("span", { class: "part" }, `${format.count(request.dropped_frames)} frames dropped`) : null),
+    el(
+      "td",
+      {},
+      outcomeBadge(request),
+      request.dropped_frames
+        ? el("span", { class: "part" }, `${format.count(request.dropped_frames)} frames dropped`)
+        : null,
+    ),
     el("td", { class: "number" }, format.duration(request.first_content_ms)),
     el("td", { class: "number" }, format.duration(request.ms)),
     el("td", { class: "number" }, format.count(request.prompt_tokens), part(request.cached_tokens, "cached")),
-    el("td", { class: "number" }, format.count(request.completion_tokens), part(usage?.completion_tokens_details?.reasoning_tokens, "reasoning")),
+    el(
+      "td",
+      { class: "number" },
+      format.count(request.completion_tokens),
+      part(usage?.completion_tokens_details?.reasoning_tokens, "reasoning"),
+    ),
     el("td", { class: "number" }, format.usd(request.cost_usd)),
   ]);
 }
@@ -74,10 +109,18 @@ export function show(root, { live, parameters, remember }) {
   let frame = 0;
 
   const list = table("Requests", [["", "opener"], ...head], null, "cards dense");
-  const nothing = empty("No requests to show", "Requests appear here as soon as they end. Only the last ones are kept.");
+  const nothing = empty(
+    "No requests to show",
+    "Requests appear here as soon as they end. Only the last ones are kept.",
+  );
   const pause = el("button", { type: "button", "aria-pressed": "false", onclick: togglePause }, "Pause");
   const older = el("button", { type: "button", onclick: loadOlder }, "Load older requests");
-  const choices = [["", "All"], ["ok", "Succeeded"], ["error", "Failed"], ["left", "Client left"]];
+  const choices = [
+    ["", "All"],
+    ["ok", "Succeeded"],
+    ["error", "Failed"],
+    ["left", "Client left"],
+  ];
   root.append(
     el(
       "div",
@@ -93,7 +136,11 @@ export function show(root, { live, parameters, remember }) {
   const showRows = keyedList(list.querySelector("table"), (request) => request.number, requestRow);
 
   function search(name) {
-    return el("input", { type: "search", value: filter[name], oninput: (event) => changed(name, event.target.value) });
+    return el("input", {
+      type: "search",
+      value: filter[name],
+      oninput: (event) => changed(name, event.target.value),
+    });
   }
 
   function changed(name, value) {
@@ -159,7 +206,13 @@ function requestRow(request) {
   const details = `request-${request.number}`;
   const button = el(
     "button",
-    { type: "button", class: "quiet tiny", "aria-expanded": "false", "aria-controls": details, onclick: toggle },
+    {
+      type: "button",
+      class: "quiet tiny",
+      "aria-expanded": "false",
+      "aria-controls": details,
+      onclick: toggle,
+    },
     icon("m9 6 6 6-6 6"),
     el("span", { class: "hidden" }, `Attempts of request ${request.id}`),
   );
@@ -171,7 +224,11 @@ function requestRow(request) {
   let opened = null;
   function toggle() {
     const isOpen = button.getAttribute("aria-expanded") === "true";
-    opened ??= el("tr", { id: details, class: "details" }, el("td", { colspan: head.length + 1 }, described(request)));
+    opened ??= el(
+      "tr",
+      { id: details, class: "details" },
+      el("td", { colspan: head.length + 1 }, described(request)),
+    );
     if (isOpen) opened.remove();
     else node.append(opened);
     row.classList.toggle("chosen", !isOpen);
@@ -186,12 +243,21 @@ function described(request) {
   const spans = attempts.map((attempt) => {
     const from = attempt.started_ms ?? 0;
     const isOk = attempt.outcome === "ok";
-    const tone = attempt.started_ms === undefined ? "skipped" : isOk ? "good-bar" : attempt.outcome === "hedge_lost" ? "lost-bar" : "bad-bar";
-    // An attempt that succeeded goes on until the end of the answer; its own time is that to the first content.
+    const tone =
+      attempt.started_ms === undefined
+        ? "skipped"
+        : isOk
+          ? "good-bar"
+          : attempt.outcome === "hedge_lost"
+            ? "lost-bar"
+            : "bad-bar";
+    // An attempt that succeeded goes on until the end of the answer; its own time is that to the first
+    // content.
     const to = isOk ? request.ms : from + (attempt.ms ?? 0);
     const took = attempt.ms === undefined ? "not sent" : format.duration(attempt.ms);
     const status = attempt.status ? `${attempt.status} ` : "";
-    const resumed = attempt.resumed_at === undefined ? "" : `, resumed at character ${format.count(attempt.resumed_at)}`;
+    const resumed =
+      attempt.resumed_at === undefined ? "" : `, resumed at character ${format.count(attempt.resumed_at)}`;
     return {
       label: foreign(attempt.target),
       from,
@@ -212,7 +278,10 @@ function described(request) {
       ["Dialect", request.dialect],
       ["Streamed", request.stream ? "yes" : "no"],
       ["How it ended", format.words(request.ended)],
-      ["First byte to the client", request.first_byte_ms === undefined ? null : format.duration(request.first_byte_ms)],
+      [
+        "First byte to the client",
+        request.first_byte_ms === undefined ? null : format.duration(request.first_byte_ms),
+      ],
       ["Longest gap", request.longest_gap_ms === undefined ? null : format.duration(request.longest_gap_ms)],
       ["Waited in the proxy", request.waited_ms === undefined ? null : format.duration(request.waited_ms)],
       ["Bytes sent", format.count(request.bytes)],

@@ -24,10 +24,17 @@ export function show(root, { live, parameters, remember }) {
   ];
   const rows = el("tbody", {});
   const list = table("Targets", columns, rows, "cards");
-  const nothing = empty("No targets yet", "A target appears with its first request. Those of [models.NAME] tables are known at once.");
+  const nothing = empty(
+    "No targets yet",
+    "A target appears with its first request. Those of [models.NAME] tables are known at once.",
+  );
   const off = el("div", { hidden: true });
   root.append(
-    el("div", { class: "row filters" }, field("Target", el("input", { type: "search", value: filter, oninput: search }))),
+    el(
+      "div",
+      { class: "row filters" },
+      field("Target", el("input", { type: "search", value: filter, oninput: search })),
+    ),
     off,
     el("section", { class: "card" }, nothing, list),
   );
@@ -40,18 +47,31 @@ export function show(root, { live, parameters, remember }) {
   }
 
   function update() {
-    const shown = found.targets.filter((target) => target.target.toLowerCase().includes(filter.toLowerCase()));
+    const shown = found.targets.filter((target) =>
+      target.target.toLowerCase().includes(filter.toLowerCase()),
+    );
     nothing.hidden = shown.length > 0;
     list.hidden = shown.length === 0;
     showRows(shown.map((target) => ({ ...target, off: switchedOff(target, found.off) })));
     // Keys and whole providers can be off as well, by the API.
-    const names = Object.keys(found.off).filter((name) => !found.targets.some((target) => switchedOff(target, found.off) === name));
+    const names = Object.keys(found.off).filter(
+      (name) => !found.targets.some((target) => switchedOff(target, found.off) === name),
+    );
     off.hidden = names.length === 0;
-    off.replaceChildren(names.length > 0 ? card("Also switched off", null, el("ul", { class: "plain stack" }, names.map(offRow))) : "");
+    off.replaceChildren(
+      names.length > 0
+        ? card("Also switched off", null, el("ul", { class: "plain stack" }, names.map(offRow)))
+        : "",
+    );
   }
 
   function offRow(name) {
-    return el("li", { class: "row" }, foreign(name), el("button", { type: "button", class: "tiny", onclick: () => turn(name, "on") }, "Switch on"));
+    return el(
+      "li",
+      { class: "row" },
+      foreign(name),
+      el("button", { type: "button", class: "tiny", onclick: () => turn(name, "on") }, "Switch on"),
+    );
   }
 
   async function load() {
@@ -88,7 +108,11 @@ export function show(root, { live, parameters, remember }) {
       const hasFocus = node.contains(document.activeElement);
       const button = el(
         "button",
-        { type: "button", class: "tiny", onclick: () => turn(target.off ?? target.target, target.off ? "on" : "off") },
+        {
+          type: "button",
+          class: "tiny",
+          onclick: () => turn(target.off ?? target.target, target.off ? "on" : "off"),
+        },
         target.off ? "Switch on" : "Switch off",
         el("span", { class: "hidden" }, ` ${target.off ?? target.target}`),
       );
@@ -114,31 +138,48 @@ function cells(target) {
   return [
     el("td", { class: "model" }, foreign(target.target), el("span", { class: "served" }, target.endpoint)),
     el("td", { class: "state" }, state(target)),
-    el("td", { class: "error-text" }, lastError(target.circuit) ?? lastError(target.key_circuit) ?? el("span", { class: "muted" }, "none")),
+    el(
+      "td",
+      { class: "error-text" },
+      lastError(target.circuit) ?? lastError(target.key_circuit) ?? el("span", { class: "muted" }, "none"),
+    ),
     el("td", { class: "number" }, format.duration(target.first_content_ms)),
     el("td", { class: "number" }, format.count(target.in_flight)),
-    el("td", { class: "number" }, format.count(target.answered), target.failed > 0 && el("span", { class: "part bad-text" }, `${format.count(target.failed)} failed`)),
+    el(
+      "td",
+      { class: "number" },
+      format.count(target.answered),
+      target.failed > 0 && el("span", { class: "part bad-text" }, `${format.count(target.failed)} failed`),
+    ),
     el("td", { class: "number" }, format.share(target.cached_share)),
     el("td", {}, limits(target.rate_limit)),
   ];
 }
 
 function state({ target, off, circuit, key_circuit: key, rate_limit: limit }) {
-  if (off) return [badge("switched off", "warn"), off !== target && el("span", { class: "part" }, foreign(off))];
+  if (off)
+    return [badge("switched off", "warn"), off !== target && el("span", { class: "part" }, foreign(off))];
   const broken = [circuit, key].find((each) => each && each.state !== "closed");
   if (broken) {
-    const text = broken === key ? `key's circuit ${format.words(broken.state)}` : `circuit ${format.words(broken.state)}`;
+    const text =
+      broken === key
+        ? `key's circuit ${format.words(broken.state)}`
+        : `circuit ${format.words(broken.state)}`;
     return [badge(text, broken.state === "open" ? "bad" : "warn"), retry(broken.retry_in_s)];
   }
   if (limit?.retry_in_s) return [badge("rate limited", "warn"), retry(limit.retry_in_s)];
   return badge("in use", "good");
 }
 
-const retry = (seconds) => seconds > 0 && el("span", { class: "part" }, `retry in ${format.duration(1000 * seconds)}`);
+const retry = (seconds) =>
+  seconds > 0 && el("span", { class: "part" }, `retry in ${format.duration(1000 * seconds)}`);
 
 function lastError(circuit) {
   if (!circuit?.last_error) return null;
-  return [foreign(circuit.last_error), el("span", { class: "part" }, `${format.duration(1000 * circuit.last_error_s_ago)} ago`)];
+  return [
+    foreign(circuit.last_error),
+    el("span", { class: "part" }, `${format.duration(1000 * circuit.last_error_s_ago)} ago`),
+  ];
 }
 
 /** What providers say is left of their limits: "x-ratelimit-remaining-requests" is called requests. */
@@ -149,7 +190,11 @@ function limits(limit) {
     el(
       "div",
       { class: "limit" },
-      el("span", {}, `${format.short(quota.left)} of ${format.short(quota.limit)} ${name.replace(/^.*remaining-/, "")}`),
+      el(
+        "span",
+        {},
+        `${format.short(quota.left)} of ${format.short(quota.limit)} ${name.replace(/^.*remaining-/, "")}`,
+      ),
       bar(quota.left / quota.limit, quota.left < 0.1 * quota.limit ? "bad-bar" : "good-bar"),
     ),
   );

@@ -1,5 +1,5 @@
-// The page: login, navigation and the views. A view is a module with `show(root, context)`, which may return a function
-// that ends what it began.
+// The page: login, navigation and the views. A view is a module with `show(root, context)`, which may return
+// a function that ends what it began.
 
 import * as api from "./api.js";
 import { el, icon, say, setText } from "./dom.js";
@@ -17,12 +17,36 @@ import { show as showUsage } from "./usage.js";
 /** @type {View[]} */
 const VIEWS = [
   { name: "now", title: "Now", kind: "admin", show: showNow, icon: "M3 12h4l3-8 4 16 3-8h4" },
-  { name: "targets", title: "Targets", kind: "admin", show: showTargets, icon: "M4 5h16v5H4zM4 14h16v5H4zM8 7.5h.01M8 16.5h.01" },
+  {
+    name: "targets",
+    title: "Targets",
+    kind: "admin",
+    show: showTargets,
+    icon: "M4 5h16v5H4zM4 14h16v5H4zM8 7.5h.01M8 16.5h.01",
+  },
   { name: "requests", title: "Requests", kind: "admin", show: showRequests, icon: "M4 6h16M4 12h16M4 18h10" },
   { name: "spend", title: "Spend", kind: "admin", show: showSpend, icon: "M5 20V11M12 20V4M19 20v-6" },
-  { name: "keys", title: "Keys", kind: "admin", show: showKeys, icon: "M8 20a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM11 13l8-8M16 8l3 3" },
-  { name: "explain", title: "Explain", kind: "admin", show: showExplain, icon: "M5 5v6a4 4 0 0 0 4 4h10M15 11l4 4-4 4M5 5h.01" },
-  { name: "playground", title: "Playground", kind: "admin", show: showPlayground, icon: "M4 5h16v11H9l-5 4z" },
+  {
+    name: "keys",
+    title: "Keys",
+    kind: "admin",
+    show: showKeys,
+    icon: "M8 20a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM11 13l8-8M16 8l3 3",
+  },
+  {
+    name: "explain",
+    title: "Explain",
+    kind: "admin",
+    show: showExplain,
+    icon: "M5 5v6a4 4 0 0 0 4 4h10M15 11l4 4-4 4M5 5h.01",
+  },
+  {
+    name: "playground",
+    title: "Playground",
+    kind: "admin",
+    show: showPlayground,
+    icon: "M4 5h16v11H9l-5 4z",
+  },
   { name: "usage", title: "Usage", kind: "client", show: showUsage, icon: "M5 20V11M12 20V4M19 20v-6" },
 ];
 
@@ -87,7 +111,9 @@ function enter(found) {
   setText(document.getElementById("who"), found.name || found.kind);
   const views = VIEWS.filter((view) => view.kind === found.kind);
   nav.replaceChildren(
-    ...views.map((view) => el("a", { href: `#/${view.name}`, id: `to-${view.name}` }, icon(view.icon), view.title)),
+    ...views.map((view) =>
+      el("a", { href: `#/${view.name}`, id: `to-${view.name}` }, icon(view.icon), view.title),
+    ),
   );
   if (found.kind === "admin") {
     live = new Live();
@@ -140,7 +166,9 @@ function showConnection() {
 function go() {
   if (session === null) return;
   const [name, search = ""] = location.hash.replace(/^#\/?/, "").split("?");
-  const allowed = VIEWS.filter((view) => view.kind === session.kind || (view.name === "usage" && session.kind === "admin"));
+  const allowed = VIEWS.filter(
+    (view) => view.kind === session.kind || (view.name === "usage" && session.kind === "admin"),
+  );
   const view = allowed.find((each) => each.name === name) ?? allowed[0];
   close();
   closeDialogs();
@@ -152,7 +180,14 @@ function go() {
   const heading = el("h1", { tabindex: "-1" }, view.title);
   const root = el("div", { class: "stack view" });
   main.replaceChildren(heading, root);
-  close = view.show(root, { live, session, kept, parameters: new URLSearchParams(search), remember: remember(view) }) ?? (() => {});
+  close =
+    view.show(root, {
+      live,
+      session,
+      kept,
+      parameters: new URLSearchParams(search),
+      remember: remember(view),
+    }) ?? (() => {});
   heading.focus({ preventScroll: true });
   scrollTo({ top: 0, behavior: "instant" });
 }

@@ -25,8 +25,26 @@ export function show(root, { session, parameters }) {
         el(
           "div",
           { class: "row filters" },
-          segments("Group by", "by", [["model", "Model"], ["day", "Day"]], "model", choose("by")),
-          segments("Measure", "of", [["usd", "Spend"], ["tokens", "Tokens"]], "usd", choose("of")),
+          segments(
+            "Group by",
+            "by",
+            [
+              ["model", "Model"],
+              ["day", "Day"],
+            ],
+            "model",
+            choose("by"),
+          ),
+          segments(
+            "Measure",
+            "of",
+            [
+              ["usd", "Spend"],
+              ["tokens", "Tokens"],
+            ],
+            "usd",
+            choose("of"),
+          ),
         ),
         spending,
       );
@@ -39,7 +57,8 @@ export function show(root, { session, parameters }) {
 }
 
 function limits(usage) {
-  const names = (list) => (list.length > 0 ? list.map((name) => foreign(name, { class: "foreign badge" })) : "all");
+  const names = (list) =>
+    list.length > 0 ? list.map((name) => foreign(name, { class: "foreign badge" })) : "all";
   return card(
     usage.client ?? "This key",
     null,
@@ -74,8 +93,17 @@ function budgets(list) {
           el(
             "div",
             { class: "row spread" },
-            el("span", {}, el("strong", {}, `${format.usd(budget.left_usd)} left`), ` of ${format.usd(budget.limit_usd)} per ${budget.per}${budget.scope === "team" ? ", of the team" : ""}`),
-            el("span", { class: "muted small" }, budget.resets ? `begins again ${format.dateTime(budget.resets)}` : "does not begin again"),
+            el(
+              "span",
+              {},
+              el("strong", {}, `${format.usd(budget.left_usd)} left`),
+              ` of ${format.usd(budget.limit_usd)} per ${budget.per}${budget.scope === "team" ? ", of the team" : ""}`,
+            ),
+            el(
+              "span",
+              { class: "muted small" },
+              budget.resets ? `begins again ${format.dateTime(budget.resets)}` : "does not begin again",
+            ),
           ),
           bar(share, share > 0.95 ? "bad-bar" : share > 0.8 ? "warn-bar" : "good-bar"),
         );
