@@ -6,6 +6,7 @@ import { badge, card, el, empty, foreign, keyedList, setText, table } from "./do
 import * as format from "./format.js";
 import { follow } from "./live.js";
 import { cells, head } from "./requests.js";
+import { lastError } from "./targets.js";
 
 const SECONDS = 180; // of the sparklines
 const LATEST = 6;
@@ -186,15 +187,16 @@ function workerRow(worker) {
   };
 }
 
-const isIll = (target, off) => target.target in off || (target.circuit?.state ?? "closed") !== "closed";
+const isIll = (target, off) => target.target in off || brokenCircuit(target) !== undefined;
+const brokenCircuit = (target) =>
+  [target.circuit, target.key_circuit].find((circuit) => circuit && circuit.state !== "closed");
 
 function illRow(target) {
-  const state = target.circuit?.state ?? "closed";
+  const state = brokenCircuit(target)?.state ?? "off";
   return el(
     "li",
-    { class: "row" },
-    badge(state === "closed" ? "off" : format.words(state), state === "open" ? "bad" : "warn"),
-    foreign(target.target),
-    target.circuit?.last_error && el("span", { class: "part line" }, foreign(target.circuit.last_error)),
+    { class: "ill" },
+    badge(format.words(state), state === "open" ? "bad" : "warn"),
+    el("div", {}, foreign(target.target), el("div", { class: "small muted" }, lastError(target))),
   );
 }

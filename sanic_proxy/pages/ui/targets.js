@@ -138,18 +138,15 @@ function cells(target) {
   return [
     el("td", { class: "model" }, foreign(target.target), el("span", { class: "served" }, target.endpoint)),
     el("td", { class: "state" }, state(target)),
-    el(
-      "td",
-      { class: "error-text" },
-      lastError(target.circuit) ?? lastError(target.key_circuit) ?? el("span", { class: "muted" }, "none"),
-    ),
-    el("td", { class: "number" }, format.duration(target.first_content_ms)),
+    el("td", { class: "error-text" }, lastError(target) ?? el("span", { class: "muted" }, "none")),
+    el("td", { class: "number" }, firstContent(target)),
     el("td", { class: "number" }, format.count(target.in_flight)),
     el(
       "td",
       { class: "number" },
-      format.count(target.answered),
-      target.failed > 0 && el("span", { class: "part bad-text" }, `${format.count(target.failed)} failed`),
+      format.count(target.requests),
+      target.failures > 0 &&
+        el("span", { class: "part bad-text" }, `${format.count(target.failures)} failed`),
     ),
     el("td", { class: "number" }, format.share(target.cached_share)),
     el("td", {}, limits(target.rate_limit)),
@@ -174,11 +171,23 @@ function state({ target, off, circuit, key_circuit: key, rate_limit: limit }) {
 const retry = (seconds) =>
   seconds > 0 && el("span", { class: "part" }, `retry in ${format.duration(1000 * seconds)}`);
 
-function lastError(circuit) {
-  if (!circuit?.last_error) return null;
+/** The last failure in any worker: its text, its code and its time; null where there was none. */
+export function lastError({ last_error: error }) {
+  if (!error) return null;
+  const title = format.dateTime(error.time);
   return [
-    foreign(circuit.last_error),
-    el("span", { class: "part" }, `${format.duration(1000 * circuit.last_error_s_ago)} ago`),
+    foreign(error.message || error.code),
+    el("span", { class: "part", title }, foreign(error.code), ` · ${format.ago(error.time)}`),
+  ];
+}
+
+/** The median and the 95th percentile of the last minutes; without streams in these, what is expected. */
+function firstContent({ first_content_percentiles_ms: times, first_content_ms: expected }) {
+  if (!times || times.p50 === null)
+    return [format.duration(expected), expected && el("span", { class: "part" }, "expected")];
+  return [
+    format.duration(times.p50),
+    el("span", { class: "part" }, `95 % within ${format.duration(times.p95)}`),
   ];
 }
 
