@@ -20,6 +20,7 @@ from sanic_proxy.config.rules import iso_time
 from sanic_proxy.json_types import Json
 from sanic_proxy.metrics.recent import WINDOW_S, RecentCounts, added, percentiles_ms
 from sanic_proxy.observability.in_flight import Traffic
+from sanic_proxy.observability.packed_record import packed, unpacked
 from sanic_proxy.observability.record import Observer, RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.state_store.ring import MAX_EVENT_BYTES, PLACES, EventRing
@@ -34,8 +35,9 @@ MAX_TARGETS_BYTES = 256 * 1024
 # What an event that is too long keeps: so many characters of each text and so many attempts, without `_LONG`.
 _CUTS = ((200, 8), (60, 4), (20, 0))
 _LONG = frozenset({"attempts", "route", "usage"})
-# Events begin with the first letter of their type.
-TYPES = {b"r": "request", b"t": "target"}
+# The first byte of an event and its type. A request is packed, or JSON where it had to be cut.
+_PACKED = b"p"
+TYPES = {_PACKED: "request", b"r": "request", b"t": "target"}
 MEMORIES = 3
 
 
@@ -112,9 +114,9 @@ class Live:
     def flush(self) -> None:
         """Write the requests that have ended into the ring."""
         if self._ended or self._events:
-            now, wall = time.monotonic(), time.time()
+            offset_s = time.time() - time.monotonic()
             records = [self._ended.popleft() for _ in range(len(self._ended))]
-            self._events.extend(_request_event(one, now, wall) for one in records if self._is_shown(one))
+            self._events.extend(_request_event(one, offset_s) for one in records if self._is_shown(one))
             if self.ring.append(self._events):
                 self._events.clear()
 
@@ -197,7 +199,7 @@ class Live:
         for number, event in self.ring.before(before):
             if limit <= 0:
                 return
-            if event.startswith(b"r"):
+            if TYPES[event[:1]] == "request":
                 limit -= 1
                 yield numbered(number, event)
 
@@ -215,12 +217,18 @@ class Live:
 
 def numbered(number: int, event: bytes) -> bytes:
     """The JSON object of an event, with its number."""
+    if event.startswith(_PACKED):
+        record, ended_at = unpacked(event[1:])
+        return codec.dumps({"number": number, "time": iso_time(ended_at), **record.as_json()})
     return b'{"number":%d,%b' % (number, event[2:])
 
 
-def _request_event(record: RequestRecord, now: float, wall: float) -> bytes:
-    at = wall - (now - (record.finished or now))
-    return b"r" + _bounded({"time": iso_time(at), **record.as_json()})
+def _request_event(record: RequestRecord, offset_s: float) -> bytes:
+    event = _PACKED + packed(record, offset_s)
+    if len(event) <= MAX_EVENT_BYTES:
+        return event
+    ended_at = offset_s + (record.finished or record.started)
+    return b"r" + _bounded({"time": iso_time(ended_at), **record.as_json()})
 
 
 def _bounded(event: Json) -> bytes:

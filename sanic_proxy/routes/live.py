@@ -26,7 +26,7 @@ from sanic_proxy.state_store.ring import PLACES
 blueprint = Blueprint("live")
 blueprint.on_request(authorise)
 
-EVENT_TYPES = ("now", *TYPES.values())
+EVENT_TYPES = ("now", *dict.fromkeys(TYPES.values()))
 # How often new events are looked for, and how often there is a comment if there are none.
 LOOK_S = 0.2
 NOW_S = 1.0

@@ -45,6 +45,7 @@ OPEN_PATHS = frozenset(("/", "/docs", *PAGE_FILES, *DOCS_FILES, *_HEALTH))
 _ADMIN_PREFIXES = ("/admin/", "/key/", "/spend/", "/ui/")
 METRICS_PATH = "/metrics"
 UI_PATH = "/ui"
+_ADMIN_STARTS = (*_ADMIN_PREFIXES, METRICS_PATH, UI_PATH)
 # The admin key opens these as well as a client's.
 MODEL_INFO_PATHS = frozenset(("/model/info", "/v1/model/info"))
 # These reach no provider, so pages of other sites may lead to them; the front page asks for models.
@@ -76,17 +77,17 @@ def let_in(request: ProxyRequest, state: AppState, is_repeated: bool = False) ->
     """
     headers = request.fields
     settings = state.settings
-    is_admin = False
-    if is_admin_path(request.path):
+    is_admin = is_offered = False
+    if request.path.startswith(_ADMIN_STARTS) and is_admin_path(request.path):
+        is_admin, is_offered = True, offers_admin(settings, request.path, port_of(request))
         request.record.path = without_keys(request.path)
-        is_admin = offers_admin(settings, request.path, port_of(request))
     if "origin" in headers and not is_repeated:
         check_origin(settings, headers, request.ip)
         request.answer_lines += header_lines(cors_headers(headers))
         if is_preflight(request.method, headers):
             return Reply(header_lines(preflight_headers(headers)), status=204)
     request.record.client = client = admit(
-        settings, state.keys, request.path, headers, request.raw_url, is_admin=is_admin
+        settings, state.keys, request.path, headers, request.raw_url, is_admin=is_offered
     )
     rules = client.rules
     if rules.endpoints or rules.team:
@@ -94,7 +95,7 @@ def let_in(request: ProxyRequest, state: AppState, is_repeated: bool = False) ->
     traffic = state.traffic
     if len(traffic.requests) > traffic.max_requests and request.path not in OPEN_PATHS:
         raise overloaded()
-    if is_admin_path(request.path):
+    if is_admin:
         check_offered(request, settings)
     return None
 
