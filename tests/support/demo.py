@@ -31,7 +31,12 @@ targets = [
 targets = ["deepseek/deepseek-reasoner", "openai/gpt-5"]
 """
 KEYS: tuple[dict[str, Any], ...] = (
-    {"name": "alice", "models": ["fast", "smart"], "rpm": 600, "budget": {"usd": 20, "per": "month"}},
+    {
+        "name": "alice",
+        "models": ["fast", "smart", "openai/*", "mistral/*", "deepseek/*"],
+        "rpm": 600,
+        "budget": {"usd": 20, "per": "month"},
+    },
     {"name": "build-bot", "concurrent": 20, "budget": {"usd": 5, "per": "day", "strict": False}},
     {"name": "support-agent", "tpm": 2_000_000, "budget": {"usd": 0.2, "per": "day"}, "ui": True},
 )

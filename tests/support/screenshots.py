@@ -51,6 +51,8 @@ class Shots:
 
     def take(self, page: Page, name: str, *, whole: bool = True) -> None:
         """A picture of the whole page, or of what the window shows."""
+        if whole:
+            page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=self._directory / f"{name}-{self._suffix}.png", full_page=whole)
 
 

@@ -474,7 +474,7 @@ function figures(answer, clock) {
     ["First content", format.duration(clock.first - clock.start)],
     ["Total", format.duration(clock.end - clock.start)],
     usage?.completion_tokens > 1 &&
-      seconds > 0.05 && ["Speed", `${format.rate(usage.completion_tokens / seconds)} tokens/s`],
+      seconds > 0.2 && ["Speed", `${format.rate(usage.completion_tokens / seconds)} tokens/s`],
     usage && [
       "Input",
       `${format.count(usage.prompt_tokens)} tokens${cached ? `, ${format.count(cached)} cached` : ""}`,

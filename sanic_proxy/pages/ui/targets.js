@@ -136,7 +136,12 @@ function switchedOff(target, off) {
 
 function cells(target) {
   return [
-    el("td", { class: "model" }, foreign(target.target), el("span", { class: "served" }, target.endpoint)),
+    el(
+      "td",
+      { class: "model" },
+      foreign(target.target),
+      el("span", { class: "served" }, target.endpoint.replace(/^POST /, "")),
+    ),
     el("td", { class: "state" }, state(target)),
     el("td", { class: "error-text" }, lastError(target) ?? el("span", { class: "muted" }, "none")),
     el("td", { class: "number" }, firstContent(target)),
@@ -185,10 +190,7 @@ export function lastError({ last_error: error }) {
 function firstContent({ first_content_percentiles_ms: times, first_content_ms: expected }) {
   if (!times || times.p50 === null)
     return [format.duration(expected), expected && el("span", { class: "part" }, "expected")];
-  return [
-    format.duration(times.p50),
-    el("span", { class: "part" }, `95 % within ${format.duration(times.p95)}`),
-  ];
+  return [format.duration(times.p50), el("span", { class: "part" }, `p95 ${format.duration(times.p95)}`)];
 }
 
 /** What providers say is left of their limits: "x-ratelimit-remaining-requests" is called requests. */

@@ -173,9 +173,10 @@ function go() {
   close();
   closeDialogs();
   nav.querySelectorAll("a").forEach((link) => link.removeAttribute("aria-current"));
-  const link = document.getElementById(`to-${view.name}`);
-  link?.setAttribute("aria-current", "page");
-  link?.scrollIntoView({ block: "nearest", inline: "center" });
+  // Administrators come to the usage of a key from the list of keys.
+  const link = document.getElementById(`to-${view.name}`) ?? document.getElementById("to-keys");
+  link.setAttribute("aria-current", "page");
+  link.scrollIntoView({ block: "nearest", inline: "center" });
   document.title = `${view.title} · sanic-proxy`;
   const heading = el("h1", { tabindex: "-1" }, view.title);
   const root = el("div", { class: "stack view" });
