@@ -78,7 +78,8 @@ class Charge(NamedTuple):
     """A counter with its limit, both in the same unit. `end` is when it begins anew; FOREVER: never.
 
     `soft` are the percentages of the limit that are announced. A strict one is reserved for with the most
-    that a request can cost. One that counts requests has `is_money` false.
+    that a request can cost. One that counts requests has `is_money` false. `label` is the scope's name for
+    people, where it is not the one of the counter.
     """
 
     counter: Counter
@@ -87,6 +88,7 @@ class Charge(NamedTuple):
     soft: tuple[int, ...] = ()
     is_strict: bool = False
     is_money: bool = True
+    label: str = ""
 
     def describe(self) -> str:
         """The budget as errors and logs name it."""
@@ -95,7 +97,7 @@ class Charge(NamedTuple):
             return "number of requests of this agent session"
         if kind == SESSION_COST:
             return "budget of this agent session"
-        scope = "of all clients" if kind == "all" else f"of the {kind} {name}"
+        scope = "of all clients" if kind == "all" else f"of the {kind} {self.label or name}"
         return f"budget {scope}" if per == "total" else f"budget {scope} per {per}"
 
 
@@ -124,7 +126,9 @@ def charges(scopes: Iterable[ScopedLimits], periods: Periods, now: float) -> lis
             start, end = periods.current(budget, now)
             counter = Counter(scope.kind, scope.name, budget.per, start)
             if (other := found.get(counter)) is None or budget.limit_nano < other.limit:
-                found[counter] = Charge(counter, budget.limit_nano, end, limits.soft, budget.strict)
+                found[counter] = Charge(
+                    counter, budget.limit_nano, end, limits.soft, budget.strict, label=scope.label
+                )
     return list(found.values())
 
 

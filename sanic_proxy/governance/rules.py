@@ -7,7 +7,7 @@ A request is in up to four scopes: its client, the client's team, the model that
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -22,14 +22,18 @@ ScopeKind = Literal["client", "team", "model", "all", "login"]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What limits and sums belong to. `name` is the client's id, or a team's or model's name."""
+    """What limits and sums belong to. `name` is the client's id, or a team's or model's name.
+
+    `label` is the name of a client, for people.
+    """
 
     kind: ScopeKind
     name: str = ""
+    label: str = field(default="", compare=False)
 
     @override
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}" if self.name else "all clients"
+        return f"{self.kind} {self.label or self.name}" if self.name else "all clients"
 
 
 ALL = Scope("all")
@@ -77,7 +81,7 @@ class Rulebook:
         """The scopes with limits that a request of the client for `model` is in."""
         found: list[ScopedLimits] = []
         if not rules.limits.is_empty:
-            found.append(ScopedLimits(Scope("client", rules.id), rules.limits))
+            found.append(ScopedLimits(Scope("client", rules.id, rules.name), rules.limits))
         team = self._teams.get(rules.team)
         if team is not None and not team.limits.is_empty:
             found.append(ScopedLimits(Scope("team", team.name), team.limits))

@@ -15,7 +15,7 @@ from tests.support.admin import ADMIN_KEY, bearer
 from tests.support.billing import KEY, Billing, frames_of, running_billing
 from tests.support.proxy import GENEROUS_S, Proxy, Reply, running_proxy
 from tests.support.settings import provider_settings
-from tests.support.upstream import Exchange, Upstream
+from tests.support.upstream import Exchange, Upstream, straico_completion
 
 CLIENTS = """
 [clients.app]
@@ -213,6 +213,13 @@ prices = { input = 5, image_input = 10, image_output = 40 }
 [models.sort]
 targets = ["groq/sort"]
 prices = { search_unit = 0.002 }
+[models.listen]
+targets = ["groq/listen"]
+prices = { second = 0.0001 }
+[models.coins]
+targets = ["straico/openai/gpt-4o-mini"]
+[providers.straico]
+cost_unit = 0.0001
 [models.plain]
 targets = ["groq/plain"]
 prices = { input = 1, output = 1 }
@@ -235,6 +242,7 @@ IMAGE_TOKENS = {
     "input_tokens_details": {"text_tokens": 60, "image_tokens": 40},
     "output_tokens_details": {"image_tokens": 1000, "text_tokens": 0},
 }
+MESSAGES = [{"role": "user", "content": "Hi"}]
 RANKED = {"results": [{"index": 0, "relevance_score": 0.9}]}
 
 
@@ -319,3 +327,26 @@ def test_pieces_without_a_price_are_refused_unless_the_key_names_the_endpoint(pa
     refused = paid.post("app", "/v1/audio/speech", **asked)
     assert (refused.status, refused.error["code"]) == (403, "price_unknown")
     assert paid.booked(paid.post("listed", "/v1/audio/speech", **asked)) == (0, ["unpriced"])
+
+
+def test_transcribed_sound_costs_by_the_seconds_that_the_answer_reports(paid: Paid) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer({"text": "Hi", "usage": {"type": "duration", "seconds": 90}})
+
+    paid.upstream.on("POST /openai/v1/audio/transcriptions", script)
+    form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nlisten\r\n--b--\r\n'
+    headers = {**bearer(KEY.format(name="listed")), "content-type": "multipart/form-data; boundary=b"}
+    reply = paid.proxy.request("POST", "/v1/audio/transcriptions", form, headers)
+    assert paid.booked(reply) == (0.009, [])
+
+
+def test_a_provider_with_a_unit_of_its_own_costs_what_it_reports(paid: Paid) -> None:
+    """Straico reports coins. What the vendor's own prices say is reserved, the report is booked."""
+    answer = straico_completion()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(answer)
+
+    paid.upstream.on("openai/gpt-4o-mini", script)
+    reply = paid.post("app", "/v1/chat/completions", model="coins", messages=MESSAGES, max_tokens=5)
+    assert paid.booked(reply) == (answer["price"]["total"] * 0.0001, [])
