@@ -309,7 +309,7 @@ class Charge:
             usage = None
         running, self._running = self._running, []
         if is_complete and self._asked.units is not None:
-            usage = {**self._asked.units.as_usage(), **(usage or {})}
+            usage = self._asked.units.added_to(usage)
         used = Usage.of(usage) if usage else None
         for one in running:
             record.spent_nano += self._settle(one, record.ended, used, 0 if is_complete else CUT)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sanic_proxy.governance.prices import Prices
-from sanic_proxy.json_types import Json, JsonMapping
+from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai.usage import whole
 
 DOCUMENTS_PER_SEARCH = 100
@@ -48,11 +48,15 @@ class Units(NamedTuple):
             price = 0
         return None if price is None else self.number * price
 
-    def as_usage(self) -> Json:
-        """As the usage of a record, before what the answer reports is added. Images are counted there."""
+    def added_to(self, usage: JsonMapping | None) -> JsonMapping | None:
+        """A record's usage with these units, unless it has them; None: nothing is known.
+
+        Images are counted in the answer. A stream of images is not read, so its usage stays unknown.
+        """
         if self.name == "image":
-            return {"image_quality": self.image_quality, "image_size": self.image_size}
-        return {f"{self.name}s": self.number}
+            kind = {"image_quality": self.image_quality, "image_size": self.image_size}
+            return None if usage is None else {**kind, **usage}
+        return {f"{self.name}s": self.number, **(usage or {})}
 
 
 def units_of(path: str, fields: JsonMapping) -> Units | None:

@@ -40,7 +40,13 @@ def test_units_are_read_from_requests(
     found = units_of(path, fields)
     assert found == units
     assert found is not None
-    assert found.as_usage() == usage
+    assert found.added_to({"images": 3}) == {**usage, "images": 3}
+
+
+def test_what_the_answer_reports_counts() -> None:
+    assert Units("search_unit", 2).added_to({"search_units": 3}) == {"search_units": 3}
+    assert Units("character", 2).added_to(None) == {"characters": 2}
+    assert Units("image", 2).added_to(None) is None
 
 
 def test_what_is_billed_by_tokens_has_no_units() -> None:

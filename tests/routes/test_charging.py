@@ -313,6 +313,17 @@ def test_images_cost_by_size_and_quality_or_by_tokens(paid: Paid) -> None:
     assert (refused.status, refused.error["code"]) == (429, "insufficient_quota")
 
 
+def test_a_stream_of_images_is_booked_at_its_reservation(paid: Paid) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.stream([b'event: image_generation.completed\ndata: {"b64_json": "AA=="}\n\n'])
+
+    paid.upstream.on("paint", script)
+    fields = {"model": "paint", "prompt": "x", "stream": True, "n": 2}
+    headers = bearer(KEY.format(name="app"))
+    reply = paid.proxy.request("POST", "/v1/images/generations", fields, headers)
+    assert paid.booked(reply) == (0.1, ["estimated"])
+
+
 def test_reranking_costs_by_search(paid: Paid) -> None:
     asked: dict[str, Any] = {"model": "sort", "query": "x", "documents": ["a"] * 150}
     assert paid.booked(paid.post("app", "/v1/rerank", RANKED, **asked)) == (0.004, [])
