@@ -34,6 +34,8 @@ TOOLS_TOKENS = 1024
 RECENT = 100
 MAX_PAIRS = 4096
 _LONG_CHARS = 512
+# Without any of these in its body, a request has no files: its long texts are text.
+_MEDIA_MARKS = (b"base64", b'"image', b'"input_image', b'"input_audio', b'"inline', b'"file', b'"document"')
 
 
 class Tokens(NamedTuple):
@@ -72,13 +74,9 @@ class Asked:
 
 
 def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> Asked:
-    """Read a request, whose parsed JSON is `fields`. Values of wrong types count as not set.
-
-    This is done for each request: a plain one costs some searches in its body and looks at its names.
-    """
+    """Read a request, whose parsed JSON is `fields`. Values of wrong types count as not set."""
     asked = Asked(len(body))
     asked.has_output = has_output
-    asked.caches_for_hour = b'"ttl"' in body
     if not _TOKEN_LIMITS.isdisjoint(fields):
         asked.max_tokens = (
             whole(fields.get("max_completion_tokens"))
@@ -88,20 +86,7 @@ def asked_of(body: bytes, fields: JsonMapping, *, has_output: bool = True) -> As
         )
     if not _RARE.isdisjoint(fields):
         _read_rare(asked, fields)
-    if (
-        b"base64" in body
-        or b'"image' in body
-        or b'"input_image' in body
-        or b'"input_audio' in body
-        or b'"inline' in body
-        or b'"file' in body
-        or b'"document"' in body
-    ):
-        media = _Media()
-        media.count(fields)
-        asked.text_bytes = max(0, len(body) - media.bytes)
-        asked.media_bytes, asked.images, asked.has_audio = media.bytes, media.images, media.has_audio
-        asked.refers = asked.refers or media.refers
+    _read_content(asked, body, fields)
     return asked
 
 
@@ -125,6 +110,11 @@ def _read_rare(asked: Asked, fields: JsonMapping) -> None:
     asked.service_tier = tier.lower() if isinstance(tier, str) else ""
     tools = fields.get("tools")
     asked.has_tools = bool(tools)
+    if isinstance(tools, list):
+        asked.caches_for_hour = any(
+            isinstance(tool, dict) and isinstance(cache := tool.get("cache_control"), dict) and "ttl" in cache
+            for tool in tools
+        )
     asked.writes_media = "modalities" in fields or "responseModalities" in gemini or _makes_images(tools)
     asked.refers = any(fields.get(name) for name in _REFERENCES) or isinstance(fields.get("prompt"), dict)
 
@@ -140,34 +130,39 @@ def _makes_images(tools: object) -> bool:
     )
 
 
-class _Media:
-    """The encoded files and the images in a request of any API.
+def _read_content(asked: Asked, body: bytes, fields: JsonMapping) -> None:
+    """Read the encoded files, the images and the like in a request of any API.
 
     A file is a long text without spaces, in base64 or as a `data:` URL; an image is an object that has the
-    word in its type or media type.
+    word in its type or media type. A walk through the values costs less than searches in the body, which
+    may be long. The schemas of tools hold no content, and are many.
     """
+    rest = [value for name, value in fields.items() if name != "tools"]
+    encoded_bytes = 0
+    while rest:
+        value = rest.pop()
+        kind = type(value)
+        if kind is str:
+            if len(value) >= _LONG_CHARS and _is_encoded(value):
+                encoded_bytes += len(value)
+        elif kind is dict:
+            if not _PART_NAMES.isdisjoint(value):
+                _read_part(asked, value)
+            rest += value.values()
+        elif kind is list:
+            rest += value
+    if encoded_bytes and any(mark in body for mark in _MEDIA_MARKS):
+        asked.media_bytes = encoded_bytes
+        asked.text_bytes = max(0, len(body) - encoded_bytes)
 
-    __slots__ = ("bytes", "has_audio", "images", "refers")
 
-    def __init__(self) -> None:
-        self.bytes = self.images = 0
-        self.has_audio = self.refers = False
-
-    def count(self, fields: JsonMapping) -> None:
-        rest: list[object] = [fields]
-        while rest:
-            value = rest.pop()
-            if isinstance(value, dict):
-                kind = value.get("type", value.get("mimeType", value.get("mime_type")))
-                if isinstance(kind, str):
-                    self.images += kind in _IMAGE_TYPES
-                    self.has_audio |= kind == "input_audio" or kind.startswith("audio/")
-                self.refers |= not _FILE_REFERENCES.isdisjoint(value) or _is_linked_document(kind, value)
-                rest += value.values()
-            elif isinstance(value, list):
-                rest += value
-            elif isinstance(value, str) and len(value) >= _LONG_CHARS and _is_encoded(value):
-                self.bytes += len(value)
+def _read_part(asked: Asked, part: JsonMapping) -> None:
+    kind = part.get("type", part.get("mimeType", part.get("mime_type")))
+    if isinstance(kind, str):
+        asked.images += kind in _IMAGE_TYPES
+        asked.has_audio |= kind == "input_audio" or kind.startswith("audio/")
+    asked.refers |= not _FILE_REFERENCES.isdisjoint(part) or _is_linked_document(kind, part)
+    asked.caches_for_hour |= "ttl" in part
 
 
 # The parts of requests that are an image: of chats, Responses, Messages, and Gemini by their media types.
@@ -180,6 +175,7 @@ _IMAGE_TYPES = frozenset(
 
 
 _FILE_REFERENCES = frozenset({"file_id", "file_url", "fileUri", "file_uri"})
+_PART_NAMES = _FILE_REFERENCES | {"type", "mimeType", "mime_type", "ttl"}
 
 
 def _is_linked_document(kind: object, part: JsonMapping) -> bool:
@@ -190,6 +186,8 @@ def _is_linked_document(kind: object, part: JsonMapping) -> bool:
 
 def _is_encoded(text: str) -> bool:
     """Whether a long text is a file in base64, by its first characters behind the head of a data URL."""
+    if " " in text[:64]:
+        return False
     start = text.find(";base64,", 0, 200) + len(";base64,") if text.startswith("data:") else 0
     sample = text[start : start + 256]
     return sample.isascii() and sample.translate(_NO_BASE64_MARKS).isalnum()

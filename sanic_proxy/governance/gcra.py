@@ -21,7 +21,7 @@ from typing import NamedTuple
 class Rate:
     """`limit` units per `period_s`, of which `burst` may come at once. All are above 0. Do not change it."""
 
-    __slots__ = ("burst", "interval_s", "limit", "most_s", "period_s", "window_s")
+    __slots__ = ("burst", "interval_s", "limit", "most_s", "period_s", "slack", "window_s")
 
     def __init__(self, limit: float, burst: float, period_s: float = 60.0) -> None:
         self.limit = limit
@@ -31,10 +31,12 @@ class Rate:
         self.window_s = burst * self.interval_s
         # Debts of more than so many bursts or periods are forgotten: one odd report blocks nobody for days.
         self.most_s = _MAX_DEBT * max(self.window_s, period_s)
+        self.slack = _EPSILON * burst
 
     def remaining(self, used_s: float) -> int:
         """How many units could come at once, where `used_s` of the burst are in use."""
-        return max(0, int((self.window_s - used_s) / self.interval_s + _EPSILON * self.burst))
+        free = int((self.window_s - used_s) / self.interval_s + self.slack)
+        return free if free > 0 else 0
 
 
 _MAX_DEBT = 60

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
@@ -30,7 +30,7 @@ from sanic_proxy.config.rules import ScopeLimits
 from sanic_proxy.governance import gcra
 from sanic_proxy.governance.gcra import Rate, State
 from sanic_proxy.governance.rules import Scope, ScopedLimits
-from sanic_proxy.state_store.shared import CELL_VALUES, KEPT_UNTIL, SharedMemory, key_of
+from sanic_proxy.state_store.shared import CELL_VALUES, KEPT_UNTIL, Gauge, SharedMemory, key_of
 
 RateKind = Literal["requests", "tokens", "concurrent"]
 MINUTE_S = 60.0
@@ -44,6 +44,10 @@ AHEAD = 64
 SLICE_S = 1.0
 # Where in a cell the state of a rate begins: `due`, `seen`, and the limit in whose intervals they count.
 _REQUESTS, _TOKENS = 1, 4
+
+
+# A tuple's own constructor: that of a NamedTuple is a function in Python, which costs as much again.
+_new = tuple.__new__
 
 
 class Standing(NamedTuple):
@@ -65,27 +69,31 @@ class _Slice:
     limit is free again, as it was last seen. `workers` share `rate`.
     """
 
-    __slots__ = ("ahead", "at", "due", "most", "own_rate", "rate", "shared_rate", "workers")
+    __slots__ = ("ahead", "at", "due", "limit", "most", "own_rate", "rate", "shared_rate", "workers")
 
     def __init__(self, at: int, shared_rate: Rate, own_rate: Rate) -> None:
         self.at = at
-        self.rate = self.shared_rate = shared_rate
+        self.shared_rate = shared_rate
         self.own_rate = own_rate
-        self.workers = 1
+        self.share(1)
         self.due = 0.0
         self.ahead = self.most = 0
 
-    @property
-    def limit(self) -> int:
-        return round(self.rate.limit * self.workers)
+    def share(self, workers: int) -> None:
+        """Count by the limit of all (1), or by this worker's part of it."""
+        self.workers = workers
+        self.rate = self.shared_rate if workers == 1 else self.own_rate
+        self.limit = round(self.rate.limit * workers)
 
     def standing(self, scope: Scope, now: float) -> Standing:
+        """How the limit stands."""
         rate, ahead = self.rate, self.ahead
         used_s = self.due - now
-        used_s = max(used_s, 0.0)
-        remaining = rate.remaining(used_s) * self.workers + ahead
+        if used_s <= 0.0:
+            used_s, ahead = 0.0, 0
         reset_s = used_s - ahead * rate.interval_s
-        return Standing(scope, self.limit, remaining, reset_s if reset_s > 0.0 else 0.0)
+        remaining = rate.remaining(used_s) * self.workers + ahead
+        return _new(Standing, (scope, self.limit, remaining, reset_s if reset_s > 0.0 else 0.0))
 
 
 class _Standings:
@@ -99,21 +107,24 @@ class _Standings:
 
     @property
     def requests(self) -> Standing | None:
-        return self._tightest([(one.scope, one.requests) for one in self._limits])
+        found, now = None, self._clock()
+        for one in self._limits:
+            if one.requests is not None:
+                found = _tighter(found, one.requests.standing(one.scope, now))
+        return found
 
     @property
     def tokens(self) -> Standing | None:
-        return self._tightest([(one.scope, one.tokens) for one in self._limits])
-
-    def _tightest(self, slices: Iterable[tuple[Scope, _Slice | None]]) -> Standing | None:
-        """The limit with the smallest part left."""
-        found = None
-        for scope, one in slices:
-            if one is not None:
-                standing = one.standing(scope, self._clock())
-                if found is None or standing[2] * found[1] < found[2] * standing[1]:
-                    found = standing
+        found, now = None, self._clock()
+        for one in self._limits:
+            if one.tokens is not None:
+                found = _tighter(found, one.tokens.standing(one.scope, now))
         return found
+
+
+def _tighter(one: Standing | None, other: Standing) -> Standing:
+    """The limit with the smaller part left."""
+    return other if one is None or other[2] * one[1] < one[2] * other[1] else one
 
 
 class RateRefusal(_Standings):
@@ -140,48 +151,56 @@ class RateRefusal(_Standings):
 class Admission(_Standings):
     """An admitted request. `settle` is to be called when it ends; further calls do nothing."""
 
-    __slots__ = ("_places", "_rates", "_reserved")
+    __slots__ = ("_gauges", "_rates", "_reserved")
 
     def __init__(
         self,
         rates: Rates,
         limits: Sequence[Limited],
         clock: Callable[[], float],
-        places: Sequence[_Place],
+        gauges: Sequence[Gauge],
         reserved: int,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._rates: Rates | None = rates
-        self._places = places
+        self._gauges = gauges
         self._reserved = reserved
 
     def settle(self, tokens: int | None) -> None:
         """The request has ended and has used `tokens`; None: not known, as many as were reserved."""
         rates, self._rates = self._rates, None
         if rates is not None:
-            if self._places:
-                rates.count(self._places, -1)
+            for gauge in self._gauges:
+                _count(gauge, -1)
             if tokens is not None and tokens != self._reserved:
                 rates.settle(self._limits, tokens - self._reserved)
 
 
-# Where a request in flight is counted: the key of its scope, and the gauge, if there was one.
-_Place = tuple[int, int | None]
+def _count(gauge: Gauge, change: int) -> None:
+    """A request in flight has begun (1) or ended (-1)."""
+    gauge.count += change
+    if gauge.cell is not None:
+        gauge.cell[0] = gauge.count
 
 
 class Limited:
-    """The limits of one scope, as they are needed for each request. `own` is its cell in this worker."""
+    """The limits of one scope, as they are needed for each request.
 
-    __slots__ = ("column", "concurrent", "key", "limits", "own", "requests", "scope", "tokens")
+    `gauge` counts its requests in flight. `own` and `own_gauge` are its cell and its count in this worker,
+    where there is no shared one.
+    """
 
-    def __init__(self, one: ScopedLimits, workers: int, own: list[float]) -> None:
+    __slots__ = ("concurrent", "gauge", "key", "limits", "own", "own_gauge", "requests", "scope", "tokens")
+
+    def __init__(self, one: ScopedLimits, workers: int) -> None:
         self.scope = one.scope
         self.limits = one.limits
         self.key = key_of("rates", one.scope.kind, one.scope.name)
         self.concurrent = one.limits.concurrent
-        self.column: int | None = None
-        self.own = own
+        self.gauge: Gauge | None = None
+        self.own_gauge = Gauge()
+        self.own = [0.0] * CELL_VALUES
         requests, tokens = _rates_of(one.limits, 1)
         own_requests, own_tokens = _rates_of(one.limits, workers)
         self.requests = self.tokens = None
@@ -246,7 +265,6 @@ class Rates:
         self._clock = clock
         self._later = later
         self._known: OrderedDict[Scope, Limited] = OrderedDict()
-        self._own_in_flight: Counter[int] = Counter()
         self._ahead: set[Limited] = set()  # those with something in their slices
         self._is_waiting = False  # for the time to give it back
 
@@ -258,13 +276,13 @@ class Rates:
         """Decide about a request that uses `tokens` by its estimate."""
         for one in limits:
             requests, of_tokens = one.requests, one.tokens
-            if (
-                (requests is not None and not requests.ahead)
-                or (of_tokens is not None and of_tokens.ahead < (tokens or 1))
-                or (one.concurrent is not None and (one.column is None or self._is_full(one)))
+            if (requests is not None and not requests.ahead) or (
+                of_tokens is not None and of_tokens.ahead < (tokens or 1)
             ):
                 return self._decide(limits, tokens)
-        places = []
+            if one.concurrent is not None and (one.gauge is None or one.gauge.total() >= one.concurrent):
+                return self._decide(limits, tokens)
+        gauges = []
         for one in limits:
             requests, of_tokens = one.requests, one.tokens
             if requests is not None:
@@ -272,17 +290,17 @@ class Rates:
             if of_tokens is not None:
                 of_tokens.ahead -= tokens
             if one.concurrent is not None:
-                places.append((one.key, one.column))
-        if places:
-            self.count(places, 1)
-        return Admission(self, limits, self._clock, places, tokens)
+                gauge = one.gauge or one.own_gauge
+                _count(gauge, 1)
+                gauges.append(gauge)
+        return Admission(self, limits, self._clock, gauges, tokens)
 
     def _decide(self, limits: Sequence[Limited], tokens: int) -> Admission | RateRefusal:
         """The same in a critical section."""
         counted = [one for one in limits if one.concurrent is not None]
         for one in counted:
-            if one.column is None:
-                one.column = self._memory.gauges.column(one.key)
+            if one.gauge is None:
+                one.gauge = self._memory.gauges.gauge(one.key)
         with self._memory.lock as is_locked:
             now = self._clock()
             checks = [
@@ -302,11 +320,11 @@ class Rates:
                 _write(values, slice_.at, rate, state)
             if refusal is not None:
                 return refusal
-            places: list[_Place] = [(one.key, one.column) for one in counted]
-            if places:
-                self.count(places, 1)
+            gauges = [one.gauge or one.own_gauge for one in counted]
+            for gauge in gauges:
+                _count(gauge, 1)
         self._give_back_later()
-        return Admission(self, limits, self._clock, places, tokens)
+        return Admission(self, limits, self._clock, gauges, tokens)
 
     def settle(self, limits: Iterable[Limited], more: int) -> None:
         """Use `more` tokens than were reserved, or give back the rest (below 0)."""
@@ -324,17 +342,6 @@ class Rates:
                 for one in left:
                     if one.tokens is not None:
                         self._adjust(one, one.tokens, now, more, is_locked=is_locked)
-
-    def count(self, places: Iterable[_Place], change: int) -> None:
-        """Requests in flight have begun (1) or ended (-1)."""
-        own = self._memory.gauges.own()
-        for key, column in places:
-            if column is None:
-                self._own_in_flight[key] += change
-                if not self._own_in_flight[key]:
-                    del self._own_in_flight[key]
-            elif own is not None:
-                own[column] += change
 
     def give_back(self) -> None:
         """Give back what is left of all slices."""
@@ -363,10 +370,11 @@ class Rates:
         """What is known of a scope; its limits may have changed."""
         found = self._known.get(one.scope)
         if found is None or found.limits != one.limits:
-            own = [0.0] * CELL_VALUES if found is None else found.own
-            if found is not None:
-                self._give_back((found,))
-            found = self._known[one.scope] = Limited(one, self._workers, own)
+            old, found = found, Limited(one, self._workers)
+            self._known[one.scope] = found
+            if old is not None:
+                self._give_back((old,))
+                found.own, found.own_gauge = old.own, old.own_gauge
             if len(self._known) > MAX_SCOPES:
                 self._known.popitem(last=False)
         return found
@@ -391,9 +399,9 @@ class Rates:
         """The numbers of a scope, and the state of one of its rates if its slice were given back."""
         values = self._memory.cells.find(one.key, now) if is_locked else None
         if values is None:
-            slice_.rate, slice_.workers = slice_.own_rate, self._workers
+            slice_.share(self._workers)
             return one.own, _state(one.own, slice_.at, slice_.rate)
-        slice_.rate, slice_.workers = slice_.shared_rate, 1
+        slice_.share(1)
         if values[KEPT_UNTIL] <= now:
             # Taken at once: the next scope of this request must not get the same place.
             values[KEPT_UNTIL] = now + MINUTE_S
@@ -419,6 +427,6 @@ class Rates:
     def _is_full(self, one: Limited) -> bool:
         """Whether the scope has as many requests in flight as it may."""
         limit = one.concurrent or 0
-        if one.column is None:
-            return self._own_in_flight[one.key] >= math.ceil(limit / self._workers)
-        return self._memory.gauges.total(one.column) >= limit
+        if one.gauge is not None:
+            return one.gauge.total() >= limit
+        return one.own_gauge.count >= math.ceil(limit / self._workers)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from sanic_proxy.config.rules import format_usd, iso_time
 from sanic_proxy.errors import EMPTY_ACCOUNT_S, BudgetReserved, BudgetUsedUp, LimitReached
@@ -102,22 +103,27 @@ def limit_lines(requests: Standing | None, tokens: Standing | None, *, dialect: 
 
 def _limit_lines(kind: str, standing: Standing, dialect: str, now: float) -> str:
     _, limit, remaining, reset_s = standing
+    begin, middle = _limit_texts(kind, limit, dialect == "messages")
     if dialect == "messages":
         reset = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now + math.ceil(reset_s)))
-        return (
-            f"anthropic-ratelimit-{kind}-limit: {limit}\r\n"
-            f"anthropic-ratelimit-{kind}-remaining: {remaining}\r\n"
-            f"anthropic-ratelimit-{kind}-reset: {reset}\r\n"
-        )
-    return (
-        f"x-ratelimit-limit-{kind}: {limit}\r\n"
-        f"x-ratelimit-remaining-{kind}: {remaining}\r\n"
-        f"x-ratelimit-reset-{kind}: {duration(reset_s)}\r\n"
-    )
+        return f"{begin}{remaining}{middle}{reset}\r\n"
+    return f"{begin}{remaining}{middle}{duration(reset_s)}\r\n"
+
+
+@lru_cache(maxsize=256)
+def _limit_texts(kind: str, limit: int, is_messages: bool) -> tuple[str, str]:
+    """What the lines have before what remains, and between that and the reset."""
+    if is_messages:
+        start = f"anthropic-ratelimit-{kind}"
+        return f"{start}-limit: {limit}\r\n{start}-remaining: ", f"\r\n{start}-reset: "
+    start = f"x-ratelimit-limit-{kind}: {limit}\r\n"
+    return f"{start}x-ratelimit-remaining-{kind}: ", f"\r\nx-ratelimit-reset-{kind}: "
 
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it: `120ms`, `1.2s`, `6m0s`, `1h0m0s`."""
+    if seconds <= 0.001:
+        return "1ms" if seconds > 0 else "0ms"
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     if seconds < 60:
