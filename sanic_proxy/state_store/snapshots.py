@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from zlib import crc32
 
@@ -24,6 +25,8 @@ _PID, _LISTENERS, _SEQUENCE, _SIZE, _CHECKSUM, _TEXT = range(6)
 _WORD = 8
 _FIRST_SLOT = mmap.PAGESIZE // _WORD  # behind the number of slots that were ever used
 _TRIES = 3
+# After which pauses the lock is tried again, which others hold for microseconds.
+_PAUSES_S = (0.000_05, 0.000_5, 0.002, 0.0)
 
 
 class Snapshots:
@@ -65,7 +68,7 @@ class Snapshots:
     def listen(self, limit: int) -> bool:
         """Count one more listener of this worker, unless there are `limit` of them on the machine."""
         words = self._mapped()
-        if self._slot is None or not try_lock(self._fd, 0):
+        if self._slot is None or not any(map(self._has_lock, _PAUSES_S)):
             return False
         try:
             living = sum(words[self._at(slot) + _LISTENERS] for slot in self._living())
@@ -92,6 +95,13 @@ class Snapshots:
         self._words.release()
         self._map.close()
         self._slot = None
+
+    def _has_lock(self, pause_s: float) -> bool:
+        """Whether the lock of byte 0 is taken; else this waits."""
+        if try_lock(self._fd, 0):
+            return True
+        time.sleep(pause_s)
+        return False
 
     def _living(self) -> Iterator[int]:
         """The slots of workers that live; those of dead ones are freed."""

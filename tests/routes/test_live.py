@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -218,4 +220,18 @@ def test_a_reload_ends_the_listeners(tmp_path: object) -> None:
         listener.take(1)
         proxy.process.send_signal(signal.SIGHUP)
         assert list(listener.requests()) == []
+        assert can_listen(proxy)
+
+
+@pytest.mark.slow
+def test_a_listener_that_reads_nothing_is_cut() -> None:
+    """It takes megabytes to fill the kernel's buffers."""
+    with running_proxy(SETTINGS, "--single-process") as proxy, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", proxy.port))
+        client.sendall(f"GET /admin/events HTTP/1.1\r\nhost: x\r\nx-api-key: {ADMIN_KEY}\r\n\r\n".encode())
+        until = time.monotonic() + 120
+        while "ended=client_stalled" not in proxy.log and time.monotonic() < until:
+            proxy.request("GET", "/v1/" + "x" * 3500, headers=bearer(CLIENT_KEY))
+        proxy.wait_for_log("ended=client_stalled")
         assert can_listen(proxy)
