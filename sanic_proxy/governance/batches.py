@@ -186,7 +186,7 @@ class BatchInput:
         fields = codec.loads_tolerant(line)
         body = fields.get("body") if isinstance(fields, dict) else None
         model = body.get("model") if isinstance(body, dict) else None
-        if not isinstance(body, dict) or not isinstance(model, str) or not model:
+        if not isinstance(body, dict) or not isinstance(model, str) or not (model and model.isprintable()):
             raise errors.InvalidRequest(
                 f"Request {self.requests} of the batch's input file has no `body` with a `model`",
                 param="input_file_id",

@@ -22,7 +22,7 @@ again as it was, and is then not applied a second time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -392,6 +392,17 @@ class Purse:
         if message.is_tick:
             self._forget(reply, now)
         return slots
+
+    @property
+    def sent(self) -> Sequence[Row]:
+        """The rows of the message under way."""
+        return () if self._sent is None else self._sent[0].rows
+
+    def drop(self, rows: Collection[Row]) -> None:
+        """Leave rows out of the message under way. What they have cost is booked on the counters."""
+        if self._sent is not None:
+            message, slots = self._sent
+            self._sent = replace(message, rows=[row for row in message.rows if row not in rows]), slots
 
     def fail(self) -> None:
         """No reply has come: the message is sent again. Those that wait for it are answered."""

@@ -34,13 +34,14 @@ from sanic_proxy.governance.leases import (
     Lease,
     Notice,
     Purse,
+    Row,
     Settlement,
     Standing,
     Waiter,
     put_back,
     take_anyway,
 )
-from sanic_proxy.state_store.base import StateStore, StoreError, StoreUnavailable
+from sanic_proxy.state_store.base import StateStore, StoreError, StoreRefused, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ PAUSES_S = (0.2, 0.4, 0.6)
 # Settlements that are kept while the store is down and the journal cannot be written either.
 MAX_UNWRITTEN = 100_000
 FOLDER = "ledger"
+# Files with attempts that the store does not take, a line of JSON each.
+REFUSED_SUFFIX = ".refused"
 
 
 class LedgerError(Exception):
@@ -315,7 +318,12 @@ class Ledger:
         """Send one message and apply its reply. Raises StoreError; the message is then sent again."""
         here = [path.stem for path in journals(self._directory)] if is_tick else None
         message = self._purse.message(int(1000 * self._wall()), here, is_tick=is_tick)
-        reply = await self._store.run(partial(ledger_tables.exchange, message=message))
+        try:
+            reply = await self._store.run(partial(ledger_tables.exchange, message=message))
+        except StoreRefused as exc:
+            await self._set_aside(exc)
+            await self._talk(is_tick=is_tick)
+            return
         if self.is_down:
             self.is_down = False
             logger.warning("the ledger can be written again")
@@ -328,6 +336,28 @@ class Ledger:
             self._announce(notice)
         if self._purse.has_news and self._timer is None and not self._is_closing:
             self._timer = self._loop.call_later(BATCH_S, self._strike)
+
+    async def _set_aside(self, error: StoreRefused) -> None:
+        """Keep in a file what the store does not take, so that the rest can be booked.
+
+        Raises StoreError or OSError, also `error` where the reason is not in what is booked.
+        """
+        refused: list[Row] = []
+        for row in self._purse.sent:
+            try:
+                await self._store.run(partial(ledger_tables.attempt, row=row))
+            except StoreRefused:
+                refused.append(row)
+            except ledger_tables.Tried:
+                pass
+        if not refused:
+            raise error
+        file = self._directory / f"{self._purse.worker}{REFUSED_SUFFIX}"
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with file.open("ab") as kept:
+            kept.writelines(ledger_tables.row_text(row) + b"\n" for row in refused)
+        self._purse.drop(refused)
+        logger.error("the store does not take %d attempts, see %s: %s", len(refused), file, error)
 
     async def _adopt_orphans(self) -> None:
         """Take over the journals of dead workers. Raises StoreError, or OSError."""

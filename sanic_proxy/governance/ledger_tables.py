@@ -108,7 +108,9 @@ _CLIENT, _TEAM, _PROVIDER, _MODEL, _TARGET, _STARTED, _NANO, _FLAGS, _UNITS = ma
 )
 _MARKS = ", ".join("?" for _ in ROW_COLUMNS)
 _INSERT_ROW = f"INSERT INTO ledger_row ({', '.join(ROW_COLUMNS)}) VALUES ({_MARKS})"  # noqa: S608 - of ours
-_ADD_TO_DAY = """INSERT INTO ledger_day (day, client, team, provider, model, target,
+# Larger sums are not kept: twice as much is still a number of 64 bits.
+MAX_SUM_NANO = 2**61
+_ADD_TO_DAY = f"""INSERT INTO ledger_day (day, client, team, provider, model, target,
     attempts, estimated, input, cached, cache_write, output, reasoning, nano)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (day, client, team, provider, model, target) DO UPDATE SET
@@ -116,9 +118,11 @@ _ADD_TO_DAY = """INSERT INTO ledger_day (day, client, team, provider, model, tar
     input = ledger_day.input + excluded.input, cached = ledger_day.cached + excluded.cached,
     cache_write = ledger_day.cache_write + excluded.cache_write,
     output = ledger_day.output + excluded.output, reasoning = ledger_day.reasoning + excluded.reasoning,
-    nano = ledger_day.nano + excluded.nano"""
-_ADD_TO_COUNTER = """UPDATE budget_counter SET used = used + ?, touched_ms = ? WHERE id = ?
-    RETURNING used, announced"""
+    nano = CASE WHEN ledger_day.nano + excluded.nano > {MAX_SUM_NANO} THEN {MAX_SUM_NANO}
+    ELSE ledger_day.nano + excluded.nano END"""  # noqa: S608 - a number of ours
+_ADD_TO_COUNTER = f"""UPDATE budget_counter SET
+    used = CASE WHEN used + ? > {MAX_SUM_NANO} THEN {MAX_SUM_NANO} ELSE used + ? END, touched_ms = ?
+    WHERE id = ? RETURNING used, announced"""  # noqa: S608
 _ADD_TO_LEASE = """INSERT INTO budget_lease (counter, worker, nano) VALUES (?, ?, ?)
     ON CONFLICT (counter, worker) DO UPDATE SET nano = budget_lease.nano + excluded.nano"""
 _TAKE_FROM_LEASE = """UPDATE budget_lease SET nano = CASE WHEN nano > ? THEN nano - ? ELSE 0 END
@@ -166,6 +170,16 @@ def exchange(connection: Connection, message: Message) -> Reply:
     return reply
 
 
+class Tried(Exception):
+    """The database takes what was tried."""
+
+
+def attempt(connection: Connection, row: Row) -> None:
+    """Book a row to see whether the database takes it. Raises Tried if so, which rolls it back."""
+    add_rows(connection, [row])
+    raise Tried
+
+
 def _number_of(connection: Connection, worker: str) -> int | None:
     """The number of the worker's last message; None if others have declared it dead for good."""
     row = connection.execute("SELECT number FROM ledger_worker WHERE id = ?", (worker,)).fetchone()
@@ -188,8 +202,9 @@ def _book(connection: Connection, message: Message, reply: Reply) -> None:
         _used(connection, counter, message.now_ms, FOREVER if charge is None else charge.end)
     add_rows(connection, message.rows)
     for counter, cost in costs.items():
-        connection.execute(_TAKE_FROM_LEASE, (cost, cost, counter.key, message.worker))
-        added = (cost, message.now_ms, counter.key)
+        bounded = min(cost, MAX_SUM_NANO)
+        connection.execute(_TAKE_FROM_LEASE, (bounded, bounded, counter.key, message.worker))
+        added = (bounded, bounded, message.now_ms, counter.key)
         used, announced = connection.execute(_ADD_TO_COUNTER, added).fetchone()
         charge = message.charges.get(counter)
         if charge is not None and (percent := passed(charge.limit, used, charge.soft, announced)):
@@ -244,7 +259,8 @@ def add_rows(connection: Connection, rows: Sequence[Row]) -> None:
         sums[6] += row[_UNITS + 4]
         sums[7] += row[_NANO]
     for key, sums in days.items():
-        connection.execute(_ADD_TO_DAY, (day_of(key[0] * _DAY_MS), *key[1:], *sums))
+        bounded = (min(total, MAX_SUM_NANO) for total in sums)
+        connection.execute(_ADD_TO_DAY, (day_of(key[0] * _DAY_MS), *key[1:], *bounded))
 
 
 def day_of(time_ms: int) -> str:
@@ -276,13 +292,14 @@ def spent(connection: Connection, counter: Counter, end: int) -> int:
     if counter.kind == "model":
         name = name.replace("!", "!!").replace("%", "!%").replace("_", "!_").replace("*", "%")
     values: list[object] = [name] if counter.kind != "all" else []
-    if counter.per == "total":
-        text = f"SELECT COALESCE(SUM(nano), 0) FROM ledger_day WHERE {scope}"  # noqa: S608 - of the table above
-    else:
+    rows = f"ledger_day WHERE {scope}"
+    if counter.per != "total":
         values += (1000 * counter.start, 1000 * end)
-        period = f"{scope} AND started_ms >= ? AND started_ms < ?"
-        text = f"SELECT COALESCE(SUM(nano), 0) FROM ledger_row WHERE {period}"  # noqa: S608
-    return int(connection.execute(text, values).fetchone()[0])
+        rows = f"ledger_row WHERE {scope} AND started_ms >= ? AND started_ms < ?"
+    # In two parts, neither of which has more than 64 bits, whatever the sum.
+    text = f"SELECT SUM(nano / 1000000000), SUM(nano % 1000000000) FROM {rows}"  # noqa: S608 - of the table above
+    dollars, nano = connection.execute(text, values).fetchone()
+    return min(int(dollars or 0) * 10**9 + int(nano or 0), MAX_SUM_NANO)
 
 
 def _leased(connection: Connection, counter: Counter, worker: str) -> tuple[int, int]:
@@ -359,6 +376,11 @@ def write_settlement(number: int, settlement: Settlement) -> bytes:
         number, nano, ended_ms, flags, given, cached, written, made, reasoning, len(text)
     )
     return numbers + text + price.encode()
+
+
+def row_text(row: Row) -> bytes:
+    """A row as JSON, for an operator to read."""
+    return orjson.dumps(dict(zip(ROW_COLUMNS, row, strict=True)))
 
 
 def read_left(left: Left, now_ms: int) -> Booking:

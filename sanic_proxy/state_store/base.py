@@ -67,6 +67,10 @@ class StoreUnavailable(StoreError):
     """The disk is full, or the file is locked, damaged or out of reach. A later try may succeed."""
 
 
+class StoreRefused(StoreError):
+    """The database does not take a value, or a statement. The same work would be refused again."""
+
+
 class StoreFull(StoreError):
     """There is no room for what was to be stored, and nothing that may be dropped for it."""
 

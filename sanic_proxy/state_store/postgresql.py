@@ -23,6 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from typing_extensions import override
 
@@ -57,6 +58,9 @@ _COLUMN_TYPES = (
     (r"\)\s*(?:(?:STRICT|WITHOUT ROWID)\s*,?\s*)+$", ")"),
 )
 _NAMED = re.compile(r"(?<!:):([a-z_]+)")
+# Where a password ends for a reader of URLs that takes its characters for others.
+_SEPARATORS = re.compile(r"[:/?#@\[\]&=]")
+_PASSWORD = re.compile(r"password=([^&\s]+)")
 _READS = re.compile(r"\s*(?:SELECT|SAVEPOINT|RELEASE|ROLLBACK)\b", re.IGNORECASE)
 
 
@@ -88,7 +92,8 @@ class PostgreSQLStore(ThreadedStore):
                 keepalives_count=KEEPALIVE_PROBES,
             )
         except psycopg.Error as exc:
-            raise StoreUnavailable(f"PostgreSQL cannot be reached: {_reason(exc)}") from None
+            reason = _without_password(_reason(exc), self._url.reveal())
+            raise StoreUnavailable(f"PostgreSQL cannot be reached: {reason}") from None
         session = _PostgreSQLSession(connection)
         try:
             connection.execute(f"SET statement_timeout = {STATEMENT_TIMEOUT_MS}")
@@ -210,5 +215,16 @@ def _migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error's message, which holds neither values nor the password."""
+    """The first line of an error's message, which holds no values."""
     return str(error).strip().partition("\n")[0]
+
+
+def _without_password(reason: str, url: str) -> str:
+    """Why no connection was made, unless a part of the password is in it, as in errors of parsing the URL."""
+    before, has_host, _ = url.partition("://")[2].rpartition("@")
+    secrets = [*_SEPARATORS.split(before)[1:], *_PASSWORD.findall(url)]
+    if not has_host and not url.startswith(("postgresql://", "postgres://")):
+        secrets.append(url)
+    if any(secret and (secret in reason or unquote(secret) in reason) for secret in secrets):
+        return "the URL in SANIC_PROXY_STORE cannot be read"
+    return reason

@@ -86,7 +86,8 @@ class _SQLiteSession(Session):
 
     @override
     def concerns_all(self, error: Exception) -> bool:
-        return isinstance(error, sqlite3.OperationalError)
+        # A damaged file is a plain DatabaseError.
+        return isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError
 
     @override
     def refusal(self, error: Exception) -> str | None:

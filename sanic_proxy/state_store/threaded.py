@@ -26,7 +26,14 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from sanic_proxy.state_store.base import Connection, StateStore, StoreError, StoreUnavailable, Work
+from sanic_proxy.state_store.base import (
+    Connection,
+    StateStore,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    Work,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -251,13 +258,13 @@ def _in_savepoint(session: Session, job: _Job) -> tuple[object, Exception | None
 
 
 def _as_store_error(session: Session, error: Exception) -> Exception:
-    """StoreError for what the database or the conversion of a value (a lone surrogate) raises."""
+    """StoreRefused for what the database or the conversion of a value (a lone surrogate) raises."""
     reason = session.refusal(error)
     if reason is None:
         if not isinstance(error, ValueError | OverflowError):
             return error
         reason = type(error).__name__  # never with the value
-    found = StoreError(f"The state store has refused an operation: {reason}")
+    found = StoreRefused(f"The state store has refused an operation: {reason}")
     found.__cause__ = error
     return found
 

@@ -81,6 +81,7 @@ def test_an_estimate_is_less_than_the_most() -> None:
         (b'{"body": []}', errors.InvalidRequest),
         (b'{"body": {"model": 1}}', errors.InvalidRequest),
         (b"{", errors.InvalidRequest),
+        (asked("m\0"), errors.InvalidRequest),
         (b"\xff", errors.InvalidRequest),
         (asked("unknown"), errors.Forbidden),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,9 @@ from sanic_proxy.governance.leases import (
 )
 from sanic_proxy.governance.ledger import FOLDER, BudgetReserved, BudgetSpent, Ledger, LedgerDown
 from sanic_proxy.state_store.sqlite import FILE_NAME, SQLiteStore
+from sanic_proxy.state_store.threaded import ThreadedStore
+from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
+from tests.support.stores import using
 
 ROOT = Path(__file__).parents[2]
 NOW_MS = int(1000 * time.time())
@@ -279,6 +283,33 @@ def test_a_journal_that_cannot_be_made_refuses_or_lets_pass(tmp_path: Path) -> N
     with_ledger(tmp_path, refuse)
     with_ledger(tmp_path, let_pass, passes=True)
     assert rows(tmp_path) == [("b", 3, UNRESERVED), ("c", 5, 0)]
+
+
+@needs_postgresql
+def test_what_the_store_does_not_take_is_set_aside(
+    postgresql: PostgreSQL, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use(store: ThreadedStore) -> tuple[list[Any], dict[str, tuple[int, int]]]:
+        ledger = Ledger(store, tmp_path)
+        charge = Charge(TOTAL, 1000)
+        held = [await reserved(ledger, id_, 10, charge) for id_ in ("a", "b", "c")]
+        ledger.settle(held[0], cost(5))
+        ledger.settle(held[1], Settlement(7, "no\0text", NOW_MS))
+        ledger.settle(held[2], cost(6))
+        ledger.settle(await reserved(ledger, "d", 900, charge), cost(900))
+        await ledger.aclose()
+        sql = "SELECT request_id, nano FROM ledger_row ORDER BY 1"
+        booked = await store.run(lambda connection: connection.execute(sql).fetchall())
+        return booked, dict(await store.run(ledger_tables.sums))
+
+    make = postgresql_at(postgresql.new_database())
+    booked, counted = using(make, use, ledger_tables.MIGRATIONS)
+    assert booked == [("a", 5), ("c", 6), ("d", 900)]
+    assert counted == {TOTAL.key: (918, 0)}  # the budget has all of it
+    (file,) = (tmp_path / FOLDER).iterdir()
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line)["request_id"] == "b"
+    assert f"the store does not take 1 attempts, see {file}" in caplog.text
 
 
 def test_a_worker_that_was_refused_leaves_no_lease(tmp_path: Path) -> None:

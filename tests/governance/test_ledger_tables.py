@@ -51,6 +51,19 @@ def said(connection: sqlite3.Connection, counter: Counter, limit: int = 10**6) -
     return ledger_tables.exchange(connection, message).standings[counter]
 
 
+def test_absurd_sums_stay_within_64_bits(connection: sqlite3.Connection) -> None:
+    for worker in "abc":
+        rows = [row(number, 10**15) for number in range(10_000)]
+        message = Message(worker, 1, NOW_MS, rows, {TOTAL: 10_000 * 10**15})
+        ledger_tables.exchange(connection, message)
+    most = ledger_tables.MAX_SUM_NANO
+    assert connection.execute("SELECT used FROM budget_counter").fetchall() == [(most,)]
+    assert connection.execute("SELECT nano FROM ledger_day").fetchall() == [(most,)]
+    for per, start in (("day", NOW_MS // 1000 - 5), ("total", 0)):
+        assert said(connection, Counter("client", "c", per, start)).used == most
+        assert said(connection, Counter("all", "", per, start)).used == most
+
+
 def test_a_new_counter_begins_with_what_its_scope_has_cost_in_its_period(
     connection: sqlite3.Connection,
 ) -> None:

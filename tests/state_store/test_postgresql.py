@@ -39,6 +39,11 @@ def test_column_types_of_migrations(statement: str, expected: str) -> None:
         "postgresql://me:a-secret-password@127.0.0.1:port/name",
         "postgresql://me:a-secret-password@127.0.0.1/name?no_such_option=1",
         "not a url a-secret-password",
+        "postgresql://me:a-secret-password/more@127.0.0.1:1/name",
+        "postgresql://me:more:a-secret-password@127.0.0.1:1/name",
+        "postgresql://me:[a-secret-password@127.0.0.1/name",
+        "postgresql://127.0.0.1:1/name?password=a-secret-password&port=x",
+        "postgresql://me:a%2Dsecret%2Dpassword@[::1",
     ],
 )
 def test_a_database_that_cannot_be_reached_is_an_error_without_the_password(url: str) -> None:
