@@ -60,15 +60,17 @@ class SQLiteStore(ThreadedStore):
             raise StoreUnavailable(f"The directory of {self._path} cannot be made: {exc}") from exc
         connection = _opened(self._path, self._migrations)
         try:
-            return _SQLiteSession(connection)
-        except sqlite3.Error as exc:
+            return _SQLiteSession(connection, self._path)
+        except (OSError, sqlite3.Error) as exc:
             connection.close()
             raise StoreUnavailable(f"The state store {self._path} cannot be read: {exc}") from exc
 
 
 class _SQLiteSession(Session):
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._database = connection
+        self._path = path
+        self._file = _identity(path)
         self._data_version = self._read_data_version()
 
     @property
@@ -78,6 +80,7 @@ class _SQLiteSession(Session):
 
     @override
     def begin(self) -> None:
+        self._check_file()
         self._database.execute("BEGIN IMMEDIATE")
 
     @override
@@ -95,6 +98,7 @@ class _SQLiteSession(Session):
 
     @override
     def others_changed(self) -> bool:
+        self._check_file()
         known, self._data_version = self._data_version, self._read_data_version()
         return known != self._data_version
 
@@ -103,9 +107,23 @@ class _SQLiteSession(Session):
         with suppress(sqlite3.Error):
             self._database.close()
 
+    def _check_file(self) -> None:
+        """Raises OperationalError if the file is another one now: SQLite would go on with the removed one."""
+        try:
+            is_same = _identity(self._path) == self._file
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise sqlite3.OperationalError("the file has been removed or replaced")
+
     def _read_data_version(self) -> int:
         version: int = self._database.execute("PRAGMA data_version").fetchone()[0]
         return version
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _opened(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:

@@ -175,3 +175,16 @@ def test_what_was_committed_survives_kill_9(tmp_path: Path) -> None:
 )
 def test_where_the_state_is_kept(configured: str, environ: dict[str, str], expected: str) -> None:
     assert state_directory(configured, environ) == Path(expected)
+
+
+def test_a_file_that_was_removed_is_not_written_any_more(tmp_path: Path) -> None:
+    async def use(store: SQLiteStore) -> list[str]:
+        await store.run(add("lost"))
+        for name in ("", "-wal", "-shm"):
+            (tmp_path / f"{FILE_NAME}{name}").unlink()
+        with pytest.raises(StoreUnavailable, match="removed or replaced"):
+            await store.run(add("refused"))
+        await store.run(add("kept"))
+        return await store.run(notes)
+
+    assert with_store(tmp_path, use) == ["kept"]
