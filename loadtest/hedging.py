@@ -1,9 +1,13 @@
 """What second attempts do to slow first contents, and what they cost: `python -m loadtest.hedging`.
 
 A scripted provider needs `USUAL_S` seconds to the first content of a stream, give or take a fifth, and for
-`SLOW_SHARE` of its requests ten times as long; a proxy before it has two targets there. The same requests are
-sent without second attempts and with them, for each budget. The extra requests are counted at the provider,
-and so is how long after the first content of the other attempt a connection that lost was closed.
+some requests ten times as long; a proxy before it has two targets there. The same requests are sent without
+second attempts and with them, for each budget. The extra requests are counted at the provider, and so is how
+long after the first content of the other attempt a connection that lost was closed.
+
+Two kinds of slowness. *Single requests*: `SLOW_SHARE` of them, whichever target they meet, which nobody can
+foresee. *Moments of a target*: the first target is slow for a second out of four, so that one request in
+eight would be slow if each target got half of them; the strategy `least_latency` avoids it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ from tests.support.upstream import Exchange, Upstream, text_stream
 
 USUAL_S = 0.2
 SLOW_SHARE = 0.05
+# One of two targets is slow for so long, so often.
+MOMENT_S, EVERY_S = 1.0, 4.0
 SLOWNESS = 10.0
 LIMIT_S = 30.0
 CONFIG = """\
@@ -31,11 +37,34 @@ base_url = "{url}/a/v1"
 [providers.b]
 base_url = "{url}/b/v1"
 [models.bench]
+strategy = "{strategy}"
 targets = ["a/first", "b/second"]
 {hedge}
 """
-# Plain, and with these budgets.
-BUDGETS = (None, 0.03, 0.06)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A strategy and a budget; without one there are no second attempts. `has_moments`: see the module."""
+
+    strategy: str
+    budget: float | None = None
+    has_moments: bool = False
+
+    @property
+    def name(self) -> str:
+        """In the table."""
+        hedge = "off" if self.budget is None else f"`budget = {self.budget}`"
+        return f"`{self.strategy}`, {hedge}" if self.has_moments else hedge
+
+
+# The others of a kind are compared with the first one.
+SINGLE = (Case("order"), Case("order", 0.03), Case("order", 0.06))
+MOMENTS = (
+    Case("weighted", None, True),
+    Case("least_latency", None, True),
+    Case("least_latency", 0.03, True),
+)
 CLIENTS = 8
 # Requests before those that are measured: from which the proxy learns the usual time.
 LEARNED_FROM = 100
@@ -43,9 +72,13 @@ LEARNED_FROM = 100
 
 @dataclass
 class Provider:
-    """The scripted provider: what it was asked, and how quickly connections that lost were closed."""
+    """The scripted provider: what it was asked, and how quickly connections that lost were closed.
+
+    `has_moments`: its first target is slow for moments, instead of single requests.
+    """
 
     chance: random.Random
+    has_moments: bool
     asked: int = 0
     closed_s: list[float] = field(default_factory=list)
     _content_at: dict[str, float] = field(default_factory=dict)  # by question
@@ -55,7 +88,7 @@ class Provider:
         self.asked += 1
         question = exchange.seen.json["messages"][0]["content"]
         seconds = USUAL_S * self.chance.uniform(0.8, 1.2)
-        if self.chance.random() < SLOW_SHARE:
+        if self._is_slow(exchange.seen.path):
             seconds *= SLOWNESS
         await exchange.begin_stream()
         try:
@@ -70,12 +103,17 @@ class Provider:
             self.closed_s.append(time.monotonic() - self._content_at[question])
             exchange.is_closing = True
 
+    def _is_slow(self, path: str) -> bool:
+        if self.has_moments:
+            return path.startswith("/a/") and time.monotonic() % EVERY_S < MOMENT_S
+        return self.chance.random() < SLOW_SHARE
+
 
 @dataclass(frozen=True)
 class Figures:
     """Times to the first content in ms, the extra requests as a share, and the times to a close in ms."""
 
-    budget: float | None
+    case: Case
     p50: float
     p95: float
     p99: float
@@ -83,21 +121,21 @@ class Figures:
     closed: tuple[float, ...]
 
 
-async def measure(budget: float | None, requests: int, seed: int) -> Figures:
+async def measure(case: Case, requests: int, seed: int) -> Figures:
     """The figures of `requests` requests."""
-    provider, upstream = Provider(random.Random(seed)), Upstream(is_recording=False)
+    provider, upstream = Provider(random.Random(seed), case.has_moments), Upstream(is_recording=False)
     upstream.on("*", provider.answer)
-    hedge = "" if budget is None else f"hedge = {{ budget = {budget} }}"
+    hedge = "" if case.budget is None else f"hedge = {{ budget = {case.budget} }}"
     async with upstream.listening():
         with ExitStack() as stack:
-            config = CONFIG.format(url=upstream.url, hedge=hedge)
+            config = CONFIG.format(url=upstream.url, hedge=hedge, strategy=case.strategy)
             port = await asyncio.to_thread(stack.enter_context, serving(config, 1))
             await _times(port, LEARNED_FROM)
             times = sorted(await _times(port, requests))
             await asyncio.to_thread(stack.close)
     p50, p95, p99 = (1000 * percentile(times, share) for share in (0.5, 0.95, 0.99))
     return Figures(
-        budget,
+        case,
         p50,
         p95,
         p99,
@@ -130,17 +168,16 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def table(rows: Sequence[Figures]) -> str:
-    """The rows as a table in Markdown; the first one is without second attempts."""
+    """The rows as a table in Markdown, compared with the first one."""
     lines = [
         "| `hedge` | p50 ms | p95 ms | p99 ms | p99 | extra requests | close ms: median, slowest |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        name = "off" if row.budget is None else f"`budget = {row.budget}`"
-        change = "" if row.budget is None else f"{100 * (row.p99 / rows[0].p99 - 1):+.0f} %"
+        change = "" if row is rows[0] else f"{100 * (row.p99 / rows[0].p99 - 1):+.0f} %"
         closed = f"{percentile(row.closed, 0.5):.0f}, {row.closed[-1]:.0f}" if row.closed else ""
         lines.append(
-            f"| {name} | {row.p50:.0f} | {row.p95:.0f} | {row.p99:.0f} | {change} "
+            f"| {row.case.name} | {row.p50:.0f} | {row.p95:.0f} | {row.p99:.0f} | {change} "
             f"| {100 * row.extra:.1f} % | {closed} |"
         )
     return "\n".join(lines) + "\n"
@@ -151,8 +188,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-    rows = [asyncio.run(measure(budget, options.requests, options.seed)) for budget in BUDGETS]
-    sys.stdout.write(table(rows))
+    for title, cases in (("Single requests", SINGLE), ("Moments of a target", MOMENTS)):
+        rows = [asyncio.run(measure(case, options.requests, options.seed)) for case in cases]
+        sys.stdout.write(f"{title}\n\n{table(rows)}\n")
 
 
 if __name__ == "__main__":

@@ -65,16 +65,19 @@ def extra(counts: Figures, name: str) -> dict[str, float]:
 
 
 def excesses(measured: Figures, committed: Figures) -> list[str]:
-    """A line for each ratio of the proxy that exceeds the committed one by more than the tolerance.
+    """A line for each ratio of the proxy, plain or routed, that exceeds the committed one by more than the
+    tolerance.
 
     A kind that was not counted exceeds nothing.
     """
     lines = []
-    for kind, limit in committed.get(JUDGED, {}).items():
-        ratio = measured[JUDGED].get(kind, 0.0)
+    limits = [(name, *each) for name in (JUDGED, ROUTED) for each in committed.get(name, {}).items()]
+    for name, kind, limit in limits:
+        ratio = measured.get(name, {}).get(kind, 0.0)
         if ratio > limit * (1 + TOLERANCE):
+            what = title(kind) if name == JUDGED else f"{title(kind)} ({name})"
             lines.append(
-                f"{title(kind)}: {ratio:.3f} x the stock Sanic app, the baseline is {limit:.3f}:"
+                f"{what}: {ratio:.3f} x the stock Sanic app, the baseline is {limit:.3f}:"
                 f" {100 * (ratio / limit - 1):.1f} % more, {100 * TOLERANCE:.0f} % are allowed"
             )
     return lines

@@ -52,6 +52,13 @@ def test_an_excess_names_both_ratios_and_the_limit() -> None:
     assert "1.500 x the stock Sanic app, the baseline is 1.200: 25.0 % more, 3 % are allowed" in line
 
 
+def test_routing_is_judged_as_well() -> None:
+    ratios = counts.ratios({**COUNTS, counts.ROUTED: {"whole": 320_000.0}})
+    assert counts.excesses(ratios, {counts.ROUTED: {"whole": 1.59}}) == []
+    (line,) = counts.excesses(ratios, {counts.ROUTED: {"whole": 1.5}})
+    assert line.startswith("whole answer (proxy-routed): 1.600 x")
+
+
 def test_a_dialect_is_compared_with_the_same_kind_of_the_stock_app() -> None:
     measured = {**COUNTS, "proxy": {"messages/whole": 400_000.0, "messages/paced": 30_000.0}}
     ratios = counts.ratios(measured)
