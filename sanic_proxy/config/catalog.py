@@ -283,7 +283,7 @@ ROWS: tuple[Row, ...] = (
         is_embedded=True,
         is_replay=True,
         is_free=True,
-        dialects=("chat", "messages", "responses"),
+        dialects=("chat", "messages", "responses", "gemini"),
     ),
     Row("echo", None, None, protocol="echo", key_required=False, is_embedded=True, is_free=True),
 )

@@ -17,6 +17,7 @@ from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.errors import InvalidRequest, ProxyError
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.in_flight import overloaded
+from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.responses import error_of
 from sanic_proxy.providers.base import ChatRequest
@@ -70,8 +71,23 @@ async def answer(
     targets, chat = chats.conversation(request, record, state, dialect, asked, keeper)
     if state.governor is not None:
         await charge_chat(state.governor, chat, targets, request.path)
+    await _queue(state.responses, keeper, response, record)
+    if state.captures is not None:
+        state.captures.begin(request.fields, record, asked.body)
+    run = _Run(state, state.responses, keeper, response, targets, chat)
+    background.start(keeper.id, run)
+    if is_followed:
+        await follow(request, dialect, state.responses, keeper.id)
+        return None
+    return Reply(JSON_LINES, codec.dumps(response))
+
+
+async def _queue(
+    store: ResponseStore, keeper: ResponseKeeper, response: JsonMapping, record: RequestRecord
+) -> None:
+    """Store a response that has yet to be made. Raises ProxyError."""
     try:
-        await reading(state.responses.add(keeper.queued(response, state.responses.worker)))
+        await reading(store.add(keeper.queued(response, store.worker)))
     except BaseException as exc:
         record.ended = "not_stored"
         record.finish(())
@@ -79,12 +95,6 @@ async def answer(
             problem = "The request is too large to be stored, as a background response is"
             raise InvalidRequest(problem) from None
         raise
-    run = _Run(state, state.responses, keeper, response, targets, chat)
-    background.start(keeper.id, run)
-    if is_followed:
-        await follow(request, dialect, state.responses, keeper.id)
-        return None
-    return Reply(JSON_LINES, codec.dumps(response))
 
 
 class _Run:
@@ -113,6 +123,8 @@ class _Run:
         try:
             await self._advance("in_progress", {**self._response, "status": "in_progress"})
             body = without_lone_surrogates(await self._whole())
+            if record.capture is not None:
+                record.capture.add_whole(body)
             await self._advance(str(codec.loads_tolerant(body).get("status")), body)
             record.status, record.ended = 200, "complete"
             error = None

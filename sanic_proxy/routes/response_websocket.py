@@ -319,6 +319,8 @@ class WebSocketSession:
         targets, chat = chats.conversation(self._request, record, state, RESPONSES, asked, keeper)
         if state.governor is not None:
             await charge_chat(state.governor, chat, targets, self._request.path)
+        if state.captures is not None:
+            state.captures.begin(self._request.fields, record, asked.body)
         stream = await chats.stream_of(targets, state.limits, chat, keeper)
         failed, splitter = stream.failed, sse.FrameSplitter()
         try:
@@ -357,7 +359,10 @@ class WebSocketSession:
     async def _send_frames(self, turn: Turn, frames: list[sse.Frame]) -> None:
         for frame in frames:
             if frame.payload != sse.DONE_PAYLOAD:
-                turn.record.sent(len(frame.payload))
+                record = turn.record
+                record.sent(len(frame.payload))
+                if record.capture is not None:
+                    record.capture.add(sse.encode(frame.payload))
                 await self._ws.send(_named(turn.stream, frame.payload).decode("utf-8", "replace"))
 
     async def _send(self, turn: Turn, event: JsonMapping) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sanic_proxy import errors
 from sanic_proxy.openai import codec
+from sanic_proxy.streams import sse
 
 MAX_LISTED = 10
 
@@ -102,7 +103,7 @@ def recording_of(line: dict[str, Any]) -> Recording:
     if isinstance(body, str) and body:
         pieces = [(elapsed_s, body.encode())]
     elif isinstance(frames, list):
-        pieces = [(float(at_ms) / 1000, str(text).encode()) for at_ms, text in frames]
+        pieces = [(float(at_ms) / 1000, as_events(str(text)).encode()) for at_ms, text in frames]
     ended = str(line.get("ended") or "")
     return Recording(
         tuple(pieces),
@@ -111,6 +112,15 @@ def recording_of(line: dict[str, Any]) -> Recording:
         ended == "complete" and not line.get("cut"),
         line["usage"] if isinstance(line.get("usage"), dict) else None,
     )
+
+
+def as_events(text: str) -> str:
+    """A piece of a stream as server-sent events: Gemini's clients may also get elements of a JSON array."""
+    elements = text.removeprefix("[").removeprefix(",").removesuffix("]").strip()
+    if text[:1] not in {"[", ",", "]"}:
+        return text
+    found = codec.loads_tolerant(f"[{elements}]".encode())
+    return "".join(sse.encode(codec.dumps(element)).decode() for element in found)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,8 @@ from sanic_proxy import errors
 from sanic_proxy.config.capture import Fault
 from sanic_proxy.providers.replay.provider import TimedFrames, first_half, raise_status, split_events
 from tests.support import messages
-from tests.support.proxy import Proxy, Reply, clean_environment, free_port, running_proxy, wait_until_ready
+from tests.support.proxy import Proxy, Reply, running_proxy
+from tests.support.replay import replaying
 from tests.support.upstream import Exchange, Upstream, completion, text_stream
 
 KEY = "key-of-the-vendor-0123456789"
@@ -180,45 +177,8 @@ def test_a_stream_is_captured_with_its_times(captured: Captured) -> None:
         assert "".join(text for _, text in line["frames"]).encode() == captured.replies[path]
 
 
-@contextmanager
-def replaying(captured: Captured, directory: Path, *arguments: str) -> Iterator[Proxy]:
-    """`sanic-proxy replay`, with the proxy that it becomes."""
-    port, log = free_port(), directory / "replay.log"
-    command = [
-        sys.executable,
-        "-m",
-        "sanic_proxy",
-        "replay",
-        str(captured.path),
-        "--port",
-        str(port),
-        *arguments,
-    ]
-    environ = {
-        "SANIC_PROXY_LAME_DUCK_SECONDS": "0",
-        "XDG_STATE_HOME": str(directory),
-        "SANIC_PROXY_TIMEOUT_STALL": "0.3",
-        "PYTHONPATH": os.environ.get("PYTHONPATH", str(Path(__file__).parents[3])),
-    }
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=clean_environment(environ),
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
-    proxy = Proxy(port, process, log, directory)
-    try:
-        wait_until_ready(proxy)
-        yield proxy
-    finally:
-        proxy.stop()
-
-
 def test_replay_serves_the_same_bytes_at_the_same_times(captured: Captured, tmp_path: Path) -> None:
-    with replaying(captured, tmp_path) as proxy:
+    with replaying(captured.path, tmp_path) as proxy:
         for line, path in zip(captured.lines, ASKED, strict=False):
             began = time.monotonic()
             reply = ask(proxy, path, "replay/vendor/m", {}, stream=True)
@@ -237,7 +197,7 @@ def test_replay_serves_the_same_bytes_at_the_same_times(captured: Captured, tmp_
 
 
 def test_a_fault_on_top(captured: Captured, tmp_path: Path) -> None:
-    with replaying(captured, tmp_path, "--fault", "stall", "--speed", "0") as proxy:
+    with replaying(captured.path, tmp_path, "--fault", "stall", "--speed", "0") as proxy:
         for path in ASKED:
             body = ask(proxy, path, "replay/vendor/m", {}, stream=True).body
             events = captured.replies[path].split(b"\n\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sanic_proxy.errors import ModelNotFound
-from sanic_proxy.providers.replay.recordings import Recordings, recording_of
+from sanic_proxy.providers.replay.recordings import Recordings, as_events, recording_of
 
 
 def line(model: str, digest: str, text: str, *, stream: bool = False) -> str:
@@ -54,3 +54,18 @@ def test_an_answer_without_its_end_is_not_complete() -> None:
     assert recording_of({"body": "x", "ended": "complete"}).is_complete
     assert not recording_of({"body": "x", "ended": "complete", "cut": True}).is_complete
     assert not recording_of({"frames": None, "ended": "upstream_stalled", "status": 504}).is_complete
+
+
+@pytest.mark.parametrize(
+    ("piece", "events"),
+    [
+        ('[{"a": 1}', 'data: {"a":1}\n\n'),
+        (',\n{"a": "]"},\n{"b": [2]}', 'data: {"a":"]"}\n\ndata: {"b":[2]}\n\n'),
+        (',\n{"a": [1]}]', 'data: {"a":[1]}\n\n'),
+        ("]", ""),
+        ("[]", ""),
+        ('data: {"a": 1}\n\n', 'data: {"a": 1}\n\n'),
+    ],
+)
+def test_elements_of_an_array_become_events(piece: str, events: str) -> None:
+    assert as_events(piece) == events
