@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property
-from itertools import repeat
 from typing import NamedTuple
 
 from sanic_proxy import errors
@@ -358,10 +357,8 @@ class Charge:
         if self._cost_nano is not None:
             self._cost_nano = None if flags & (ESTIMATED | UNPRICED) else self._cost_nano + nano
         terms = self._terms
-        fields = (
-            *(nano, outcome[:MAX_OUTCOME], terms.now_ms(), flags),
-            *(given, cached, written, made, reasoning, tariff.source),
-        )
+        ended_ms, text = terms.now_ms(), outcome[:MAX_OUTCOME]
+        fields = nano, text, ended_ms, flags, given, cached, written, made, reasoning, tariff.source
         terms.ledger.settle(reservation, _new(Settlement, fields))
         return nano
 
@@ -391,7 +388,7 @@ class Charge:
         rates = tariff.plain_rates
         if rates is not None and terms.is_plain and not asked.service_tier and asked.units is None:
             estimate = rates.cost(*tokens)
-            return estimate, tuple(zip(terms.leases, repeat(estimate)))
+            return estimate, [(lease, estimate) for lease in terms.leases]
         prices, leases = tariff.prices, terms.leases
         known = estimated_cost(tokens, asked, prices)
         if known is None and self.needs_price and terms.has_money:

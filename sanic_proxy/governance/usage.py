@@ -166,9 +166,11 @@ def _plain(recorded: JsonMapping) -> PlainUsage | None:
         and _PLAIN.issuperset(recorded)
     ):
         return None
-    for details in (recorded.get("prompt_tokens_details"), recorded.get("completion_tokens_details")):
-        if details and (not isinstance(details, dict) or any(details.values())):
-            return None
+    prompt, completion = recorded.get("prompt_tokens_details"), recorded.get("completion_tokens_details")
+    if prompt and (type(prompt) is not dict or any(prompt.values())):
+        return None
+    if completion and (type(completion) is not dict or any(completion.values())):
+        return None
     return _new(PlainUsage, (given, *_BEFORE_OUTPUT, made, *_BEHIND_OUTPUT))
 
 
