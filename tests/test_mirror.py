@@ -34,6 +34,7 @@ SHOWN_BY = {
     "dialects/registry.py": "dialects/test_chat.py",
     "openai/gemini_models.py": "routes/test_gemini.py",
     "routes/background.py": "routes/test_background_responses.py",
+    "routes/blueprint.py": "test_app.py",
     "routes/counting.py": "routes/test_messages.py",
     "routes/response_following.py": "routes/test_background_responses.py",
     "routes/deployments.py": "routes/test_azure.py",

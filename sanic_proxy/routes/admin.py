@@ -11,11 +11,12 @@ import os
 import time
 import urllib.parse
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy import __version__
 from sanic_proxy.errors import InvalidRequest, NotFound, StoreFailed
 from sanic_proxy.openai import codec
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routing import overview
 from sanic_proxy.routing.explain import explain

@@ -7,13 +7,12 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from sanic import Blueprint
-
 from sanic_proxy.dialects.base import Dialect, ParsedRequest
 from sanic_proxy.dialects.chat import CHAT
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.providers.base import ChatRequest
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.charging import charge_chat, shown
 from sanic_proxy.routes.methods import add_route
 from sanic_proxy.routing import attempts

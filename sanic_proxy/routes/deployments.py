@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from sanic import Blueprint
 from sanic.exceptions import NotFound
 
 from sanic_proxy.dialects.chat import CHAT
@@ -16,6 +15,7 @@ from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import ROWS
 from sanic_proxy.routes import chat
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.passthrough import pass_on
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply

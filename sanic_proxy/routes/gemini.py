@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import unquote
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.dialects.gemini import GEMINI, GEMINI_ARRAY, model_path
 from sanic_proxy.errors import NotFound
@@ -14,6 +14,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.openai.gemini_models import model_info, page_of
 from sanic_proxy.providers.base import Call, ChatProvider
 from sanic_proxy.routes import chat
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.counting import estimated, forwarded_for
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.models import known_model

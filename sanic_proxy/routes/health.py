@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import ANONYMOUS
 from sanic_proxy.openai import codec
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.admission import is_admin_key, presented_key
 from sanic_proxy.server.request import ProxyRequest

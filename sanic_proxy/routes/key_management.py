@@ -11,7 +11,7 @@ from math import ceil
 from typing import Any
 from urllib.parse import unquote
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.durations import seconds_of
@@ -21,6 +21,7 @@ from sanic_proxy.governance.litellm_keys import KeyRequest, key_info, read_reque
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest

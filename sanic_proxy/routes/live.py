@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.config.rules import NANO
 from sanic_proxy.errors import InvalidRequest, Overloaded
@@ -16,6 +16,7 @@ from sanic_proxy.json_types import Json
 from sanic_proxy.metrics.live import MAX_LISTENERS, TYPES, Live, numbered
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.server.sessions import session_of

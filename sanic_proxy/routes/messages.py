@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.dialects.messages import MESSAGES
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import list_field
 from sanic_proxy.routes import chat
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.counting import counted
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import bodies

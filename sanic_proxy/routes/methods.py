@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sanic import Blueprint
+from sanic_proxy.routes.blueprint import Blueprint
 
 READ = ("GET", "HEAD")
 

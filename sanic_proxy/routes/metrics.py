@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.governance.accounts import BudgetUse
 from sanic_proxy.metrics.exposition import OPENMETRICS, PROMETHEUS
 from sanic_proxy.metrics.families import BUDGET_LEFT, BUDGET_LIMIT
 from sanic_proxy.routes.admin import authorise as authorise_operator
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import admission
 from sanic_proxy.server.request import ProxyRequest

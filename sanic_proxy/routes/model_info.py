@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.config import patterns
 from sanic_proxy.config.catalog import CATCH_ALL
@@ -19,6 +19,7 @@ from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import ANONYMOUS
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.dialects.gemini import KEY_HEADER
 from sanic_proxy.dialects.messages import VERSION_HEADER
@@ -12,6 +12,7 @@ from sanic_proxy.errors import ModelNotFound
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec, gemini_models
 from sanic_proxy.openai.anthropic_models import model_info, page_of
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest

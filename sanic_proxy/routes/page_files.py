@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from importlib import resources
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest
 

@@ -9,12 +9,13 @@ import re
 import shlex
 from contextlib import suppress
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy import __version__
 from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.observability.record import Client
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.page_files import PAGE_HEADERS, PageFile, serve_file
 from sanic_proxy.server import admission

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from sanic import Blueprint
-
 from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.json_types import Json, JsonMapping
@@ -29,6 +27,7 @@ from sanic_proxy.providers.openai_compatible import (
     rest_of,
 )
 from sanic_proxy.routes.batch_charging import OutputMeter, note_batches, output_meter
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.charging import charge_call, shown
 from sanic_proxy.routes.methods import add_route, methods_of
 from sanic_proxy.routing import attempts

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sanic import Blueprint
-
 from sanic_proxy.dialects.responses import RESPONSES, RESPONSES_WITH_DONE
 from sanic_proxy.errors import InvalidRequest, NotFound
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import flag_field
 from sanic_proxy.routes import background, chat
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.counting import counted, forwarded
 from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.routes.response_keeping import prepared

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.config.rules import NANO, iso_time
 from sanic_proxy.errors import InvalidRequest, StoreFailed
@@ -19,6 +19,7 @@ from sanic_proxy.governance.ledger_tables import day_of
 from sanic_proxy.json_types import Json
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl
 
-from sanic import Blueprint
-
 from sanic_proxy.dialects.responses import RESPONSES
 from sanic_proxy.errors import ClientError, InvalidRequest, NotFound
 from sanic_proxy.openai import codec
@@ -17,6 +15,7 @@ from sanic_proxy.openai.endpoints import Row
 from sanic_proxy.providers.base import Call
 from sanic_proxy.routes import passthrough
 from sanic_proxy.routes.background import JSON_LINES
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.response_following import follow
 from sanic_proxy.routes.response_keeping import reading

@@ -6,7 +6,7 @@ import hashlib
 import time
 from importlib import resources
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.config.rules import iso_time
 from sanic_proxy.errors import InvalidRequest, LimitReached, StoreFailed, Unauthorized, UnsupportedMedia
@@ -15,6 +15,7 @@ from sanic_proxy.governance.sessions import Session, Sessions
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import Client
 from sanic_proxy.openai import codec
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.page_files import PAGE_HEADERS, PageFile, serve_file
 from sanic_proxy.server import bodies

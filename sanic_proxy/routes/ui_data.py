@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.config.rules import ClientRules
 from sanic_proxy.dialects.chat import CHAT
@@ -18,6 +18,7 @@ from sanic_proxy.observability.record import Client
 from sanic_proxy.openai import codec
 from sanic_proxy.routes import chat
 from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.ui import check_page, logged_in
 from sanic_proxy.routes.usage import usage_of

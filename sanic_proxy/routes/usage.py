@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from sanic import Blueprint, HTTPResponse
+from sanic import HTTPResponse
 
 from sanic_proxy.config.rules import NANO, iso_time
 from sanic_proxy.errors import StoreFailed
@@ -13,6 +13,7 @@ from sanic_proxy.governance.budgets import FOREVER
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import Client
 from sanic_proxy.openai import codec
+from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ, add_route
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of

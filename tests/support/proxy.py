@@ -23,6 +23,7 @@ from typing import Any
 START_TIMEOUT_S = 120.0
 GENEROUS_S = 60.0
 MIN_SECRET_CHARS = 8
+_MINIMAL = Path(__file__).parent / "minimal"
 _SECRET_NAMES = re.compile(r".*_API_KEYS?$|HTTPS?_PROXY$")
 
 
@@ -233,6 +234,7 @@ def start_proxy(
     """Start `module`'s application in `directory`. Its log is a file there, or the descriptor `log_to`."""
     port = free_port()
     log_path = directory / "proxy.log"
+    python_path = os.pathsep.join([str(_MINIMAL), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "sanic", module, f"--port={port}", *arguments]
     with log_path.open("wb") as file:
         log = file if log_to is None else log_to
@@ -241,7 +243,12 @@ def start_proxy(
             cwd=directory,
             # With a state directory of its own: what another proxy has left in the user's is none of its.
             env=clean_environment(
-                {"SANIC_PROXY_LAME_DUCK_SECONDS": "0", "XDG_STATE_HOME": str(directory / "home"), **settings}
+                {
+                    "PYTHONPATH": python_path,
+                    "SANIC_PROXY_LAME_DUCK_SECONDS": "0",
+                    "XDG_STATE_HOME": str(directory / "home"),
+                    **settings,
+                }
             ),
             stdout=log,
             stderr=log,

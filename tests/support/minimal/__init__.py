@@ -1,0 +1,1 @@
+"""Modules that hide what is installed for the tests alone from the proxies that they start."""
