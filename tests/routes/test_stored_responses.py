@@ -26,6 +26,7 @@ from tests.support.upstream import Exchange, Upstream, completion, frame, text_s
 
 TRIES = 12  # connections enough for the kernel to have given some to each worker
 PREVIOUS = "previous_response_id"
+KEYS = ("key-of-a-0123", "key-of-b-0123")
 
 
 @contextlib.contextmanager
@@ -36,9 +37,16 @@ def proxy_at(upstream: Upstream, *arguments: str, **settings: str) -> Iterator[P
     assert "Traceback" not in log
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def front(request: pytest.FixtureRequest, shared_upstream: Upstream) -> Iterator[Proxy]:
-    with proxy_at(shared_upstream, "--workers", str(request.param)) as proxy:
+@pytest.fixture(scope="module")
+def front(shared_upstream: Upstream) -> Iterator[Proxy]:
+    with proxy_at(shared_upstream, "--workers", "2") as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def two_clients(shared_upstream: Upstream) -> Iterator[Proxy]:
+    """A proxy that keeps what its two clients store apart."""
+    with proxy_at(shared_upstream, SANIC_PROXY_API_KEYS=",".join(KEYS)) as proxy:
         yield proxy
 
 
@@ -141,30 +149,31 @@ def test_store_false_keeps_nothing(front: Proxy, client: OpenAI) -> None:
     assert followed[PREVIOUS] == stored["id"]
 
 
-@pytest.mark.parametrize("has_begun", [True, False])
-def test_a_stream_that_fails_is_a_failed_response(upstream: Upstream, *, has_begun: bool) -> None:
-    async def cut(exchange: Exchange) -> None:
-        if has_begun:
-            await exchange.begin_stream()
-            await exchange.chunk(frame({"role": "assistant", "content": "Hel"}))
-        else:
-            await asyncio.sleep(1.0)  # longer than the commit delay
+def test_a_stream_that_fails_is_a_failed_response(upstream: Upstream) -> None:
+    async def cut_late(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.chunk(frame({"role": "assistant", "content": "Hel"}))
         exchange.close()
 
-    upstream.on("cut", cut)
+    async def cut_early(exchange: Exchange) -> None:
+        await asyncio.sleep(1.0)  # longer than the commit delay
+        exchange.close()
+
+    upstream.on("late", cut_late)
+    upstream.on("early", cut_early)
     fast = {"SANIC_PROXY_STREAM_COMMIT_DELAY": "0.2", "SANIC_PROXY_HEARTBEAT_INTERVAL": "0.2"}
     with proxy_at(upstream, "--workers", "2", **fast) as proxy:
-        reply = proxy.request("POST", "/v1/responses", {"model": "groq/cut", "input": "Hi", "stream": True})
-        last = events_of(reply.body.replace(b": ping\n", b""))[-1]
-        assert last["type"] == "response.failed"
-        response = last["response"]
-        for _ in range(TRIES):
-            assert proxy.request("GET", f"/v1/responses/{response['id']}").json == response
-        assert response["status"] == "failed"
-        reply = proxy.request(
-            "POST", "/v1/responses", {"model": "groq/cut", "input": "x", PREVIOUS: response["id"]}
-        )
-        assert (reply.status, reply.error["param"]) == (400, PREVIOUS)
+        for model in ("groq/late", "groq/early"):
+            reply = proxy.request("POST", "/v1/responses", {"model": model, "input": "Hi", "stream": True})
+            last = events_of(reply.body.replace(b": ping\n", b""))[-1]
+            assert last["type"] == "response.failed"
+            response = last["response"]
+            for _ in range(TRIES):
+                assert proxy.request("GET", f"/v1/responses/{response['id']}").json == response
+            assert response["status"] == "failed"
+            body = {"model": model, "input": "x", PREVIOUS: response["id"]}
+            reply = proxy.request("POST", "/v1/responses", body)
+            assert (reply.status, reply.error["param"]) == (400, PREVIOUS)
 
 
 def test_only_a_background_response_is_cancelled(front: Proxy, client: OpenAI) -> None:
@@ -182,23 +191,22 @@ def test_a_wrong_field_is_named(front: Proxy, client: OpenAI, fields: dict[str, 
     assert reply.json["error"]["param"] in fields
 
 
-def test_another_client_sees_nothing(upstream: Upstream) -> None:
+def test_another_client_sees_nothing(two_clients: Proxy, upstream: Upstream) -> None:
     upstream.on("g", echo)
-    with proxy_at(upstream, SANIC_PROXY_API_KEYS="key-of-a-0123,key-of-b-0123") as proxy:
-        mine, other = client_of(proxy, "key-of-a-0123"), client_of(proxy, "key-of-b-0123")
-        made = mine.responses.create(model="groq/g", input="Hi")
-        assert mine.responses.retrieve(made.id).id == made.id
-        messages = []
-        for id_ in (made.id, "resp_none"):
-            for call in (other.responses.retrieve, other.responses.delete, other.responses.cancel):
-                with pytest.raises(NotFoundError) as refused:
-                    call(id_)
-                messages.append(str(refused.value).replace(id_, "ID"))
-            with pytest.raises(BadRequestError) as unknown:
-                other.responses.create(model="groq/g", input="x", previous_response_id=id_)
-            messages.append(str(unknown.value).replace(id_, "ID"))
-        assert messages[:4] == messages[4:]
-        assert mine.responses.create(model="groq/g", input="x", previous_response_id=made.id).output_text
+    mine, other = (client_of(two_clients, key) for key in KEYS)
+    made = mine.responses.create(model="groq/g", input="Hi")
+    assert mine.responses.retrieve(made.id).id == made.id
+    messages = []
+    for id_ in (made.id, "resp_none"):
+        for call in (other.responses.retrieve, other.responses.delete, other.responses.cancel):
+            with pytest.raises(NotFoundError) as refused:
+                call(id_)
+            messages.append(str(refused.value).replace(id_, "ID"))
+        with pytest.raises(BadRequestError) as unknown:
+            other.responses.create(model="groq/g", input="x", previous_response_id=id_)
+        messages.append(str(unknown.value).replace(id_, "ID"))
+    assert messages[:4] == messages[4:]
+    assert mine.responses.create(model="groq/g", input="x", previous_response_id=made.id).output_text
 
 
 def test_items_of_stored_responses_can_be_referred_to(front: Proxy, client: OpenAI) -> None:
@@ -222,25 +230,24 @@ def reference_to(id_: str | None) -> ItemReference:
     return {"type": "item_reference", "id": str(id_)}
 
 
-def test_items_of_another_client_are_not_found(upstream: Upstream) -> None:
+def test_items_of_another_client_are_not_found(two_clients: Proxy, upstream: Upstream) -> None:
     upstream.on("g", echo)
     upstream.on("m", lambda exchange: exchange.answer(native_response("resp_n", output=NATIVE_OUTPUT)))
-    with proxy_at(upstream, SANIC_PROXY_API_KEYS="key-of-a-0123,key-of-b-0123") as proxy:
-        mine, other = client_of(proxy, "key-of-a-0123"), client_of(proxy, "key-of-b-0123")
-        made = mine.responses.create(model="groq/g", input="Hi")
-        native = mine.responses.create(model="openai/m", input="Hi")
-        for id_ in (made.output[0].id, native.output[0].id, "msg_none"):
-            for model in ("groq/g", "openai/m"):
-                with pytest.raises(NotFoundError, match="not found") as refused:
-                    other.responses.create(model=model, input=[reference_to(id_)])
-                assert refused.value.param == "input"
-            with pytest.raises(BadRequestError, match="References"):
-                other.responses.input_tokens.count(model="openai/m", input=[reference_to(id_)])
-        refers: list[ResponseInputItemParam] = [reference_to(native.output[0].id)]
-        assert mine.responses.create(model="openai/m", input=refers, store=False).id == "resp_n"
-        assert upstream.requests[-1].json["input"] == refers
-        with pytest.raises(BadRequestError, match="the provider openai has stored"):
-            mine.responses.create(model="groq/g", input=refers)
+    mine, other = (client_of(two_clients, key) for key in KEYS)
+    made = mine.responses.create(model="groq/g", input="Hi")
+    native = mine.responses.create(model="openai/m", input="Hi")
+    for id_ in (made.output[0].id, native.output[0].id, "msg_none"):
+        for model in ("groq/g", "openai/m"):
+            with pytest.raises(NotFoundError, match="not found") as refused:
+                other.responses.create(model=model, input=[reference_to(id_)])
+            assert refused.value.param == "input"
+        with pytest.raises(BadRequestError, match="References"):
+            other.responses.input_tokens.count(model="openai/m", input=[reference_to(id_)])
+    refers: list[ResponseInputItemParam] = [reference_to(native.output[0].id)]
+    assert mine.responses.create(model="openai/m", input=refers, store=False).id == "resp_n"
+    assert upstream.requests[-1].json["input"] == refers
+    with pytest.raises(BadRequestError, match="the provider openai has stored"):
+        mine.responses.create(model="groq/g", input=refers)
 
 
 NATIVE_OUTPUT = [
@@ -258,7 +265,7 @@ def native_response(id_: str, **fields: Any) -> dict[str, Any]:
     return {"id": id_, "object": "response", "created_at": 1, "status": "completed", "output": [], **fields}
 
 
-def test_what_a_provider_stores_is_found_there_with_the_same_key(front: Proxy, upstream: Upstream) -> None:
+def test_what_a_provider_stores_is_found_there_with_the_same_key(upstream: Upstream) -> None:
     keys: list[str | None] = []
 
     async def created(exchange: Exchange) -> None:
@@ -468,18 +475,24 @@ def test_a_native_answer_whose_id_the_store_refuses_is_passed_on(front: Proxy, u
     assert (reply.status, reply.body) == (200, answer)
 
 
-@pytest.mark.parametrize("store", ["off", "memory"])
-@pytest.mark.parametrize(
-    "fields", [{PREVIOUS: "resp_1"}, {"conversation": "conv_1"}, {"conversation": {"id": "conv_1"}}]
-)
-def test_several_clients_cannot_continue_what_may_be_anothers(
-    upstream: Upstream, store: str, fields: dict[str, Any]
-) -> None:
+def assert_several_clients_cannot_continue(proxy: Proxy, upstream: Upstream) -> None:
     upstream.on("m", lambda exchange: exchange.answer(native_response("resp_2")))
-    keys = {"SANIC_PROXY_API_KEYS": "key-of-a-0123,key-of-b-0123", "SANIC_PROXY_RESPONSE_STORE": store}
-    with proxy_at(upstream, **keys) as proxy:
+    conversations: tuple[dict[str, Any], ...] = (
+        {"conversation": "conv_1"},
+        {"conversation": {"id": "conv_1"}},
+    )
+    for fields in ({PREVIOUS: "resp_1"}, *conversations):
         body = {"model": "openai/m", "input": "x", **fields}
-        headers = {"authorization": "Bearer key-of-a-0123"}
-        refused = proxy.request("POST", "/v1/responses", body, headers=headers)
+        refused = proxy.request("POST", "/v1/responses", body, {"authorization": f"Bearer {KEYS[0]}"})
         assert (refused.status, refused.json["error"]["param"]) == (400, *fields)
         assert not upstream.requests
+
+
+def test_several_clients_cannot_continue_what_may_be_anothers(two_clients: Proxy, upstream: Upstream) -> None:
+    assert_several_clients_cannot_continue(two_clients, upstream)
+
+
+def test_several_clients_cannot_continue_anything_without_a_store(upstream: Upstream) -> None:
+    settings = {"SANIC_PROXY_API_KEYS": ",".join(KEYS), "SANIC_PROXY_RESPONSE_STORE": "off"}
+    with proxy_at(upstream, **settings) as proxy:
+        assert_several_clients_cannot_continue(proxy, upstream)

@@ -25,7 +25,7 @@ from tests.support.proxy import Proxy, children, running_proxy, start_proxy, wai
 from tests.support.settings import provider_settings
 from tests.support.upstream import DONE, Exchange, Upstream, completion, text_stream
 
-WORKERS = 3
+WORKERS = 2
 
 
 async def answer(exchange: Exchange) -> None:
