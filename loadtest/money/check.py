@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadtest.money.provider import PRICES, Provider
+from sanic_proxy.governance.journal import SUFFIX, Journal, journals
+from sanic_proxy.governance.ledger import FOLDER
 from sanic_proxy.state_store.base import Statements
 
 WORKERS = 4
@@ -96,8 +98,10 @@ async def checked(plan: Plan, directory: Path) -> Figures:
             await instance.start()
         killing = asyncio.create_task(_kill(instances, plan, figures))
         await _requests(plan, instances, figures)
-        killing.cancel()
-        await asyncio.sleep(2.5)  # a worker's turn to take over what the last dead one has left
+        await killing
+        async with asyncio.timeout(END_S):
+            while any(instance.has_orphans() for instance in instances):  # noqa: ASYNC110 - of processes
+                await asyncio.sleep(0.1)
     finally:
         await asyncio.gather(*(asyncio.to_thread(instance.stop) for instance in instances))
         provider.stop()
@@ -130,21 +134,33 @@ class _Instance:
         directory.mkdir(parents=True)
 
     async def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start it, and wait until it answers."""
         process = self._process = _proxy(self.directory, self._provider_port, self.port, self._store)
         until = time.monotonic() + START_S
         while True:
             with suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+                answer = await reader.read()
                 writer.close()
-                return
+                if answer:
+                    return
             if process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError("the proxy did not start: see proxy.log")
             await asyncio.sleep(0.1)
 
     def workers(self) -> list[int]:
-        """Its worker processes."""
-        return [] if self._process is None else _workers(self._process.pid)
+        """Those of its worker processes that have had requests."""
+        found = [] if self._process is None else _workers(self._process.pid)
+        return [pid for pid in found if _has_journal(pid)]
+
+    def has_orphans(self) -> bool:
+        """Whether a dead worker's journal has not been taken over yet."""
+        for path in journals(self.directory / FOLDER):
+            if (left := Journal.adopt(path)) is not None:
+                left.close()
+                return True
+        return False
 
     def kill(self) -> None:
         """Kill all its processes."""
@@ -223,19 +239,29 @@ def _workers(main: int) -> list[int]:
     return found
 
 
+def _has_journal(pid: int) -> bool:
+    with suppress(OSError):
+        return any(str(path.readlink()).endswith(SUFFIX) for path in Path(f"/proc/{pid}/fd").iterdir())
+    return False
+
+
 async def _kill(instances: list[_Instance], plan: Plan, figures: Figures) -> None:
     chance = random.Random(plan.seed)
-    while figures.kills < plan.kills:
-        await asyncio.sleep(chance.uniform(0.3, 1.2))
-        instance = chance.choice(instances)
-        if len(workers := instance.workers()) == WORKERS:
-            with suppress(ProcessLookupError):
-                os.kill(chance.choice(workers), signal.SIGKILL)
-                figures.kills += 1
-        if len(instances) > 1 and not figures.instance_kills and figures.kills >= plan.kills / 2:
+    is_whole = len(instances) > 1  # one of them is killed whole
+    while (ended := figures.statuses.total()) < plan.requests:
+        await asyncio.sleep(chance.uniform(0.05, 0.2))
+        if is_whole and ended >= plan.requests / 2:
+            is_whole = False
             instances[-1].kill()
             figures.instance_kills += 1
             await instances[-1].start()
+        if figures.kills >= plan.kills or ended < plan.requests * (figures.kills + 1) / (plan.kills + 2):
+            continue
+        workers = chance.choice(instances).workers()
+        if len(workers) > 1:  # a proxy whose last worker is killed may end before another one has started
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(workers), signal.SIGKILL)
+                figures.kills += 1
 
 
 async def _requests(plan: Plan, instances: list[_Instance], figures: Figures) -> None:
