@@ -183,7 +183,13 @@ class BatchInput:
         if not line or line.isspace():
             return
         self.requests += 1
-        fields = codec.loads_tolerant(line)
+        try:
+            fields = codec.loads_strict(line)  # a client's: it may not take the worker long
+        except errors.InvalidRequest as exc:
+            raise errors.InvalidRequest(
+                f"Request {self.requests} of the batch's input file cannot be read: {exc.message}",
+                param="input_file_id",
+            ) from None
         body = fields.get("body") if isinstance(fields, dict) else None
         model = body.get("model") if isinstance(body, dict) else None
         if not isinstance(body, dict) or not isinstance(model, str) or not (model and model.isprintable()):

@@ -258,7 +258,11 @@ class Charge:
                 self._running.append(ready)
                 return True
             self._terms.ledger.cancel(ready[1])
-        reservation = self._terms.ledger.reserve(*self._wanted(tariff))
+        wanted = self._wanted(tariff)
+        try:
+            reservation = self._terms.ledger.reserve(*wanted)
+        except LedgerError as exc:
+            raise self._terms.refusal(exc) from exc
         if reservation is not None:
             self._running.append((tariff, reservation, is_hedge))
         return reservation is not None

@@ -11,7 +11,7 @@ from functools import partial
 
 from typing_extensions import override
 
-from sanic_proxy.errors import BodyTooLarge, ClientError, ProxyError
+from sanic_proxy.errors import BodyTooLarge, ClientError, InvalidRequest, ProxyError
 from sanic_proxy.governance.batch_charge import BatchBook, BatchCharge, BatchCost
 from sanic_proxy.governance.batch_tables import OpenBatch
 from sanic_proxy.governance.batches import BatchInput, BatchOutput, seen_in
@@ -51,7 +51,11 @@ async def charge_batch(
     )
     cost = BatchCost(0, "")
     content = resource_path(_CONTENT, fields.get("input_file_id"))
-    if meter is not None and content is not None:  # without a file the provider refuses the batch
+    if meter is not None:
+        if content is None:
+            raise InvalidRequest(
+                "A batch of a key with a budget needs the id of its input file", param="input_file_id"
+            )
         await _read(state, call, targets, content, meter)
         cost = BatchCost(meter.nano, meter.model)
     charge, pending = governor.admit(request, targets[0].tariff, partial(BatchCharge, cost=cost))

@@ -88,7 +88,10 @@ async def _follow(request: ProxyRequest, feed: _Feed, session: Session | None) -
             request.abort()
             return
         await asyncio.sleep(LOOK_S)
-    await response.send(end_stream=True)
+    if getattr(stream, "is_writable", False):
+        await response.send(end_stream=True)
+    else:  # a listener that takes nothing would keep its place until it leaves
+        request.abort()
 
 
 def _is_over(request: ProxyRequest, session: Session | None) -> bool:

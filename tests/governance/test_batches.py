@@ -83,6 +83,7 @@ def test_an_estimate_is_less_than_the_most() -> None:
         (b"{", errors.InvalidRequest),
         (asked("m\0"), errors.InvalidRequest),
         (b"\xff", errors.InvalidRequest),
+        (b'{"body": {"model": "\\ud800"}}', errors.InvalidRequest),
         (asked("unknown"), errors.Forbidden),
     ],
 )
@@ -90,6 +91,12 @@ def test_lines_that_cannot_be_priced_are_refused(line: bytes, error: type[Except
     meter = reading(is_strict=False)
     with pytest.raises(error):
         meter.feed(line + b"\n")
+
+
+def test_a_line_that_takes_long_to_parse_is_refused() -> None:
+    line = b'{"body": {"model": "m", "x": [' + b'{"": 1}, ' * 300_000 + b"1]}}\n"
+    with pytest.raises(errors.InvalidRequest, match=r"Request 1 .* too many parts"):
+        reading(is_strict=False).feed(line)
 
 
 def test_a_line_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sanic_proxy import errors
 from sanic_proxy.config.prices import Prices as Declared
-from sanic_proxy.governance import ledger_tables
+from sanic_proxy.governance import journal, ledger_tables
 from sanic_proxy.governance.budgets import Charge as Counted
 from sanic_proxy.governance.budgets import Counter
 from sanic_proxy.governance.charge import Charge, Tariff, Terms
@@ -193,6 +193,21 @@ def test_a_dearer_target_needs_more_and_is_refused_without_it(tmp_path: Path) ->
 
     rows = charged(tmp_path, use, budget=BUDGET, record=RequestRecord("r", "POST", "/", usage=USAGE))
     assert rows == [("cheap/m", "complete", 20_000, 0)]
+
+
+def test_a_further_attempt_is_refused_while_the_journal_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "FIRST_SLOTS", 1)
+    monkeypatch.setattr(journal, "MAX_SLOTS", 1)
+
+    async def use(charge: Charge) -> None:
+        await begun(charge, CHEAP)
+        assert not charge.begins(DEAR)
+        with pytest.raises(errors.BudgetUsedUp):
+            await begun(charge, DEAR)
+
+    assert charged(tmp_path, use) == [("cheap/m", "complete", 200_000, ESTIMATED)]
 
 
 def test_a_target_without_a_price_is_refused_to_a_budget_and_flagged_without(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def running(directory: Path, batches: Batches) -> Iterator[Setup]:
     file.write_text(SETTINGS.format(url=batches.upstream.url))
     keys = {f"{name.upper()}_KEY": KEY.format(name) for name in NAMES}
     state = {"SANIC_PROXY_CONFIG": str(file), "SANIC_PROXY_STATE_DIR": str(directory / "state")}
-    with running_proxy({**keys, **state, "LAB_KEY": "sk-lab-0123456789"}, "--workers=2") as proxy:
+    with running_proxy({**keys, **state, "LAB_KEY": "sk-lab-0123456789"}, "--workers", "2") as proxy:
         setup = Setup(proxy, batches, directory)
         wait_until(setup.has_tables)
         yield setup
@@ -290,6 +290,9 @@ def test_what_a_batch_needs(setup: Setup) -> None:
         reply = setup.create(file="odd")
         assert (reply.status, reply.error["code"]) == (status, code)
     assert setup.create(file="missing").status == 404
+    for file in ("", "in?x", "a/b"):
+        reply = setup.create(file=file)
+        assert (reply.status, reply.error["param"]) == (400, "input_file_id")
     assert setup.batches.made == made
     assert setup.created()  # the provider is not believed to have failed
 
