@@ -169,7 +169,7 @@ def running(directory: Path, batches: Batches) -> Iterator[Setup]:
     file.write_text(SETTINGS.format(url=batches.upstream.url))
     keys = {f"{name.upper()}_KEY": KEY.format(name) for name in NAMES}
     state = {"SANIC_PROXY_CONFIG": str(file), "SANIC_PROXY_STATE_DIR": str(directory / "state")}
-    with running_proxy({**keys, **state, "LAB_KEY": "sk-lab-0123456789"}, "--workers", "2") as proxy:
+    with running_proxy({**keys, **state, "LAB_KEY": "sk-lab-0123456789"}, "--workers=2") as proxy:
         setup = Setup(proxy, batches, directory)
         wait_until(setup.has_tables)
         yield setup

@@ -254,7 +254,8 @@ def start_proxy(
             stderr=log,
             start_new_session=True,
         )
-    workers = int(arguments[arguments.index("--workers") + 1]) if "--workers" in arguments else 1
+    flags = " ".join(arguments).replace("--workers=", "--workers ").split()
+    workers = int(flags[flags.index("--workers") + 1]) if "--workers" in flags else 1
     proxy = Proxy(port, process, log_path, directory, workers, secrets=secrets_in(settings))
     STARTED.append(proxy)
     return proxy
