@@ -12,7 +12,8 @@ decision takes units for some further requests, too: a slice, which the worker u
 is at most 1/PART of what is left, so it shrinks as the limit comes near, and limits below PART are exact to
 the unit. What is in a slice counts as used for all workers; what is left of it after SLICE_S is given back.
 So no more is admitted than without slices, a request may be refused while other workers hold 1/PART of the
-limit each, and a slice that is used late adds as much to a burst.
+limit each, and a slice that is used late adds as much to a burst. Requests in flight are decided without the
+lock while each worker could admit one more at the same moment.
 
 While the memory is locked by a stopped process, or where it is full, each worker keeps to its share of a
 limit by itself. A settlement that finds it locked is dropped: what it gives back returns within minutes.
@@ -280,7 +281,9 @@ class Rates:
                 of_tokens is not None and of_tokens.ahead < (tokens or 1)
             ):
                 return self._decide(limits, tokens)
-            if one.concurrent is not None and (one.gauge is None or one.gauge.total() >= one.concurrent):
+            if one.concurrent is not None and (
+                one.gauge is None or one.gauge.total() + self._memory.used_slots > one.concurrent
+            ):
                 return self._decide(limits, tokens)
         gauges = []
         for one in limits:

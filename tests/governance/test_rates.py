@@ -207,6 +207,25 @@ def test_limits_hold_over_all_workers(tmp_path: Path) -> None:
         assert peer_admits(workers[2], "concurrent=2")
 
 
+def test_workers_that_decide_at_the_same_moment_keep_to_the_requests_in_flight(tmp_path: Path) -> None:
+    loop = (
+        "for _ in range(20_000):",
+        "    found = rates.admit(limits, 0)",
+        "    if isinstance(found, Admission):",
+        "        over += gauge.total() > 1",
+        "        found.settle(0)",
+    )
+    with peers(2, tmp_path) as workers:
+        for worker in workers:
+            worker.run(_SETUP)
+            worker.run("limits = rates.limits_of([ScopedLimits(Scope('all'), ScopeLimits(concurrent=1))])")
+            worker.run("gauge, over = memory.gauges.gauge(limits[0].key), 0")
+        for worker in workers:
+            worker.send(" ;; ".join(loop))
+        assert [worker.receive() for worker in workers] == ["None"] * 2
+        assert [worker.run("over") for worker in workers] == ["0", "0"]
+
+
 def test_requests_in_flight_vanish_with_a_killed_worker(tmp_path: Path) -> None:
     with peers(2, tmp_path) as (first, second):
         first.run(_SETUP)
