@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +19,7 @@ from tests.support.proxy import Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion
 
-WORKERS = 3
+WORKERS = 2
 
 
 async def fails(exchange: Exchange) -> None:
@@ -46,13 +45,14 @@ targets = [{ provider = "groq", model = "queued", concurrent = 1 }]
 """
 
 
-@pytest.fixture
-def proxy(shared_upstream: Upstream, upstream: Upstream, tmp_path: Path) -> Iterator[Proxy]:
-    (tmp_path / "proxy.toml").write_text(TOML)
+@pytest.fixture(scope="module")
+def proxy(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    config = tmp_path_factory.mktemp("limits") / "proxy.toml"
+    config.write_text(TOML)
     settings = {
         **provider_settings(shared_upstream),
         "SANIC_PROXY_BREAKER": "on",
-        "SANIC_PROXY_CONFIG": str(tmp_path / "proxy.toml"),
+        "SANIC_PROXY_CONFIG": str(config),
     }
     with running_proxy(settings, "--workers", str(WORKERS)) as started:
         yield started
@@ -60,17 +60,17 @@ def proxy(shared_upstream: Upstream, upstream: Upstream, tmp_path: Path) -> Iter
 
 def test_one_worker_probes_for_all(proxy: Proxy, upstream: Upstream) -> None:
     def statuses(count: int) -> set[int]:
-        return {proxy.chat("groq/m").status for _ in range(count)}
+        return {proxy.chat("groq/probed").status for _ in range(count)}
 
-    upstream.on("m", fails)
+    upstream.on("probed", fails)
     wait_until(lambda: statuses(8 * WORKERS) == {503})  # all circuits are open
-    before = len(upstream.seen("m"))
+    before = len(upstream.seen("probed"))
     wait_until(lambda: statuses(1) != {503})  # the first probe, which fails
     since = time.monotonic()
     statuses(8 * WORKERS)
     pauses = (time.monotonic() - since) // (2 * OPEN_S * (1 - PAUSE_JITTER))
-    assert len(upstream.seen("m")) - before <= 1 + pauses
-    upstream.on("m", answers)
+    assert len(upstream.seen("probed")) - before <= 1 + pauses
+    upstream.on("probed", answers)
     wait_until(lambda: statuses(4 * WORKERS) == {200})
 
 
@@ -123,6 +123,7 @@ def test_what_a_killed_worker_had_in_flight_is_not_counted(proxy: Proxy, upstrea
         upstream.on("held", answers)
         for pid in proxy.worker_pids():
             os.kill(pid, signal.SIGKILL)
+        proxy.wait_for_log("Worker ready", 2 * WORKERS)
         wait_until(lambda: served(proxy, "held"))
     finally:
         may_end.set()
