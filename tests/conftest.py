@@ -28,8 +28,11 @@ from tests.support.upstream import Upstream
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# On a busy machine examples take long for no reason of theirs.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# On a busy machine examples take long for no reason of theirs. Each run has other examples, so many are tried
+# in time; scripts/test-slow tries many at once.
+_QUIET = [HealthCheck.too_slow]
+settings.register_profile("tests", deadline=None, max_examples=30, suppress_health_check=_QUIET)
+settings.register_profile("thorough", settings.get_profile("tests"), max_examples=1000)
 settings.load_profile("tests")
 
 

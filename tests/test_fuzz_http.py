@@ -21,7 +21,6 @@ from tests.support.settings import GROQ_KEY, ONCE
 
 BOUNDARY = b"b0undary"
 FUZZED = settings(
-    max_examples=200,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 PATHS = st.sampled_from(

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.config import reference
@@ -261,7 +261,6 @@ DOCUMENTS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(DOCUMENTS)
 def test_whatever_a_file_holds_the_result_is_a_file_that_we_read(root: dict[str, Any]) -> None:
     found = convert.convert(Document(root), {"X": "x"})

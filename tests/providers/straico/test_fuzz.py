@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sanic_proxy.errors import InvalidRequest, ProxyError
@@ -19,7 +19,6 @@ from tests.support.odd import CONVERSATIONS, KEYS, OBJECTS, VALUES, WORDS
 
 
 @given(CONVERSATIONS | st.lists(VALUES, max_size=3), OBJECTS)
-@settings(max_examples=100)
 def test_no_request_breaks_the_plan(messages: list[Any], fields: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         fields["messages"] = messages
@@ -50,7 +49,6 @@ REPLIES = VALUES | st.builds(
 
 
 @given(REPLIES, REQUESTS)
-@settings(max_examples=200)
 def test_no_reply_breaks_the_validation(parsed: Any, fields: dict[str, Any]) -> None:
     plan = build_plan({"messages": [], **fields}, "openai/gpt-4o")
     try:
@@ -75,7 +73,6 @@ SCHEMAS: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(SCHEMA_KEYS, SCHEMAS, max_size=4), VALUES)
-@settings(max_examples=200)
 def test_no_schema_breaks_the_validator(schema: dict[str, Any], value: Any) -> None:
     with suppress(InvalidSchema):
         assert compile_schema(schema).violation(value) != ""

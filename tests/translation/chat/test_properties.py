@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -196,7 +196,6 @@ def test_a_turn_survives_the_way_there_and_back(texts: list[Part], images: list[
     assert CHAT.read_request(written.fields).turns == turns
 
 
-@settings(max_examples=200)
 @given(
     odd.OBJECTS
     | st.fixed_dictionaries(
@@ -292,7 +291,6 @@ def test_reading_and_writing_a_written_answer_gives_the_same(answer: Answer) -> 
         assert read.usage.input == answer.usage.input
 
 
-@settings(max_examples=200)
 @given(
     odd.OBJECTS
     | st.fixed_dictionaries(
