@@ -1,4 +1,7 @@
-"""The `sanic-proxy` command: serve, replay, init, check, models, route, keys, schema, completion."""
+"""The `sanic-proxy` command: serve, replay, init, check, models, route, keys, schema, completion.
+
+What only some commands need is imported by them: the others, `serve` among them, start in half the time.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,7 @@ from sanic_proxy.config.variables import PREFIX
 from sanic_proxy.errors import ProxyError
 from sanic_proxy.governance.prices import PriceBook
 from sanic_proxy.observability import banner
-from sanic_proxy.routing.explain import CAUSES, DEFAULT_CAUSE, offline_router
-from sanic_proxy.routing.explain import explain as explain_route
-from sanic_proxy.routing.targets import Limits
-from sanic_proxy.state import AppState
+from sanic_proxy.routing.causes import CAUSES, DEFAULT_CAUSE
 
 _EXIT_STATUS = """\
 exit status: 0; 1 if the settings are wrong or a provider failed; 2 if the command line is wrong"""
@@ -286,6 +286,10 @@ def _address(settings: Settings, further: Sequence[str]) -> list[str]:
 
 def print_route(settings: Settings, options: argparse.Namespace) -> int:
     """The targets of a model, and the steps of a request while some of them fail."""
+    from sanic_proxy.routing.explain import explain as explain_route  # noqa: PLC0415
+    from sanic_proxy.routing.explain import offline_router  # noqa: PLC0415
+    from sanic_proxy.routing.targets import Limits  # noqa: PLC0415
+
     limits = Limits(settings.attempts_per_target, settings.attempts)
     try:
         explanation = explain_route(offline_router(settings), options.model, limits, options.fail)
@@ -308,6 +312,8 @@ def print_models(settings: Settings, options: argparse.Namespace) -> int:
 
 
 async def _models(settings: Settings) -> list[dict[str, object]]:
+    from sanic_proxy.state import AppState  # noqa: PLC0415
+
     state = AppState(settings)
     try:
         return await state.models.all()

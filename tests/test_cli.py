@@ -144,6 +144,11 @@ def test_the_version_is_printed(tmp_path: Path) -> None:
     assert run(tmp_path, "--version").stdout.strip() == f"sanic-proxy {__version__}"
 
 
+def test_a_command_imports_no_router_that_it_does_not_need() -> None:
+    code = "import sys, sanic_proxy.cli; sys.exit('sanic_proxy.routing.router' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def serve_once(directory: Path, port: int, *arguments: str, workers: int = 1, **settings: str) -> str:
     """Start a proxy, wait until it answers on `port` and has `workers`, stop it. Returns its log."""
     with (directory / "log").open("wb") as log:

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from sanic_proxy.config.model import Settings
 from sanic_proxy.errors import ProxyError
-from sanic_proxy.state import state_store
 from sanic_proxy.state_store.base import StateStore, StoreError
 
 
@@ -18,6 +17,8 @@ def run_on_store(settings: Settings, work: Callable[[StateStore], Awaitable[int]
 
 
 async def _run(settings: Settings, work: Callable[[StateStore], Awaitable[int]]) -> int:
+    from sanic_proxy.state import state_store  # noqa: PLC0415 - half of the start, and only these commands need it
+
     store = state_store(settings)
     try:
         return await work(store)

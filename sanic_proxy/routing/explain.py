@@ -17,25 +17,13 @@ from sanic_proxy.config.model import Settings
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.routing.breaker import PROVIDER_RETRIES, CircuitBreaker, RateLimit, RetryBudget
+from sanic_proxy.routing.causes import CAUSES, DEFAULT_CAUSE
 from sanic_proxy.routing.router import Route, Router
 from sanic_proxy.routing.selection import ordered, shares
 from sanic_proxy.routing.targets import Limits, RetryState, Target
 
 P = TypeVar("P")
 
-_REFUSED: errors.ErrorObject = {"message": "", "type": "invalid_request_error", "param": None, "code": None}
-# Made-up failures by name, as `--fail TARGET=CAUSE` takes them.
-CAUSES: Mapping[str, errors.ProxyError] = {
-    "error": errors.UpstreamError("", upstream_status=500),
-    "rate_limit": errors.RateLimited("", upstream_status=429),
-    "timeout": errors.UpstreamTimeout(""),
-    "unreachable": errors.UpstreamConnectFailed(""),
-    "key_rejected": errors.UpstreamAuthFailed("", upstream_status=401),
-    "bad_request": errors.UpstreamRefusedRequest(_REFUSED, upstream_status=400),
-    "context_length": errors.ContextLengthExceeded(_REFUSED, upstream_status=400),
-    "content_filter": errors.ContentFiltered(_REFUSED, upstream_status=400),
-}
-DEFAULT_CAUSE = "error"
 # What the draws of a strategy are replaced by: the order that is the likeliest.
 _EVEN, _BEST = 0.5, 0.0
 
