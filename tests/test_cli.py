@@ -176,30 +176,36 @@ def serve_once(directory: Path, port: int, *arguments: str, workers: int = 1, **
 
 _SANIC = ("-m", "sanic", "sanic_proxy.app")
 _SERVE = ("-m", "sanic_proxy", "serve")
-_FROM_TOML = {
-    ".env": "SANIC_PROXY_CONFIG=a.toml\nSANIC_PROXY_WORKERS=2\n",
-    "a.toml": "[proxy]\nport = PORT\n",
-}
+_IN_CODE = ("-c", "from sanic_proxy.app import app; app.run(single_process=True)")
+_DOTENV = {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_HOST=127.0.0.1\nSANIC_PROXY_WORKERS=2\n"}
+_TOML = {".env": "SANIC_PROXY_CONFIG=a.toml\nSANIC_PROXY_WORKERS=2\n", "a.toml": "[proxy]\nport = PORT\n"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "files"),
+    ("arguments", "files", "workers"),
     [
-        ((*_SERVE, "--port", "PORT", "--workers", "1", "--log-level", "info"), {}),
-        (("-m", "sanic_proxy"), {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_WORKERS=1\n"}),
-        (("-m", "sanic_proxy", "--single-process"), {".env": "SANIC_PROXY_PORT=PORT\n"}),
-        (_SANIC, {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_HOST=127.0.0.1\n"}),
-        ((*_SANIC, "--workers", "1"), _FROM_TOML),
+        ((*_SERVE, "--port", "PORT", "--workers", "2", "--log-level", "info"), {}, 2),
+        (("-m", "sanic_proxy"), {".env": "SANIC_PROXY_PORT=PORT\nSANIC_PROXY_WORKERS=1\n"}, 1),
+        (("-m", "sanic_proxy", "--single-process"), _DOTENV, 1),
+        (_SANIC, _DOTENV, 2),
+        ((*_SANIC, "--workers", "1"), _TOML, 1),
+        ((*_SANIC, "--single-process"), _TOML, 1),
+        (_IN_CODE, {".env": "SANIC_PROXY_PORT=PORT\n"}, 1),
     ],
-    ids=["flags", "no command", "dotenv", "sanic", "toml"],
+    ids=["flags", "no command", "single", "sanic", "toml", "sanic single", "code"],
 )
-def test_every_start_command_takes_the_address_from_the_settings(
-    tmp_path: Path, arguments: tuple[str, ...], files: dict[str, str]
+def test_every_start_command_takes_address_and_workers_from_flags_and_settings(
+    tmp_path: Path, arguments: tuple[str, ...], files: dict[str, str], workers: int
 ) -> None:
+    """And logs the address once, when it is ready."""
     port = free_port()
     for name, text in files.items():
         (tmp_path / name).write_text(text.replace("PORT\n", f"{port}\n"))
-    serve_once(tmp_path, port, *(str(port) if argument == "PORT" else argument for argument in arguments))
+    words = (str(port) if argument == "PORT" else argument for argument in arguments)
+    log = serve_once(tmp_path, port, *words, workers=workers)
+    assert log.count("Worker ready") == workers
+    assert log.splitlines().count(f"ready on http://127.0.0.1:{port}") == 1
+    assert log.count("ready on") == 1
 
 
 _STARTS = [
@@ -207,17 +213,8 @@ _STARTS = [
     (*_SERVE, "--single-process"),
     (*_SANIC, "--workers", "2"),
     (*_SANIC, "--single-process"),
-    ("-c", "from sanic_proxy.app import app; app.run(single_process=True)"),
+    _IN_CODE,
 ]
-
-
-@pytest.mark.parametrize("arguments", _STARTS)
-def test_it_logs_its_address_once_when_ready(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    port = free_port()
-    workers = 2 if "2" in arguments else 1
-    log = serve_once(tmp_path, port, *arguments, workers=workers, SANIC_PROXY_PORT=str(port))
-    assert log.splitlines().count(f"ready on http://127.0.0.1:{port}") == 1
-    assert log.count("ready on") == 1
 
 
 @pytest.mark.parametrize("arguments", [("--workers", "2"), ("--single-process",)])
@@ -252,16 +249,6 @@ def test_a_port_in_use_is_one_line_and_a_failure(tmp_path: Path, arguments: tupl
     assert done.stdout == ""
     assert done.stderr.startswith(f"sanic-proxy: cannot listen on 127.0.0.1:{port}: the port is in use")
     assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(("flags", "expected"), [((), 2), (("--workers", "1"), 1)])
-def test_a_flag_overrides_the_number_of_workers_in_the_settings(
-    tmp_path: Path, flags: tuple[str, ...], expected: int
-) -> None:
-    port = free_port()
-    settings = {"SANIC_PROXY_PORT": str(port), "SANIC_PROXY_WORKERS": "2"}
-    log = serve_once(tmp_path, port, *_SANIC, *flags, workers=expected, **settings)
-    assert log.count("Worker ready") == expected
 
 
 def answer(url: str) -> object:
