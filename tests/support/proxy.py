@@ -234,7 +234,7 @@ def start_proxy(
     """Start `module`'s application in `directory`. Its log is a file there, or the descriptor `log_to`."""
     port = free_port()
     log_path = directory / "proxy.log"
-    python_path = os.pathsep.join([str(_MINIMAL), *filter(None, [os.environ.get("PYTHONPATH")])])
+    python_path = settings.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     command = [sys.executable, "-m", "sanic", module, f"--port={port}", *arguments]
     with log_path.open("wb") as file:
         log = file if log_to is None else log_to
@@ -244,10 +244,10 @@ def start_proxy(
             # With a state directory of its own: what another proxy has left in the user's is none of its.
             env=clean_environment(
                 {
-                    "PYTHONPATH": python_path,
                     "SANIC_PROXY_LAME_DUCK_SECONDS": "0",
                     "XDG_STATE_HOME": str(directory / "home"),
                     **settings,
+                    "PYTHONPATH": f"{_MINIMAL}{os.pathsep}{python_path}".rstrip(os.pathsep),
                 }
             ),
             stdout=log,
