@@ -30,18 +30,23 @@ async def held(exchange: Exchange) -> None:
     await exchange.client_leaves()
 
 
-@pytest.fixture
-def small(upstream: Upstream) -> Iterator[Proxy]:
-    """Two requests at once, and 10,000 bytes of bodies."""
-    upstream.on("held", held)
-    upstream.on("whole", lambda exchange: exchange.answer(completion()))
+@pytest.fixture(scope="module")
+def small_proxy(shared_upstream: Upstream) -> Iterator[Proxy]:
     settings = {
-        **provider_settings(upstream),
+        **provider_settings(shared_upstream),
         "SANIC_PROXY_MAX_CONCURRENT": "2",
         "SANIC_PROXY_MAX_BYTES_IN_FLIGHT": "10000",
     }
     with running_proxy(settings) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def small(small_proxy: Proxy, upstream: Upstream) -> Proxy:
+    """Two requests at once, and 10,000 bytes of bodies."""
+    upstream.on("held", held)
+    upstream.on("whole", lambda exchange: exchange.answer(completion()))
+    return small_proxy
 
 
 @pytest.mark.row(60)

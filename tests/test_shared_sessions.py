@@ -12,7 +12,7 @@ from tests.support.proxy import Proxy, running_proxy
 from tests.support.settings import provider_settings
 from tests.support.upstream import Exchange, Upstream, completion
 
-WORKERS = 3
+WORKERS = 2
 TOML = """
 [models.agents]
 strategy = "weighted"

@@ -120,24 +120,24 @@ def have_scraped(scrapers: Sequence[Scraper], before: Sequence[int]) -> bool:
 
 
 def test_no_counter_falls_while_workers_are_killed_during_scrapes(shared_upstream: Upstream) -> None:
-    with running_proxy({**provider_settings(shared_upstream), **SETTINGS}, "--workers", "4") as four:
-        scrapers = [Scraper(four) for _ in range(2)]
+    with running_proxy({**provider_settings(shared_upstream), **SETTINGS}, "--workers", "3") as three:
+        scrapers = [Scraper(three) for _ in range(2)]
         for scraper in scrapers:
             scraper.start()
         for _ in range(3):
             for _ in range(8):
                 with suppress(OSError, http.client.HTTPException):
-                    chat(four)
+                    chat(three)
             before = [scraper.scrapes for scraper in scrapers]
-            killed = four.worker_pids()[0]
+            killed = three.worker_pids()[0]
             os.kill(killed, signal.SIGKILL)
-            wait_until(partial(is_replaced, four, killed, 4))
+            wait_until(partial(is_replaced, three, killed, 3))
             wait_until(partial(have_scraped, scrapers, before))
         for scraper in scrapers:
             scraper.stop()
         assert [scraper.fallen for scraper in scrapers] == [[], []]
-        wait_until(lambda: total(scrape(four), "sanic_proxy_workers") == 4)
-        wait_until(lambda: total(scrape(four), "sanic_proxy_requests_in_flight") == 0)
+        wait_until(lambda: total(scrape(three), "sanic_proxy_workers") == 3)
+        wait_until(lambda: total(scrape(three), "sanic_proxy_requests_in_flight") == 0)
 
 
 def test_what_a_client_has_spent_and_has_left(shared_upstream: Upstream, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_proxy_whose_workers_cannot_start_ends_with_1(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_during_the_start_ends_the_proxy(tmp_path: Path, number: signal.Signals) -> None:
     for delay_s in (0.0, 0.4):
-        proxy = start_proxy(tmp_path, {}, "--workers", "2")
+        proxy = start_proxy(tmp_path, {}, "--workers", "1")
         proxy.wait_for_log("providers on")
         others = children(proxy.process.pid)
         time.sleep(delay_s)
