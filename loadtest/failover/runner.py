@@ -84,7 +84,7 @@ async def measure(cell: Cell) -> Result:
             port = await asyncio.to_thread(
                 stack.enter_context, serving(_config(cell, wall.port), cell.workers)
             )
-            for _ in range(4 * cell.workers if cell.is_warm else 0):
+            for _ in range(4 * max(cell.workers, 1) if cell.is_warm else 0):
                 await client.send_chat(port, "wall/fb-ok", is_streaming=cell.is_streaming, limit_s=ALIVE_S)
             wall.reset()
             outcomes = await _calls(cell, port)

@@ -185,6 +185,6 @@ def test_the_cost_of_the_settings_stands_beside_the_score() -> None:
 def test_the_product_passes(name: str, is_warm: bool, is_streaming: bool) -> None:
     """With clocks shortened alike: the provider is silent for longer than the proxy waits for it."""
     times = replace(FAST, no_response=8, first_token=1)
-    cell = Cell(BY_NAME[name], is_streaming, is_warm, workers=1, times=times, timeout_s=2)
+    cell = Cell(BY_NAME[name], is_streaming, is_warm, workers=0, times=times, timeout_s=2)
     result = asyncio.run(measure(cell))
     assert result.verdict == "pass", result
