@@ -290,9 +290,8 @@ ROWS: tuple[Row, ...] = (
 
 # The provider that gets every model name while the router is off, and names without a prefix while it is on.
 CATCH_ALL = next(row for row in ROWS if row.serves_any_name)
-# Model names for messages and documents: one of a provider, and one that needs no key.
+# A model's name for messages and documents.
 EXAMPLE_MODEL = "groq/llama-3.3-70b-versatile"
-EMBEDDED_MODEL = "echo/echo"
 
 
 def vendor_at(name: str, base_url: str) -> str:

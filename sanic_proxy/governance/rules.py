@@ -73,10 +73,6 @@ class Rulebook:
         models = (ScopedLimits(Scope("model", name), limits) for name, limits in self._models.items())
         return (*(team for team in teams if not team.limits.is_empty), *models, *self._all)
 
-    def team_of(self, rules: ClientRules) -> TeamRules | None:
-        """The client's team, where it has a table."""
-        return self._teams.get(rules.team)
-
     def limits_for(self, rules: ClientRules, model: str) -> tuple[ScopedLimits, ...]:
         """The scopes with limits that a request of the client for `model` is in."""
         found: list[ScopedLimits] = []
