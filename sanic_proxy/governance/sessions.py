@@ -120,9 +120,7 @@ class Sessions:
         """Whether the session has expired, or has logged out in any worker."""
         if session.expires <= now or session.id in self._ended:
             return True
-        with self._shared.lock as is_locked:
-            at = time.monotonic()
-            return is_locked and self._shared.entries.get(_entry(session), at, at) is not None
+        return self._shared.entries.peek(_entry(session), time.monotonic()) is not None
 
     async def end(self, session: Session, now: float) -> None:
         """Log out. Raises StoreError if that could not be stored: it then holds on this machine alone."""

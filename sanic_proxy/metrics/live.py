@@ -15,6 +15,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from sanic_proxy.config.rules import iso_time
 from sanic_proxy.json_types import Json
@@ -215,6 +216,7 @@ class Live:
             connection.close()
 
 
+@lru_cache(maxsize=256)  # each listener of a worker wants the same latest ones
 def numbered(number: int, event: bytes) -> bytes:
     """The JSON object of an event, with its number."""
     if event.startswith(_PACKED):

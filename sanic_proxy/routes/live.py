@@ -13,6 +13,7 @@ from sanic_proxy.config.rules import NANO
 from sanic_proxy.errors import InvalidRequest, Overloaded
 from sanic_proxy.governance.sessions import Session
 from sanic_proxy.json_types import Json
+from sanic_proxy.metrics.exposition import in_turns
 from sanic_proxy.metrics.live import MAX_LISTENERS, TYPES, Live, numbered
 from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
@@ -47,7 +48,8 @@ async def now(request: ProxyRequest) -> HTTPResponse:
 async def latest_requests(request: ProxyRequest) -> HTTPResponse:
     """The last requests that have ended, the latest first: `?limit=100`, and those `&before=` a number."""
     limit = _number(request, "limit") or 100
-    found = state_of(request.app).live.latest_requests(min(limit, PLACES), _number(request, "before"))
+    live = state_of(request.app).live
+    found = await in_turns(live.latest_requests(min(limit, PLACES), _number(request, "before")))
     return HTTPResponse(b'{"data":[%b]}' % b",".join(found), content_type="application/json")
 
 

@@ -15,6 +15,7 @@ from sanic_proxy.governance.sessions import ALL_LOGINS, LIFETIME_S, LOGINS, MIGR
 from sanic_proxy.state_store.shared import SharedMemory
 from sanic_proxy.state_store.sqlite import SQLiteStore
 from tests.support.load import eventually
+from tests.support.shared_memory import peers
 
 KEY = "admin-key-1"
 
@@ -85,6 +86,21 @@ def test_a_logout_holds_at_once_in_all_workers_of_the_machine(tmp_path: Path) ->
             assert sessions.is_over(ended, time.time())
             assert not sessions.is_over(kept, time.time())
         assert await other.read(await one.cookie(ended), time.time()) is None
+
+    run(scenario())
+
+
+def test_a_logout_holds_while_another_process_has_locked_the_memory(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        shared = SharedMemory(directory=tmp_path / "shared")
+        one, other = made(tmp_path, shared=shared), made(tmp_path, shared=shared)
+        session = one.begin("admin", time.time())
+        cookie = await one.cookie(session)
+        await one.end(session, time.time())
+        with peers(1, tmp_path / "shared") as (peer,):
+            peer.run("memory.lock.__enter__()")
+            assert await other.read(cookie, time.time()) is None
+        shared.close()
 
     run(scenario())
 
