@@ -1,6 +1,9 @@
 """What the creation of a batch is charged: a reservation that outlives its request, its worker and restarts.
 
-    charge = await governor.admit(request, tariff, make=partial(BatchCharge, cost=...))
+    charge, _ = governor.admit(request, None, BatchCharge)     # by the client's rates
+    ...                            # read its input
+    charge.costs(nano, model)
+    charge.reserve(tariff)
     ...
     charge.created(seen)           # the provider has answered; without it the attempt is settled as any other
     ...
@@ -17,7 +20,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from typing_extensions import override
 
@@ -34,13 +36,6 @@ from sanic_proxy.state_store.base import StateStore, StoreError
 logger = logging.getLogger(__name__)
 
 
-class BatchCost(NamedTuple):
-    """What a batch reserves, and the model of all its requests; "": several, or not known."""
-
-    nano: int
-    model: str
-
-
 class BatchCharge(Charge):
     """The charge of a request that creates a batch."""
 
@@ -53,12 +48,15 @@ class BatchCharge(Charge):
         request: tuple[str, str, str, str],
         admission: Admission | None,
         first: tuple[int | None, Tokens] | None,
-        *,
-        cost: BatchCost,
     ) -> None:
-        super().__init__(terms.for_model(cost.model), asked, request, admission, first)
-        self._reserves = cost.nano
+        super().__init__(terms, asked, request, admission, first)
+        self._reserves = 0
         self._batch: Seen | None = None
+
+    def costs(self, nano: int, model: str) -> None:
+        """What the batch is to reserve, and the model of all its requests; "": several, or not known."""
+        self._reserves = nano
+        self._terms = self._terms.for_model(model)
 
     def created(self, batch: Seen) -> None:
         """The batch that the provider has created. To be called before the request ends."""

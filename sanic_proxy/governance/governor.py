@@ -13,13 +13,15 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar, overload
 
 from sanic_proxy import errors
 from sanic_proxy.config.model import Settings, Timeouts
-from sanic_proxy.config.rules import ClientRules
+from sanic_proxy.config.rules import ClientRules, ScopeLimits
 from sanic_proxy.governance import budgets, refusals
 from sanic_proxy.governance.batch_charge import BatchBook
 from sanic_proxy.governance.batches import BatchInput, PricesOf
@@ -36,6 +38,8 @@ from sanic_proxy.governance.ledger import (
 from sanic_proxy.governance.rates import Admission, Limited, RateRefusal, Rates
 from sanic_proxy.governance.rules import (
     Rulebook,
+    Scope,
+    ScopedLimits,
     lists_endpoint,
 )
 from sanic_proxy.json_types import JsonMapping
@@ -47,10 +51,13 @@ from sanic_proxy.upstream.client import Endpoint, UpstreamClient
 
 logger = logging.getLogger(__name__)
 
-# Charge, or a partial of a subclass.
+C = TypeVar("C", bound=Charge)
+# Charge, or a subclass.
 MakeCharge = Callable[
-    [Terms, Asked, tuple[str, str, str, str], Admission | None, tuple[int | None, Tokens] | None], Charge
+    [Terms, Asked, tuple[str, str, str, str], Admission | None, tuple[int | None, Tokens] | None], C
 ]
+# A worker is kept busy by each input file that it reads, and no client needs two at once.
+_ONE_AT_A_TIME = ScopeLimits(concurrent=1)
 
 BUDGET_HEADER = "x-sanic-proxy-budget"
 # How long a webhook may take.
@@ -155,14 +162,22 @@ class Governor:
         self.ledger.start()
         self.batches = BatchBook(store, self._now_ms)
 
+    @overload
+    def admit(self, request: Request, tariff: Tariff | None) -> tuple[Charge, Awaitable[None] | None]: ...
+
+    @overload
     def admit(
-        self, request: Request, tariff: Tariff | None, make: MakeCharge = Charge
+        self, request: Request, tariff: Tariff | None, make: MakeCharge[C]
+    ) -> tuple[C, Awaitable[None] | None]: ...
+
+    def admit(
+        self, request: Request, tariff: Tariff | None, make: MakeCharge[Charge] = Charge
     ) -> tuple[Charge, Awaitable[None] | None]:
         """Admit a request that goes to the target with `tariff` first.
 
         Returns its charge, which `make` makes, and what has to be awaited before the request may be sent, if
         anything has. Either raises the ProxyError for the client. The charge is settled when the request's
-        record is finished.
+        record is finished. Without a tariff, rates alone are asked, and nothing is reserved.
         """
         record = request.record
         rules, model = record.client.rules, record.model or ""
@@ -175,10 +190,7 @@ class Governor:
         tokens = terms.memory.tokens(asked, most)
         admission = self._rates.admit(plan.limits, tokens[0] + tokens[1]) if plan.limits else None
         if isinstance(admission, RateRefusal):
-            headers = refusals.limit_headers(
-                admission.requests, admission.tokens, dialect=record.dialect, now=self._wall()
-            )
-            raise refusals.rate_limited(admission, headers)
+            raise self._rate_limited(admission, record)
         names = record.request_id, record.dialect, request.endpoint, budgets.session_of(request.headers)
         charge = make(terms, asked, names, admission, (most, tokens))
         charge.is_free = request.is_free
@@ -190,14 +202,10 @@ class Governor:
     def batch_input(
         self, request: Request, prices_of: PricesOf, *, max_image_tokens: int, has_output: bool
     ) -> BatchInput | None:
-        """What has to read a batch's input file before the batch is admitted; None: no budget needs it.
-
-        Raises Forbidden if the client's rules do not name the endpoint, as `admit` does.
-        """
+        """What has to read a batch's input file before its cost is reserved; None: no budget needs it."""
         rules = request.record.client.rules
         plan = self._plan(request.record.client, "")
         terms = self._with_session(plan, request.headers)
-        self._check_listing(rules, request.endpoint, terms)
         if not terms.has_money:
             return None
         return BatchInput(
@@ -208,6 +216,20 @@ class Governor:
             is_strict=terms.is_strict,
             has_output=has_output,
         )
+
+    @contextmanager
+    def reading_input(self, record: RequestRecord) -> Iterator[None]:
+        """While a request reads an input file. Raises LimitReached if another one of the client does."""
+        client = record.client
+        scope = Scope("batch input", client.rules.id or client.id, client.rules.name)
+        limits = self._rates.limits_of((ScopedLimits(scope, _ONE_AT_A_TIME),))
+        admission = self._rates.admit(limits, 0)
+        if isinstance(admission, RateRefusal):
+            raise self._rate_limited(admission, record)
+        try:
+            yield
+        finally:
+            admission.settle(None)
 
     def header_lines(self, charge: Charge, dialect: str) -> str:
         """What the client gets beside its answer, as lines of a head: how its limits and budgets stand."""
@@ -285,6 +307,12 @@ class Governor:
         return self._terms(rules, terms.client, terms.model, leases)
 
     # Refusals
+
+    def _rate_limited(self, refusal: RateRefusal, record: RequestRecord) -> errors.LimitReached:
+        headers = refusals.limit_headers(
+            refusal.requests, refusal.tokens, dialect=record.dialect, now=self._wall()
+        )
+        return refusals.rate_limited(refusal, headers)
 
     def _refusal(self, error: LedgerError) -> errors.ProxyError:
         if isinstance(error, BudgetSpent):

@@ -17,7 +17,7 @@ from sanic_proxy.config import patterns
 from sanic_proxy.config.rules import ClientRules, ScopeLimits, TeamRules
 from sanic_proxy.openai.endpoints import ROWS
 
-ScopeKind = Literal["client", "team", "model", "all", "login"]
+ScopeKind = Literal["client", "team", "model", "all", "login", "batch input"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """What batches are charged: their input is read before they are created, their output while it is fetched.
 
 The proxy reads the input file from the provider, since that is where it is, whichever worker or program has
-uploaded it; and only for clients with a budget of money. `governance.batch_charge` has the rest.
+uploaded it; and only for clients with a budget of money. Reading costs bandwidth and time of the worker, so
+the client's rates decide first, a client reads one file at a time, and a file has a limit.
+`governance.batch_charge` has the rest.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from functools import partial
 from typing_extensions import override
 
 from sanic_proxy.errors import BodyTooLarge, ClientError, InvalidRequest, ProxyError
-from sanic_proxy.governance.batch_charge import BatchBook, BatchCharge, BatchCost
+from sanic_proxy.governance.batch_charge import BatchBook, BatchCharge
 from sanic_proxy.governance.batch_tables import OpenBatch
 from sanic_proxy.governance.batches import BatchInput, BatchOutput, seen_in
 from sanic_proxy.governance.governor import Governor, Request
@@ -27,6 +29,9 @@ from sanic_proxy.upstream.client import Response
 
 OK = 200
 _CONTENT = "/files/<id>/content"
+# OpenAI's limit of an input file, https://platform.openai.com/docs/api-reference/batch/create; others have
+# the same one, or a smaller one.
+MAX_INPUT_BYTES = 200 * 2**20
 
 
 def creates_batch(row: Row) -> bool:
@@ -43,23 +48,24 @@ async def charge_batch(
     """
     provider = targets[0].provider
     request = Request(call.record, call.headers, row.path, needs_listing=True)
+    charge, _ = governor.admit(request, None, BatchCharge)
     meter = governor.batch_input(
         request,
         partial(state.batch_prices, provider),
         max_image_tokens=provider.settings.max_image_tokens,
         has_output=not str(fields.get("endpoint")).endswith("/embeddings"),
     )
-    cost = BatchCost(0, "")
     content = resource_path(_CONTENT, fields.get("input_file_id"))
     if meter is not None:
         if content is None:
             raise InvalidRequest(
                 "A batch of a key with a budget needs the id of its input file", param="input_file_id"
             )
-        await _read(state, call, targets, content, meter)
-        cost = BatchCost(meter.nano, meter.model)
-    charge, pending = governor.admit(request, targets[0].tariff, partial(BatchCharge, cost=cost))
-    if pending is not None:
+        with governor.reading_input(call.record):
+            await _read(state, call, targets, content, meter)
+        charge.costs(meter.nano, meter.model)
+    tariff = targets[0].tariff
+    if tariff is not None and (pending := charge.reserve(tariff)) is not None:
         await pending
     call.charge = charge
     return governor.header_lines(charge, call.record.dialect)
@@ -68,7 +74,7 @@ async def charge_batch(
 async def _read(
     state: AppState, call: Call, targets: attempts.Targets, content: str, meter: BatchInput
 ) -> None:
-    limit_bytes = state.settings.max_upload_bytes
+    limit_bytes = min(state.settings.max_upload_bytes, MAX_INPUT_BYTES)
     found: list[ProxyError] = []  # no failure of the provider that is asked
 
     async def take(answer: Response) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -39,9 +42,15 @@ key_env = "UNLISTED_KEY"
 budget = {{ usd = 10 }}
 [clients.plain]
 key_env = "PLAIN_KEY"
+[clients.slow]
+key_env = "SLOW_KEY"
+endpoints = ["/files*", "/batches*"]
+budget = {{ usd = 10 }}
+rpm = 1
 """
+MAX_UPLOAD_BYTES = 100_000
 PLAIN = str.maketrans("[] ", "---")
-NAMES = ("app", "strict", "unlisted", "plain")
+NAMES = ("app", "strict", "unlisted", "plain", "slow")
 
 
 def request_line(number: int, **body: Any) -> str:
@@ -169,6 +178,7 @@ def running(directory: Path, batches: Batches) -> Iterator[Setup]:
     file.write_text(SETTINGS.format(url=batches.upstream.url))
     keys = {f"{name.upper()}_KEY": KEY.format(name) for name in NAMES}
     state = {"SANIC_PROXY_CONFIG": str(file), "SANIC_PROXY_STATE_DIR": str(directory / "state")}
+    state["SANIC_PROXY_MAX_UPLOAD_BYTES"] = str(MAX_UPLOAD_BYTES)
     with running_proxy({**keys, **state, "LAB_KEY": "sk-lab-0123456789"}, "--workers=2") as proxy:
         setup = Setup(proxy, batches, directory)
         wait_until(setup.has_tables)
@@ -295,6 +305,44 @@ def test_what_a_batch_needs(setup: Setup) -> None:
         assert (reply.status, reply.error["param"]) == (400, "input_file_id")
     assert setup.batches.made == made
     assert setup.created()  # the provider is not believed to have failed
+
+
+def test_no_input_is_read_that_the_rates_do_not_admit(setup: Setup) -> None:
+    assert setup.create("slow").status == 200
+    read = setup.batches.reads
+    reply = setup.create("slow")
+    assert (reply.status, reply.error["code"]) == (429, "rate_limit_exceeded")
+    assert setup.batches.reads == read
+
+
+def test_a_client_reads_one_input_at_a_time(setup: Setup) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    async def script(exchange: Exchange) -> None:
+        arrived.set()
+        await asyncio.to_thread(go_on.wait)
+        await exchange.answer(INPUT.encode())
+
+    setup.batches.upstream.on("GET /v1/files/held/content", script)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(setup.create, file="held")
+        try:
+            assert arrived.wait(30)
+            refused = setup.create()
+            other = setup.create("strict", file="missing")
+        finally:
+            go_on.set()
+        assert first.result().status == 200
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert refused.error["message"].startswith("Rate limit of batch input app reached")
+    assert other.status == 404  # it was read
+    assert setup.create().status == 200
+
+
+def test_an_input_has_a_limit(setup: Setup) -> None:
+    setup.batches.serve("large", "\n" * (MAX_UPLOAD_BYTES + 1))
+    reply = setup.create(file="large")
+    assert (reply.status, reply.error["code"]) == (413, "request_too_large")
 
 
 def test_a_batch_that_is_refused_costs_nothing(setup: Setup) -> None:
