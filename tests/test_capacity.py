@@ -245,6 +245,17 @@ def test_only_timestamps_use_the_wall_clock() -> None:
         "governance/litellm_keys.py",
         "routes/key_management.py",
         "routes/usage.py",  # when periods end
+        "governance/standings.py",
+        "cli.py",  # the age of the prices
+        "routes/health.py",
+        "routes/admin.py",  # the same, and when errors of targets occurred
+        "metrics/live.py",  # when requests ended
+        "state_store/ring.py",  # numbers of events that no later ring repeats
+        "server/sessions.py",  # sessions that expire
+        "routes/ui.py",
+        "routes/live.py",
+        "routes/ui_data.py",  # the last days
+        "routes/batch_charging.py",  # when a batch was settled
         "routing/quota.py",  # providers' headers that are dates
         "routing/switches.py",  # when a target was switched off
         "state_store/shared_map.py",  # which boot of the machine it is

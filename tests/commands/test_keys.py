@@ -115,7 +115,8 @@ def test_a_proxy_that_starts_with_keys_limits_them(tmp_path: Path) -> None:
     key = keys(tmp_path, settings, "create", "app", "--budget", "1/day", "--models", "echo/*")["secret"]
     with running_proxy(settings, "--workers", "1") as proxy:
         assert statuses(proxy, key, 2) == {200}
-        reply = proxy.request("POST", "/v1/audio/speech", {"model": "echo/echo"}, bearer(key))
+        batch = {"input_file_id": "file-1", "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        reply = proxy.request("POST", "/v1/batches?provider=echo", batch, bearer(key))
         assert (reply.status, reply.error["code"]) == (403, "endpoint_not_allowed")
 
 
