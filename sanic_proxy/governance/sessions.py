@@ -7,8 +7,16 @@ each guess expensive. A client's session has the SHA-256 of its key, so it ends 
 replaced.
 
 A session that has logged out is noted in the shared memory, where all workers of the machine see it at once,
-and in the state store, which outlives restarts and is read by all machines. Failed logins are limited by the
-rates of the shared memory, per address and in all. A login that succeeds is not counted.
+and in the state store, which outlives restarts and is read by all machines. It is forgotten when it would
+have expired. A client's key may begin a few sessions a minute, so there are never many to remember.
+
+Failed logins are limited by the rates of the shared memory, per address; one that succeeds is not counted. An
+address is hashed into one of BUCKETS cells, and an IPv6 network (/48) into one of NETWORK_BUCKETS, so that
+requests from any number of addresses take few cells. There is no limit for all addresses together: anyone
+could use it up to lock the operator out, and to admit a correct key beyond it is to answer guesses beyond it.
+The buckets bound them already: BUCKETS * LOGINS failures per minute, 85 a second, hopeless against a key of
+16 random characters; and the admin routes check the key of a header without any limit. The hash is keyed with
+the admin key, so that nobody can choose addresses that share the operator's bucket.
 """
 
 from __future__ import annotations
@@ -19,7 +27,9 @@ import hmac
 import ipaddress
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sanic_proxy.config.rules import ScopeLimits
@@ -33,14 +43,21 @@ SessionKind = Literal["admin", "client"]
 
 COOKIE = "sanic_proxy_session"
 LIFETIME_S = 12 * 3600
-# Failed logins per minute: of an address, and of all together.
+# Failed logins per minute: of an address or IPv6 network of 64 bits, and of one of 48 bits.
 LOGINS = 10
-ALL_LOGINS = 100
+NETWORK_LOGINS = 30
+BUCKETS = 512
+NETWORK_BUCKETS = 128
+# Sessions that a client's key may begin: so many at once, then so many per minute.
+SESSIONS_AT_ONCE = 20
+SESSIONS_PER_MINUTE = 2
 MIGRATION = Migration(
     "ended sessions", ("CREATE TABLE session_ended (id TEXT NOT NULL PRIMARY KEY, expires INTEGER NOT NULL)",)
 )
 _MAX_COOKIE_CHARS = 300
-_IPV6_NETWORK_BITS = 64
+_ADDRESS_LIMITS = ScopeLimits(tpm=LOGINS)
+_NETWORK_LIMITS = ScopeLimits(tpm=NETWORK_LOGINS)
+_SESSION_LIMITS = ScopeLimits(rpm=SESSIONS_PER_MINUTE, burst=SESSIONS_AT_ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,24 @@ class Session:
         return f"{self.kind}.{self.id}.{self.expires}.{self.digest}"
 
 
+class EndedSessions:
+    """The ids of sessions that have logged out, until they would have expired."""
+
+    def __init__(self) -> None:
+        self._expiries: dict[str, int] = {}
+
+    def add(self, expiries: Mapping[str, int], now: float) -> None:
+        """Add sessions: ids and expiries in seconds since the epoch. Those that are over are dropped."""
+        merged = {**self._expiries, **expiries}
+        self._expiries = {id_: expires for id_, expires in merged.items() if expires > now}
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._expiries
+
+    def __len__(self) -> int:
+        return len(self._expiries)
+
+
 class Sessions:
     """See the module. `workers` share the limits of logins where memory cannot be shared."""
 
@@ -67,7 +102,7 @@ class Sessions:
         self._store = store
         self._rates = Rates(shared, workers=workers)
         self._key: bytes | None = None
-        self._ended: set[str] = set()
+        self._ended = EndedSessions()
         self._follower = Follower(store, self._read_ended, "the sessions that have ended")
 
     def follow(self) -> None:
@@ -82,9 +117,17 @@ class Sessions:
 
     def attempt(self, address: str) -> Admission | RateRefusal:
         """Count a login from `address`, or refuse it. `settle(0)` of one that succeeds takes it back."""
-        each = ScopedLimits(Scope("login", _network(address)), ScopeLimits(tpm=LOGINS))
-        in_all = ScopedLimits(Scope("login"), ScopeLimits(tpm=ALL_LOGINS))
-        return self._rates.admit(self._rates.limits_of((each, in_all)), tokens=1)
+        single, network = _networks(address)
+        limits = [ScopedLimits(Scope("login", f"address {self._bucket(single, BUCKETS)}"), _ADDRESS_LIMITS)]
+        if network is not None:
+            bucket = self._bucket(network, NETWORK_BUCKETS)
+            limits.append(ScopedLimits(Scope("login", f"network {bucket}"), _NETWORK_LIMITS))
+        return self._rates.admit(self._rates.limits_of(limits), tokens=1)
+
+    def admit_client(self, digest: str) -> Admission | RateRefusal:
+        """Count a session that the client's key with that digest is about to begin, or refuse it."""
+        scope = ScopedLimits(Scope("login", f"key {digest}"), _SESSION_LIMITS)
+        return self._rates.admit(self._rates.limits_of((scope,)), tokens=0)
 
     def is_admin_key(self, key: str) -> bool:
         """Whether this is the admin key. Takes the same time for every key."""
@@ -124,7 +167,7 @@ class Sessions:
 
     async def end(self, session: Session, now: float) -> None:
         """Log out. Raises StoreError if that could not be stored: it then holds on this machine alone."""
-        self._ended.add(session.id)
+        self._ended.add({session.id: session.expires}, now)
         with self._shared.lock as is_locked:
             if is_locked:
                 self._shared.entries.put(_entry(session), 1, time.monotonic() + session.expires - now)
@@ -145,11 +188,17 @@ class Sessions:
         return hmac.new(self._key, message, hashlib.sha256).hexdigest()
 
     async def _read_ended(self) -> None:
-        self._ended |= set(await self._store.run(_ended_ids))
+        now = time.time()
+        self._ended.add(await self._store.run(partial(_ended_after, now=int(now))), now)
+
+    def _bucket(self, network: str, count: int) -> int:
+        digest = hmac.digest(self._admin_key, f"address\0{network}".encode(), "sha256")
+        return int.from_bytes(digest[:8], "little") % count
 
 
-def _ended_ids(connection: Connection) -> list[str]:
-    return [id_ for (id_,) in connection.execute("SELECT id FROM session_ended", ()).fetchall()]
+def _ended_after(connection: Connection, now: int) -> dict[str, int]:
+    rows = connection.execute("SELECT id, expires FROM session_ended WHERE expires > ?", (now,)).fetchall()
+    return {id_: int(expires) for id_, expires in rows}
 
 
 def _derived(admin_key: bytes) -> bytes:
@@ -160,14 +209,14 @@ def _entry(session: Session) -> int:
     return key_of("session", session.id)
 
 
-def _network(address: str) -> str:
-    """The address, or the network of an IPv6 address: one customer has that many addresses."""
+def _networks(address: str) -> tuple[str, str | None]:
+    """The address, or for IPv6 its networks of 64 and of 48 bits: one customer has that many addresses."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return "unknown"
+        return "unknown", None
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.ipv4_mapped is None:
-            return str(ipaddress.ip_network((parsed, _IPV6_NETWORK_BITS), strict=False))
+            return parsed.packed[:8].hex(), parsed.packed[:6].hex()
         parsed = parsed.ipv4_mapped
-    return str(parsed)
+    return str(parsed), None

@@ -56,14 +56,17 @@ async def login(request: ProxyRequest) -> HTTPResponse:
     sessions = _sessions(state)
     attempt = sessions.attempt(client_address(request.fields, request.ip))
     if isinstance(attempt, RateRefusal):
-        wait_s = max(1, round(attempt.wait_s + 0.5))
-        raise LimitReached(f"Too many failed logins; retry in {wait_s} s", retry_after_s=wait_s)
+        raise _limit_reached("failed logins", attempt)
     session = await _session_with(state, sessions, key)
     if session is None:
         raise Unauthorized(
             "Incorrect key: it is neither the admin key nor the key of a client that has `ui = true`"
         )
     attempt.settle(0)
+    if session.kind == "client":
+        admitted = sessions.admit_client(session.digest)
+        if isinstance(admitted, RateRefusal):
+            raise _limit_reached("logins with this key", admitted)
     is_secure = request.fields.get("origin", "").lower().startswith("https://")
     cookie = set_cookie(await sessions.cookie(session), is_secure=is_secure)
     return await _shown(state, session, {"set-cookie": cookie})
@@ -104,6 +107,11 @@ async def _session_with(state: AppState, sessions: Sessions, key: str) -> Sessio
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
     client = await _client_of(state, digest)
     return None if client is None else sessions.begin("client", time.time(), digest.hex())
+
+
+def _limit_reached(what: str, refusal: RateRefusal) -> LimitReached:
+    wait_s = max(1, round(refusal.wait_s + 0.5))
+    return LimitReached(f"Too many {what}; retry in {wait_s} s", retry_after_s=wait_s)
 
 
 async def _client_of(state: AppState, digest: bytes) -> Client | None:

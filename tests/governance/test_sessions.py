@@ -11,8 +11,17 @@ from typing import Any
 import pytest
 
 from sanic_proxy.governance.rates import Admission, RateRefusal
-from sanic_proxy.governance.sessions import ALL_LOGINS, LIFETIME_S, LOGINS, MIGRATION, Session, Sessions
-from sanic_proxy.state_store.shared import SharedMemory
+from sanic_proxy.governance.sessions import (
+    LIFETIME_S,
+    LOGINS,
+    MIGRATION,
+    NETWORK_LOGINS,
+    SESSIONS_AT_ONCE,
+    EndedSessions,
+    Session,
+    Sessions,
+)
+from sanic_proxy.state_store.shared import Layout, SharedMemory, key_of
 from sanic_proxy.state_store.sqlite import SQLiteStore
 from tests.support.load import eventually
 from tests.support.shared_memory import peers
@@ -141,10 +150,70 @@ def test_addresses_of_one_ipv6_network_count_together(tmp_path: Path) -> None:
     assert isinstance(sessions.attempt("not an address"), Admission)
 
 
-def test_failed_logins_are_limited_in_all(tmp_path: Path) -> None:
+def test_one_ipv6_network_of_48_bits_is_limited_and_locks_nobody_out(tmp_path: Path) -> None:
     sessions = made(tmp_path)
-    answers = [sessions.attempt(f"192.0.2.{number}") for number in range(ALL_LOGINS + 1)]
-    assert [type(answer) for answer in answers] == [Admission] * ALL_LOGINS + [RateRefusal]
+    answers = [sessions.attempt(f"2001:db8:0:{number:x}::1") for number in range(NETWORK_LOGINS + 20)]
+    assert sum(isinstance(answer, Admission) for answer in answers) <= NETWORK_LOGINS
+    assert isinstance(answers[-1], RateRefusal)
+    assert isinstance(sessions.attempt("192.0.2.1"), Admission)
+    assert isinstance(sessions.attempt("2001:db8:ffff::1"), Admission)
+
+
+def test_any_number_of_addresses_leaves_the_shared_memory_to_other_limits(tmp_path: Path) -> None:
+    memory = SharedMemory(layout=Layout(cells=2048))
+    sessions = made(tmp_path, shared=memory)
+    for number in range(4000):
+        sessions.attempt(f"2001:{number:x}::1")
+    with memory.lock:
+        now = time.monotonic()
+        found = [memory.cells.find(key_of("test", str(number)), now) for number in range(500)]
+    assert all(values is not None for values in found)
+
+
+def test_a_bucket_depends_on_the_admin_key(tmp_path: Path) -> None:
+    """So nobody can choose addresses that share the operator's bucket."""
+
+    def refused(key: str) -> list[int]:
+        sessions = made(tmp_path, key)
+        for _ in range(LOGINS):
+            sessions.attempt("192.0.2.1")
+        answers = [sessions.attempt(f"198.{number // 256}.{number % 256}.1") for number in range(2000)]
+        return [number for number, answer in enumerate(answers) if isinstance(answer, RateRefusal)]
+
+    ours, others = refused(KEY), refused("another-key")
+    assert ours
+    assert others
+    assert not set(ours) & set(others)
+
+
+def test_the_sessions_of_a_client_are_limited_by_its_key(tmp_path: Path) -> None:
+    sessions = made(tmp_path)
+    answers = [sessions.admit_client("ab" * 32) for _ in range(SESSIONS_AT_ONCE + 1)]
+    assert [type(answer) for answer in answers] == [Admission] * SESSIONS_AT_ONCE + [RateRefusal]
+    assert isinstance(sessions.admit_client("cd" * 32), Admission)
+
+
+def test_ended_sessions_are_forgotten_when_they_would_have_expired() -> None:
+    ended = EndedSessions()
+    ended.add({"a": 100, "b": 200}, 50)
+    assert "a" in ended
+    ended.add({"c": 300}, 100)
+    assert len(ended) == 2
+    assert "a" not in ended
+    assert "b" in ended
+    assert "c" in ended
+
+
+def test_the_store_keeps_no_expired_sessions(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = SQLiteStore(tmp_path, (MIGRATION,))
+        sessions = Sessions(KEY, SharedMemory(), store)
+        for now in range(0, 10 * LIFETIME_S, LIFETIME_S):
+            await sessions.end(sessions.begin("admin", now), now)
+        rows = await store.run(lambda c: c.execute("SELECT id FROM session_ended", ()).fetchall())
+        assert len(rows) == 1
+
+    run(scenario())
 
 
 def test_logins_that_succeed_are_not_counted(tmp_path: Path) -> None:

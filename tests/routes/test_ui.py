@@ -188,6 +188,23 @@ def test_failed_logins_are_limited_over_all_workers(proxy: Proxy) -> None:
     assert log_in(proxy, ADMIN_KEY, from_address("198.51.100.2")).status == 200
 
 
+def test_failures_from_many_addresses_do_not_lock_the_operator_out(proxy: Proxy) -> None:
+    for number in range(150):
+        log_in(proxy, "wrong", from_address(f"2001:db8:aaaa:{number:x}::1"))
+    assert log_in(proxy, "wrong", from_address("2001:db8:aaaa::1")).status == 429
+    assert log_in(proxy, ADMIN_KEY, from_address("198.51.100.7")).status == 200
+
+
+def test_the_logins_with_one_clients_key_are_limited(proxy: Proxy) -> None:
+    made = proxy.request("POST", "/key/generate", {"key_alias": "loop", "ui": True}, bearer(ADMIN_KEY)).json
+    statuses = [log_in(proxy, made["key"]).status for _ in range(30)]
+    assert statuses[:20] == [200] * 20
+    assert 429 in statuses
+    refused = next(reply for reply in iter(lambda: log_in(proxy, made["key"]), None) if reply.status == 429)
+    assert refused.error["message"].startswith("Too many logins with this key; retry in ")
+    assert log_in(proxy, ADMIN_KEY).status == 200
+
+
 def test_a_logout_ends_the_session_in_all_workers(proxy: Proxy) -> None:
     login, other = logged_in(proxy), logged_in(proxy)
     assert proxy.request("POST", "/ui/logout", headers=login.reading).status == 403
