@@ -2,7 +2,7 @@
 
     charge, _ = governor.admit(request, None, BatchCharge)     # by the client's rates
     ...                            # read its input
-    charge.costs(nano, model)
+    governor.count_batch(request, charge, batch)                # in the budgets of its models
     charge.reserve(tariff)
     ...
     charge.created(seen)           # the provider has answered; without it the attempt is settled as any other
@@ -53,10 +53,10 @@ class BatchCharge(Charge):
         self._reserves = 0
         self._batch: Seen | None = None
 
-    def costs(self, nano: int, model: str) -> None:
-        """What the batch is to reserve, and the model of all its requests; "": several, or not known."""
+    def costs(self, nano: int, terms: Terms) -> None:
+        """What the batch is to reserve, and of which budgets."""
         self._reserves = nano
-        self._terms = self._terms.for_model(model)
+        self._terms = terms
 
     def created(self, batch: Seen) -> None:
         """The batch that the provider has created. To be called before the request ends."""

@@ -34,12 +34,21 @@ USUAL_WINDOW_S = 86_400.0
 RETENTION_S = 30 * 86_400.0
 MAX_LINE_BYTES = 32 * 2**20
 MAX_ID_CHARS = 128
+# Each may have limits of its own, and prices that are kept while the file is read.
+MAX_MODELS = 64
 SERVICE = "batch"
 _UNITS_S = {"m": 60, "h": 3600, "d": 86_400}
 # States of a batch that has ended, and of which nothing more is to come.
 _OVER = frozenset({"completed", "failed", "expired", "cancelled"})
 
 PricesOf = Callable[[str], Prices | None]
+
+
+class Counted(NamedTuple):
+    """Whether the requests for a model count in a budget of money, and in one that may not be exceeded."""
+
+    has_money: bool
+    is_strict: bool
 
 
 class Seen(NamedTuple):
@@ -116,19 +125,20 @@ class _Lines:
 
 
 class BatchInput:
-    """The requests of an input file, fed in pieces: `nano` is what they will cost, at most if `is_strict`.
+    """The requests of an input file, fed in pieces: `nano` is what they will cost, at most if strict.
 
-    `prices_of` knows the prices of a model in batches. `model` is the one of all requests; "": there are
-    several. `feed` and `end` raise InvalidRequest for lines that are no requests, or have no limit where they
-    need one, and Forbidden for a model without a price.
+    `prices_of` knows the prices of a model in batches, and `counted` its budgets. `models` are those of the
+    requests. `feed` and `end` raise InvalidRequest for lines that are no requests, or have no limit where
+    they need one, and Forbidden for a model with a budget and without a price. As the budget of a model
+    counts the whole batch, they raise InvalidRequest for one of several models if only some are strict.
     """
 
     __slots__ = (
         "_client",
+        "_counted",
         "_estimator",
         "_has_output",
         "_image_tokens",
-        "_is_strict",
         "_lines",
         "_models",
         "_prices",
@@ -142,20 +152,20 @@ class BatchInput:
         client: str,
         estimator: Estimator,
         prices_of: PricesOf,
+        counted: Callable[[str], Counted],
         *,
         max_image_tokens: int,
-        is_strict: bool,
         has_output: bool = True,
     ) -> None:
         self._client = client
         self._estimator = estimator
         self._prices_of = prices_of
-        self._prices: dict[str, Prices] = {}
+        self._prices: dict[str, Prices | None] = {}
         self._image_tokens = max_image_tokens
-        self._is_strict = is_strict
+        self._counted = counted
         self._has_output = has_output
         self._lines = _Lines()
-        self._models: set[str] = set()
+        self._models: dict[str, Counted] = {}
         self.nano = 0
         self.requests = 0
 
@@ -173,11 +183,17 @@ class BatchInput:
     def end(self) -> None:
         """The file is complete."""
         self._count(self._lines.end())
+        if len({counted.is_strict for counted in self._models.values()}) > 1:
+            raise errors.InvalidRequest(
+                "The batch names several models, and only some of them have a strict budget: create one "
+                "for each model",
+                param="input_file_id",
+            )
 
     @property
-    def model(self) -> str:
+    def models(self) -> tuple[str, ...]:
         """See the class."""
-        return next(iter(self._models)) if len(self._models) == 1 else ""
+        return tuple(self._models)
 
     def _count(self, line: bytes) -> None:
         if not line or line.isspace():
@@ -197,29 +213,37 @@ class BatchInput:
                 f"Request {self.requests} of the batch's input file has no `body` with a `model`",
                 param="input_file_id",
             )
-        self._models.add(model[:256])
+        model = model[:256]
+        if model not in self._models:
+            if len(self._models) == MAX_MODELS:
+                raise errors.InvalidRequest(
+                    f"The batch names more than {MAX_MODELS} models", param="input_file_id"
+                )
+            self._models[model] = self._counted(model)
+            self._prices[model] = self._priced(model)
         self.nano = min(self.nano + self._cost(line, body, model), MAX_COST_NANO)
 
     def _cost(self, line: bytes, body: JsonMapping, model: str) -> int:
-        prices = self._prices.get(model) or self._priced(model)
-        if prices is FREE:
+        prices = self._prices[model]
+        if prices is None or prices is FREE:
             return 0
         asked = replace(asked_of(line, body, has_output=self._has_output), service_tier="")
-        if self._is_strict:
+        if self._models[model].is_strict:
             limit = strict_tokens(asked, prices.max_output, self._image_tokens, prices.max_input)
             return strict_cost(limit, asked, prices) or 0
         tokens = self._estimator.memory(self._client, model).tokens(asked, prices.max_output)
         return estimated_cost(tokens, asked, prices) or 0
 
-    def _priced(self, model: str) -> Prices:
+    def _priced(self, model: str) -> Prices | None:
         prices = batch_prices(self._prices_of(model))
         if prices is None or not prices.has_rates:
+            if not self._models[model].has_money:
+                return None
             raise errors.Forbidden(
-                f"The price of {model[:256]} is not known, and this key has a budget: the operator can set "
+                f"The price of {model} is not known, and this key has a budget: the operator can set "
                 "`prices` for the model or target",
                 code="price_unknown",
             )
-        self._prices[model] = prices
         return prices
 
 

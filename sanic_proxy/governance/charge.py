@@ -130,11 +130,6 @@ class Terms:
         self.is_plain = not self.is_strict and all(lease.charge.is_money for lease in leases)
         self._places: dict[tuple[Tariff, str, str, str], _Place] = {}
 
-    def for_model(self, model: str) -> Terms:
-        """The same with another model in the rows of the attempts."""
-        names = self.client, self.team, model
-        return Terms(self.ledger, self.memory, self.leases, names, self.refusal, self.now_ms)
-
     def place(self, tariff: Tariff, dialect: str, endpoint: str, session: str) -> _Place:
         """What attempts of this kind have in common."""
         key = tariff, dialect, endpoint, session

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ from sanic_proxy import errors
 from sanic_proxy.config.model import Settings, Timeouts
 from sanic_proxy.config.rules import ClientRules, ScopeLimits
 from sanic_proxy.governance import budgets, refusals
-from sanic_proxy.governance.batch_charge import BatchBook
-from sanic_proxy.governance.batches import BatchInput, PricesOf
+from sanic_proxy.governance.batch_charge import BatchBook, BatchCharge
+from sanic_proxy.governance.batches import BatchInput, Counted, PricesOf
 from sanic_proxy.governance.budgets import Periods
 from sanic_proxy.governance.charge import Charge, Tariff, Terms
 from sanic_proxy.governance.estimate import Asked, Estimator, Tokens
@@ -202,20 +202,39 @@ class Governor:
     def batch_input(
         self, request: Request, prices_of: PricesOf, *, max_image_tokens: int, has_output: bool
     ) -> BatchInput | None:
-        """What has to read a batch's input file before its cost is reserved; None: no budget needs it."""
-        rules = request.record.client.rules
-        plan = self._plan(request.record.client, "")
-        terms = self._with_session(plan, request.headers)
-        if not terms.has_money:
+        """What has to read a batch's input file before its cost is reserved; None: nothing needs it.
+
+        That is a budget of money, or one of a model, as only the file tells which these are.
+        """
+
+        def counted(model: str) -> Counted:
+            terms = self._batch_terms(request, (model,))
+            return Counted(terms.has_money, terms.is_strict)
+
+        if not self._book.limits_models and not counted("").has_money:
             return None
         return BatchInput(
-            rules.id,
+            request.record.client.rules.id,
             self._estimator,
             prices_of,
+            counted,
             max_image_tokens=max_image_tokens,
-            is_strict=terms.is_strict,
             has_output=has_output,
         )
+
+    def count_batch(self, request: Request, charge: BatchCharge, batch: BatchInput) -> None:
+        """Have `charge` count what was read, in the budgets of all models of the batch."""
+        charge.costs(batch.nano, self._batch_terms(request, batch.models))
+
+    def _batch_terms(self, request: Request, models: Sequence[str]) -> Terms:
+        """Those of a request for all of these models at once."""
+        client = request.record.client
+        plans = [self._plan(client, model) for model in models or ("",)]
+        each = [self._with_session(plan, request.headers) for plan in plans]
+        if len(each) == 1:
+            return each[0]
+        leases = {lease.charge.counter: lease for terms in each for lease in terms.leases}
+        return self._terms(client.rules, client.id, "", tuple(leases.values()))
 
     @contextmanager
     def reading_input(self, record: RequestRecord) -> Iterator[None]:

@@ -67,6 +67,11 @@ class Rulebook:
         )
 
     @property
+    def limits_models(self) -> bool:
+        """Whether any model has limits."""
+        return bool(self._models)
+
+    @property
     def scopes(self) -> tuple[ScopedLimits, ...]:
         """All scopes with limits but clients."""
         teams = (ScopedLimits(Scope("team", name), team.limits) for name, team in self._teams.items())

@@ -1,8 +1,8 @@
 """What batches are charged: their input is read before they are created, their output while it is fetched.
 
 The proxy reads the input file from the provider, since that is where it is, whichever worker or program has
-uploaded it; and only for clients with a budget of money. Reading costs bandwidth and time of the worker, so
-the client's rates decide first, a client reads one file at a time, and a file has a limit.
+uploaded it; and only where a budget of money, or one of a model, needs it. Reading costs bandwidth and time
+of the worker, so the client's rates decide first, a client reads one file at a time, and a file has a limit.
 `governance.batch_charge` has the rest.
 """
 
@@ -59,11 +59,12 @@ async def charge_batch(
     if meter is not None:
         if content is None:
             raise InvalidRequest(
-                "A batch of a key with a budget needs the id of its input file", param="input_file_id"
+                "A batch that may count in a budget needs the id of its input file",
+                param="input_file_id",
             )
         with governor.reading_input(call.record):
             await _read(state, call, targets, content, meter)
-        charge.costs(meter.nano, meter.model)
+        governor.count_batch(request, charge, meter)
     tariff = targets[0].tariff
     if tariff is not None and (pending := charge.reserve(tariff)) is not None:
         await pending

@@ -14,7 +14,7 @@ from sanic_proxy import errors
 from sanic_proxy.config.prices import Prices as Declared
 from sanic_proxy.config.prices import ServicePrices
 from sanic_proxy.governance import batches
-from sanic_proxy.governance.batches import BatchInput, BatchOutput, Seen, batch_prices, seen_in
+from sanic_proxy.governance.batches import BatchInput, BatchOutput, Counted, Seen, batch_prices, seen_in
 from sanic_proxy.governance.estimate import Estimator
 from sanic_proxy.governance.leases import ESTIMATED, UNPRICED
 from sanic_proxy.governance.prices import FREE, Prices, of_settings
@@ -39,10 +39,13 @@ def answered(given_tokens: int, made: int, **more: Any) -> bytes:
     return json.dumps({"response": {"status_code": 200, "body": body}}).encode() + b"\n"
 
 
-def reading(*, is_strict: bool, has_output: bool = True) -> BatchInput:
-    return BatchInput(
-        "c", Estimator(), prices_of, max_image_tokens=1000, is_strict=is_strict, has_output=has_output
-    )
+def reading(*, is_strict: bool = False, strict: str = "", **more: bool) -> BatchInput:
+    """`strict` is the only model with a strict budget, unless all have one."""
+
+    def counted(model: str) -> Counted:
+        return Counted(model != "without", is_strict or model == strict)
+
+    return BatchInput("c", Estimator(), prices_of, counted, max_image_tokens=1000, **more)
 
 
 FILE = asked(max_tokens=10) + asked() + b"\n" + asked("free") + asked(n=2, max_tokens=7)[:-1]
@@ -57,7 +60,7 @@ def test_an_input_file_costs_the_same_in_any_pieces(cuts: list[int]) -> None:
     meter.end()
     tokens = sum(len(line) for line in FILE.split(b"\n") if b"free" not in line)
     assert meter.nano == tokens * 1000 + (10 + 100 + 2 * 7) * 5000
-    assert (meter.requests, meter.model) == (4, "")
+    assert (meter.requests, meter.models) == (4, ("m", "free"))
 
 
 def test_an_estimate_is_less_than_the_most() -> None:
@@ -69,7 +72,7 @@ def test_an_estimate_is_less_than_the_most() -> None:
     for meter in (usual, strict, embedding):
         meter.feed(asked(max_tokens=50))
         meter.end()
-        assert meter.model == "m"
+        assert meter.models == ("m",)
     assert 0 < usual.nano < strict.nano
     assert embedding.nano == (len(asked(max_tokens=50)) - 1) * 1000
 
@@ -91,6 +94,29 @@ def test_lines_that_cannot_be_priced_are_refused(line: bytes, error: type[Except
     meter = reading(is_strict=False)
     with pytest.raises(error):
         meter.feed(line + b"\n")
+
+
+def test_a_model_without_a_budget_needs_no_price() -> None:
+    meter = reading()
+    meter.feed(asked("without"))
+    meter.end()
+    assert (meter.nano, meter.models) == (0, ("without",))
+
+
+def test_models_with_strict_budgets_are_alone() -> None:
+    meter = reading(strict="m")
+    meter.feed(asked() + asked("free"))
+    with pytest.raises(errors.InvalidRequest, match="create one for each model"):
+        meter.end()
+
+
+def test_a_batch_has_a_limited_number_of_models() -> None:
+    meter = BatchInput("c", Estimator(), lambda _: PRICES, lambda _: Counted(True, False), max_image_tokens=0)
+    for number in range(batches.MAX_MODELS):
+        meter.feed(asked(f"m{number}"))
+    meter.feed(asked("m0"))
+    with pytest.raises(errors.InvalidRequest, match="more than"):
+        meter.feed(asked("another"))
 
 
 def test_a_line_that_takes_long_to_parse_is_refused() -> None:

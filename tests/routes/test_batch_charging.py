@@ -135,8 +135,12 @@ class Setup:
         reply = self.create(client)
         assert reply.status == 200, reply.body
         name: str = reply.json["id"]
-        wait_until(lambda: bool(self.read("SELECT 1 FROM ledger_batch WHERE batch = ?", name)))
+        self.wait_for(name)
         return name
+
+    def wait_for(self, batch: str) -> None:
+        """Wait until a batch is in the store."""
+        wait_until(lambda: bool(self.read("SELECT 1 FROM ledger_batch WHERE batch = ?", batch)))
 
     def completed(self, batch: str, output: str, client: str = "app", **faults: bool) -> None:
         """Have the client learn that a batch is complete, and fetch its output."""
@@ -173,9 +177,9 @@ class Setup:
 
 
 @contextmanager
-def running(directory: Path, batches: Batches) -> Iterator[Setup]:
+def running(directory: Path, batches: Batches, more: str = "") -> Iterator[Setup]:
     file = directory / "proxy.toml"
-    file.write_text(SETTINGS.format(url=batches.upstream.url))
+    file.write_text(SETTINGS.format(url=batches.upstream.url) + more)
     keys = {f"{name.upper()}_KEY": KEY.format(name) for name in NAMES}
     state = {"SANIC_PROXY_CONFIG": str(file), "SANIC_PROXY_STATE_DIR": str(directory / "state")}
     state["SANIC_PROXY_MAX_UPLOAD_BYTES"] = str(MAX_UPLOAD_BYTES)
@@ -332,11 +336,11 @@ def test_a_client_reads_one_input_at_a_time(setup: Setup) -> None:
             other = setup.create("strict", file="missing")
         finally:
             go_on.set()
-        assert first.result().status == 200
+        setup.wait_for(first.result().json["id"])
     assert (refused.status, refused.headers["retry-after"]) == (429, "1")
     assert refused.error["message"].startswith("Rate limit of batch input app reached")
     assert other.status == 404  # it was read
-    assert setup.create().status == 200
+    assert setup.created()
 
 
 def test_an_input_has_a_limit(setup: Setup) -> None:
@@ -362,6 +366,27 @@ def test_a_batch_without_a_budget_is_booked_by_its_output(setup: Setup) -> None:
     assert setup.batches.reads == read
     setup.completed(batch, answer_line(0, 10, 20), "plain")
     assert setup.row()[::3] == ("batch_completed", 0)
+
+
+OF_MODELS = """
+[models.small]
+targets = ["lab/small"]
+prices = { input = 2, output = 10 }
+budget = { usd = 0.001 }
+"""
+
+
+def test_a_batch_counts_in_the_budgets_of_its_models(batches: Batches, tmp_path: Path) -> None:
+    batches.serve("small", request_line(0, model="small") + "\n" + request_line(1, model="unpriced"))
+    batches.serve("large", request_line(0, model="small", messages="x" * 4000))
+    with running(tmp_path, batches, OF_MODELS) as setup:
+        assert setup.create("plain", "small").status == 200
+        wait_until(lambda: setup.used("small") > 0)
+        made = batches.made
+        reply = setup.create("app", "large")
+        assert (reply.status, reply.error["code"]) == (429, "insufficient_quota")
+        assert "model small" in reply.error["message"]
+        assert batches.made == made
 
 
 def test_a_batch_survives_restarts_and_is_booked_in_the_end(batches: Batches, tmp_path: Path) -> None:
