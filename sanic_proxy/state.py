@@ -12,11 +12,12 @@ from sanic_proxy.config.catalog import CATCH_ALL
 from sanic_proxy.config.model import Settings
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import redaction
-from sanic_proxy.governance import keys, ledger_tables, sessions
+from sanic_proxy.governance import keys, ledger_tables, resource_clients, sessions
 from sanic_proxy.governance.charge import Tariff
 from sanic_proxy.governance.governor import Governor, governs
 from sanic_proxy.governance.key_ring import KeyRing
 from sanic_proxy.governance.prices import PriceBook, Prices
+from sanic_proxy.governance.resource_clients import ResourceClients
 from sanic_proxy.governance.rules import Rulebook
 from sanic_proxy.governance.sessions import Sessions
 from sanic_proxy.governance.standings import BudgetStandings
@@ -66,6 +67,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     switches.MIGRATION,
     *ledger_tables.MIGRATIONS,
     sessions.MIGRATION,
+    resource_clients.MIGRATION,
 )
 # How many bytes stored responses may take, and for how many seconds each is kept.
 MEMORY_LIMITS = responses.Limits(256 * 2**20, 3600.0)
@@ -185,6 +187,11 @@ class AppState:
             yield self.metrics.observer(self.router.is_configured)
         if settings.access_log:
             yield logs.log_request
+
+    @property
+    def resource_clients(self) -> ResourceClients:
+        """Which client made which of a provider's files and batches."""
+        return ResourceClients(self.store)
 
     def govern(self) -> None:
         """From now on requests are checked, limited and booked: there are rules for some."""

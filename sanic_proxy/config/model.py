@@ -33,6 +33,7 @@ from sanic_proxy.config.variables import (
     Size,
     StoreAddress,
     Text,
+    TextList,
     Variable,
     WebAddress,
     setting,
@@ -422,6 +423,13 @@ class Settings:
         "memory",
         "where answers of the Responses API are stored: `memory` (256 MiB, 1 h), `sqlite` (in the state "
         "directory; 1 GiB, 30 days), `off`",
+    )
+    unowned_files: tuple[str, ...] = setting(
+        "UNOWNED_FILES",
+        TextList(),
+        (),
+        "comma-separated names of the clients that may use files and batches whose creator is not known; "
+        "nobody by default, if there are several clients",
     )
     background_responses: int = setting(
         "BACKGROUND_RESPONSES",

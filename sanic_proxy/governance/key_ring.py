@@ -106,6 +106,12 @@ class KeyRing:
             return self._has_several
         return self._count > 0 if self._number is not None else self._store.exists()
 
+    async def surely_many(self) -> bool:
+        """As `has_many`, by the store where memory does not know. Raises StoreError."""
+        if self.has_many and not self._has_several and self._number is None and self._store is not None:
+            return await self._store.run(keys.count) > 0
+        return self.has_many
+
     def client_with(self, key: str) -> Client | None:
         """The client whose key this is, as far as memory knows."""
         return self._clients.get(_digest(key))

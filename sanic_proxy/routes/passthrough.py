@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any
 
-from sanic_proxy.errors import InvalidRequest, NotFound
+from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.http1.multipart import boundary_of
 from sanic_proxy.json_types import Json, JsonMapping
 from sanic_proxy.openai import codec
@@ -30,6 +30,7 @@ from sanic_proxy.routes.batch_charging import OutputMeter, note_batches, output_
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.charging import charge_call, shown
 from sanic_proxy.routes.methods import add_route, methods_of
+from sanic_proxy.routes.resource_access import ResourceGuard, guard, no_such
 from sanic_proxy.routing import attempts
 from sanic_proxy.routing.ownership import resources_in
 from sanic_proxy.server import bodies
@@ -56,8 +57,7 @@ async def pass_on(request: ProxyRequest, row: Row, resource_id: str | None = Non
     """Answer a request to the endpoint of `row`."""
     path = row.path_for(resource_id)
     if path is None:
-        kind = "batch" if row.path.startswith("/batches") else "file"
-        raise NotFound(f"No such {kind}: {str(resource_id)[:80]!r}", param="id")
+        raise no_such(row, resource_id)
     call = Call(row.method, path + query_up(request), request.fields, request.record, is_once=row.is_once)
     call.resource = row.resource_for(resource_id)
     named = named_provider(request)
@@ -148,6 +148,7 @@ async def answered(
     record.provider = targets[0].provider.name
     opened = _Opened(row, request, targets[0].provider)
     state = state_of(request.app)
+    guarded = await guard(state, call, targets[0].provider.name, row, fields) if row.is_stateful else None
     if state.governor is not None:
         request.answer_lines += await charge_call(state, state.governor, call, targets, row, fields)
 
@@ -163,6 +164,8 @@ async def answered(
             await opened.pump(ask)
             return None
         answer = await ask()
+        if guarded is not None:
+            await opened.restrict(guarded, call, ask)
         if opened.body is not None:
             if state.governor is not None:
                 await note_batches(state.governor, call, targets[0].provider.name, row, opened.body)
@@ -172,9 +175,9 @@ async def answered(
             return None
         if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
             await opened.pump(ask)
-            return None
-        meter = await output_meter(state, call, targets[0].provider, row, answer, _length_of(answer))
-        await _download(request, opened.lines(), answer, meter)
+        else:
+            meter = await output_meter(state, call, targets[0].provider, row, answer, _length_of(answer))
+            await _download(request, opened.lines(), answer, meter)
         return None
     finally:
         opened.close()
@@ -240,6 +243,19 @@ class _Opened:
             record = self._request.record
             record.usage = recorded_passthrough(parsed) or record.usage
         return parsed
+
+    async def restrict(
+        self, guarded: ResourceGuard, call: Call, ask: Callable[[], Awaitable[Response]]
+    ) -> None:
+        """Reduce the answer to what the client may see; `ask` sends the call again."""
+
+        async def ask_again() -> bytes | None:
+            self.close()
+            self.body = call.charge = None  # for the client it is one request
+            await ask()
+            return self.body
+
+        self.body = await guarded.answered(self.body, ask_again)
 
     def described(self) -> list[str]:
         """The resources that the answer names."""

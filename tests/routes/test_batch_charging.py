@@ -183,6 +183,7 @@ def running(directory: Path, batches: Batches, more: str = "") -> Iterator[Setup
     keys = {f"{name.upper()}_KEY": KEY.format(name) for name in NAMES}
     state = {"SANIC_PROXY_CONFIG": str(file), "SANIC_PROXY_STATE_DIR": str(directory / "state")}
     state["SANIC_PROXY_MAX_UPLOAD_BYTES"] = str(MAX_UPLOAD_BYTES)
+    state["SANIC_PROXY_UNOWNED_FILES"] = ",".join(NAMES)  # the input files are the provider's
     with running_proxy({**keys, **state, "LAB_KEY": "sk-lab-0123456789"}, "--workers=2") as proxy:
         setup = Setup(proxy, batches, directory)
         wait_until(setup.has_tables)
