@@ -72,11 +72,10 @@ async def _print_spend(store: StateStore, *, settings: Settings, options: argpar
     clients = [client] if client else None
     read = partial(sums, by=options.by, since=options.since or "", until=options.until or "", clients=clients)
     found = await store.run(read) if store.exists() else []
-    shown = [named(entry, options.by, names) for entry in found]
     if options.json:
-        print(json.dumps([sum_object(entry, options.by) for entry in shown], indent=2))
+        print(json.dumps([sum_object(entry, options.by, names) for entry in found], indent=2))
     else:
-        _print_table(shown, options.by)
+        _print_table([named(entry, options.by, names) for entry in found], options.by)
     return 0
 
 

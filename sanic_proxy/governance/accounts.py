@@ -80,11 +80,18 @@ def named(entry: Sum, by: Sequence[str], names: Mapping[str, str]) -> Sum:
     return entry._replace(group=group)
 
 
-def sum_object(entry: Sum, by: Sequence[str]) -> Json:
-    """A sum as JSON, in US dollars."""
+def sum_object(entry: Sum, by: Sequence[str], names: Mapping[str, str]) -> Json:
+    """A sum as JSON, in US dollars. `key` is the client's name, by its id in `names`, and `client_id` the id.
+
+    A name may be that of several clients: that of a deleted one can be given again.
+    """
+    groups = dict(zip(by, entry.group, strict=True))
+    if "key" in groups:
+        id_ = groups["key"]
+        groups |= {"key": names.get(id_) or id_, "client_id": id_}
     fields = entry._asdict()
     fields.pop("group")
-    return {**dict(zip(by, entry.group, strict=True)), "usd": fields.pop("nano") / NANO, **fields}
+    return {**groups, "usd": fields.pop("nano") / NANO, **fields}
 
 
 def rows(

@@ -11,7 +11,7 @@ from sanic import HTTPResponse
 
 from sanic_proxy.config.rules import NANO, iso_time
 from sanic_proxy.errors import InvalidRequest, StoreFailed
-from sanic_proxy.governance.accounts import GROUPS, named, rows, sum_object, sums
+from sanic_proxy.governance.accounts import GROUPS, rows, sum_object, sums
 from sanic_proxy.governance.key_admin import KeyAdmin
 from sanic_proxy.governance.keys import ClientToken
 from sanic_proxy.governance.leases import flag_names
@@ -45,7 +45,7 @@ async def usage(request: ProxyRequest) -> HTTPResponse:
     since, until = _day(request, "since"), _day(request, "until")
     found = await _read(request, partial(sums, by=by, since=since, until=until, clients=clients))
     names = await admin.names()
-    return _json({"data": [sum_object(named(entry, by, names), by) for entry in found]})
+    return _json({"data": [sum_object(entry, by, names) for entry in found]})
 
 
 async def logs(request: ProxyRequest) -> HTTPResponse:

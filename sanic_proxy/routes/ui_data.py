@@ -29,8 +29,10 @@ from sanic_proxy.state_store.base import StoreError
 blueprint = Blueprint("ui_data")
 blueprint.on_request(check_page)
 
-# The administrator, as a client of the playground: in the log, the ledger and the metrics.
-ADMIN = Client(id="admin", name="admin", rules=ClientRules(id="admin", name="admin"))
+# The administrator, as a client of the playground: in the log, the ledger and the metrics. No client of the
+# settings and no key can have this name or id, in which parentheses are not allowed.
+_NAME = "(admin)"
+ADMIN = Client(id=_NAME, name=_NAME, rules=ClientRules(id=_NAME, name=_NAME))
 # How many days of a client's use are shown.
 DAYS = 30
 
@@ -42,7 +44,7 @@ async def models(request: ProxyRequest) -> HTTPResponse:
 
 
 async def chat_completions(request: ProxyRequest) -> Reply | None:
-    """Answer a chat of the playground, as the client `admin`."""
+    """Answer a chat of the playground, as the client `(admin)`."""
     await authorise(request)
     request.record.client = ADMIN
     return await chat.answer(request, CHAT)
@@ -60,7 +62,7 @@ async def usage(request: ProxyRequest) -> HTTPResponse:
 
 async def _named(state: AppState, reference: str) -> Client:
     """The client of a key's id, name or digest; those of the settings by id or name. Raises NotFound."""
-    if not reference:
+    if reference in {"", ADMIN.id}:
         return ADMIN
     for entry in state.settings.clients:
         if reference in {entry.rules.id, entry.rules.name}:
@@ -77,7 +79,7 @@ async def _days(state: AppState, client: Client) -> list[Json]:
         found = await state.store.run(partial(sums, by=by, since=since, clients=[client.id]))
     except StoreError as exc:
         raise StoreFailed(str(exc)) from exc
-    return [sum_object(entry, by) for entry in found]
+    return [sum_object(entry, by, {}) for entry in found]
 
 
 def _json(value: object) -> HTTPResponse:

@@ -22,11 +22,15 @@ ui = true
 rpm = 100
 budget = { usd = 5, per = "day" }
 
+[clients.admin]
+key_env = "NAMED_ADMIN_KEY"
+
 [models.priced]
 targets = ["groq/a"]
 prices = { input = 1.0, output = 2.0 }
 """
 READER_KEY = "reader-canary-0123456789"
+NAMED_ADMIN_KEY = "named-admin-canary-0123456789"
 CHAT = {"model": "echo/echo", "messages": [{"role": "user", "content": "Say it"}]}
 
 
@@ -38,6 +42,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream) -
         **provider_settings(shared_upstream),
         **SETTINGS,
         "READER_KEY": READER_KEY,
+        "NAMED_ADMIN_KEY": NAMED_ADMIN_KEY,
         "SANIC_PROXY_CONFIG": str(directory / "proxy.toml"),
         "SANIC_PROXY_STATE_DIR": str(directory / "state"),
     }
@@ -63,7 +68,7 @@ def test_models_are_listed_for_the_playground(proxy: Proxy, admin: Login) -> Non
 def test_the_playground_answers_whole_and_streamed(proxy: Proxy, admin: Login) -> None:
     whole = proxy.request("POST", "/ui/chat/completions", CHAT, admin.changing)
     assert "Say it" in whole.json["choices"][0]["message"]["content"]
-    assert "client=admin" in proxy.log_line(whole.headers["x-request-id"])
+    assert "client=(admin)" in proxy.log_line(whole.headers["x-request-id"])
     streamed = proxy.request("POST", "/ui/chat/completions", {**CHAT, "stream": True}, admin.changing)
     assert streamed.headers["content-type"].startswith("text/event-stream")
     frames = [frame.removeprefix(b"data: ") for frame in streamed.body.split(b"\n\n") if frame]
@@ -113,6 +118,8 @@ def test_use_is_shown_to_its_client_and_the_administrator(
     assert proxy.chat("priced", headers=bearer(READER_KEY)).status == 200
     body = {**CHAT, "model": "priced"}
     assert proxy.request("POST", "/ui/chat/completions", body, admin.changing).status == 200
+    for _ in range(2):
+        assert proxy.chat("priced", headers=bearer(NAMED_ADMIN_KEY)).status == 200
 
     def days(login: Login, query: str = "") -> list[dict[str, object]]:
         reply = proxy.request("GET", f"/ui/usage{query}", headers=login.reading)
@@ -120,7 +127,10 @@ def test_use_is_shown_to_its_client_and_the_administrator(
         found: list[dict[str, object]] = reply.json["days"]
         return [day for day in found if day["model"] == "priced"]
 
-    wait_until(lambda: len(days(reader)) == len(days(admin)) == 1)
+    wait_until(lambda: len(days(reader)) == len(days(admin)) == len(days(admin, "?key=admin")) == 1)
+    assert days(admin)[0]["attempts"] == 1
+    assert days(admin, "?key=(admin)") == days(admin)
+    wait_until(lambda: days(admin, "?key=admin")[0]["attempts"] == 2)
     (own,) = days(reader)
     assert (own["attempts"], float(str(own["usd"])) > 0) == (1, True)
     assert days(admin, "?key=reader") == [own]
@@ -129,6 +139,22 @@ def test_use_is_shown_to_its_client_and_the_administrator(
     same = proxy.request("GET", "/v1/usage", headers=bearer(READER_KEY)).json
     assert same == usage
     assert days(reader, "?key=admin") == [own]  # of itself, whoever is named
+
+
+def test_sums_name_the_client_by_its_id_as_well(proxy: Proxy, upstream: Upstream, admin: Login) -> None:
+    upstream.on("a", answers)
+    ids = []
+    for _ in range(2):
+        made = proxy.request("POST", "/admin/keys", {"name": "again"}, admin.changing).json
+        ids.append(made["id"])
+        assert proxy.chat("priced", headers=bearer(made["secret"])).status == 200
+        assert proxy.request("DELETE", f"/admin/keys/{made['id']}", headers=admin.changing).status == 200
+
+    def sums() -> list[dict[str, object]]:
+        reply = proxy.request("GET", "/admin/usage?by=key", headers=admin.reading)
+        return [one for one in reply.json["data"] if one["key"] == "again"]
+
+    wait_until(lambda: sorted(str(one["client_id"]) for one in sums()) == sorted(ids))
 
 
 def test_the_use_of_keys_made_at_run_time_is_shown_by_name(proxy: Proxy, admin: Login) -> None:

@@ -76,7 +76,7 @@ export function show(root, { parameters, remember }) {
     try {
       const [keys, usage] = await Promise.all([get(`admin/keys?limit=${LIMIT}`), get("admin/usage?by=key")]);
       found = keys;
-      spent = new Map(usage.data.map((sum) => [sum.key, sum.usd]));
+      spent = new Map(usage.data.map((sum) => [sum.client_id, sum.usd]));
     } catch (error) {
       say(error.message, "bad");
     }
@@ -111,7 +111,7 @@ export function show(root, { parameters, remember }) {
           ? key.budget.map((each) => el("div", { class: "nowrap" }, budgetText(each)))
           : el("span", { class: "muted" }, "none"),
       ),
-      el("td", { class: "number" }, format.usd(spent.get(key.name) ?? spent.get(key.id) ?? 0)),
+      el("td", { class: "number" }, format.usd(spent.get(key.id) ?? 0)),
       el(
         "td",
         {},

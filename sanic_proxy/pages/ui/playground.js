@@ -233,7 +233,7 @@ function lane(label, live, settings) {
   const hint = el(
     "p",
     { class: "muted hint" },
-    "Choose a model and send a message. Requests from here count as those of the client admin.",
+    "Choose a model and send a message. Requests from here count as those of the client (admin).",
   );
   log.append(hint);
   const node = el("section", { class: "card lane" }, field(label, model), log);
