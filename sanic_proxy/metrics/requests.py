@@ -32,6 +32,25 @@ MAX_MODELS = 200
 MAX_CLIENTS = 200
 MAX_LABEL_CHARS = 128
 MAX_TOKENS = 10**10
+# Codes that errors get where they are raised, in place of that of their class.
+_OWN_CODES = frozenset(
+    {
+        "bad_request",
+        "csrf_denied",
+        "expectation_failed",
+        "item_not_found",
+        "method_not_allowed",
+        "not_implemented",
+        "previous_response_not_found",
+        "provider_not_found",
+        "request_timeout",
+        "response_not_found",
+        "server_timeout",
+        "session_needed",
+        "unsupported_parameters",
+        "upstream_empty_response",
+    }
+)
 # Ends and outcomes that are no error's code.
 _ENDS = frozenset(
     {
@@ -43,6 +62,8 @@ _ENDS = frozenset(
         "rate_limited",
         "hedge_lost",
         "model_error",
+        "not_stored",
+        "off",
         "server_error",
     }
 )
@@ -71,7 +92,7 @@ def _codes(kind: type[errors.ProxyError]) -> Iterable[str]:
         yield from _codes(below)
 
 
-KNOWN_OUTCOMES = _ENDS | frozenset(REFUSALS) | frozenset(_codes(errors.ProxyError))
+KNOWN_OUTCOMES = _ENDS | _OWN_CODES | frozenset(REFUSALS) | frozenset(_codes(errors.ProxyError))
 
 
 class _Kind(NamedTuple):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
+from sanic_proxy import metrics as metrics_package
 from sanic_proxy.metrics import families as f
 from sanic_proxy.metrics.exposition import Computed
 from sanic_proxy.metrics.metrics import Dropped, Metrics
-from sanic_proxy.metrics.requests import MAX_ROWS, MAX_SETS, RequestMetrics
+from sanic_proxy.metrics.requests import KNOWN_OUTCOMES, MAX_ROWS, MAX_SETS, RequestMetrics
 from sanic_proxy.metrics.series import LAYOUT, NameLog, SeriesRegistry
 from sanic_proxy.observability.in_flight import Traffic
 from sanic_proxy.observability.record import Attempt, Client, RequestRecord
@@ -206,6 +209,27 @@ def test_many_rows_of_one_kind_are_added_up_in_between(metrics: Metrics) -> None
     assert total(found, "sanic_proxy_requests_total") == rows
     assert total(found, "sanic_proxy_request_duration_seconds_count") == rows
     assert total(found, "sanic_proxy_tokens_total", type="input") == rows
+
+
+def test_each_code_that_the_proxy_gives_an_error_is_a_label() -> None:
+    package = Path(metrics_package.__file__).parents[1]
+    names = set()
+    # Providers choose codes of their own.
+    for path in {*package.rglob("*.py")} - {
+        *package.glob("providers/*/*.py"),
+        *package.glob("providers/echo.py"),
+    }:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg == "code":
+                given: ast.expr = node.value
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[-1]).endswith("record.ended"):
+                given = node.value
+            else:
+                continue
+            if isinstance(given, ast.Constant) and isinstance(given.value, str):
+                names.add(given.value)
+    assert len(names) > 20
+    assert names - KNOWN_OUTCOMES - {"complete"} == set()
 
 
 def test_text_of_clients_and_providers_becomes_no_label(metrics: Metrics) -> None:
