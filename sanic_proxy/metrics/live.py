@@ -1,9 +1,10 @@
 """What the operator's page shows of all workers: the requests that have ended, and what goes on now.
 
 A worker keeps the records of ended requests for a second at most and then writes them into the shared ring,
-all at once; while somebody listens to events, in any worker, it does so five times a second. Once a second
-it shows its numbers to all others, if they have changed. So a request costs an append to a list, and a worker
-that is killed loses its last second. Whichever worker is asked reads the memory of all.
+PACKED of them in each turn of the event loop; while somebody listens to events, in any worker, it does so
+five times a second. Once a second it shows its numbers to all others, if they have changed. So a request
+costs an append to a list, and a worker that is killed loses its last second. Whichever worker is asked reads
+the memory of all.
 
 Nothing here exists without an admin key.
 """
@@ -26,11 +27,13 @@ from sanic_proxy.observability.record import Observer, RequestRecord
 from sanic_proxy.openai import codec
 from sanic_proxy.state_store.ring import MAX_EVENT_BYTES, PLACES, EventRing
 from sanic_proxy.state_store.shared import unnamed_memory
-from sanic_proxy.state_store.snapshots import Snapshots
+from sanic_proxy.state_store.snapshots import ListenerCount, Snapshots
 
 MAX_LISTENERS = 32
 # How often ended requests are written while somebody listens.
 FLUSH_S = 0.2
+# Requests that one turn of the event loop packs: less than a millisecond's work.
+PACKED = 64
 MAX_NUMBERS_BYTES = 16 * 1024
 MAX_TARGETS_BYTES = 256 * 1024
 # What an event that is too long keeps: so many characters of each text and so many attempts, without `_LONG`.
@@ -99,7 +102,7 @@ class Live:
         if is_busy or self._was_busy:
             self.show_targets(targets(), recent)
         self._was_busy = is_busy
-        self.flush()
+        self._flush_on()
         numbers = {
             "pid": os.getpid(),
             "in_flight": len(traffic.requests) - self._listening,
@@ -112,14 +115,24 @@ class Live:
         if self._timer is None and self._numbers.listeners:
             self._flush_often()
 
-    def flush(self) -> None:
-        """Write the requests that have ended into the ring."""
-        if self._ended or self._events:
-            offset_s = time.time() - time.monotonic()
-            records = [self._ended.popleft() for _ in range(len(self._ended))]
-            self._events.extend(_request_event(one, offset_s) for one in records if self._is_shown(one))
-            if self.ring.append(self._events):
-                self._events.clear()
+    def flush(self) -> bool:
+        """Write PACKED of the requests that have ended into the ring. Returns whether more can be written."""
+        if not (self._ended or self._events):
+            return False
+        offset_s = time.time() - time.monotonic()
+        for _ in range(min(PACKED, len(self._ended))):
+            record = self._ended.popleft()
+            if self._is_shown(record):
+                self._events.append(_request_event(record, offset_s))
+        if not self.ring.append(self._events):
+            return False  # until the next second: another process has locked the ring
+        self._events.clear()
+        return bool(self._ended)
+
+    def flushes(self) -> Iterator[None]:
+        """The same of all requests that have ended, in steps."""
+        while self.flush():
+            yield
 
     def show_targets(self, targets: Sequence[Json], recent: RecentCounts) -> None:
         """Show the targets, those that were used last first; as many as there is room for."""
@@ -138,9 +151,14 @@ class Live:
 
     def _flush_often(self) -> None:
         self._timer = None
-        self.flush()
+        self._flush_on()
         if self._numbers.listeners:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush_often)
+
+    def _flush_on(self) -> None:
+        """Write all requests that have ended, with turns of the event loop in between."""
+        if self.flush():
+            asyncio.get_running_loop().call_soon(self._flush_on)
 
     def _show(self, where: Snapshots, value: Json) -> None:
         text = codec.dumps(value)
@@ -150,14 +168,14 @@ class Live:
 
     # All workers
 
-    def listen(self) -> bool:
-        """Count a listener to events, unless there are `MAX_LISTENERS`. `leave` must be called."""
-        if not self._numbers.listen(MAX_LISTENERS):
-            return False
-        self._listening += 1
-        if self._timer is None:
-            self._flush_often()
-        return True
+    def listen(self) -> ListenerCount:
+        """Count a listener to events, unless there are `MAX_LISTENERS`. One that is counted must `leave`."""
+        result = self._numbers.listen(MAX_LISTENERS)
+        if result == "counted":
+            self._listening += 1
+            if self._timer is None:
+                self._flush_often()
+        return result
 
     def leave(self) -> None:
         """A listener has left."""
@@ -195,8 +213,7 @@ class Live:
         return [(max(0.0, now - one["at"]), one["targets"]) for one in shown], percentiles
 
     def latest_requests(self, limit: int, before: int | None = None) -> Iterator[bytes]:
-        """The ended requests as JSON objects, the latest first, `limit` of them at most."""
-        self.flush()
+        """The requests in the ring as JSON objects, the latest first, `limit` of them at most."""
         for number, event in self.ring.before(before):
             if limit <= 0:
                 return
@@ -208,7 +225,8 @@ class Live:
         """Give the worker's places in the memory back."""
         if self._timer is not None:
             self._timer.cancel()
-        self.flush()
+        for _ in self.flushes():
+            pass
         self.ring.close()
         self._numbers.close()
         self._targets.close()

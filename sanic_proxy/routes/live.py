@@ -49,6 +49,7 @@ async def latest_requests(request: ProxyRequest) -> HTTPResponse:
     """The last requests that have ended, the latest first: `?limit=100`, and those `&before=` a number."""
     limit = _number(request, "limit") or 100
     live = state_of(request.app).live
+    await in_turns(live.flushes())
     found = await in_turns(live.latest_requests(min(limit, PLACES), _number(request, "before")))
     return HTTPResponse(b'{"data":[%b]}' % b",".join(found), content_type="application/json")
 
@@ -63,8 +64,11 @@ async def events(request: ProxyRequest) -> None:
         )
     after = request.fields.get("last-event-id", "")
     session = await session_of(request, state)
-    if not state.live.listen():
+    result = state.live.listen()
+    if result == "full":
         raise Overloaded(f"There are {MAX_LISTENERS} listeners already: retry in 10 s", retry_after_s=10)
+    if result == "locked":
+        raise Overloaded("The list of listeners is locked by another worker: retry in 1 s", retry_after_s=1)
     try:
         await _follow(request, _Feed(state, types, int(after) if _is_number(after) else None), session)
     finally:

@@ -57,26 +57,27 @@ async def login(request: ProxyRequest) -> HTTPResponse:
     attempt = sessions.attempt(client_address(request.fields, request.ip))
     if isinstance(attempt, RateRefusal):
         raise _limit_reached("failed logins", attempt)
-    session = await _session_with(state, sessions, key)
-    if session is None:
+    begun = await _session_with(state, sessions, key)
+    if begun is None:
         raise Unauthorized(
             "Incorrect key: it is neither the admin key nor the key of a client that has `ui = true`"
         )
     attempt.settle(0)
+    session, client = begun
     if session.kind == "client":
         admitted = sessions.admit_client(session.digest)
         if isinstance(admitted, RateRefusal):
             raise _limit_reached("logins with this key", admitted)
     is_secure = request.fields.get("origin", "").lower().startswith("https://")
     cookie = set_cookie(await sessions.cookie(session), is_secure=is_secure)
-    return await _shown(state, session, {"set-cookie": cookie})
+    return await _shown(state, session, client, {"set-cookie": cookie})
 
 
 async def session(request: ProxyRequest) -> HTTPResponse:
     """Who is logged in, and the token that further requests have to carry."""
     state = state_of(request.app)
-    found, _ = await logged_in(request, state)
-    return await _shown(state, found, {})
+    found, client = await logged_in(request, state)
+    return await _shown(state, found, client, {})
 
 
 async def logout(request: ProxyRequest) -> HTTPResponse:
@@ -101,12 +102,15 @@ async def logged_in(request: ProxyRequest, state: AppState) -> tuple[Session, Cl
     return found, client
 
 
-async def _session_with(state: AppState, sessions: Sessions, key: str) -> Session | None:
+async def _session_with(
+    state: AppState, sessions: Sessions, key: str
+) -> tuple[Session, Client | None] | None:
+    """A new session, and its client if it is not an administrator's; None if the key opens none."""
     if sessions.is_admin_key(key):
-        return sessions.begin("admin", time.time())
+        return sessions.begin("admin", time.time()), None
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
     client = await _client_of(state, digest)
-    return None if client is None else sessions.begin("client", time.time(), digest.hex())
+    return None if client is None else (sessions.begin("client", time.time(), digest.hex()), client)
 
 
 def _limit_reached(what: str, refusal: RateRefusal) -> LimitReached:
@@ -119,8 +123,9 @@ async def _client_of(state: AppState, digest: bytes) -> Client | None:
     return client if client is not None and client.rules.ui else None
 
 
-async def _shown(state: AppState, session: Session, headers: dict[str, str]) -> HTTPResponse:
-    client = await _client_of(state, bytes.fromhex(session.digest)) if session.kind == "client" else None
+async def _shown(
+    state: AppState, session: Session, client: Client | None, headers: dict[str, str]
+) -> HTTPResponse:
     body: Json = {
         "kind": session.kind,
         "name": "admin" if client is None else client.name,

@@ -15,9 +15,12 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
+from typing import Literal
 from zlib import crc32
 
 from sanic_proxy.state_store.shared_map import try_lock, unlock
+
+ListenerCount = Literal["counted", "full", "locked"]
 
 SLOTS = 512
 # Words at the beginning of a slot.
@@ -65,19 +68,22 @@ class Snapshots:
         words = self._mapped()
         return sum(words[self._at(slot) + _LISTENERS] for slot in range(words[0]))
 
-    def listen(self, limit: int) -> bool:
-        """Count one more listener of this worker, unless there are `limit` of them on the machine."""
+    def listen(self, limit: int) -> ListenerCount:
+        """Count one more listener of this worker, unless there are `limit` of them on the machine.
+
+        "locked": another process has the lock, or more than SLOTS workers share the memory.
+        """
         words = self._mapped()
         if self._slot is None or not any(map(self._has_lock, _PAUSES_S)):
-            return False
+            return "locked"
         try:
             living = sum(words[self._at(slot) + _LISTENERS] for slot in self._living())
             if living >= limit:
-                return False
+                return "full"
             words[self._at(self._slot) + _LISTENERS] += 1
         finally:
             unlock(self._fd, 0)
-        return True
+        return "counted"
 
     def leave(self) -> None:
         """Count one listener less."""

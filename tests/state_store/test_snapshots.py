@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -57,7 +58,7 @@ def test_a_killed_worker_shows_nothing_and_its_place_is_free(
     own.publish(b"own")
     for peer in others:
         peer.run("shown.publish(b'other')")
-        assert peer.run("shown.listen(10)") == "True"
+        assert peer.run("shown.listen(10)") == "'counted'"
     assert (len(own.texts()), own.listeners) == (3, 2)
     others[0].kill()
     assert sorted(own.texts()) == [b"other", b"own"]
@@ -84,15 +85,15 @@ def test_a_worker_that_is_killed_while_it_writes_leaves_nothing(own: Snapshots, 
 
 
 def test_listeners_are_limited_over_all_workers(own: Snapshots, others: list[Peer]) -> None:
-    assert own.listen(3)
-    assert others[0].run("shown.listen(3)") == "True"
-    assert others[1].run("shown.listen(3)") == "True"
-    assert not own.listen(3)
+    assert own.listen(3) == "counted"
+    assert others[0].run("shown.listen(3)") == "'counted'"
+    assert others[1].run("shown.listen(3)") == "'counted'"
+    assert own.listen(3) == "full"
     assert others[0].run("shown.leave() or shown.listeners") == "2"
-    assert own.listen(3)
-    assert not own.listen(3)
+    assert own.listen(3) == "counted"
+    assert own.listen(3) == "full"
     others[1].kill()
-    assert own.listen(3)  # in place of the dead worker's
+    assert own.listen(3) == "counted"  # in place of the dead worker's
 
 
 def test_a_worker_that_ends_gives_its_place_back(fd: int, own: Snapshots) -> None:
@@ -102,3 +103,11 @@ def test_a_worker_that_ends_gives_its_place_back(fd: int, own: Snapshots) -> Non
     other.publish(b"other")
     assert other.texts() == [b"other"]
     other.close()
+
+
+def test_a_locked_list_of_listeners_is_not_a_full_one(own: Snapshots, fd: int, others: list[Peer]) -> None:
+    lock = f"__import__('fcntl').lockf({fd}, {{}}, 1, 0)"
+    others[0].run(lock.format(fcntl.LOCK_EX))
+    assert own.listen(3) == "locked"
+    others[0].run(lock.format(fcntl.LOCK_UN))
+    assert own.listen(3) == "counted"
