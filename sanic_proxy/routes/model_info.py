@@ -5,13 +5,14 @@ The admin key sees all models, a client's key those that the client may use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from sanic import HTTPResponse
 
 from sanic_proxy.config import patterns
 from sanic_proxy.config.catalog import CATCH_ALL
+from sanic_proxy.config.model import ModelSettings
 from sanic_proxy.config.targets import TargetSettings
 from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.litellm_models import model_entry
@@ -34,7 +35,9 @@ async def model_info(request: ProxyRequest) -> HTTPResponse:
     if client is ANONYMOUS and not state.keys.is_empty:
         await authorise(request)
     listed = allowed_models(state.rulebook, client, await state.models.listed())
-    found = [entry for model in listed for entry in _entries(state, model["id"])]
+    models = {model.name: model for model in state.settings.models}
+    wildcards = patterns.most_specific_first(name for name in models if patterns.STAR in name)
+    found = [entry for model in listed for entry in _entries(state, model["id"], models, wildcards)]
     wanted = request.args.get("litellm_model_id")
     if wanted is not None:
         found = [entry for entry in found if entry["model_info"]["id"] == wanted]
@@ -43,8 +46,10 @@ async def model_info(request: ProxyRequest) -> HTTPResponse:
     return HTTPResponse(codec.dumps({"data": found}), content_type="application/json")
 
 
-def _entries(state: AppState, name: str) -> Iterator[Json]:
-    for target in _targets(state, name):
+def _entries(
+    state: AppState, name: str, models: Mapping[str, ModelSettings], wildcards: Sequence[str]
+) -> Iterator[Json]:
+    for target in _targets(state, name, models, wildcards):
         provider = state.providers.get(target.provider)
         if provider is not None:
             prices = state.prices.find(
@@ -53,9 +58,13 @@ def _entries(state: AppState, name: str) -> Iterator[Json]:
             yield model_entry(name, target.label, prices, target.context_window)
 
 
-def _targets(state: AppState, name: str) -> Iterator[TargetSettings]:
-    """The targets of a listed model: the operator's, or the provider's model itself."""
-    models = {model.name: model for model in state.settings.models}
+def _targets(
+    state: AppState, name: str, models: Mapping[str, ModelSettings], wildcards: Sequence[str]
+) -> Iterator[TargetSettings]:
+    """The targets of a listed model: the operator's, or the provider's model itself.
+
+    `wildcards` are the names of `models` with `*`, the most specific first.
+    """
     if name in models:
         yield from models[name].targets
         return
@@ -63,7 +72,7 @@ def _targets(state: AppState, name: str) -> Iterator[TargetSettings]:
     if model and provider in state.providers:
         yield TargetSettings(provider, model)
         return
-    for pattern in patterns.most_specific_first(each for each in models if patterns.STAR in each):
+    for pattern in wildcards:
         if (texts := patterns.match(pattern, name)) is not None:
             for target in models[pattern].targets:
                 yield replace(target, model=patterns.fill(target.model, texts))

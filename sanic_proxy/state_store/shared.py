@@ -435,6 +435,17 @@ class _Columns:
         raise NotImplementedError
 
 
+def _total(words: memoryview[int], at: int, stride: int) -> int:
+    """The sum of a column, whose number in slot 0 is at `at`, over all slots in use."""
+    # Without a slice and `sum`, which take longer than the few reads.
+    total = words[at]
+    if (used := words[USED_SLOTS]) > 1:
+        for _ in range(1, used):
+            at += stride
+            total += words[at]
+    return total
+
+
 class Gauge:
     """One number of each worker. `count` is this worker's; whoever changes it writes it into `cell`, at 0,
     for the others to see. `cell` is None where there are none, and valid until the memory is closed.
@@ -453,17 +464,7 @@ class Gauge:
 
     def total(self) -> int:
         """The sum over all workers. A dead one's number is in it until its slot is folded."""
-        if self.cell is None:
-            return self.count
-        # Without a slice and `sum`, which take longer than the few reads.
-        words, at = self._words, self._first
-        total = words[at]
-        if (used := words[USED_SLOTS]) > 1:
-            stride = self._stride
-            for _ in range(1, used):
-                at += stride
-                total += words[at]
-        return total
+        return self.count if self.cell is None else _total(self._words, self._first, self._stride)
 
 
 class Gauges(_Columns):
@@ -492,16 +493,7 @@ class Gauges(_Columns):
     def total(self, column: int) -> int:
         """The sum over all workers. A dead one's number is in it until its slot is folded."""
         mapped = self._memory.mapped()
-        if mapped is None:
-            return 0
-        # Without a slice and `sum`, which take longer than the few reads.
-        words, stride, at = mapped.words, mapped.block_words, mapped.blocks + column
-        total = words[at]
-        if (used := words[USED_SLOTS]) > 1:
-            for _ in range(1, used):
-                at += stride
-                total += words[at]
-        return total
+        return 0 if mapped is None else _total(mapped.words, mapped.blocks + column, mapped.block_words)
 
     @override
     def _allotted(self, mapped: SharedMap, key: int) -> int | None:
