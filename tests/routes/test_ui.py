@@ -189,9 +189,9 @@ def test_failed_logins_are_limited_over_all_workers(proxy: Proxy) -> None:
 
 
 def test_failures_from_many_addresses_do_not_lock_the_operator_out(proxy: Proxy) -> None:
-    for number in range(150):
-        log_in(proxy, "wrong", from_address(f"2001:db8:aaaa:{number:x}::1"))
-    assert log_in(proxy, "wrong", from_address("2001:db8:aaaa::1")).status == 429
+    addresses = [f"2001:db8:aaaa:{number:x}::1" for number in range(150)]
+    statuses = [log_in(proxy, "wrong", from_address(address)).status for address in addresses]
+    assert set(statuses) == {401, 429}
     assert log_in(proxy, ADMIN_KEY, from_address("198.51.100.7")).status == 200
 
 
