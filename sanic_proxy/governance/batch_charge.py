@@ -113,6 +113,14 @@ class BatchBook:
             logger.error("a file was fetched, and is not booked: %s", exc)  # noqa: TRY400
             return None
 
+    async def waiting(self, provider: str, client: str) -> list[str]:
+        """The open batches of a client whose output is not known, the oldest first."""
+        try:
+            return await self._store.run(partial(batch_tables.waiting, provider=provider, client=client))
+        except StoreError as exc:
+            logger.error("a file was fetched, and is not booked: %s", exc)  # noqa: TRY400
+            return []
+
     def settle(self, batch: OpenBatch, settlement: Settlement) -> None:
         """Close a batch whose output has been fetched. Does not wait, as the client may leave."""
         task = asyncio.get_running_loop().create_task(self._settle(batch, settlement))

@@ -40,6 +40,13 @@ def of_output(connection: Connection, provider: str, file: str) -> OpenBatch | N
     return None if row is None else _read(row)
 
 
+def waiting(connection: Connection, provider: str, client: str) -> list[str]:
+    """The open batches of a client whose output is not known, the oldest first."""
+    rows = connection.execute(f"{_OPEN} provider = ? AND output = ''", (provider,)).fetchall()
+    found = [batch for batch in map(_read, rows) if batch.entry.client == client]
+    return [batch.batch for batch in sorted(found, key=lambda batch: batch.entry.started_ms)]
+
+
 def note(connection: Connection, provider: str, seen: Iterable[Seen], now_ms: int) -> None:
     """How batches have ended, as their provider says. Those without output have cost nothing."""
     for each in seen:

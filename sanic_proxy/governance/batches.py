@@ -54,7 +54,8 @@ class Counted(NamedTuple):
 class Seen(NamedTuple):
     """What a batch object says. `output` is the id of its output file; "": it has none.
 
-    `is_over`: it has ended, and a batch without output has then used nothing. `window_s` is how long it may
+    `is_over`: it has ended, and a batch without output has then used nothing; one whose output is missing is
+    not over. `window_s` is how long it may
     take.
     """
 
@@ -81,7 +82,19 @@ def _seen(described: object) -> Seen | None:
         return None
     status = status if isinstance(status, str) else ""
     output = output if isinstance(output, str) else ""
-    return Seen(id_, status[:32], output, status in _OVER, _seconds(described.get("completion_window")))
+    is_over = status in _OVER and bool(output or _used_nothing(status, described.get("request_counts")))
+    return Seen(id_, status[:32], output, is_over, _seconds(described.get("completion_window")))
+
+
+def _used_nothing(status: str, counts: object) -> bool:
+    """Whether a batch without output has answered no request; of a completed one, its counts have to say so.
+
+    https://platform.openai.com/docs/api-reference/batch/object
+    """
+    completed, total = (
+        (counts.get("completed"), counts.get("total")) if isinstance(counts, dict) else (None, None)
+    )
+    return completed == 0 or total == 0 or (completed is None and status != "completed")
 
 
 def _seconds(window: object) -> float:

@@ -16,22 +16,25 @@ from typing_extensions import override
 from sanic_proxy.errors import BodyTooLarge, ClientError, InvalidRequest, ProxyError
 from sanic_proxy.governance.batch_charge import BatchBook, BatchCharge
 from sanic_proxy.governance.batch_tables import OpenBatch
-from sanic_proxy.governance.batches import BatchInput, BatchOutput, seen_in
+from sanic_proxy.governance.batches import BatchInput, BatchOutput, Seen, seen_in
 from sanic_proxy.governance.governor import Governor, Request
 from sanic_proxy.json_types import JsonMapping
 from sanic_proxy.openai import codec
 from sanic_proxy.openai.endpoints import Row, resource_path
-from sanic_proxy.providers.base import Call, ChatProvider
+from sanic_proxy.providers.base import Call
 from sanic_proxy.routing import attempts
 from sanic_proxy.state import AppState
 from sanic_proxy.streams.filters import StreamFilter
 from sanic_proxy.upstream.client import Response
 
 OK = 200
+NOT_FOUND = 404
 _CONTENT = "/files/<id>/content"
 # OpenAI's limit of an input file, https://platform.openai.com/docs/api-reference/batch/create; others have
 # the same one, or a smaller one.
 MAX_INPUT_BYTES = 200 * 2**20
+# How many batches of a client the provider is asked for before a file that is not known is given out.
+MAX_LOOKS = 32
 
 
 def creates_batch(row: Row) -> bool:
@@ -108,20 +111,67 @@ async def note_batches(governor: Governor, call: Call, provider: str, row: Row, 
 
 
 async def output_meter(
-    state: AppState, call: Call, provider: ChatProvider, row: Row, answer: Response, length: int | None
+    state: AppState, call: Call, targets: attempts.Targets, row: Row, answer: Response, length: int | None
 ) -> OutputMeter | None:
     """What counts the output of a batch while its file is fetched; None for other files.
 
-    `length` is that of the file in bytes, if it is known.
+    `length` is that of the file in bytes, if it is known. Raises ProxyError where nobody can tell whose
+    output it is.
     """
     governor = state.governor
     if governor is None or row.path != _CONTENT or call.resource is None or answer.status != OK:
         return None
-    batch = await governor.batches.of_output(provider.name, call.resource.rpartition("/")[2])
+    file, provider = call.resource.rpartition("/")[2], targets[0].provider
+    batch = await governor.batches.of_output(provider.name, file)
+    if batch is None:
+        batch = await _looked_for(state, governor.batches, call, targets, file)
     if batch is None:
         return None
     output = BatchOutput(batch.entry.model, batch.reserved, partial(state.batch_prices, provider))
     return OutputMeter(governor.batches, batch, output, length)
+
+
+async def _looked_for(
+    state: AppState, book: BatchBook, call: Call, targets: attempts.Targets, file: str
+) -> OpenBatch | None:
+    """The batch whose output is in `file`, as the provider says.
+
+    A list of files names the output to clients that have never asked how their batch stands.
+    """
+    client, provider = call.record.client, targets[0].provider.name
+    waiting = await book.waiting(provider, client.rules.id or client.id)
+    for batch in waiting[:MAX_LOOKS]:
+        seen = await _seen(state, call, targets, batch)
+        await book.note(provider, seen)
+        if any(each.output == file for each in seen):
+            if not all(each.is_over for each in seen):
+                raise InvalidRequest(f"The batch {batch} has not ended: retry when it has", param="id")
+            return await book.of_output(provider, file)
+    if len(waiting) > MAX_LOOKS:
+        raise InvalidRequest(
+            "This file may be the output of a batch: get the batch first, with GET /batches/<id>", param="id"
+        )
+    return None
+
+
+async def _seen(state: AppState, call: Call, targets: attempts.Targets, batch: str) -> list[Seen]:
+    path = resource_path("/batches/<id>", batch)
+    if path is None:
+        return []
+    bodies: list[bytes] = []
+
+    async def take(answer: Response) -> None:
+        bodies.append(await answer.read_all())
+
+    look = Call("GET", path, call.headers, call.record, resource=path)
+    try:
+        answer = await attempts.owned(targets, state.limits, look, state.owners, take=take, described=tuple)
+    except ProxyError as exc:
+        if exc.upstream_status == NOT_FOUND:
+            return []
+        raise
+    answer.close()
+    return seen_in(codec.loads_tolerant(bodies[-1]))
 
 
 class OutputMeter(StreamFilter):

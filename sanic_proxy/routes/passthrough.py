@@ -176,7 +176,7 @@ async def answered(
         if media_type(answer.headers) == "text/event-stream" and row.answer != "file":
             await opened.pump(ask)
         else:
-            meter = await output_meter(state, call, targets[0].provider, row, answer, _length_of(answer))
+            meter = await output_meter(state, call, targets, row, answer, _length_of(answer))
             await _download(request, opened.lines(), answer, meter)
         return None
     finally:

@@ -108,6 +108,14 @@ def test_a_batch_that_costs_more_is_an_overdraft_of_a_strict_budget(make: MakeSt
     assert found == [None, OVERDRAFT, [("ok", 130, OVERDRAFT)], (130, 1)]
 
 
+def test_batches_wait_until_their_output_is_known(make: MakeStore, tmp_path: Path) -> None:
+    def waiting(client: str, provider: str = "p") -> Callable[[Connection], list[str]]:
+        return lambda connection: batch_tables.waiting(connection, provider, client)
+
+    steps = (waiting("c"), waiting("d"), waiting("c", "q"), noted("completed", "f"), waiting("c"))
+    assert run(make, tmp_path, *steps)[:5] == [["b1"], [], [], None, []]
+
+
 def test_a_batch_without_output_costs_nothing(make: MakeStore, tmp_path: Path) -> None:
     steps = (noted("failed", batch="other"), noted("cancelled"), noted("cancelled"))
     assert run(make, tmp_path, *steps)[3:] == [[("batch_cancelled", 0, 0)], (0, 1)]

@@ -138,6 +138,7 @@ def test_a_line_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BATCH = {"object": "batch", "id": "b"}
+COMPLETED = {**BATCH, "status": "completed"}
 OUTPUT = answered(10, 20) + b'{"response": null, "error": {"code": "x"}}\n' + answered(1, 2)
 
 
@@ -197,6 +198,15 @@ def test_a_model_without_prices_of_batches_costs_as_usual() -> None:
         (
             {**BATCH, "status": "completed", "output_file_id": "f", "completion_window": "7d"},
             [Seen("b", "completed", "f", True, 604_800)],
+        ),
+        (COMPLETED, [Seen("b", "completed", "", False, 86400)]),
+        ({**COMPLETED, "request_counts": {"completed": 1}}, [Seen("b", "completed", "", False, 86400)]),
+        ({**COMPLETED, "request_counts": {"completed": 0}}, [Seen("b", "completed", "", True, 86400)]),
+        ({**COMPLETED, "request_counts": {"total": 0}}, [Seen("b", "completed", "", True, 86400)]),
+        ({**BATCH, "status": "failed"}, [Seen("b", "failed", "", True, 86400)]),
+        (
+            {**BATCH, "status": "expired", "request_counts": {"completed": 1, "total": 2}},
+            [Seen("b", "expired", "", False, 86400)],
         ),
         ({"object": "list", "data": [{"object": "batch", "id": "b"}, 1]}, [Seen("b", "", "", False, 86400)]),
         ({"object": "list", "data": 1}, []),

@@ -228,6 +228,32 @@ def test_a_batch_costs_what_its_output_says(setup: Setup) -> None:
     assert setup.used() - before == COST
 
 
+def test_an_output_costs_the_same_for_a_client_that_never_asks_for_its_batch(setup: Setup) -> None:
+    before = setup.used()
+    gone, batch = setup.created(), setup.created()
+    setup.batches.set(batch, "finalizing", output_file_id="unasked")
+    setup.batches.serve("unasked", OUTPUT)
+    reply = setup.request("GET", "/files/unasked/content")
+    assert (reply.status, reply.error["param"]) == (400, "id")
+    setup.batches.set(batch, "completed", output_file_id="unasked")
+    setup.batches.set(gone, "failed")
+    assert setup.request("GET", "/files/unasked/content").body.decode() == OUTPUT
+    wait_until(lambda: len(setup.rows()) == 2)
+    assert setup.used() - before == COST
+    assert setup.request("GET", "/files/in/content").body.decode() == INPUT
+
+
+def test_a_batch_whose_output_is_missing_stays_open(setup: Setup) -> None:
+    batch = setup.created()
+    reserved = setup.used()
+    setup.batches.set(batch, "completed", request_counts={"total": 3, "completed": 2, "failed": 1})
+    setup.request("GET", f"/batches/{batch}")
+    assert (setup.rows(), setup.used()) == ([], reserved)
+    setup.batches.set(batch, "completed", request_counts={"total": 3, "completed": 0, "failed": 3})
+    setup.request("GET", f"/batches/{batch}")
+    assert setup.row()[:2] == ("batch_completed", 0)
+
+
 def test_what_is_fetched_in_part_is_not_booked_yet(setup: Setup) -> None:
     before = setup.used()
     batch = setup.created()
