@@ -7,7 +7,7 @@ those that are left. How an attempt is settled depends on what is known:
 |---|---|
 | the provider's usage | by the prices of the target that was asked |
 | it was not sent, or answered with an error status | 0 |
-| neither: cut, cancelled, timed out, no usage reported | what was reserved, flagged `estimated` |
+| neither: cut, cancelled, timed out, no usage or one of zeros | what was reserved, flagged `estimated` |
 """
 
 from __future__ import annotations
@@ -309,13 +309,15 @@ class Charge:
         if is_complete and self._asked.units is not None:
             usage = self._asked.units.added_to(usage)
         used = Usage.of(usage) if usage else None
+        # Servers that do not count report zeros, or an object without tokens.
+        if used is not None and not used[6] and used.is_empty:
+            used = None
         for one in running:
             record.spent_nano += self._settle(one, record.ended, used, 0 if is_complete else CUT)
         record.cost_nano, record.is_unpriced = self._cost_nano, self._is_unpriced
         admission = self.admission
         if used is None:
-            if admission is not None:
-                admission.settle(None)
+            self._settle_unknown()
             return
         if type(used) is PlainUsage:
             given, made = used[0], used[6]
@@ -325,6 +327,10 @@ class Charge:
             admission.settle(given + made)
         if is_complete:
             self._terms.memory.observe(self._asked, given, made)
+
+    def _settle_unknown(self) -> None:
+        if self.admission is not None:
+            self.admission.settle(None)
 
     def _settle(
         self,
@@ -342,7 +348,8 @@ class Charge:
         if used is None:
             if is_billed:
                 nano = reservation.reserved
-                flags |= ESTIMATED | (0 if tariff.prices is not None else UNPRICED)
+                if tariff.prices is not FREE:
+                    flags |= ESTIMATED | (0 if tariff.prices is not None else UNPRICED)
         elif type(used) is PlainUsage and tariff.plain_rates is not None:
             given, made = used[0], used[6]
             nano = tariff.plain_rates.cost(given, made)

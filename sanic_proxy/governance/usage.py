@@ -97,6 +97,15 @@ class Usage(NamedTuple):
         """All tokens, as limits of tokens per minute count them."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing that is billed has been counted; no answer with tokens has a prompt of none."""
+        return not (
+            self.tokens
+            or any((self.web_searches, self.file_searches, self.code_sessions, self.search_units))
+            or any((self.images, self.seconds, self.characters, self.reported_cost_nano))
+        )
+
     @classmethod
     def of(cls, recorded: JsonMapping) -> Usage:
         """Of a record's `usage`. Values of other types than expected count as nothing; never raises."""

@@ -18,7 +18,7 @@ from sanic_proxy.governance.charge import Charge, Tariff, Terms
 from sanic_proxy.governance.estimate import Asked, Estimator
 from sanic_proxy.governance.leases import CUT, ESTIMATED, HEDGE, UNPRICED, flag_names
 from sanic_proxy.governance.ledger import Ledger, LedgerError
-from sanic_proxy.governance.prices import of_settings
+from sanic_proxy.governance.prices import FREE, of_settings
 from sanic_proxy.observability.record import RequestRecord
 from sanic_proxy.state_store.sqlite import FILE_NAME, SQLiteStore
 
@@ -96,6 +96,52 @@ def test_an_answer_without_usage_costs_what_was_reserved(tmp_path: Path) -> None
         await begun(charge, CHEAP)
 
     assert charged(tmp_path, use) == [("cheap/m", "complete", 200_000, ESTIMATED)]
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        {"prompt_tokens": 0, "completion_tokens": 0, "service_tier": "flex"},
+        {"queue_time": 0.1},
+    ],
+)
+def test_a_usage_of_zeros_is_not_known(tmp_path: Path, usage: dict[str, object]) -> None:
+    async def use(charge: Charge) -> None:
+        await begun(charge, CHEAP)
+
+    record = RequestRecord("r", "POST", "/", usage=usage)
+    assert charged(tmp_path, use, record=record) == [("cheap/m", "complete", 200_000, ESTIMATED)]
+    assert record.cost_nano is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "nano"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 0}, 10_000),
+        ({"prompt_tokens": 10}, 10_000),
+        ({"seconds": 3}, 0),
+        ({"images": 1}, 0),
+    ],
+)
+def test_an_answer_without_output_costs_what_it_reports(
+    tmp_path: Path, usage: dict[str, object], nano: int
+) -> None:
+    async def use(charge: Charge) -> None:
+        await begun(charge, CHEAP)
+
+    record = RequestRecord("r", "POST", "/", usage=usage)
+    ((_, _, cost, flags),) = charged(tmp_path, use, record=record)
+    assert (cost, flags & ESTIMATED) == (nano, 0)
+
+
+def test_zeros_of_a_free_target_are_its_cost(tmp_path: Path) -> None:
+    async def use(charge: Charge) -> None:
+        await begun(charge, Tariff("free", "free/m", lambda: FREE))
+
+    record = RequestRecord("r", "POST", "/", usage={"prompt_tokens": 0, "completion_tokens": 0})
+    assert charged(tmp_path, use, record=record) == [("free/m", "complete", 0, 0)]
+    assert record.cost_nano == 0
 
 
 def test_a_part_of_a_usage_does_not_count(tmp_path: Path) -> None:
