@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sanic_proxy.governance.leases import ESTIMATED, OVERDRAFT
+from sanic_proxy.routes.batch_charging import MAX_LOOKS
 from tests.support.load import wait_until
 from tests.support.proxy import Proxy, Reply, running_proxy
 from tests.support.upstream import Exchange, Upstream
@@ -393,6 +394,19 @@ def test_a_batch_without_a_budget_is_booked_by_its_output(setup: Setup) -> None:
     assert setup.batches.reads == read
     setup.completed(batch, answer_line(0, 10, 20), "plain")
     assert setup.row()[::3] == ("batch_completed", 0)
+
+
+def test_a_client_with_many_batches_has_to_ask_for_the_one_whose_output_it_wants(setup: Setup) -> None:
+    created = [setup.create("plain").json["id"] for _ in range(MAX_LOOKS + 1)]
+    for batch in created:
+        setup.wait_for(batch)
+        setup.batches.set(batch, "in_progress")
+    last = created[-1]
+    setup.batches.set(last, "completed", output_file_id="of-last")
+    setup.batches.serve("of-last", OUTPUT)
+    reply = setup.request("GET", "/files/of-last/content", client="plain")
+    assert (reply.status, reply.error["param"]) == (400, "id")
+    setup.completed(last, OUTPUT, "plain")
 
 
 OF_MODELS = """
