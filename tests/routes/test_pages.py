@@ -88,11 +88,12 @@ def test_the_examples_work_when_they_are_pasted() -> None:
             run([executable, "--check", "--input-type=module"], environment, node)
 
 
-def test_the_examples_need_no_key_where_the_proxy_needs_none(proxy: Proxy) -> None:
-    page = proxy.request("GET", "/").body.decode()
-    assert "SANIC_PROXY_KEY" not in page
-    curl, *_ = examples(proxy.request("GET", "/", headers={"host": proxy.url[7:]}).body.decode())
-    assert "choices" in json.loads(run(["bash", "-c", curl], clean_environment({})))
+def test_the_examples_need_no_key_where_the_proxy_needs_none() -> None:
+    with running_proxy({}) as open_proxy:
+        page = open_proxy.request("GET", "/", headers={"host": open_proxy.url[7:]}).body.decode()
+        assert "SANIC_PROXY_KEY" not in page
+        curl, *_ = examples(page)
+        assert "choices" in json.loads(run(["bash", "-c", curl], clean_environment({})))
 
 
 def run(command: list[str], environment: dict[str, str], text: str = "") -> str:
