@@ -252,6 +252,7 @@ def test_only_timestamps_use_the_wall_clock() -> None:
         "metrics/live.py",  # when requests ended
         "state_store/ring.py",  # numbers of events that no later ring repeats
         "server/sessions.py",  # sessions that expire
+        "governance/sessions.py",
         "routes/ui.py",
         "routes/live.py",
         "routes/ui_data.py",  # the last days

@@ -290,6 +290,7 @@ class RetryState(Generic[P]):
             if not (self._cause or target.only_after) or self._suits(target):
                 refusal = self._refusal(target, now)
                 if refusal is None:
+                    self._record.usage = None  # of the attempt before, if there was one
                     return self._begin(target, now, True)
                 refused = _sooner(refused, refusal)
                 self._pass_over(target, refusal)
@@ -301,6 +302,7 @@ class RetryState(Generic[P]):
             target, *rest = self._denied
             self._denied = tuple(rest)
             if self._suits(target) and _admit_as_last_resort(target, now):
+                self._record.usage = None
                 return self._begin(target, now)
         self.hold_s = hold_s if self._last is None else None
         # The answer of a target says more than that another one was not asked.
@@ -747,8 +749,7 @@ class RetryState(Generic[P]):
     ) -> None:
         status = None if error is None else error.upstream_status
         if error is not None:
-            # What it has reported is not the usage of the attempt that comes next.
-            usage, self._record.usage = usage or self._record.usage, None
+            usage = usage or self._record.usage
         spent = 0 if self.charge is None else self.charge.end(target.tariff, outcome, error, usage)
         self._record.attempts.append(
             Attempt(target.label, outcome, status, self._began, ended, self._resumed_at, usage, spent)

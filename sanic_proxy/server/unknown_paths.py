@@ -34,6 +34,7 @@ OFFERED = (
     "/responses/<id>/cancel",
     "/responses/<id>/input_items",
     "/models/<id>",
+    "/model/info",
     "/usage",
     *dict.fromkeys(row.path for row in ROWS),
 )

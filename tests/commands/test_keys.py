@@ -111,6 +111,7 @@ def test_a_proxy_that_starts_with_keys_limits_them(tmp_path: Path) -> None:
     settings = {
         "SANIC_PROXY_API_KEYS": "sk-of-the-settings-0123456789",
         "SANIC_PROXY_STATE_DIR": str(tmp_path / "state"),
+        "SANIC_PROXY_UNOWNED_FILES": "app",
     }
     key = keys(tmp_path, settings, "create", "app", "--budget", "1/day", "--models", "echo/*")["secret"]
     with running_proxy(settings, "--workers", "1") as proxy:
