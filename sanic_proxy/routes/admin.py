@@ -15,12 +15,12 @@ from sanic import HTTPResponse
 
 from sanic_proxy import __version__
 from sanic_proxy.errors import InvalidRequest, NotFound, StoreFailed
-from sanic_proxy.openai import codec
+from sanic_proxy.governance.key_admin import KeyAdmin
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routing import overview
 from sanic_proxy.routing.explain import explain
-from sanic_proxy.server import admission
+from sanic_proxy.server import admission, bodies
 from sanic_proxy.server.lifecycle import WorkerState
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.server.sessions import session_of
@@ -42,6 +42,12 @@ async def authorise(request: ProxyRequest) -> None:
 blueprint.on_request(authorise)
 
 
+def key_admin(request: ProxyRequest) -> KeyAdmin:
+    """The administration of the keys made at run time."""
+    state = state_of(request.app)
+    return KeyAdmin(state.settings, state.store, state.keys.changed)
+
+
 async def info(request: ProxyRequest) -> HTTPResponse:
     """Version, workers, providers by name, and for how long the proxy has been running."""
     shared = request.app.shared_ctx
@@ -56,7 +62,7 @@ async def info(request: ProxyRequest) -> HTTPResponse:
         "prices": state_of(request.app).prices.age(datetime.datetime.now(datetime.UTC).date()),
         "uptime_seconds": None if started is None else round(time.monotonic() - started.value, 1),
     }
-    return HTTPResponse(codec.dumps(body), content_type="application/json")
+    return bodies.json_response(body)
 
 
 async def route(request: ProxyRequest) -> HTTPResponse:
@@ -67,7 +73,7 @@ async def route(request: ProxyRequest) -> HTTPResponse:
     state = state_of(request.app)
     fail = request.args.getlist("fail", [])
     explanation = explain(state.router, model, state.limits, fail, now=time.monotonic())
-    return HTTPResponse(codec.dumps(explanation.as_json()), content_type="application/json")
+    return bodies.json_response(explanation.as_json())
 
 
 async def targets(request: ProxyRequest) -> HTTPResponse:
@@ -88,7 +94,7 @@ async def targets(request: ProxyRequest) -> HTTPResponse:
             {**target, "first_content_percentiles_ms": percentiles.get(target["target"])} for target in found
         ],
     }
-    return HTTPResponse(codec.dumps(body), content_type="application/json")
+    return bodies.json_response(body)
 
 
 async def switch(request: ProxyRequest, rest: str) -> HTTPResponse:
@@ -110,7 +116,7 @@ async def switch(request: ProxyRequest, rest: str) -> HTTPResponse:
             state.live.flush()
         except StoreError as exc:
             raise StoreFailed(f"The switch could not be stored: {exc}") from exc
-    return HTTPResponse(codec.dumps({"target": name, "state": to}), content_type="application/json")
+    return bodies.json_response({"target": name, "state": to})
 
 
 blueprint.add_route(targets, "/targets", methods=READ, name="targets")

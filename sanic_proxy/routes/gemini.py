@@ -91,7 +91,7 @@ async def list_models(request: ProxyRequest) -> HTTPResponse:
     """List the models of all providers that are on, in Gemini's shape."""
     state = state_of(request.app)
     listed = allowed_models(state.rulebook, request.record.client, await state.models.listed())
-    return _json(page_of(listed, request.args))
+    return bodies.json_response(page_of(listed, request.args))
 
 
 async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
@@ -99,11 +99,7 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
     wanted = unquote(model)
     if not wanted:
         return await list_models(request)
-    return _json(model_info(await known_model(request, wanted)))
-
-
-def _json(value: object) -> HTTPResponse:
-    return HTTPResponse(codec.dumps(value), content_type="application/json")
+    return bodies.json_response(model_info(await known_model(request, wanted)))
 
 
 blueprint.add_route(generate, "/v1beta/models/<model:path>", methods=["POST"], name="generate")

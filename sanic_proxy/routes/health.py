@@ -8,9 +8,9 @@ from sanic import HTTPResponse
 
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import ANONYMOUS
-from sanic_proxy.openai import codec
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.server import bodies
 from sanic_proxy.server.admission import is_admin_key, presented_key
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
@@ -25,14 +25,14 @@ async def liveness(request: ProxyRequest) -> HTTPResponse:
     key = presented_key(request.fields)
     if request.record.client is not ANONYMOUS or (key is not None and is_admin_key(state.settings, key)):
         body["prices"] = state.prices.age(datetime.now(UTC).date())
-    return HTTPResponse(codec.dumps(body), content_type="application/json")
+    return bodies.json_response(body)
 
 
 async def readiness(request: ProxyRequest) -> HTTPResponse:
     """Say whether this worker takes new requests, and if not, why."""
     reasons = not_ready(state_of(request.app))
     body = {"status": "not ready" if reasons else "ready", "not_ready": reasons}
-    return HTTPResponse(codec.dumps(body), status=503 if reasons else 200, content_type="application/json")
+    return bodies.json_response(body, 503 if reasons else 200)
 
 
 def not_ready(state: AppState) -> list[str]:

@@ -19,8 +19,7 @@ from sanic_proxy.governance.key_admin import KeyAdmin, key_object
 from sanic_proxy.governance.keys import KeyFilter, Order, StoredKey
 from sanic_proxy.governance.litellm_keys import KeyRequest, key_info, read_request
 from sanic_proxy.json_types import Json
-from sanic_proxy.openai import codec
-from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.admin import authorise, key_admin
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.server import bodies
@@ -38,14 +37,9 @@ IGNORED_HEADER = "x-sanic-proxy-ignored-fields"
 _OWN_FIELDS = ("name", "key", "blocked")
 
 
-def _admin(request: ProxyRequest) -> KeyAdmin:
-    state = state_of(request.app)
-    return KeyAdmin(state.settings, state.store, state.keys.changed)
-
-
 def _json(value: object, ignored: tuple[str, ...] = (), status: int = 200) -> HTTPResponse:
     headers = {IGNORED_HEADER: ", ".join(ignored)[:1000]} if ignored else {}
-    return HTTPResponse(codec.dumps(value), status, headers, content_type="application/json")
+    return bodies.json_response(value, status, headers)
 
 
 # LiteLLM's calls
@@ -64,7 +58,7 @@ async def generate(request: ProxyRequest) -> HTTPResponse:
     _demand_keys(request)
     fields = bodies.json_object(request) if request.body else {}
     asked = read_request(fields)
-    admin = _admin(request)
+    admin = key_admin(request)
     key, literal = await admin.create(
         asked.name or "",
         {name: value for name, value in asked.table.items() if value is not None},
@@ -80,7 +74,7 @@ async def info(request: ProxyRequest) -> HTTPResponse:
     reference = request.args.get("key")
     if not reference:
         raise InvalidRequest("The query parameter `key` is missing", param="key")
-    admin = _admin(request)
+    admin = key_admin(request)
     key = await admin.find(reference)
     return _json({"key": reference, "info": await _described(admin, key)})
 
@@ -88,7 +82,7 @@ async def info(request: ProxyRequest) -> HTTPResponse:
 async def update(request: ProxyRequest) -> HTTPResponse:
     """Change a key: fields that are left out stay, null removes one."""
     fields = bodies.json_object(request)
-    admin = _admin(request)
+    admin = key_admin(request)
     reference = _reference(fields)
     old = await admin.find(reference)
     asked = read_request(fields, old.rules)
@@ -102,7 +96,7 @@ async def regenerate(request: ProxyRequest, key: str = "") -> HTTPResponse:
     """Replace a key, and change what else the body says."""
     fields = bodies.json_object(request) if request.body else {}
     reference = unquote(key) or _reference(fields)
-    admin = _admin(request)
+    admin = key_admin(request)
     old = await admin.find(reference)
     asked = read_request({name: value for name, value in fields.items() if name != "key"}, old.rules)
     if asked.table or asked.name or asked.is_blocked is not None or asked.user_id is not None:
@@ -119,7 +113,7 @@ async def delete(request: ProxyRequest) -> HTTPResponse:
     references = fields.get("keys") or fields.get("key_aliases")
     if not isinstance(references, list) or not all(isinstance(each, str) and each for each in references):
         raise InvalidRequest("The body must have `keys` or `key_aliases`, a list of texts", param="keys")
-    admin = _admin(request)
+    admin = key_admin(request)
     found = [await admin.find(reference) for reference in references]  # all of them, before any is deleted
     for key in {key.id: key for key in found}.values():
         await admin.delete(key.id)
@@ -138,7 +132,7 @@ async def unblock(request: ProxyRequest) -> HTTPResponse:
 
 async def _set_blocked(request: ProxyRequest, *, is_blocked: bool) -> HTTPResponse:
     reference = _reference(bodies.json_object(request))
-    admin = _admin(request)
+    admin = key_admin(request)
     key = await admin.update(reference, {}, is_blocked=is_blocked)
     return _json({"token": key.digest, **await _described(admin, key)})
 
@@ -158,7 +152,7 @@ async def list_keys(request: ProxyRequest) -> HTTPResponse:
         order_by=_order(request),
         is_ascending=request.args.get("sort_order", "desc").lower() == "asc",
     )
-    admin = _admin(request)
+    admin = key_admin(request)
     total, found = await admin.listed(wanted, size, (page - 1) * size)
     entries: list[Any] = [key.digest for key in found]
     if found and request.args.get("return_full_object") == "true":
@@ -241,7 +235,7 @@ async def make(request: ProxyRequest) -> HTTPResponse:
     _demand_keys(request)
     fields = bodies.json_object(request)
     name, literal, is_blocked = _own(fields)
-    key, secret = await _admin(request).create(name or "", fields, literal, is_blocked=bool(is_blocked))
+    key, secret = await key_admin(request).create(name or "", fields, literal, is_blocked=bool(is_blocked))
     return _json({"secret": secret, **key_object(key, time.time())}, status=201)
 
 
@@ -252,14 +246,14 @@ async def listed(request: ProxyRequest) -> HTTPResponse:
     )
     size = _number(request, "limit", 100, MAX_LISTED)
     page = _number(request, "page", 1, 10**6)
-    total, found = await _admin(request).listed(wanted, size, (page - 1) * size)
+    total, found = await key_admin(request).listed(wanted, size, (page - 1) * size)
     now = time.time()
     return _json({"data": [key_object(key, now) for key in found], "total": total})
 
 
 async def show(request: ProxyRequest, key: str) -> HTTPResponse:
     """Show a key by its id, name or digest."""
-    return _json(key_object(await _admin(request).find(unquote(key)), time.time()))
+    return _json(key_object(await key_admin(request).find(unquote(key)), time.time()))
 
 
 async def change(request: ProxyRequest, key: str) -> HTTPResponse:
@@ -268,7 +262,7 @@ async def change(request: ProxyRequest, key: str) -> HTTPResponse:
     name, literal, is_blocked = _own(fields)
     if literal is not None:
         raise InvalidRequest("A key is replaced by POST .../rotate", param="key")
-    changed = await _admin(request).update(unquote(key), fields, name=name, is_blocked=is_blocked)
+    changed = await key_admin(request).update(unquote(key), fields, name=name, is_blocked=is_blocked)
     return _json(key_object(changed, time.time()))
 
 
@@ -278,13 +272,13 @@ async def rotate(request: ProxyRequest, key: str) -> HTTPResponse:
     grace, literal = fields.get("grace", "0s"), fields.get("key")
     if not isinstance(grace, str) or not isinstance(literal, str | None):
         raise InvalidRequest("`grace` must be a duration such as 24h, and `key` a text", param="grace")
-    new, secret = await _admin(request).rotate(unquote(key), seconds_of(grace), literal)
+    new, secret = await key_admin(request).rotate(unquote(key), seconds_of(grace), literal)
     return _json({"secret": secret, **key_object(new, time.time())})
 
 
 async def remove(request: ProxyRequest, key: str) -> HTTPResponse:
     """Delete a key."""
-    return _json(key_object(await _admin(request).delete(unquote(key)), time.time()))
+    return _json(key_object(await key_admin(request).delete(unquote(key)), time.time()))
 
 
 def _own(fields: dict[str, Any]) -> tuple[str | None, str | None, bool | None]:

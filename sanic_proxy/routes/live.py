@@ -19,6 +19,7 @@ from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.server.sessions import session_of
 from sanic_proxy.server.streaming import STREAM_LINES
@@ -42,7 +43,7 @@ _RETRY = b"retry: 1000\n\n"
 
 async def now(request: ProxyRequest) -> HTTPResponse:
     """What goes on in all workers."""
-    return HTTPResponse(codec.dumps(await _now(request.state)), content_type="application/json")
+    return bodies.json_response(await _now(request.state))
 
 
 async def latest_requests(request: ProxyRequest) -> HTTPResponse:

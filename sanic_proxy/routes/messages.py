@@ -8,7 +8,6 @@ from typing import Any
 from sanic import HTTPResponse
 
 from sanic_proxy.dialects.messages import MESSAGES
-from sanic_proxy.openai import codec
 from sanic_proxy.openai.fields import list_field
 from sanic_proxy.routes import chat
 from sanic_proxy.routes.blueprint import Blueprint
@@ -36,7 +35,7 @@ async def count_tokens(request: ProxyRequest) -> Reply:
 
 async def hello(request: ProxyRequest) -> HTTPResponse:
     """Answer the probe that Anthropic's agent sends before its first request."""
-    return HTTPResponse(codec.dumps({"status": "ok"}), content_type="application/json")
+    return bodies.json_response({"status": "ok"})
 
 
 for _path, _handler in (("/messages", messages), ("/messages/count_tokens", count_tokens)):

@@ -18,10 +18,10 @@ from sanic_proxy.errors import InvalidRequest
 from sanic_proxy.governance.litellm_models import model_entry
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import ANONYMOUS
-from sanic_proxy.openai import codec
 from sanic_proxy.routes.admin import authorise
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.server import bodies
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
@@ -43,7 +43,7 @@ async def model_info(request: ProxyRequest) -> HTTPResponse:
         found = [entry for entry in found if entry["model_info"]["id"] == wanted]
         if not found:
             raise InvalidRequest(f"There is no model with the id {wanted[:80]!r}", param="litellm_model_id")
-    return HTTPResponse(codec.dumps({"data": found}), content_type="application/json")
+    return bodies.json_response({"data": found})
 
 
 def _entries(

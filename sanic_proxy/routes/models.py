@@ -10,10 +10,11 @@ from sanic_proxy.dialects.gemini import KEY_HEADER
 from sanic_proxy.dialects.messages import VERSION_HEADER
 from sanic_proxy.errors import ModelNotFound
 from sanic_proxy.json_types import Json
-from sanic_proxy.openai import codec, gemini_models
+from sanic_proxy.openai import gemini_models
 from sanic_proxy.openai.anthropic_models import model_info, page_of
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ, add_route
+from sanic_proxy.server import bodies
 from sanic_proxy.server.access import allowed_models
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
@@ -28,10 +29,10 @@ async def list_models(request: ProxyRequest) -> HTTPResponse:
     state = state_of(request.app)
     models = allowed_models(state.rulebook, request.record.client, await state.models.listed())
     if VERSION_HEADER in request.fields:
-        return _json(page_of(models, request.args))
+        return bodies.json_response(page_of(models, request.args))
     if _is_googles(request):
-        return _json(gemini_models.page_of(models, request.args))
-    return _json({"object": "list", "data": models})
+        return bodies.json_response(gemini_models.page_of(models, request.args))
+    return bodies.json_response({"object": "list", "data": models})
 
 
 async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
@@ -41,8 +42,8 @@ async def get_model(request: ProxyRequest, model: str) -> HTTPResponse:
         return await list_models(request)
     found = await known_model(request, wanted)
     if VERSION_HEADER in request.fields:
-        return _json(model_info(found))
-    return _json(gemini_models.model_info(found) if _is_googles(request) else found)
+        return bodies.json_response(model_info(found))
+    return bodies.json_response(gemini_models.model_info(found) if _is_googles(request) else found)
 
 
 async def known_model(request: ProxyRequest, name: str) -> Json:
@@ -57,10 +58,6 @@ async def known_model(request: ProxyRequest, name: str) -> Json:
 def _is_googles(request: ProxyRequest) -> bool:
     """Whether the client is one for Gemini's API, whose version `v1` has the same paths as OpenAI's."""
     return not _GOOGLES_HEADERS.isdisjoint(request.fields)
-
-
-def _json(value: object) -> HTTPResponse:
-    return HTTPResponse(codec.dumps(value), content_type="application/json")
 
 
 add_route(blueprint, list_models, "/models", READ, "list")

@@ -12,15 +12,14 @@ from sanic import HTTPResponse
 from sanic_proxy.config.rules import NANO, iso_time
 from sanic_proxy.errors import InvalidRequest, StoreFailed
 from sanic_proxy.governance.accounts import GROUPS, rows, sum_object, sums
-from sanic_proxy.governance.key_admin import KeyAdmin
 from sanic_proxy.governance.keys import ClientToken
 from sanic_proxy.governance.leases import flag_names
 from sanic_proxy.governance.ledger_tables import day_of
 from sanic_proxy.json_types import Json
-from sanic_proxy.openai import codec
-from sanic_proxy.routes.admin import authorise
+from sanic_proxy.routes.admin import authorise, key_admin
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
+from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import state_of
 from sanic_proxy.state_store.base import Connection, StoreError
@@ -36,7 +35,7 @@ MAX_ROWS = 10_000
 
 async def usage(request: ProxyRequest) -> HTTPResponse:
     """The sums of days by `?by=key,model,day,team,provider,target`, `?since=`, `?until=`, of one `?key=`."""
-    admin = _admin(request)
+    admin = key_admin(request)
     by = tuple(dict.fromkeys(request.args.get("by", "key").split(",")))
     if not set(by) <= GROUPS.keys():
         raise InvalidRequest(f"The query parameter `by` must be some of {', '.join(GROUPS)}", param="by")
@@ -45,7 +44,7 @@ async def usage(request: ProxyRequest) -> HTTPResponse:
     since, until = _day(request, "since"), _day(request, "until")
     found = await _read(request, partial(sums, by=by, since=since, until=until, clients=clients))
     names = await admin.names()
-    return _json({"data": [sum_object(entry, by, names) for entry in found]})
+    return bodies.json_response({"data": [sum_object(entry, by, names) for entry in found]})
 
 
 async def logs(request: ProxyRequest) -> HTTPResponse:
@@ -53,7 +52,7 @@ async def logs(request: ProxyRequest) -> HTTPResponse:
 
     As there, days count only where both of them are given.
     """
-    admin = _admin(request)
+    admin = key_admin(request)
     tokens = await admin.tokens()
     reference, user_id = request.args.get("api_key", ""), request.args.get("user_id", "")
     clients = [await admin.client_id(reference)] if reference else None
@@ -67,7 +66,7 @@ async def logs(request: ProxyRequest) -> HTTPResponse:
     if is_summed and not request_id:
         by_day = partial(sums, by=("day", "key", "model"), since=start, until=end, clients=clients)
         spent = [(*entry.group, entry.nano) for entry in await _read(request, by_day)]
-        return _json(_by_day(spent, tokens))
+        return bodies.json_response(_by_day(spent, tokens))
     since_ms = _epoch_ms(start) if has_days else 0
     until_ms = _epoch_ms(end) + 86_400_000 if has_days else 2**62
     work = partial(
@@ -76,8 +75,8 @@ async def logs(request: ProxyRequest) -> HTTPResponse:
     found = await _read(request, work)
     if is_summed:
         spent = [(day_of(row["started_ms"]), row["client"], row["model"], row["nano"]) for row in found]
-        return _json(_by_day(spent, tokens))
-    answer = _json([_log(row, tokens) for row in found])
+        return bodies.json_response(_by_day(spent, tokens))
+    answer = bodies.json_response([_log(row, tokens) for row in found])
     if len(found) == MAX_ROWS:
         answer.headers["x-litellm-spend-logs-truncated"] = "true"
     return answer
@@ -157,11 +156,6 @@ def _epoch_ms(day: str) -> int:
     return round(1000 * midnight.timestamp())
 
 
-def _admin(request: ProxyRequest) -> KeyAdmin:
-    state = state_of(request.app)
-    return KeyAdmin(state.settings, state.store, state.keys.changed)
-
-
 async def _read(request: ProxyRequest, work: Callable[[Connection], list[T]]) -> list[T]:
     """What `work` reads from the store; nothing where there is no store."""
     store = state_of(request.app).store
@@ -171,10 +165,6 @@ async def _read(request: ProxyRequest, work: Callable[[Connection], list[T]]) ->
         return await store.run(work)
     except StoreError as exc:
         raise StoreFailed(str(exc)) from exc
-
-
-def _json(value: Any) -> HTTPResponse:
-    return HTTPResponse(codec.dumps(value), content_type="application/json")
 
 
 blueprint.add_route(usage, "/admin/usage", methods=READ, name="usage")

@@ -14,7 +14,6 @@ from sanic_proxy.governance.rates import RateRefusal
 from sanic_proxy.governance.sessions import Session, Sessions
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import Client
-from sanic_proxy.openai import codec
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.page_files import PAGE_HEADERS, PageFile, serve_file
@@ -132,7 +131,7 @@ async def _shown(
         "csrf": await _sessions(state).csrf(session),
         "expires": iso_time(session.expires),
     }
-    return HTTPResponse(codec.dumps(body), content_type="application/json", headers={**_NO_STORE, **headers})
+    return bodies.json_response(body, headers={**_NO_STORE, **headers})
 
 
 def _sessions(state: AppState) -> Sessions:

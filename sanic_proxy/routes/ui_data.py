@@ -15,13 +15,13 @@ from sanic_proxy.governance.key_admin import KeyAdmin
 from sanic_proxy.governance.ledger_tables import day_of
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import Client
-from sanic_proxy.openai import codec
 from sanic_proxy.routes import chat
 from sanic_proxy.routes.admin import authorise
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ
 from sanic_proxy.routes.ui import check_page, logged_in
 from sanic_proxy.routes.usage import usage_of
+from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest, Reply
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.base import StoreError
@@ -40,7 +40,7 @@ DAYS = 30
 async def models(request: ProxyRequest) -> HTTPResponse:
     """All models, for the playground."""
     await authorise(request)
-    return _json({"data": await state_of(request.app).models.listed()})
+    return bodies.json_response({"data": await state_of(request.app).models.listed()})
 
 
 async def chat_completions(request: ProxyRequest) -> Reply | None:
@@ -57,7 +57,7 @@ async def usage(request: ProxyRequest) -> HTTPResponse:
     if session.kind == "admin":
         client = await _named(state, request.args.get("key", ""))
     owner = client or ADMIN
-    return _json({"usage": await usage_of(state, owner), "days": await _days(state, owner)})
+    return bodies.json_response({"usage": await usage_of(state, owner), "days": await _days(state, owner)})
 
 
 async def _named(state: AppState, reference: str) -> Client:
@@ -80,10 +80,6 @@ async def _days(state: AppState, client: Client) -> list[Json]:
     except StoreError as exc:
         raise StoreFailed(str(exc)) from exc
     return [sum_object(entry, by, {}) for entry in found]
-
-
-def _json(value: object) -> HTTPResponse:
-    return HTTPResponse(codec.dumps(value), content_type="application/json")
 
 
 blueprint.add_route(models, "/ui/models", methods=READ, name="models")

@@ -12,9 +12,9 @@ from sanic_proxy.governance.accounts import BudgetUse, budget_use
 from sanic_proxy.governance.budgets import FOREVER
 from sanic_proxy.json_types import Json
 from sanic_proxy.observability.record import Client
-from sanic_proxy.openai import codec
 from sanic_proxy.routes.blueprint import Blueprint
 from sanic_proxy.routes.methods import READ, add_route
+from sanic_proxy.server import bodies
 from sanic_proxy.server.request import ProxyRequest
 from sanic_proxy.state import AppState, state_of
 from sanic_proxy.state_store.base import StoreError
@@ -25,7 +25,7 @@ blueprint = Blueprint("usage")
 async def usage(request: ProxyRequest) -> HTTPResponse:
     """Describe the client's limits and budgets. Those of its team are shown, those of others are not."""
     body = await usage_of(state_of(request.app), request.record.client)
-    return HTTPResponse(codec.dumps(body), content_type="application/json")
+    return bodies.json_response(body)
 
 
 async def usage_of(state: AppState, client: Client) -> Json:

@@ -1,4 +1,4 @@
-"""The JSON body of a request, checked for what is relied on and no further.
+"""The JSON body of a request, checked for what is relied on and no further; and that of an answer.
 
 A worker has one thread: while it joins, parses or searches a body, it serves nothing else. Small bodies take
 microseconds. A large one is handled in steps, with a turn of the event loop for others between two steps, and
@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from typing import Any, TypeVar
+
+from sanic import HTTPResponse
 
 from sanic_proxy.errors import InvalidRequest, UnsupportedMedia
 from sanic_proxy.openai import codec, large_bodies
@@ -27,6 +29,11 @@ _JSON_KINDS: dict[type, str] = {
     type(None): "null",
 }
 _REFUSED_TYPES = ("text/", "application/x-www-form-urlencoded", "multipart/")
+
+
+def json_response(value: object, status: int = 200, headers: dict[str, str] | None = None) -> HTTPResponse:
+    """An answer whose body is `value` as JSON."""
+    return HTTPResponse(codec.dumps(value), status, headers, content_type="application/json")
 
 
 def json_object(request: ProxyRequest) -> dict[str, Any]:
