@@ -290,7 +290,6 @@ class RetryState(Generic[P]):
             if not (self._cause or target.only_after) or self._suits(target):
                 refusal = self._refusal(target, now)
                 if refusal is None:
-                    self._record.usage = None  # of the attempt before, if there was one
                     return self._begin(target, now, True)
                 refused = _sooner(refused, refusal)
                 self._pass_over(target, refusal)
@@ -302,7 +301,6 @@ class RetryState(Generic[P]):
             target, *rest = self._denied
             self._denied = tuple(rest)
             if self._suits(target) and _admit_as_last_resort(target, now):
-                self._record.usage = None
                 return self._begin(target, now)
         self.hold_s = hold_s if self._last is None else None
         # The answer of a target says more than that another one was not asked.
@@ -664,8 +662,10 @@ class RetryState(Generic[P]):
         self._is_settled = False
         self._generation, self._key_generation = target.health.generation, target.key_health.generation
         self._began = now
-        if self._record.trace is not None:
-            self._record.trace.begin_attempt(now)
+        record = self._record
+        record.usage = None  # of the attempt before, if there was one
+        if record.trace is not None:
+            record.trace.begin_attempt(now)
         self._attempts += 1
         self._attempts_on_target += 1
         if target.statistics is not None or (target.load is not None and not is_counted):
