@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,9 +20,10 @@ from tests.support.catalogue import (  # noqa: F401 - pytest finds its hooks her
     pytest_terminal_summary,
     pytest_testnodedown,
 )
-from tests.support.postgresql import PostgreSQL, running_postgresql
+from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at, running_postgresql
 from tests.support.proxy import STARTED, Proxy, running_proxy
 from tests.support.settings import provider_settings
+from tests.support.stores import MakeStore, sqlite_in
 from tests.support.upstream import Upstream
 
 # The suite starts some hundred interpreters: without cached bytecode, each would compile the package again.
@@ -115,3 +117,12 @@ def proxy(shared_upstream: Upstream) -> Iterator[Proxy]:
 def postgresql() -> Iterator[PostgreSQL]:
     with running_postgresql() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
+    """Makes stores of one kind, in one directory or on one database."""
+    if request.param == "sqlite":
+        return sqlite_in(tmp_path)
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return postgresql_at(server.new_database())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import needs_chromium, opened, running_chromium
+from tests.support.browser import needs_chromium, opened
 from tests.support.nginx import needs_nginx, running_nginx
 from tests.support.proxy import Proxy, clean_environment, running_proxy
 
@@ -24,12 +24,6 @@ CLIENT_KEY = "client-key-0123"
 def echo() -> Iterator[Proxy]:
     """A proxy without keys that has the embedded provider alone."""
     with running_proxy({}) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_chromium() as started:
         yield started
 
 

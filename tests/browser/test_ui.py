@@ -14,7 +14,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.admin import ADMIN_KEY, bearer
-from tests.support.browser import go_to, log_in, needs_chromium, opened, running_chromium
+from tests.support.browser import go_to, log_in, needs_chromium, opened
 from tests.support.load import wait_until
 from tests.support.nginx import needs_nginx, running_nginx
 from tests.support.proxy import GENEROUS_S, Proxy, running_proxy
@@ -58,12 +58,6 @@ def proxy(shared_upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -
         "APP_KEY": CLIENT_KEY,
     }
     with running_proxy(settings, "--workers", str(WORKERS)) as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with running_chromium() as started:
         yield started
 
 

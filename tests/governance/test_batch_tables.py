@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from sanic_proxy.governance import batch_tables, ledger_tables
 from sanic_proxy.governance.batch_tables import OpenBatch
 from sanic_proxy.governance.batches import Seen
@@ -24,22 +22,13 @@ from sanic_proxy.governance.leases import (
 )
 from sanic_proxy.governance.ledger import FOLDER, Ledger
 from sanic_proxy.state_store.base import Connection, StateStore
-from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
-from tests.support.stores import MakeStore, sqlite_in, using
+from tests.support.stores import MakeStore, using
 
 NOW_MS = 2_000_000_000_000
 TOTAL = Counter("client", "c", "total", 0)
 SESSION = Counter(SESSION_REQUESTS, "c/s", "total", 0)
 ENTRY = Entry("r", 1, "c", "t", "p", "p", "m", "", "/batches", "s", NOW_MS)
 UNTIL_MS = NOW_MS + 1000
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    if request.param == "sqlite":
-        return sqlite_in(tmp_path)
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    return postgresql_at(server.new_database())
 
 
 def run(

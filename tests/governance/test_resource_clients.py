@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-
-import pytest
 
 from sanic_proxy.governance.resource_clients import KEPT_S, MIGRATION, RENEWED_S, ResourceClients
 from sanic_proxy.state_store.base import StateStore
-from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
-from tests.support.stores import MakeStore, sqlite_in, using
+from tests.support.stores import MakeStore, using
 
 START_S = 2_000_000_000
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    if request.param == "sqlite":
-        return sqlite_in(tmp_path)
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    return postgresql_at(server.new_database())
 
 
 def test_a_resource_is_its_creators_at_one_provider(make: MakeStore) -> None:

@@ -18,13 +18,6 @@ ENDLESS = "while True: ring.append([str(number).encode() * 500 for number in ran
 
 
 @pytest.fixture
-def fd() -> Iterator[int]:
-    memory = unnamed_memory()
-    yield memory.fileno()
-    memory.close()
-
-
-@pytest.fixture
 def ring(fd: int) -> Iterator[EventRing]:
     ring = EventRing(fd)
     yield ring

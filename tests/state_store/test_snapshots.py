@@ -8,20 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from sanic_proxy.state_store.shared import unnamed_memory
 from sanic_proxy.state_store.snapshots import Snapshots
 from tests.support.load import wait_until
 from tests.support.shared_memory import Peer, peers
 
 MAX_BYTES = 10_000
 OPEN = "from sanic_proxy.state_store.snapshots import Snapshots ;; shown = Snapshots({fd}, {size})"
-
-
-@pytest.fixture
-def fd() -> Iterator[int]:
-    memory = unnamed_memory()
-    yield memory.fileno()
-    memory.close()
 
 
 @pytest.fixture

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from pathlib import Path
 
 import pytest
 from typing_extensions import override
 
 from sanic_proxy.state_store.base import Connection, Migration, StoreError, StoreTooNew, StoreUnavailable
 from sanic_proxy.state_store.threaded import Session, ThreadedStore
-from tests.support.postgresql import PostgreSQL, needs_postgresql, postgresql_at
-from tests.support.stores import NOTES, MakeStore, add, notes, sqlite_in, using
+from tests.support.stores import NOTES, MakeStore, add, notes, using
 
 AUTHORS = Migration("authors", ["ALTER TABLE note ADD COLUMN author TEXT"])
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=needs_postgresql)])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeStore:
-    if request.param == "sqlite":
-        return sqlite_in(tmp_path)
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    return postgresql_at(server.new_database())
 
 
 def test_a_transaction_returns_its_result_and_an_error_rolls_it_back(make: MakeStore) -> None:
